@@ -1,0 +1,24 @@
+"""The errors a suite's author or a runner's owner can meet; each is one sentence that says what to do.
+
+The plugin shows them without a traceback, with the line of the suite they come from.
+"""
+
+
+class GpuperfError(Exception):
+    """Something the user can mend: the message names the file, the value and the remedy."""
+
+
+class KernelError(GpuperfError):
+    """A kernel that cannot be compiled or called as asked, or that did something forbidden when it ran."""
+
+
+class BaselineError(GpuperfError):
+    """A baseline file that cannot be read or written; the file is left as it was."""
+
+
+class NotFit(GpuperfError):
+    """The machine cannot measure now (lock not got, device lost): running elsewhere or later may do."""
+
+
+class Unavailable(GpuperfError):
+    """A device, compiler or library is not there; the message names the package to install."""
