@@ -1,0 +1,456 @@
+"""The rule, example by example and as properties; its error rates are in test_verdict_simulation.py."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
+from pytest_gpuperf.verdict import compare_contracts, environment_differences, judge, screen, unseen_loss
+
+TIME = Metric("time", "s", "lower", "noisy", "device_time")
+LATENCY = Metric("p50", "s", "lower", "noisy", "loadgen")
+QPS = Metric("qps", "1/s", "higher", "noisy", "loadgen")
+CONFLICTS = Metric("bank_conflicts", "1", "lower", "exact", "counters")
+ACCURACY = Metric("accuracy", "1", "higher", "exact", "accuracy")
+BANDWIDTH = Metric("bandwidth", "B/s", "higher", "shown", "device_time")
+PLACE = {"backend": "cuda", "gpu": "NVIDIA H100 80GB HBM3", "power_limit_w": 700}
+CONTRACT = {"dtype": "float32", "shape": "8192x8192"}
+OUR_UNIT = "GPU-1"
+BASE = (1.000e-3, 1.001e-3, 0.999e-3, 1.0005e-3, 0.9995e-3)
+
+quick = settings(max_examples=150, deadline=None, database=None)
+values = st.floats(1e-6, 1e6)
+some_runs = st.lists(st.floats(0.9, 1.1), min_size=3, max_size=7)
+thetas = st.sampled_from([0.01, 0.02, 0.05, 0.1])
+
+
+def measured(value, metric=TIME, contract=CONTRACT, code=None):
+    return Measurement(metric, contract, (value,), code)
+
+
+def recorded(values, metric=TIME, prior_sd=None, units=(OUR_UNIT,), code=None):
+    runs = tuple(
+        Run((value,), {"device_uuid": units[i % len(units)]}, code) for i, value in enumerate(values)
+    )
+    sd = metric.constants.prior_sd if prior_sd is None else prior_sd
+    return Baseline(metric, CONTRACT, PLACE, sd, runs)
+
+
+def decide(baseline, now, replicas=(), *, tolerance=None, place=PLACE, **more) -> Verdict:
+    metric = baseline.metric if baseline else TIME
+    again = [measured(value, metric) for value in replicas]
+    return judge(
+        baseline, measured(now, metric), again, tolerance=tolerance, place=place, device_uuid=OUR_UNIT, **more
+    )
+
+
+# What a clear case is called
+
+
+def test_a_clear_slowdown_is_regressed_and_says_by_how_much():
+    verdict = decide(recorded(BASE), 1.05e-3, [1.05e-3, 1.051e-3, 1.049e-3, 1.05e-3])
+    assert verdict.outcome is Outcome.REGRESSED
+    assert verdict.exceeds
+    assert verdict.change == pytest.approx(0.05, abs=1e-4)
+    assert verdict.interval[0] < verdict.change < verdict.interval[1]
+    assert verdict.tolerance == 0.02
+    assert verdict.now == pytest.approx(1.05e-3)
+    assert verdict.baseline == pytest.approx(1e-3)
+
+
+def test_a_throughput_that_falls_is_regressed_and_its_change_is_negative():
+    verdict = decide(recorded([100, 101, 99, 100, 100], QPS), 80.0, [80.0, 80.5, 79.5, 80.0])
+    assert verdict.outcome is Outcome.REGRESSED
+    assert verdict.change == pytest.approx(-0.2, abs=1e-3)
+    low, high = verdict.interval
+    assert low < -0.2 < high < -0.1
+
+
+def test_a_throughput_that_rises_is_improved_on_its_single_run():
+    assert decide(recorded([100, 101, 99, 100, 100], QPS), 120.0).outcome is Outcome.IMPROVED
+
+
+def test_the_same_figure_is_equal_on_its_single_run():
+    verdict = decide(recorded(BASE), 1.0001e-3)
+    assert verdict.outcome is Outcome.EQUAL
+    assert not verdict.exceeds
+
+
+def test_noise_as_wide_as_the_tolerance_is_inconclusive_and_says_what_could_have_been_caught():
+    noisy = recorded([1.0, 1.1, 0.9, 1.08, 0.95], LATENCY, prior_sd=0.03)
+    verdict = decide(noisy, 1.01)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert not verdict.exceeds
+    assert verdict.reason == ""
+    assert 0.1 < verdict.detectable < 0.4
+
+
+def test_without_a_tolerance_the_instrument_gives_it():
+    assert decide(recorded(BASE), 1e-3).tolerance == 0.02
+    assert decide(recorded(BASE, LATENCY), 1e-3).tolerance == 0.05
+    assert decide(recorded(BASE), 1e-3, tolerance=0.1).tolerance == 0.1
+
+
+def test_shown_is_never_judged_even_with_a_baseline():
+    assert decide(replace(recorded(BASE), metric=BANDWIDTH), 1.0).outcome is Outcome.SHOWN
+
+
+# The screen
+
+
+def test_the_screen_passes_up_to_the_tolerance_and_asks_for_replicas_beyond_it():
+    def passes(value):
+        return screen(recorded(BASE), measured(value), tolerance=0.02, place=PLACE, device_uuid=OUR_UNIT)
+
+    assert passes(0.5e-3)
+    assert passes(1.0199e-3)
+    assert not passes(1.0201e-3)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "measurement"),
+    [
+        (None, measured(1.0)),
+        (recorded([1.0], CONFLICTS), measured(9.0, CONFLICTS)),
+        (recorded(BASE), measured(9.0, contract={"dtype": "float16"})),
+        (recorded(BASE), measured(9.0, BANDWIDTH)),
+    ],
+    ids=["no baseline", "exact", "contract changed", "shown"],
+)
+def test_the_screen_asks_for_no_replicas_where_they_could_not_matter(baseline, measurement):
+    assert screen(baseline, measurement, tolerance=None, place=PLACE, device_uuid=OUR_UNIT)
+
+
+def test_a_slow_screen_is_left_out_of_the_estimate():
+    verdict = decide(recorded(BASE), 1.5e-3, [1e-3, 1.0002e-3, 0.9998e-3, 1e-3])
+    assert verdict.outcome is Outcome.EQUAL
+    assert verdict.now == pytest.approx(1e-3, rel=1e-3)
+
+
+# What keeps a red from being false
+
+
+def test_a_single_run_never_regresses_however_slow():
+    verdict = decide(recorded(BASE), 10.0)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.exceeds
+    assert "not measured again" in verdict.reason
+
+
+def test_two_baseline_runs_are_too_few_for_a_red_and_the_reason_says_how_to_add_more():
+    verdict = decide(recorded(BASE[:2]), 2e-3, [2e-3] * 4)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.exceeds
+    assert verdict.detectable is None
+    assert "--gpuperf-update=append" in verdict.reason
+    assert decide(recorded(BASE[:3]), 2e-3, [2e-3] * 4).outcome is Outcome.REGRESSED
+
+
+def test_two_replicas_are_too_few_for_a_red():
+    verdict = decide(recorded(BASE), 2e-3, [2e-3] * 2)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "only 2 replicas" in verdict.reason
+    assert decide(recorded(BASE), 2e-3, [2e-3] * 3).outcome is Outcome.REGRESSED
+
+
+def test_every_replica_must_be_beyond_the_tolerance():
+    # Three runs far out and one at the baseline: the interval alone would call this regressed.
+    verdict = decide(recorded(BASE), 1.3e-3, [1.3e-3, 1.3e-3, 1.3e-3, 1.019e-3], alpha=0.2)
+    assert verdict.interval[0] > 0.02
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "1 of 4 replicas stayed within the tolerance" in verdict.reason
+
+
+def test_a_change_below_the_absolute_floor_is_no_regression():
+    # 4 % of 2 us is 80 ns, below the 100 ns that device times are held to.
+    small = recorded([2e-6, 2.0001e-6, 1.9999e-6, 2e-6, 2e-6])
+    verdict = decide(small, 2.08e-6, [2.08e-6, 2.0801e-6, 2.0799e-6, 2.08e-6])
+    assert verdict.outcome is Outcome.EQUAL
+    assert not verdict.exceeds
+    assert verdict.detectable >= 0.05
+    assert screen(small, measured(2.08e-6), tolerance=0.02, place=PLACE)
+    beyond = decide(small, 2.2e-6, [2.2e-6, 2.2001e-6, 2.1999e-6, 2.2e-6])
+    assert beyond.outcome is Outcome.REGRESSED
+
+
+def test_a_change_below_the_floor_but_too_noisy_to_bound_says_so():
+    small = recorded([2e-6, 2.1e-6, 1.9e-6, 2e-6, 2.05e-6])
+    verdict = decide(small, 2.08e-6, [2.0e-6, 2.15e-6, 2.1e-6, 2.13e-6])
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "below the 1e-07 s" in verdict.reason
+
+
+def test_below_one_percent_only_runs_of_the_same_gpu_count():
+    units = (OUR_UNIT, "GPU-2")
+    mixed = recorded([1.0, 1.01] * 3, units=units)
+    slower = [1.009, 1.0091, 1.0089, 1.009]
+    assert decide(mixed, 1.009, slower, tolerance=0.005).outcome is Outcome.REGRESSED
+    assert decide(mixed, 1.009, slower, tolerance=0.005).baseline == pytest.approx(1.0)
+    assert decide(mixed, 1.009, slower, tolerance=0.01).baseline == pytest.approx(math.sqrt(1.01))
+    others = decide(recorded([1.0] * 5, units=("GPU-2",)), 1.009, slower, tolerance=0.005)
+    assert others.outcome is Outcome.INCONCLUSIVE
+    assert not others.exceeds
+    assert "GPU-1" in others.reason
+    assert "--gpuperf-update=append" in others.reason
+
+
+def test_the_spread_of_a_lucky_baseline_is_moderated_by_the_instruments_own():
+    # Five identical runs say "no noise at all"; the instrument's constant says otherwise.
+    lucky = recorded([1.0] * 5, LATENCY)
+    low, high = decide(lucky, 1.0).interval
+    # t(0.995; 8) = 3.355; s = 0.007 * sqrt(4/8); sqrt(1/5 + 1) = 1.0954
+    assert math.log1p(high) == pytest.approx(3.355 * 0.007 * math.sqrt(0.5) * 1.0954, rel=1e-3)
+    assert math.log1p(low) == pytest.approx(-math.log1p(high))
+
+
+# Numbers that cannot be judged
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
+def test_a_noisy_sample_that_is_no_positive_number_is_one_sentence(bad):
+    with pytest.raises(GpuperfError, match=f"time has a measured sample of {bad} s"):
+        decide(recorded(BASE), bad)
+    with pytest.raises(GpuperfError, match="time has a measured sample"):
+        decide(recorded(BASE), 1e-3, [1e-3, bad])
+    with pytest.raises(GpuperfError, match="time has a baseline sample"):
+        decide(recorded([*BASE, bad]), 1e-3)
+
+
+def test_an_exact_value_may_be_zero_or_negative_but_not_nan():
+    assert decide(recorded([0.0], CONFLICTS), 0.0).outcome is Outcome.EQUAL
+    assert decide(recorded([-1.0], CONFLICTS), -2.0).outcome is Outcome.IMPROVED
+    with pytest.raises(GpuperfError, match="a finite value"):
+        decide(recorded([0.0], CONFLICTS), math.nan)
+
+
+def test_no_samples_is_one_sentence():
+    with pytest.raises(GpuperfError, match="no measured samples"):
+        judge(None, Measurement(TIME, {}, ()), tolerance=None, place=PLACE)
+
+
+@pytest.mark.parametrize("bad", [-0.01, math.nan, math.inf])
+def test_a_tolerance_that_is_no_fraction_is_one_sentence(bad):
+    with pytest.raises(GpuperfError, match=f"tolerance {bad}"):
+        decide(recorded(BASE), 1e-3, tolerance=bad)
+
+
+# Exact metrics
+
+
+@pytest.mark.parametrize(
+    ("metric", "old", "new", "tolerance", "outcome"),
+    [
+        (CONFLICTS, 2048.0, 2048.0, None, Outcome.EQUAL),
+        (CONFLICTS, 2048.0, 2049.0, None, Outcome.REGRESSED),
+        (CONFLICTS, 2048.0, 2047.0, None, Outcome.IMPROVED),
+        (CONFLICTS, 0.0, 1.0, 0.5, Outcome.REGRESSED),
+        (CONFLICTS, 100.0, 103.0, 0.05, Outcome.EQUAL),
+        (CONFLICTS, 100.0, 106.0, 0.05, Outcome.REGRESSED),
+        (CONFLICTS, 4.86, 4.86 * (1 + 1e-12), None, Outcome.EQUAL),
+        (ACCURACY, 0.76456, 0.76454, None, Outcome.REGRESSED),
+        (ACCURACY, 0.76456, 0.76458, None, Outcome.IMPROVED),
+        (ACCURACY, 0.76456, 0.76454, 0.001, Outcome.EQUAL),
+    ],
+)
+def test_exact_values_are_compared_directly(metric, old, new, tolerance, outcome):
+    verdict = decide(recorded([old], metric), new, tolerance=tolerance)
+    assert verdict.outcome is outcome
+    assert verdict.exceeds is (outcome is Outcome.REGRESSED)
+    assert verdict.interval is None
+
+
+def test_an_exact_change_from_zero_has_no_relative_figure():
+    assert decide(recorded([0.0], CONFLICTS), 3.0).change is None
+    assert decide(recorded([0.0], CONFLICTS), 0.0).change == 0.0
+    assert decide(recorded([4.0], CONFLICTS), 32.0).change == pytest.approx(7.0)
+
+
+# What can be compared at all
+
+
+def test_no_baseline():
+    assert decide(None, 1e-3).outcome is Outcome.NO_BASELINE
+    assert decide(recorded([]), 1e-3).outcome is Outcome.NO_BASELINE
+
+
+def test_a_changed_contract_names_each_key_with_both_values():
+    now = measured(1e-3, contract={"dtype": "float16", "l2": "cold", "shape": "8192x8192"})
+    verdict = judge(recorded(BASE), now, tolerance=None, place=PLACE)
+    assert verdict.outcome is Outcome.CONTRACT_CHANGED
+    assert "dtype float32 -> float16" in verdict.reason
+    assert "l2 not set -> cold" in verdict.reason
+    assert "shape" not in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("unit", "ms"), ("better", "higher"), ("instrument", "host_time"), ("kind", "exact")]
+)
+def test_a_changed_metric_is_a_changed_contract(field, value):
+    now = measured(1e-3, replace(TIME, **{field: value}))
+    verdict = judge(recorded(BASE), now, tolerance=None, place=PLACE)
+    assert verdict.outcome is Outcome.CONTRACT_CHANGED
+    assert f"metric.{field} {getattr(TIME, field)} -> {value}" in verdict.reason
+
+
+def test_another_place_is_no_baseline_and_the_reason_says_what_differs():
+    verdict = decide(recorded(BASE), 9e-3, place={**PLACE, "power_limit_w": 500})
+    assert verdict.outcome is Outcome.NO_BASELINE
+    assert verdict.reason == "the baseline was recorded with power_limit_w 700, here 500"
+
+
+def test_replicas_that_answer_another_question_are_an_error_verdict():
+    replicas = [measured(1e-3), measured(1e-3, contract={**CONTRACT, "dtype": "float16"})]
+    verdict = judge(recorded(BASE), measured(1e-3), replicas, tolerance=None, place=PLACE)
+    assert verdict.outcome is Outcome.UNMEASURED
+    assert "dtype float32 -> float16" in verdict.reason
+
+
+def test_a_red_says_when_the_machine_code_is_the_baselines_own():
+    slow = [measured(2e-3, code="abc") for _ in range(4)]
+    same = judge(recorded(BASE, code="abc"), slow[0], slow, tolerance=None, place=PLACE)
+    other = judge(recorded(BASE, code="abd"), slow[0], slow, tolerance=None, place=PLACE)
+    assert same.outcome is other.outcome is Outcome.REGRESSED
+    assert "this code did not change" in same.reason
+    assert other.reason == ""
+
+
+def test_compare_contracts_is_silent_on_equal_ones_and_sorted_otherwise():
+    assert compare_contracts(CONTRACT, dict(reversed(CONTRACT.items()))) == []
+    assert compare_contracts({"b": 1, "a": None}, {"b": 2}) == ["a not set -> not set", "b 1 -> 2"]
+
+
+def test_environment_differences_name_what_none_of_the_baselines_runs_had():
+    old = [
+        {"commit": "a", "date": "1", "driver": "570", "device_uuid": "GPU-1", "versions": {"numpy": "1"}},
+        {"commit": "b", "date": "2", "driver": "575", "device_uuid": "GPU-2", "versions": {"numpy": "1"}},
+    ]
+    new = {
+        "commit": "c",
+        "dirty": True,
+        "date": "3",
+        "driver": "580",
+        "device_uuid": "GPU-2",
+        "versions": {"numpy": "2", "cupy": "14"},
+    }
+    assert environment_differences(old, new) == [
+        "driver 570 or 575 -> 580",
+        "versions.cupy not set -> 14",
+        "versions.numpy 1 -> 2",
+    ]
+    assert environment_differences(old, old[0]) == []
+    assert environment_differences([], new) == []
+
+
+# How large a later loss would pass
+
+
+def test_an_unaccepted_improvement_says_how_much_could_be_lost_again():
+    faster = decide(recorded([10e-3] * 5), 8e-3)
+    assert faster.outcome is Outcome.IMPROVED
+    assert unseen_loss(TIME, faster) == pytest.approx(10 * 1.02 / 8 - 1)
+    more = decide(recorded([100.0] * 5, QPS), 120.0)
+    assert unseen_loss(QPS, more) == pytest.approx(1 - 100 / 1.05 / 120)
+    better = decide(recorded([0.90], ACCURACY), 0.92)
+    assert unseen_loss(ACCURACY, better) == pytest.approx(0.02 / 0.92)
+    assert unseen_loss(CONFLICTS, decide(recorded([2048.0], CONFLICTS), 0.0)) is None
+    assert unseen_loss(TIME, decide(None, 1.0)) is None
+
+
+@quick
+@given(base=values, now=values)
+def test_a_loss_of_the_unseen_size_passes_the_screen_and_a_larger_one_does_not(base, now):
+    baseline = recorded([base] * 5, LATENCY)
+    loss = unseen_loss(LATENCY, decide(baseline, now))
+    assume(loss > 0)
+    for factor, passes in ((0.999, True), (1.001, False)):
+        later = measured(now * (1 + loss) * factor, LATENCY)
+        assert screen(baseline, later, tolerance=None, place=PLACE) is passes
+
+
+# Properties
+
+
+@quick
+@given(base=some_runs, now=some_runs, theta=thetas)
+def test_a_change_of_unit_changes_no_verdict(base, now, theta):
+    plain = decide(recorded(base, LATENCY), now[0], now, tolerance=theta)
+    scaled = [value * 1000 for value in now]
+    other = decide(recorded([value * 1000 for value in base], LATENCY), scaled[0], scaled, tolerance=theta)
+    assert plain.interval == pytest.approx(other.interval, abs=1e-9)
+    assert plain.detectable == pytest.approx(other.detectable)
+    assume(not _on_the_edge(plain))
+    assert plain.outcome is other.outcome
+
+
+@quick
+@given(base=some_runs, now=some_runs, theta=thetas)
+def test_time_and_its_reciprocal_rate_get_the_same_verdict(base, now, theta):
+    time = decide(recorded(base, LATENCY), now[0], now, tolerance=theta)
+    rates = [1 / value for value in now]
+    rate = decide(recorded([1 / value for value in base], QPS), rates[0], rates, tolerance=theta)
+    assert 1 + time.change == pytest.approx(1 / (1 + rate.change))
+    assert 1 + time.interval[0] == pytest.approx(1 / (1 + rate.interval[1]))
+    assume(not _on_the_edge(time))
+    assert time.outcome is rate.outcome
+
+
+@quick
+@given(base=some_runs, now=some_runs, theta=thetas)
+def test_swapping_the_sides_swaps_the_sign(base, now, theta):
+    there = decide(recorded(base, LATENCY), now[0], now, tolerance=theta)
+    back = decide(recorded(now, LATENCY), base[0], base, tolerance=theta)
+    assert 1 + there.change == pytest.approx(1 / (1 + back.change))
+    assert 1 + there.interval[0] == pytest.approx(1 / (1 + back.interval[1]))
+    assume(not _on_the_edge(there))
+    if there.outcome is Outcome.REGRESSED:
+        assert back.outcome is Outcome.IMPROVED
+    assert (there.outcome is Outcome.EQUAL) == (back.outcome is Outcome.EQUAL)
+
+
+@quick
+@given(base=some_runs, now=some_runs, theta=thetas, shifts=st.tuples(*[st.floats(0.5, 2.0)] * 2))
+def test_slower_is_never_judged_better(base, now, theta, shifts):
+    order = [Outcome.IMPROVED, Outcome.EQUAL, Outcome.INCONCLUSIVE, Outcome.REGRESSED]
+    small, large = sorted(shifts)
+    less, more = (
+        decide(recorded(base, LATENCY), now[0], [value * shift for value in now], tolerance=theta)
+        for shift in (small, large)
+    )
+    assert less.change <= more.change
+    if less.outcome is Outcome.REGRESSED or more.outcome is Outcome.IMPROVED:
+        assert order.index(less.outcome) == order.index(more.outcome)
+    assert less.exceeds <= more.exceeds
+
+
+@quick
+@given(
+    base=st.lists(values, min_size=1, max_size=6),
+    now=st.lists(values, max_size=6),
+    first=values,
+    theta=thetas,
+)
+def test_never_regressed_on_too_few_runs_and_never_nan(base, now, first, theta):
+    verdict = decide(recorded(base, LATENCY), first, now, tolerance=theta)
+    if len(base) < 3 or len(now) < 3:
+        assert verdict.outcome is not Outcome.REGRESSED
+    figures = [verdict.now, verdict.baseline, verdict.change, *verdict.interval, verdict.detectable or 0.0]
+    assert all(math.isfinite(figure) for figure in figures)
+    assert verdict.interval[0] <= verdict.change <= verdict.interval[1]
+
+
+def test_absurd_but_finite_figures_stay_finite():
+    verdict = decide(recorded([1e-300, 1e300, 1e-300], LATENCY), 1e300, [1e300] * 4)
+    assert all(math.isfinite(figure) for figure in (verdict.change, *verdict.interval, verdict.detectable))
+
+
+def _on_the_edge(verdict: Verdict) -> bool:
+    """Whether a rounding error could decide the outcome."""
+    limit = math.log1p(verdict.tolerance)
+    bounds = [math.log1p(bound) for bound in (*verdict.interval, verdict.change)]
+    return any(abs(abs(bound) - limit) < 1e-9 for bound in bounds)
