@@ -1,0 +1,126 @@
+"""What surrounded a run: the commit, the machine and the versions that may move a number without a commit.
+
+None of it makes two measurements incomparable: that is for the contract and the place. It is stored with each
+run, and what differs is printed beside a red.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pytest_gpuperf.backends.base import Backend
+
+# cuDNN, cuBLAS and their kind come as nvidia-*; a newer one moves a model's time with no commit of ours.
+_GPU_PACKAGES = re.compile(
+    r"(nvidia|cuda|onnxruntime|cupy|jax|tensorrt)(-.*)?"
+    r"|jaxlib|mlcommons-loadgen|numba|numpy|pycuda|pytest-gpuperf|tensorflow|torch|torchvision|triton"
+)
+_GIT_SECONDS = 5.0
+
+
+def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
+    """The environment of a run on ``backend``, with the commit of the git repository that holds ``folder``.
+
+    JSON throughout: ``date`` (UTC, ISO 8601, seconds), ``commit`` and ``dirty`` (tracked files differ from
+    it), ``python``, ``platform``, ``cpu``, ``cores``, ``versions`` (of each GPU package, by name), and of a
+    backend ``backend``, ``device_name``, ``device_uuid``, ``compiler`` where the backend names its version,
+    and on cuda ``driver``, ``cuda_driver`` and ``cuda_pycuda`` (the newest CUDA that the driver knows, and
+    the one that PyCUDA was built for). What is not known is left out. Raises nothing.
+    """
+    found: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_commit(folder),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **host_place(),
+        "versions": packages(),
+    }
+    if backend is not None:
+        found |= {"backend": backend.name, "device_name": backend.device_name, "device_uuid": backend.uuid}
+        if compiler := getattr(backend, "compiler_version", None):
+            found["compiler"] = compiler
+        if backend.name == "cuda":
+            found |= _cuda_versions()
+    return found
+
+
+def host_place() -> dict[str, Any]:
+    """The place of a number taken by the host's clock: ``cpu``, its model, and ``cores``, the usable ones."""
+    return {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0))}
+
+
+@cache
+def packages() -> dict[str, str]:
+    """The versions of the installed packages that can move a GPU's numbers, by normalised name (PEP 503)."""
+    from importlib.metadata import distributions
+
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        # A half-removed package has no metadata: its name is None, whatever the annotation says.
+        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
+        if _GPU_PACKAGES.fullmatch(name):
+            found.setdefault(name, distribution.version)  # the first on sys.path is the one imported
+    return dict(sorted(found.items()))
+
+
+def _commit(folder: Path) -> dict[str, Any]:
+    """``commit`` and ``dirty``, or nothing where there is no git, no repository or no commit yet."""
+    # Untracked files do not count: a run leaves some behind. And looking must not write git's index.
+    command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        status = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_GIT_SECONDS,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    commit = re.search(r"^# branch\.oid ([0-9a-f]{40,64})$", status.stdout, re.MULTILINE)
+    if status.returncode != 0 or commit is None:
+        return {}
+    dirty = any(not line.startswith("#") for line in status.stdout.splitlines())
+    return {"commit": commit[1], "dirty": dirty}
+
+
+@cache
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*:\s*(.+?)\s*$", text, re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()
+
+
+def _cuda_versions() -> dict[str, str]:
+    found = {}
+    if driver := _driver_version():
+        found["driver"] = driver
+    # Only the cuda backend imports PyCUDA; asking sys.modules cannot start a driver by accident.
+    pycuda = sys.modules.get("pycuda.driver")
+    if pycuda is not None:
+        newest = int(pycuda.get_driver_version())
+        found["cuda_driver"] = f"{newest // 1000}.{newest % 1000 // 10}"
+        found["cuda_pycuda"] = ".".join(str(part) for part in pycuda.get_version())
+    return found
+
+
+def _driver_version(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """The kernel driver's version, such as 580.65.06, from the first line of its /proc file."""
+    try:
+        first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    except OSError:
+        return None
+    version = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", first)
+    return version[0] if version else None

@@ -1,0 +1,130 @@
+"""The environment stored with a run."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from pytest_gpuperf import environment
+
+EMULATED = SimpleNamespace(name="emulated", device_name="emulated on a CPU", uuid="emulated")
+CUDA = SimpleNamespace(name="cuda", device_name="NVIDIA H100 80GB HBM3", uuid="GPU-1")
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "suite.py").write_text("old")
+    git(tmp_path, "add", "suite.py")
+    git(tmp_path, "commit", "-qm", "first")
+    return tmp_path
+
+
+def test_names_the_commit_of_the_repository_around_the_folder(repository):
+    (repository / "suites").mkdir()
+    found = environment.describe(EMULATED, repository / "suites")
+    assert found["commit"] == git(repository, "rev-parse", "HEAD")
+    assert found["dirty"] is False
+
+
+def test_changed_tracked_files_are_dirty_and_new_files_are_not(repository):
+    (repository / "new.json").write_text("{}")
+    assert environment.describe(EMULATED, repository)["dirty"] is False
+    (repository / "suite.py").write_text("changed")
+    assert environment.describe(EMULATED, repository)["dirty"] is True
+
+
+def test_leaves_the_commit_out_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert "commit" not in environment.describe(EMULATED, tmp_path), "no repository"
+    git(tmp_path, "init", "-q")
+    assert "commit" not in environment.describe(EMULATED, tmp_path), "no commit yet"
+    assert "commit" not in environment.describe(EMULATED, tmp_path / "absent")
+
+
+def test_leaves_the_commit_out_without_git_or_when_git_hangs(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert "commit" not in environment.describe(EMULATED, repository)
+
+    slow = tmp_path / "git"
+    slow.write_text("#!/bin/sh\nexec /bin/sleep 30\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(environment, "_GIT_SECONDS", 0.1)
+    assert "commit" not in environment.describe(EMULATED, repository)
+
+
+def test_describes_the_machine_in_json(tmp_path):
+    before = datetime.now(UTC).replace(microsecond=0)
+    found = environment.describe(EMULATED, tmp_path)
+    assert json.loads(json.dumps(found)) == found
+    assert before <= datetime.fromisoformat(found["date"]) <= datetime.now(UTC)
+    assert found["python"] == "{}.{}.{}".format(*sys.version_info)
+    assert (found["backend"], found["device_name"], found["device_uuid"]) == (
+        "emulated",
+        "emulated on a CPU",
+        "emulated",
+    )
+    assert found["cpu"]
+    assert found["cores"] >= 1
+    assert environment.host_place() == {"cpu": found["cpu"], "cores": found["cores"]}
+
+
+def test_describes_a_host_without_a_device(tmp_path):
+    found = environment.describe(None, tmp_path)
+    assert "device_name" not in found
+    assert found["cpu"]
+
+
+def test_stores_the_compiler_where_the_backend_knows_it(tmp_path):
+    backend = SimpleNamespace(**vars(EMULATED), compiler_version="g++ 12.2.0")
+    assert environment.describe(backend, tmp_path)["compiler"] == "g++ 12.2.0"
+    assert "compiler" not in environment.describe(EMULATED, tmp_path)
+
+
+def test_stores_the_versions_of_gpu_packages_only(tmp_path, monkeypatch):
+    def install(name, version, folder="site"):
+        info = tmp_path / folder / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+    for name in ("onnxruntime-gpu", "nvidia_cudnn.cu13", "NumPy", "pycuda", "mlcommons_loadgen", "torch"):
+        install(name, "1.2")
+    for name in ("requests", "cudapoodle", "numpydoc", "torchlike"):
+        install(name, "1.2")
+    install("numpy", "0.9", folder="shadowed")
+    (tmp_path / "site" / "half_removed-1.dist-info").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), str(tmp_path / "shadowed")])
+    assert environment.packages.__wrapped__() == dict.fromkeys(
+        ["mlcommons-loadgen", "numpy", "nvidia-cudnn-cu13", "onnxruntime-gpu", "pycuda", "torch"], "1.2"
+    )
+
+
+def test_stores_the_versions_of_the_cuda_stack(tmp_path, monkeypatch):
+    pycuda = SimpleNamespace(get_driver_version=lambda: 13010, get_version=lambda: (12, 9, 0))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", pycuda)
+    found = environment.describe(CUDA, tmp_path)
+    assert (found["cuda_driver"], found["cuda_pycuda"]) == ("13.1", "12.9.0")
+    assert "cuda_driver" not in environment.describe(EMULATED, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:19:37 UTC 2025",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (root@host)",
+    ],
+)
+def test_reads_the_driver_version(tmp_path, line):
+    (tmp_path / "version").write_text(line + "\nGCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n")
+    assert environment._driver_version(tmp_path / "version") == "580.65.06"
+    assert environment._driver_version(tmp_path / "absent") is None
