@@ -1,0 +1,194 @@
+"""The watch on throttling, with a stand-in for NVML where a GPU would be needed."""
+
+import sys
+
+import pytest
+
+from pytest_gpuperf.fitness import Fitness, FitnessWatch
+
+HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER_BRAKE = 0x08, 0x20, 0x40, 0x80
+IDLE, CHOSEN_CLOCKS, SW_POWER_CAP, SYNC_BOOST = 0x01, 0x02, 0x04, 0x10
+
+
+class Nvml:
+    """As much of pynvml as the watch asks for; ``errors`` maps a function to the code it raises."""
+
+    class NVMLError(Exception):
+        def __init__(self, value):
+            super().__init__(f"error {value}")
+            self.value = value
+
+    def __init__(self, reasons=0, **errors):
+        self.reasons = reasons
+        self.errors = errors
+        self.handle = None
+        self.users = 0
+
+    def _call(self, function, result=None):
+        if function in self.errors:
+            raise self.NVMLError(self.errors[function])
+        return result
+
+    def nvmlInit(self):
+        self._call("nvmlInit")
+        self.users += 1
+
+    def nvmlShutdown(self):
+        self.users -= 1
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        self.handle = self._call("nvmlDeviceGetHandleByUUID", ("uuid", uuid))
+        return self.handle
+
+    def nvmlDeviceGetHandleByPciBusId(self, pci):
+        self.handle = self._call("nvmlDeviceGetHandleByPciBusId", ("pci", pci))
+        return self.handle
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle):
+        assert handle == self.handle
+        return self._call("nvmlDeviceGetCurrentClocksEventReasons", self.reasons)
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle):
+        assert handle == self.handle
+        return self._call("nvmlDeviceGetCurrentClocksThrottleReasons", self.reasons)
+
+    def nvmlDeviceGetClockInfo(self, handle, kind):
+        return self._call("nvmlDeviceGetClockInfo", {1: 1980, 2: 2619}[kind])
+
+    def nvmlDeviceGetTemperature(self, handle, sensor):
+        return self._call("nvmlDeviceGetTemperature", {0: 61}[sensor])
+
+
+class OldNvml(Nvml):
+    nvmlDeviceGetCurrentClocksEventReasons = property()  # hasattr() finds nothing
+
+
+def measured(nvml, before=0, after=0):
+    watch = FitnessWatch("GPU-1", nvml=nvml)
+    assert watch.note == ""
+    nvml.reasons = before
+    watch.before()
+    nvml.reasons = after
+    return watch.after()
+
+
+def test_a_device_nothing_holds_back_is_fit():
+    assert measured(Nvml()) == Fitness(True, "", sm_clock=1980, memory_clock=2619, temperature=61)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "why"),
+    [
+        (HW_SLOWDOWN, "its hardware slowed it down"),
+        (SW_THERMAL, "its driver slowed it down for heat"),
+        (HW_THERMAL, "its hardware slowed it down for heat"),
+        (HW_THERMAL | HW_SLOWDOWN, "its hardware slowed it down for heat"),
+        (HW_POWER_BRAKE | HW_SLOWDOWN, "its power supply made it slow down (power brake)"),
+        (SW_POWER_CAP | SW_THERMAL, "its driver slowed it down for heat"),
+    ],
+)
+def test_a_throttled_device_is_unfit_at_either_end(reasons, why):
+    for fitness in (measured(Nvml(), before=reasons), measured(Nvml(), after=reasons)):
+        assert not fitness.fit
+        assert fitness.reason == f"the device was throttled: {why}"
+
+
+@pytest.mark.parametrize("reasons", [IDLE, CHOSEN_CLOCKS, SW_POWER_CAP, SYNC_BOOST, 0x100])
+def test_a_power_cap_idling_and_chosen_clocks_are_normal(reasons):
+    assert measured(Nvml(), before=reasons, after=reasons).fit
+
+
+def test_each_measurement_is_judged_by_its_own_ends():
+    nvml = Nvml(reasons=HW_THERMAL)
+    watch = FitnessWatch("GPU-1", nvml=nvml)
+    watch.before()
+    assert not watch.after().fit
+    nvml.reasons = 0
+    watch.before()
+    assert watch.after().fit
+
+
+@pytest.mark.parametrize("nvml", [OldNvml(), Nvml(nvmlDeviceGetCurrentClocksEventReasons=13)])
+def test_an_old_package_or_driver_is_asked_by_the_old_name(nvml):
+    assert not measured(nvml, after=HW_THERMAL).fit
+
+
+@pytest.mark.parametrize(
+    ("uuid", "pci", "handle"),
+    [
+        ("GPU-1", None, ("uuid", "GPU-1")),
+        ("1234", None, ("uuid", "GPU-1234")),
+        ("MIG-1", None, ("uuid", "MIG-1")),
+        ("MIG-1", "0000:1b:00.0", ("pci", "0000:1b:00.0")),
+    ],
+)
+def test_finds_the_device(uuid, pci, handle):
+    nvml = Nvml()
+    FitnessWatch(uuid, pci, nvml=nvml)
+    assert nvml.handle == handle
+
+
+def test_without_a_driver_it_says_so_and_finds_everything_fit():
+    nvml = Nvml(nvmlInit=9)
+    watch = FitnessWatch("GPU-1", nvml=nvml)
+    assert watch.note == "throttling is not watched: NVML says error 9"
+    watch.before()
+    assert watch.after() == Fitness(fit=True)
+    watch.close()
+    assert nvml.users == 0
+
+
+def test_without_the_device_it_says_so_and_gives_nvml_back():
+    nvml = Nvml(nvmlDeviceGetHandleByUUID=6)
+    watch = FitnessWatch("GPU-1", nvml=nvml)
+    assert watch.note == "throttling is not watched: NVML says error 6 of device GPU-1"
+    watch.before()
+    assert watch.after() == Fitness(fit=True)
+    assert nvml.users == 0
+
+
+def test_without_permission_it_says_so_and_finds_everything_fit():
+    watch = FitnessWatch("GPU-1", nvml=Nvml(nvmlDeviceGetCurrentClocksEventReasons=4))
+    watch.before()
+    assert watch.note == "throttling is not watched: NVML says error 4"
+    assert watch.after() == Fitness(fit=True)
+
+
+def test_clocks_and_temperature_it_may_not_read_are_left_out():
+    nvml = Nvml(nvmlDeviceGetClockInfo=3, nvmlDeviceGetTemperature=3)
+    assert measured(nvml) == Fitness(fit=True)
+
+
+def test_a_lost_device_is_unfit():
+    nvml = Nvml()
+    watch = FitnessWatch("GPU-1", nvml=nvml)
+    watch.before()
+    nvml.errors["nvmlDeviceGetCurrentClocksEventReasons"] = 15
+    fitness = watch.after()
+    assert not fitness.fit
+    assert fitness.reason == "the device was lost: NVML says it is no longer there"
+
+
+def test_gives_nvml_back():
+    nvml = Nvml()
+    watch = FitnessWatch("GPU-1", nvml=nvml)
+    assert nvml.users == 1
+    watch.close()
+    watch.close()
+    assert nvml.users == 0
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    watch = FitnessWatch("GPU-1")
+    assert watch.note == "throttling is not watched: install nvidia-ml-py (in pytest-gpuperf[cuda])"
+    watch.before()
+    assert watch.after().fit
+
+
+def test_asks_the_real_package():
+    """Wherever this runs, the real NVML refuses: there is no driver, or no device of this name."""
+    pytest.importorskip("pynvml")
+    watch = FitnessWatch("GPU-00000000-0000-0000-0000-000000000000")
+    assert watch.note.startswith("throttling is not watched: NVML says ")
+    assert watch.after().fit
