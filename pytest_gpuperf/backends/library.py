@@ -1,0 +1,192 @@
+"""The ``kernels`` fixture's object: a folder of .cu files whose kernels are launched as CUDA launches them.
+
+kernels["transpose.cu"].transpose_tiled[grid, block](src, dst, rows, cols)
+kernels["transpose.cu", "-DTILE=16"].transpose_tiled[grid, block, shared_bytes, stream](...)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_gpuperf.backends.arguments import check
+from pytest_gpuperf.backends.base import Backend, Dim3, Program
+from pytest_gpuperf.backends.declarations import Declaration, Declarations, parse
+from pytest_gpuperf.errors import KernelError
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.gpu import Gpu
+
+# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": the same since 3.0.
+_GRID_LIMIT = (2**31 - 1, 65535, 65535)
+_BLOCK_LIMIT = (1024, 1024, 64)
+_THREADS_PER_BLOCK = 1024
+
+
+class Kernels:
+    """The .cu files of ``folder`` on ``backend``; each is compiled once per process, when first launched."""
+
+    def __init__(self, folder: Path, backend: Backend | Gpu) -> None:
+        self.folder = Path(folder)
+        device: Any = getattr(backend, "device", backend)
+        self.backend: Backend = device
+        self._files: dict[tuple[str, ...], KernelFile] = {}
+
+    def __getitem__(self, key: str | tuple[str, ...]) -> KernelFile:
+        """``kernels["name.cu"]``, or ``kernels["name.cu", "-DTILE=16", ...]`` with options of nvcc."""
+        key = (key,) if isinstance(key, str) else tuple(key)
+        if key not in self._files:
+            self._files[key] = self._open(*key)
+        return self._files[key]
+
+    def _open(self, name: str, *options: str) -> KernelFile:
+        path = self.folder / name
+        if path.is_file():
+            return KernelFile(path, options, self.backend)
+        if not self.folder.is_dir():
+            raise KernelError(f"The kernels folder {self.folder} does not exist.")
+        files = sorted(str(file.relative_to(self.folder)) for file in self.folder.rglob("*.cu"))
+        there = ", ".join(files) or "no .cu file"
+        raise KernelError(
+            f"There is no kernel file {name!r} in {self.folder}; it holds {there}{_meant(name, files)}."
+        )
+
+
+def _meant(name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+class KernelFile:
+    """One .cu file with one set of compile options; its kernels are attributes (or items, by name)."""
+
+    def __init__(self, path: Path, options: tuple[str, ...], backend: Backend) -> None:
+        self.path = path
+        self.options = options
+        self.backend = backend
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise KernelError(f"{path} cannot be read as UTF-8 text: {error}.") from None
+        self.declarations: Declarations = parse(source, path)
+        self._program: Program | None = None
+
+    @property
+    def program(self) -> Program:
+        """The compiled file; KernelError with the compiler's line where it does not compile."""
+        if self._program is None:
+            self._program = self.backend.load(self.path, self.options)
+        return self._program
+
+    def __getitem__(self, name: str) -> Kernel:
+        return Kernel(self, self.declarations.find(name))
+
+    def __getattr__(self, name: str) -> Kernel:
+        if name.startswith("__"):  # copy, pickle and inspect ask for these; no kernel has such a name
+            raise AttributeError(name)
+        return self[name]
+
+
+class Kernel:
+    """A kernel without its launch geometry: ``kernel[grid, block]`` adds it."""
+
+    def __init__(self, file: KernelFile, declaration: Declaration) -> None:
+        self.file = file
+        self.declaration = declaration
+
+    def __getitem__(self, geometry: Any) -> Launch:
+        """``[grid, block]``, ``[grid, block, shared_bytes]`` or ``[grid, block, shared_bytes, stream]``.
+
+        CUDA's own order. Grid and block are an int or one to three ints, x first.
+        """
+        if not isinstance(geometry, tuple) or not 2 <= len(geometry) <= 4:
+            raise KernelError(
+                f"{self.declaration.name} is launched as {self.declaration.name}[grid, block](...), with "
+                f"shared memory in bytes and a stream after them where needed; [{geometry!r}] was given."
+            )
+        return Launch(self.file, self.declaration, *geometry)
+
+    def __call__(self, *arguments: Any) -> None:
+        name = self.declaration.name
+        raise KernelError(f"{name} has no launch geometry; write {name}[grid, block](...).")
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.declaration} of {self.file.path.name}>"
+
+
+class Launch:
+    """A kernel with its launch geometry: call it with the kernel's arguments to enqueue one launch.
+
+    Attributes: ``name``, ``declaration``, ``grid`` and ``block`` (three ints), ``shared`` (dynamic
+    shared memory in bytes), ``stream`` (None: the device's own), ``path``, ``options``, ``backend``.
+    """
+
+    def __init__(
+        self,
+        file: KernelFile,
+        declaration: Declaration,
+        grid: Any,
+        block: Any,
+        shared: Any = 0,
+        stream: Any = None,
+    ) -> None:
+        self.file = file
+        self.declaration = declaration
+        self.name = declaration.name
+        self.path = file.path
+        self.options = file.options
+        self.backend = file.backend
+        self.stream = stream
+        self.grid = self._dimensions("grid", grid, _GRID_LIMIT)
+        self.block = self._dimensions("block", block, _BLOCK_LIMIT)
+        threads = self.block[0] * self.block[1] * self.block[2]
+        if threads > _THREADS_PER_BLOCK:
+            raise KernelError(
+                f"{self.name}: block {block!r} has {threads} threads; CUDA allows {_THREADS_PER_BLOCK}."
+            )
+        self.shared = self._integer("shared memory", shared)
+        if self.shared < 0:
+            raise KernelError(
+                f"{self.name}: shared memory is given in bytes, 0 or more; {shared!r} was given."
+            )
+
+    def _dimensions(self, what: str, given: Any, limit: Dim3) -> Dim3:
+        values = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+        if not 1 <= len(values) <= 3:
+            raise KernelError(f"{self.name}: {what} {given!r} needs one to three integers, x first.")
+        x, y, z = (*(self._integer(what, value) for value in values), 1, 1)[:3]
+        for axis, value, most in zip("xyz", (x, y, z), limit, strict=True):
+            if not 1 <= value <= most:
+                raise KernelError(
+                    f"{self.name}: {what} {given!r} has {axis} = {value}; it must be 1 to {most}."
+                )
+        return x, y, z
+
+    def _integer(self, what: str, value: Any) -> int:
+        try:
+            return operator.index(value)
+        except TypeError:
+            raise KernelError(f"{self.name}: {what} needs integers; {value!r} was given.") from None
+
+    @property
+    def code_hash(self) -> str | None:
+        """The hash of the machine code, for "this code did not change"; None where there is none."""
+        return self.file.program.code_hash(self.name)
+
+    def bind(self, *arguments: Any) -> Callable[[], None]:
+        """This launch with its arguments checked once: what a stopwatch calls many times."""
+        checked = check(self.declaration, arguments, self.backend)
+        launch = self.file.program.launch
+        return partial(launch, self.name, self.grid, self.block, self.shared, self.stream, checked)
+
+    def __call__(self, *arguments: Any) -> None:
+        """Checks the arguments and enqueues one launch; KernelError where they do not fit."""
+        self.bind(*arguments)()
+
+    def __repr__(self) -> str:
+        return f"<launch of {self.name} of {self.path.name}, grid {self.grid}, block {self.block}>"

@@ -1,0 +1,144 @@
+"""Finding kernels in a folder and giving them their launch geometry."""
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.backends.library import Kernels
+from pytest_gpuperf.errors import KernelError
+
+SOURCE = 'extern "C" __global__ void scale(float* x, int n) {}\nextern "C" __global__ void nothing() {}\n'
+
+
+class Recorder:
+    """A backend that writes down what it is asked to compile and to launch."""
+
+    name, device_name = "recorder", "Recorder"
+
+    def __init__(self):
+        self.loaded, self.launched = [], []
+
+    def address(self, argument):
+        return 0x1000 if isinstance(argument, Array) else None
+
+    def load(self, path, options=()):
+        self.loaded.append((path.name, tuple(options)))
+        return self
+
+    def code_hash(self, name):
+        return f"hash of {name}"
+
+    def launch(self, *call):
+        self.launched.append(call)
+
+
+class Array:
+    shape, dtype, nbytes = (4,), np.dtype(np.float32), 16
+
+
+@pytest.fixture
+def backend():
+    return Recorder()
+
+
+@pytest.fixture
+def kernels(tmp_path, backend):
+    (tmp_path / "scale.cu").write_text(SOURCE)
+    return Kernels(tmp_path, backend)
+
+
+def test_a_launch_reaches_the_backend_checked_and_in_three_dimensions(kernels, backend):
+    array, stream = Array(), object()
+    kernels["scale.cu"].scale[(8, 4), 32](array, 4)
+    kernels["scale.cu"].scale[8, (32, 2, 1), 1024, stream](array, 4)
+    kernels["scale.cu"].scale[np.int64(8), 32, 16](array, 4)
+    assert backend.launched == [
+        ("scale", (8, 4, 1), (32, 1, 1), 0, None, [array, np.int32(4)]),
+        ("scale", (8, 1, 1), (32, 2, 1), 1024, stream, [array, np.int32(4)]),
+        ("scale", (8, 1, 1), (32, 1, 1), 16, None, [array, np.int32(4)]),
+    ]
+    assert all(type(call[-1][1]) is np.int32 for call in backend.launched)
+
+
+def test_a_file_is_compiled_once_per_set_of_options_and_not_before_a_launch(kernels, backend):
+    launch = kernels["scale.cu"].nothing[1, 1]
+    assert backend.loaded == []
+    launch()
+    launch()
+    kernels["scale.cu"]["nothing"][1, 1]()
+    kernels["scale.cu", "-DTILE=16"].nothing[1, 1]()
+    assert backend.loaded == [("scale.cu", ()), ("scale.cu", ("-DTILE=16",))]
+
+
+def test_bind_checks_once_and_launches_each_time(kernels, backend):
+    array = Array()
+    enqueue = kernels["scale.cu"].scale[1, 32].bind(array, 4)
+    assert backend.launched == []
+    enqueue()
+    enqueue()
+    assert len(backend.launched) == 2
+    with pytest.raises(KernelError, match="takes 2 arguments, 1 given"):
+        kernels["scale.cu"].scale[1, 32].bind(array)
+
+
+def test_a_launch_says_what_it_is(kernels, tmp_path):
+    launch = kernels["scale.cu", "-O1"].scale[(2, 3), 32, 64]
+    assert (launch.name, launch.grid, launch.block, launch.shared) == ("scale", (2, 3, 1), (32, 1, 1), 64)
+    assert (launch.path, launch.options) == (tmp_path / "scale.cu", ("-O1",))
+    assert launch.code_hash == "hash of scale"
+    assert launch.declaration.line == 1
+    assert repr(launch) == "<launch of scale of scale.cu, grid (2, 3, 1), block (32, 1, 1)>"
+
+
+def test_a_gpu_object_stands_for_its_backend(tmp_path, backend):
+    from pytest_gpuperf.gpu import Gpu
+
+    (tmp_path / "scale.cu").write_text(SOURCE)
+    Kernels(tmp_path, Gpu(backend))["scale.cu"].nothing[1, 1]()
+    assert len(backend.launched) == 1
+
+
+def test_unknown_files_and_kernels_list_what_is_there(kernels, tmp_path, backend):
+    with pytest.raises(
+        KernelError, match=r"no kernel file 'scales.cu' .* scale.cu \(did you mean 'scale.cu'\?\)"
+    ):
+        kernels["scales.cu"]
+    with pytest.raises(
+        KernelError, match=r"has no kernel 'scal'\. It declares nothing, scale; did you mean scale\?"
+    ):
+        _ = kernels["scale.cu"].scal
+    with pytest.raises(KernelError, match=r"nowhere does not exist"):
+        Kernels(tmp_path / "nowhere", backend)["a.cu"]
+
+
+def test_a_file_that_is_no_text_is_one_sentence(kernels, tmp_path):
+    (tmp_path / "binary.cu").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(KernelError, match=r"binary.cu cannot be read as UTF-8 text"):
+        kernels["binary.cu"]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "says"),
+    [
+        (32, "is launched as scale[grid, block](...)"),
+        ((1, 2, 3, 4, 5), "is launched as scale[grid, block](...)"),
+        (((1, 2, 3, 4), 32), "grid (1, 2, 3, 4) needs one to three integers"),
+        (((), 32), "grid () needs one to three integers"),
+        ((0, 32), "grid 0 has x = 0; it must be 1 to 2147483647"),
+        (((1, 65536), 32), "y = 65536; it must be 1 to 65535"),
+        ((1, (1, 1, 65)), "block (1, 1, 65) has z = 65; it must be 1 to 64"),
+        ((1, (32, 64)), "has 2048 threads; CUDA allows 1024"),
+        ((1, 1.5), "block needs integers; 1.5 was given"),
+        ((1, 1, -4), "shared memory is given in bytes, 0 or more; -4 was given"),
+        ((1, 1, "4"), "shared memory needs integers; '4' was given"),
+    ],
+)
+def test_a_geometry_that_cuda_would_refuse(kernels, geometry, says):
+    with pytest.raises(KernelError) as caught:
+        kernels["scale.cu"].scale[geometry]
+    assert says in str(caught.value)
+
+
+def test_a_kernel_without_geometry_says_how_to_launch_it(kernels):
+    with pytest.raises(KernelError, match=r"write scale\[grid, block\]"):
+        kernels["scale.cu"].scale(Array(), 4)
+    assert not hasattr(kernels["scale.cu"], "__wrapped__")
