@@ -1,0 +1,42 @@
+# make suites: install into .venv and run the performance suites; a GPU is used where there is one.
+# make test:   the same for the plugin's own tests.
+# make lint:   ruff and mypy.
+PYTHON ?= python3
+GPU := $(wildcard /proc/driver/nvidia/version)
+EXTRAS := suites,mlperf,$(if $(GPU),cuda,cpu)
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check
+# What a person would type; override with: make suites ARGS="-k transpose"
+ARGS ?=
+
+.PHONY: suites test lint clean
+suites: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest suites/ --gpuperf --gpuperf-strict=off $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest tests/ -p xdist -n 2 $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# PyCUDA has no wheels: with a GPU it is built first, from nvcc as PyPI has it (README, Install).
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(if $(GPU),sh tools/install-pycuda.sh $(VENV)/bin/python)
+	$(PIP) -e '.[$(EXTRAS)]'
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) -e '.[$(EXTRAS),test]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	$(PIP) -e '.[$(EXTRAS),test,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

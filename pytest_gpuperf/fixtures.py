@@ -1,0 +1,198 @@
+"""What a suite asks for: ``gpu``, ``kernels``, ``gpuperf`` and ``counters``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.measurement import Better, Kind, Measurement, Metric
+from pytest_gpuperf.options import TestOptions, test_options
+from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.library import Kernels
+    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.instruments.counters import Counters
+    from pytest_gpuperf.instruments.device_time import Timing
+
+
+@pytest.fixture(scope="session")
+def gpu(pytestconfig: pytest.Config) -> Gpu:
+    """The device: ``empty(shape, dtype)``, ``random(shape, dtype, seed=)``, ``to_device(host)``.
+
+    Also ``synchronize()``, ``name``, ``backend`` ("cuda" or "emulated"), ``compute_capability``, and
+    PyCUDA's own ``context`` and ``stream``. Where there is neither a device nor a compiler to
+    emulate one, the test is skipped.
+    """
+    return pytestconfig.stash[SESSION].gpu()
+
+
+@pytest.fixture(scope="module")
+def kernels(gpu: Gpu, request: pytest.FixtureRequest) -> Kernels:
+    """The project's kernel files: ``kernels["transpose.cu"].transpose_tiled[grid, block](src, dst, ...)``.
+
+    Files come from the folder that the ini key ``gpuperf_kernels`` names (default ``kernels``), beside
+    the suite or above it. Also ``[grid, block, shared_bytes, stream]``.
+    """
+    from pytest_gpuperf.backends.library import Kernels
+
+    session = request.config.stash[SESSION]
+    folder = session.options.kernels
+    return Kernels(session.owner(request.path, folder) / folder, gpu)
+
+
+@pytest.fixture
+def gpuperf(request: pytest.FixtureRequest) -> Gpuperf:
+    """Times a launch and has it judged when the test ends: ``gpuperf(launch, *args, bytes=, flops=)``.
+
+    ``launch`` is a kernel bound to its grid, or any callable that enqueues work on ``gpu.stream`` or
+    the default stream. ``gpuperf.record(name, value, unit, better)`` judges any other number.
+    Without ``--gpuperf`` the callable runs once and nothing is timed.
+    """
+    return Gpuperf(request.config.stash[SESSION], request.node)
+
+
+@pytest.fixture
+def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters]:
+    """Hardware counters of one launch: ``counters(launch, *args)``, by the warp model when emulated.
+
+    ``.global_load`` and ``.global_store`` have ``sectors_per_request``; ``.shared_load`` and
+    ``.shared_store`` have ``wavefronts_per_request`` and ``bank_conflicts``. The ratios are judged
+    as exact metrics. On a GPU they would come through Nsight Compute, which is not wired up yet:
+    the test is skipped there.
+    """
+    if gpu.backend != "emulated":
+        pytest.skip("counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet")
+    session = request.config.stash[SESSION]
+
+    def count(launch: Any, *args: Any, name: str | None = None) -> Counters:
+        found = launch.count(*args)
+        if session.options.active:
+            metric_name = name or launch.name
+            options = test_options(request.node)
+            contract = _contract(gpu, args, options, {"counters": "modelled"})
+            for ratio, value in found.ratios().items():
+                metric = Metric(f"{metric_name} {ratio}", "1", "lower", "exact", "counters")
+                recorder_of(request.node).add(Measurement(metric, contract, (value,)))
+        return found
+
+    return count
+
+
+class Gpuperf:
+    """The object behind the ``gpuperf`` fixture, one per test."""
+
+    def __init__(self, session: GpuperfSession, item: pytest.Item) -> None:
+        self._session = session
+        self._item = item
+
+    def __call__(
+        self,
+        launch: Callable[..., Any],
+        *args: Any,
+        name: str | None = None,
+        bytes: int | None = None,
+        flops: int | None = None,
+    ) -> Timing:
+        """Times ``launch(*args)`` on the device and returns its samples, in seconds.
+
+        ``bytes`` moved and ``flops`` done per launch give the rates that are shown. ``name`` is the
+        metric's; by default the kernel's or function's own.
+        """
+        from pytest_gpuperf.instruments import device_time
+
+        if not callable(launch):
+            raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
+        gpu = self._session.gpu()
+        if not self._session.options.active:
+            launch(*args)
+            return device_time.Timing((), {})
+        options = test_options(self._item)
+        timing = device_time.measure(gpu, launch, args, options)
+        emulated = gpu.backend == "emulated"
+        metric = Metric(
+            name or getattr(launch, "name", None) or getattr(launch, "__name__", "launch"),
+            "s",
+            "lower",
+            "shown" if emulated else "noisy",
+            "device_time",
+        )
+        contract = _contract(
+            gpu, args, options, {"timing": "events", "l2": options.l2, "bytes": bytes, "flops": flops}
+        )
+        details = {**timing.details, **_rates(gpu, timing.median, bytes, flops)}
+        code = getattr(launch, "code_hash", None)
+        recorder_of(self._item).add(Measurement(metric, contract, timing.samples, code, details))
+        return timing
+
+    def record(
+        self,
+        name: str,
+        value: float | Sequence[float],
+        unit: str = "1",
+        better: Better = "lower",
+        *,
+        kind: Kind = "noisy",
+    ) -> None:
+        """Judges a number that the test took itself, or several samples of it.
+
+        ``kind`` "exact" compares it directly; a "noisy" one is measured again in fresh processes
+        before it turns red, and on a machine without a GPU it is shown only.
+        """
+        if better not in ("lower", "higher"):
+            raise GpuperfError(f'gpuperf.record("{name}"): better={better!r}; say "lower" or "higher"')
+        if kind not in ("noisy", "exact", "shown"):
+            raise GpuperfError(f'gpuperf.record("{name}"): kind={kind!r}; say "noisy", "exact" or "shown"')
+        samples = tuple(float(v) for v in (value if isinstance(value, Sequence) else (value,)))
+        if not samples or not all(math.isfinite(v) and (v > 0 or kind != "noisy") for v in samples):
+            raise GpuperfError(
+                f'gpuperf.record("{name}", {value!r}): a noisy number is finite and above 0, '
+                "an exact one finite"
+            )
+        if not self._session.options.active:
+            return
+        if kind == "noisy" and not self._session.judges_host_time():
+            kind = "shown"
+        contract = {"version": test_options(self._item).version} if test_options(self._item).version else {}
+        recorder_of(self._item).add(
+            Measurement(Metric(name, unit, better, kind, "record"), contract, samples)
+        )
+
+
+def _contract(gpu: Gpu, args: Sequence[Any], options: TestOptions, extra: dict[str, Any]) -> dict[str, Any]:
+    """The question a measurement answers, from what the fixture was really given.
+
+    Never the kernel's source, its launch geometry or its compiler: those are what is judged.
+    """
+    arrays = [
+        _array(gpu, argument)
+        for argument in args
+        if hasattr(argument, "dtype") and hasattr(argument, "shape")
+    ]
+    contract = {**extra, "arguments": "; ".join(arrays), "version": options.version}
+    return {key: value for key, value in contract.items() if value is not None}
+
+
+def _array(gpu: Gpu, argument: Any) -> str:
+    shape = ",".join(str(extent) for extent in argument.shape)
+    origin = gpu.origin(argument)
+    return f"{argument.dtype}[{shape}]" + (f" {origin}" if origin else "")
+
+
+def _rates(gpu: Gpu, seconds: float, moved: int | None, flops: int | None) -> dict[str, float]:
+    """What the declared work comes to; only for a real device, since an emulated time is no rate."""
+    if gpu.backend == "emulated":
+        return {}
+    from pytest_gpuperf.instruments.device_time import copy_bandwidth
+
+    rates = {}
+    if moved:
+        rates["bytes_per_second"] = moved / seconds
+        rates["of_copy"] = moved / seconds / copy_bandwidth(gpu)
+    if flops:
+        rates["flops_per_second"] = flops / seconds
+    return rates

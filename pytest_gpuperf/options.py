@@ -1,0 +1,231 @@
+"""Flags, ini keys and marker arguments: the command line wins over the marker, the marker over the ini."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+UpdateMode = Literal["replace", "append", "new"]
+BACKENDS = ("auto", "cuda", "emulated")
+STRICTNESS = ("auto", "on", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the person asked of this session, checked.
+
+    ``active``: ``--gpuperf`` was given, so numbers are taken and judged. ``child`` is the file
+    descriptor of the parent's pipe in a child process, else None. Times are in seconds.
+    """
+
+    active: bool
+    backend: str
+    strict: bool
+    update: UpdateMode | None
+    runs: int
+    pool: str | None
+    baselines: str
+    kernels: str
+    lock_timeout: float
+    child_timeout: float
+    child: int | None
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("gpuperf", "GPU performance regression testing")
+    add = group.addoption
+    add(
+        "--gpuperf",
+        action="store_true",
+        help="Measure, judge against the baselines, and fail what regressed.",
+    )
+    add(
+        "--gpuperf-backend",
+        metavar="NAME",
+        type=_one_of(BACKENDS),
+        help="Where kernels run: auto (a CUDA device if there is one), cuda or emulated.",
+    )
+    add(
+        "--gpuperf-update",
+        nargs="?",
+        const="replace",
+        metavar="append|new",
+        type=_update_mode,
+        help="Record baselines instead of judging: replace those of the selected tests, append runs to "
+        "them, or write only new ones. Write the paths before it.",
+    )
+    add(
+        "--gpuperf-runs",
+        metavar="N",
+        type=_whole(1, 100),
+        default=5,
+        help="Fresh processes that --gpuperf-update records (default: 5).",
+    )
+    add(
+        "--gpuperf-strict",
+        metavar="auto|on|off",
+        type=_one_of(STRICTNESS),
+        help="Also fail what could not be judged; auto is on where CI or BUILD_NUMBER is set.",
+    )
+    add("--gpuperf-pool", metavar="NAME", help="The set of like runners whose baselines count.")
+    add("--gpuperf-baselines", metavar="DIR", help="Folder of the baselines (default: the ini key's).")
+    add(
+        "--gpuperf-lock-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        help="How long to wait for another session that uses the device (default: 600).",
+    )
+    add("--gpuperf-child", type=int, help=argparse.SUPPRESS)
+    for name, default, text in (
+        ("gpuperf_backend", "auto", "Default of --gpuperf-backend."),
+        ("gpuperf_strict", "auto", "Default of --gpuperf-strict."),
+        ("gpuperf_pool", "", "Default of --gpuperf-pool; empty: the GPU's name."),
+        ("gpuperf_baselines", "baselines", "Folder of the baselines, beside or above the suites."),
+        ("gpuperf_kernels", "kernels", "Folder of the .cu files, beside or above the suites."),
+        ("gpuperf_lock_timeout", "600", "Default of --gpuperf-lock-timeout, seconds."),
+        ("gpuperf_child_timeout", "600", "A child process silent for so many seconds is ended."),
+    ):
+        parser.addini(name, text, default=default)
+
+
+def read_options(config: pytest.Config) -> Options:
+    """The checked options; raises pytest.UsageError with one sentence for a value out of range."""
+    option = config.option
+    strict = option.gpuperf_strict or _ini(config, "gpuperf_strict", _one_of(STRICTNESS))
+    if strict == "auto":
+        strict = "on" if os.environ.get("CI") or os.environ.get("BUILD_NUMBER") else "off"
+    lock_timeout = option.gpuperf_lock_timeout
+    if lock_timeout is None:
+        lock_timeout = _ini(config, "gpuperf_lock_timeout", _seconds)
+    options = Options(
+        active=option.gpuperf,
+        backend=option.gpuperf_backend or _ini(config, "gpuperf_backend", _one_of(BACKENDS)),
+        strict=strict == "on",
+        update=option.gpuperf_update,
+        runs=option.gpuperf_runs,
+        pool=option.gpuperf_pool or config.getini("gpuperf_pool") or None,
+        baselines=option.gpuperf_baselines or config.getini("gpuperf_baselines"),
+        kernels=config.getini("gpuperf_kernels"),
+        lock_timeout=lock_timeout,
+        child_timeout=_ini(config, "gpuperf_child_timeout", _seconds),
+        child=option.gpuperf_child,
+    )
+    if options.update and not options.active:
+        raise pytest.UsageError("--gpuperf-update records measurements, so it needs --gpuperf beside it")
+    return options
+
+
+def owner_of(start: Path, folder: str, fallback: Path) -> Path:
+    """The nearest folder at or above ``start`` that holds ``folder``, else ``fallback``.
+
+    Baselines and kernels belong to the project they lie in, however pytest was started.
+    """
+    if Path(folder).is_absolute():
+        return fallback
+    for parent in (start, *start.parents):
+        if (parent / folder).is_dir():
+            return parent
+    return fallback
+
+
+@dataclass(frozen=True, slots=True)
+class TestOptions:
+    """The arguments of ``@pytest.mark.gpuperf(...)``, keyword-only.
+
+    ``tolerance``: the smallest change worth a red, a fraction (0.02 is 2 %). ``version``: part of the
+    contract; change it when the test asks another question. ``l2``: "hot" or "cold". ``seconds`` of
+    device time to sample, at most; ``warmup`` seconds before it. ``isolated``: run the whole test in a
+    process of its own.
+    """
+
+    __test__ = False
+
+    tolerance: float | None = None
+    version: str | int | None = None
+    l2: str = "hot"
+    seconds: float = 0.5
+    warmup: float = 0.2
+    isolated: bool = False
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "tolerance": (lambda v: _number(v) and 0 <= v < 1, "a fraction from 0 up to 1, such as 0.02 for 2 %"),
+    "version": (lambda v: isinstance(v, (str, int)) and not isinstance(v, bool), "a string or an integer"),
+    "l2": (lambda v: v in ("hot", "cold"), '"hot" or "cold"'),
+    "seconds": (lambda v: _number(v) and 0 < v <= 600, "seconds above 0, at most 600"),
+    "warmup": (lambda v: _number(v) and 0 <= v <= 600, "seconds from 0 to 600"),
+    "isolated": (lambda v: isinstance(v, bool), "True or False"),
+}
+
+
+def test_options(item: pytest.Item) -> TestOptions:
+    """The marker's arguments for a test, the closest marker winning; raises pytest.UsageError."""
+    found: dict[str, Any] = {}
+    for mark in item.iter_markers("gpuperf"):
+        where = f"{item.nodeid}: @pytest.mark.gpuperf"
+        if mark.args:
+            raise pytest.UsageError(f"{where} takes keyword arguments only (got {mark.args[0]!r})")
+        for name, value in mark.kwargs.items():
+            if name not in _CHECKS:
+                raise pytest.UsageError(f"{where} has no argument {name!r}; it takes {', '.join(_CHECKS)}")
+            check, wanted = _CHECKS[name]
+            if not check(value):
+                raise pytest.UsageError(f"{where}: {name}={value!r} is out of range; give {wanted}")
+            found.setdefault(name, value)
+    return TestOptions(**found)
+
+
+test_options.__test__ = False  # type: ignore[attr-defined]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def _ini(config: pytest.Config, key: str, convert: Callable[[str], Any]) -> Any:
+    try:
+        return convert(config.getini(key))
+    except argparse.ArgumentTypeError as error:
+        raise pytest.UsageError(f"{config.inipath}: {key}: {error}") from None
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
+        return text
+
+    return convert
+
+
+def _update_mode(text: str) -> str:
+    if text not in ("replace", "append", "new"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither append nor new; write the paths before --gpuperf-update"
+        )
+    return text
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return convert
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value

@@ -1,0 +1,98 @@
+"""The pytest hooks, each a few lines that delegate."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import pytest
+
+from pytest_gpuperf import running
+from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels  # noqa: F401  (fixtures)
+from pytest_gpuperf.options import add_options, read_options, test_options
+from pytest_gpuperf.session import SESSION, GpuperfSession
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "gpuperf(*, tolerance, version, l2, seconds, warmup, isolated): how a test is measured and judged",
+    )
+    options = read_options(config)
+    running.check_workers(config, options)
+    config.stash[SESSION] = GpuperfSession(config, options)
+    config.pluginmanager.register(Collector(config.stash[SESSION]), "gpuperf-collector")
+    if options.child is not None:
+        from pytest_gpuperf.replicas import ChildReporter
+
+        config.pluginmanager.register(ChildReporter(config, options.child), "gpuperf-child")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return running.header(config.stash[SESSION])
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        test_options(item)  # a wrong marker stops the run before anything is measured
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    if items:
+        items[0].config.stash[SESSION].deselected = True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    return running.run_apart(item.config.stash[SESSION], item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    session = item.config.stash[SESSION]
+    with running.measuring(session, item):
+        result = yield
+    running.judge_item(session, item)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    running.finish_report(item.config.stash[SESSION], item, call, report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
+    result = yield
+    running.finish_run(session.config.stash[SESSION], session)
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    gpuperf_session = session.config.stash[SESSION]
+    session.exitstatus = gpuperf_session.exit_status(exitstatus)
+    gpuperf_session.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    running.summary(config.stash[SESSION], terminalreporter)
+
+
+class Collector:
+    """Takes in every report, wherever its test ran; this hook is not given the config."""
+
+    def __init__(self, session: GpuperfSession) -> None:
+        self.session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.session.collect(report)

@@ -1,0 +1,121 @@
+"""--gpuperf-update: fresh processes measure what the session measured, and the baselines are written."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.measurement import Baseline, Measurement, Run
+from pytest_gpuperf.records import Record, payload_of
+from pytest_gpuperf.replicas import run_child
+from pytest_gpuperf.session import GpuperfSession, isolates
+
+
+def record(session: GpuperfSession, items: Sequence[pytest.Item]) -> None:
+    """Records a baseline of each metric that the selected tests measured, and says what was and was not.
+
+    This session was the first process, which is not kept: on a cold machine it is slower than the
+    rest. An exact metric needs one run, and every process must agree on it.
+    """
+    measured = [i for i in items if i.nodeid in session.records and session.outcomes[i.nodeid] == "passed"]
+    noisy = [item for item in measured if _is_noisy(session.records[item.nodeid])]
+    runs = _runs(session, noisy)
+    updates: dict[tuple[Path, str, str], dict[str, dict[str, Baseline]]] = defaultdict(dict)
+    for item in measured:
+        first = session.records[item.nodeid]
+        try:
+            baselines = _baselines(first, [run[item.nodeid] for run in runs if item.nodeid in run], runs)
+        except _NotRecorded as reason:
+            session.finding("wrong", f"not recorded: {item.nodeid}: {reason}")
+            continue
+        if baselines:
+            key = session.key(item.nodeid)
+            updates[session.path(item.nodeid), session.pool(first), key.suite][key.name] = baselines
+    for (path, pool, suite), tests in updates.items():
+        _write(session, path, pool, suite, tests)
+    if not updates:
+        session.finding("setup", "nothing was measured that a baseline could keep")
+
+
+class _NotRecorded(Exception):
+    """Why a test's measurements cannot become a baseline."""
+
+
+def _is_noisy(record: Record) -> bool:
+    return any(measurement.metric.kind == "noisy" for measurement in record.measurements)
+
+
+def _runs(session: GpuperfSession, items: Sequence[pytest.Item]) -> list[dict[str, Record]]:
+    """Node ids to records, one mapping a run; tests that ask for it get a process of their own."""
+    runs: list[dict[str, Record]] = []
+    together = [item for item in items if not isolates(item)]
+    batches = [batch for batch in (together, *([item] for item in items if isolates(item))) if batch]
+    for number in range(1, session.options.runs + 1 if items else 1):
+        session.progress(f"gpuperf: recording run {number} of {session.options.runs}, {len(items)} tests")
+        found: dict[str, Record] = {}
+        for batch in batches:
+            result = run_child(session.config, session.options, batch)
+            for report in result.reports:
+                kept = payload_of(report).record
+                if kept and report.passed:
+                    found[report.nodeid] = kept
+                elif report.failed:
+                    session.finding(
+                        "wrong", f"failed in run {number}: {report.nodeid}: {report.longreprtext}"
+                    )
+            if result.trouble:
+                session.finding(
+                    "wrong", f"run {number}: the process {result.trouble}: {result.output[-500:]}"
+                )
+        runs.append(found)
+    return runs
+
+
+def _baselines(first: Record, replicas: Sequence[Record], runs: Sequence[object]) -> dict[str, Baseline]:
+    found = {}
+    for measurement in first.measurements:
+        metric = measurement.metric
+        if metric.kind == "shown":
+            continue
+        again = [m for r in replicas if (m := r.measurement(metric.name))]
+        if metric.kind == "exact":
+            if any(m.value != measurement.value for m in again):
+                values = sorted({measurement.value, *(m.value for m in again)})
+                raise _NotRecorded(f"{metric.name} is exact, and processes differ: {values}")
+            kept = [_run(measurement, first)]
+        else:
+            _check(measurement, again, replicas, len(runs))
+            kept = [_run(m, r) for m, r in zip(again, replicas, strict=True)]
+        found[metric.name] = Baseline(
+            metric, measurement.contract, first.place(metric), metric.constants.prior_sd, tuple(kept)
+        )
+    return found
+
+
+def _check(first: Measurement, again: Sequence[Measurement], replicas: Sequence[Record], wanted: int) -> None:
+    if len(again) < wanted or len(again) != len(replicas):
+        raise _NotRecorded(f"{first.metric.name} was measured in {len(again)} of {wanted} processes")
+    if any(dict(m.contract) != dict(first.contract) for m in again):
+        raise _NotRecorded(f"{first.metric.name} has another contract in another process")
+    if unfit := [record.unfit for record in replicas if record.unfit]:
+        raise _NotRecorded(f"the machine was not fit to measure: {unfit[0]}")
+
+
+def _run(measurement: Measurement, record: Record) -> Run:
+    return Run(measurement.samples, record.environment, measurement.code)
+
+
+def _write(
+    session: GpuperfSession, path: Path, pool: str, suite: str, tests: dict[str, dict[str, Baseline]]
+) -> None:
+    try:
+        written = session.store(path).save(pool, suite, tests, mode=session.options.update or "replace")
+    except BaselineError as error:
+        session.finding("wrong", f"not recorded: {error}")
+        return
+    count = sum(len(metrics) for metrics in tests.values())
+    session.note(f"recorded {count} metrics of {len(tests)} tests in {written}")

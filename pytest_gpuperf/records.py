@@ -1,0 +1,90 @@
+"""What travels between processes: one test's measurements, and the rows of the summary.
+
+Both ride on pytest's own test reports (``report.gpuperf``), so that a child process, an xdist worker
+and the session itself hand them on in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.measurement import Measurement, Metric, TestKey, Verdict
+
+# Why a test failed, for the exit code: a fault of the change, of the machine, or of the set-up.
+Cause = Literal["wrong", "infrastructure", "setup"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One test in one process: its measurements, and the machine they were taken on.
+
+    ``device`` is the device's part of the place, ``host`` the CPU's, ``environment`` what else is
+    stored beside a run; ``unfit`` says why the machine was not fit to measure, empty where it was.
+    """
+
+    measurements: tuple[Measurement, ...]
+    device: Mapping[str, Any] = field(default_factory=dict)
+    host: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    unfit: str = ""
+
+    def place(self, metric: Metric) -> dict[str, Any]:
+        """The place that counts for a metric: the CPU is part of it where the host's clock or work is."""
+        return {**self.device, **self.host} if metric.constants.where == "host" else dict(self.device)
+
+    def measurement(self, name: str) -> Measurement | None:
+        return next((m for m in self.measurements if m.metric.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the summary: one metric of one test and what was decided of it."""
+
+    test: TestKey
+    metric: Metric
+    verdict: Verdict
+    details: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What hangs on a test report."""
+
+    record: Record | None = None
+    rows: tuple[Row, ...] = ()
+    cause: Cause | None = None
+
+
+def attach(report: pytest.TestReport, payload: Payload) -> None:
+    import msgspec
+
+    vars(report)["gpuperf"] = msgspec.to_builtins(payload)
+
+
+def payload_of(report: pytest.TestReport) -> Payload:
+    data = vars(report).get("gpuperf")
+    if data is None:
+        return Payload()
+    import msgspec
+
+    return msgspec.convert(data, Payload, strict=False)
+
+
+class Recorder:
+    """Collects what one test measures in this process."""
+
+    def __init__(self) -> None:
+        self.measurements: dict[str, Measurement] = {}
+
+    def add(self, measurement: Measurement) -> None:
+        """Keeps a measurement; a second one of the same name could not be told from the first."""
+        name = measurement.metric.name
+        if name in self.measurements:
+            raise GpuperfError(f'this test measured "{name}" twice; give each its own name=')
+        self.measurements[name] = measurement

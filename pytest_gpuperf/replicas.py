@@ -1,0 +1,183 @@
+"""Child pytest processes: measure a test again, record a run, or run one test apart.
+
+The child is this same suite under this same plugin, started afresh; its reports come back one JSON
+line each through a socket. A child ends when its parent's end closes, so none outlives its parent
+(not by stdin: pytest's capture replaces that).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pytest_gpuperf.options import Options
+
+# Variables by which another tool would bend the child's arguments or take its process for its own.
+_FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "COV_CORE_", "COVERAGE_PROCESS")
+_OUTPUT_KEPT = 4000  # characters of a dead child's output that the failure shows
+
+
+@dataclass(slots=True)
+class ChildResult:
+    """What came back: the reports in order, and, where the child did not end well, ``trouble`` in words."""
+
+    reports: list[pytest.TestReport] = field(default_factory=list)
+    trouble: str = ""
+    output: str = ""
+
+    def of(self, nodeid: str) -> list[pytest.TestReport]:
+        return [report for report in self.reports if report.nodeid == nodeid]
+
+
+def run_child(
+    config: pytest.Config,
+    options: Options,
+    items: Sequence[pytest.Item],
+    on_report: Callable[[pytest.TestReport], None] = lambda report: None,
+) -> ChildResult:
+    """Runs ``items`` in one fresh process, bounded: a child silent for ``child_timeout`` seconds is ended.
+
+    The time a child waits for the device lock does not count: the lock has its own limit.
+    """
+    ours, theirs = socket.socketpair()
+    result = ChildResult()
+    with ours, tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            arguments(config, options, items, theirs.fileno()),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=(theirs.fileno(),),
+            env=environment(),
+            cwd=config.invocation_params.dir,
+            start_new_session=True,
+        )
+        theirs.close()
+        try:
+            for message in _messages(ours, options.child_timeout):
+                if "report" in message:
+                    report = config.hook.pytest_report_from_serializable(
+                        config=config, data=message["report"]
+                    )
+                    result.reports.append(report)
+                    on_report(report)
+            process.wait(timeout=30)
+        except TimeoutError as silence:
+            result.trouble = str(silence)
+        except subprocess.TimeoutExpired:
+            pass  # its reports are all here; a process that cannot leave is ended below
+        finally:
+            _end(process)
+        output.seek(0)
+        result.output = output.read().decode(errors="replace")[-_OUTPUT_KEPT:]
+    if not result.trouble and process.returncode not in (0, 1):
+        result.trouble = _how_it_ended(process.returncode)
+    return result
+
+
+def arguments(
+    config: pytest.Config, options: Options, items: Sequence[pytest.Item], descriptor: int
+) -> list[str]:
+    """The child's command line, built afresh: nothing of the parent's reporting, selection or parallelism."""
+    paths = {"", os.getcwd()}
+    command = [sys.executable, *([] if paths & set(sys.path) else ["-P"]), "-m", "pytest"]
+    command += ["-c", str(config.inipath)] if config.inipath else []
+    command += [
+        f"--rootdir={config.rootpath}",
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+    ]
+    for override in config.option.override_ini or ():
+        command += ["-o", override]
+    for plugin in dict.fromkeys(config.option.plugins or ()):
+        command += ["-p", plugin]
+    command += [
+        f"--gpuperf-child={descriptor}",
+        f"--gpuperf-backend={options.backend}",
+        "--gpuperf-strict=off",
+        f"--gpuperf-baselines={options.baselines}",
+        f"--gpuperf-lock-timeout={options.lock_timeout}",
+    ]
+    command += ["--gpuperf"] if options.active else []
+    return command + [f"{item.path}::{item.nodeid.partition('::')[2]}" for item in items]
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+
+
+def _messages(link: socket.socket, timeout: float) -> Iterator[dict[str, Any]]:
+    """The child's lines until it closes its end; TimeoutError when it falls silent for too long."""
+    pending, waiting = b"", False
+    last = time.monotonic()
+    while True:
+        ready, _, _ = select.select([link], [], [], 1.0)
+        if not ready:
+            if not waiting and time.monotonic() - last > timeout:
+                raise TimeoutError(
+                    f"was silent for {timeout:g} s and was ended (ini key gpuperf_child_timeout)"
+                )
+            continue
+        chunk = link.recv(1 << 16)
+        if not chunk:
+            return
+        last = time.monotonic()
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            waiting = message.get("event") == "waiting"
+            yield message
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the child and whatever it started; it leads a process group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _how_it_ended(returncode: int) -> str:
+    if returncode < 0:
+        return f"died of {signal.Signals(-returncode).name}"
+    return f"ended with exit code {returncode} before it finished"
+
+
+class ChildReporter:
+    """The child's side: sends each report to the parent, and ends the process when the parent is gone."""
+
+    def __init__(self, config: pytest.Config, descriptor: int) -> None:
+        self.config = config
+        self.link = socket.socket(fileno=descriptor)
+        self.link.set_inheritable(False)
+        threading.Thread(target=self._end_with_parent, daemon=True).start()
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.link.sendall(json.dumps(message, default=str).encode() + b"\n")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+        self.send({"report": data})
+
+    def _end_with_parent(self) -> None:
+        while self.link.recv(1024):
+            pass
+        os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -1,0 +1,281 @@
+"""What the hooks do: a test measured, judged, reported; a run begun and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
+from pytest_gpuperf.measurement import Measurement, Metric, Outcome
+from pytest_gpuperf.options import Options, test_options
+from pytest_gpuperf.records import Cause, Payload, Record, Row, attach, payload_of
+from pytest_gpuperf.session import JUDGED, GpuperfSession, isolates, recorder_of
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+RESULT = pytest.StashKey[Payload]()
+UNFIT = pytest.StashKey[str]()
+_DEVICE_FIXTURES = {"gpu", "gpuperf", "counters", "benchmark"}
+_PACKAGE = Path(__file__).parent
+
+
+def check_workers(config: pytest.Config, options: Options) -> None:
+    """Refuses what xdist's workers would spoil: each other's times, and the baseline files."""
+    workers = len(getattr(config.option, "tx", None) or ())
+    if not workers or not options.active:
+        return
+    if options.update:
+        raise pytest.UsageError("--gpuperf-update records in one process after the other; leave out -n")
+    from pytest_gpuperf.backends import device_count
+
+    if options.backend != "emulated" and 0 < (devices := device_count()) < workers:
+        raise pytest.UsageError(
+            f"{workers} xdist workers would measure on {devices} device(s) at once; use -n {devices} or fewer"
+        )
+
+
+@contextmanager
+def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
+    """Around a test's call: the device is ours, and we look whether it stays fit to measure."""
+    if not session.options.active or not _uses_device(session, item):
+        yield
+        return
+    with session.exclusive():
+        session.mark_memory()
+        watch = session.watch()
+        if watch:
+            watch.before()
+        yield
+        if watch:
+            item.stash[UNFIT] = watch.after().reason
+
+
+def _uses_device(session: GpuperfSession, item: pytest.Item) -> bool:
+    names = _DEVICE_FIXTURES & set(getattr(item, "fixturenames", ()))
+    if names == {"benchmark"}:  # host code: the device matters only where there is one
+        from pytest_gpuperf.backends import device_count
+
+        return session.options.backend != "emulated" and device_count() > 0
+    return bool(names)
+
+
+def judge_item(session: GpuperfSession, item: pytest.Item) -> None:
+    """At the end of a passed test's call: judges what it measured, and fails it where that calls for it."""
+    if not session.options.active:
+        return
+    record = _record(session, item)
+    if record is None:
+        return
+    item.stash[RESULT] = Payload(record=record)
+    if session.options.child is None and session.options.update is None:
+        text, payload = verdicts(session, item, record)
+        item.stash[RESULT] = payload
+        if payload.cause:
+            pytest.fail(text, pytrace=False)
+
+
+def verdicts(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[str, Payload]:
+    """The rows of a test, and where they fail it, the message and the cause."""
+    from pytest_gpuperf import gate
+    from pytest_gpuperf.report.message import explain
+    from pytest_gpuperf.verdict import environment_differences
+
+    rows = gate.judge(session, item, record)
+    failing = [(row, cause) for row in rows if (cause := gate.cause_of(row, session.options.strict))]
+    if not failing:
+        return "", Payload(record, rows)
+    key = session.key(item.nodeid)
+    stored = session.store(item.path).load(session.pool(record), key.suite).get(key.name, {})
+    texts = []
+    for row, _ in failing:
+        baseline = stored.get(row.metric.name)
+        old = [run.environment for run in baseline.runs] if baseline else []
+        texts.append(explain(row, baseline, record, environment_differences(old, record.environment)))
+    return "\n\n".join(texts), Payload(record, rows, gate.worst([cause for _, cause in failing]))
+
+
+def _record(session: GpuperfSession, item: pytest.Item) -> Record | None:
+    """What the test measured in this process; None where that is nothing."""
+    recorder = recorder_of(item)
+    _take_benchmark(session, item)
+    if not recorder.measurements:
+        return None
+    from pytest_gpuperf import environment
+
+    gpu = session.opened
+    return Record(
+        measurements=tuple(recorder.measurements.values()),
+        device=gpu.device.place() if gpu else {"backend": "host"},
+        host=environment.host_place(),
+        environment=environment.describe(gpu.device, item.path.parent) if gpu else {},
+        unfit=item.stash.get(UNFIT, ""),
+    )
+
+
+def _take_benchmark(session: GpuperfSession, item: pytest.Item) -> None:
+    """A test that used pytest-benchmark's fixture is judged like any other."""
+    fixture = getattr(item, "funcargs", {}).get("benchmark")
+    stats = getattr(getattr(fixture, "stats", None), "stats", None)
+    data = tuple(getattr(stats, "data", ()))
+    if not data:
+        return
+    kind = "noisy" if session.judges_host_time() else "shown"
+    metric = Metric("benchmark", "s", "lower", kind, "host_time")
+    version = test_options(item).version
+    contract = {"timing": "pytest-benchmark", **({"version": version} if version is not None else {})}
+    recorder_of(item).add(Measurement(metric, contract, data))
+
+
+def run_apart(session: GpuperfSession, item: pytest.Item) -> bool | None:
+    """Runs a test whole in a child process where it asks for that; None leaves it to pytest."""
+    if session.options.child is not None or not isolates(item):
+        return None
+    from pytest_gpuperf.replicas import run_child
+
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    result = run_child(session.config, session.options, [item])
+    reports = result.of(item.nodeid)
+    if result.trouble or not reports:
+        trouble = result.trouble or "reported nothing"
+        text = f"The process of this test {trouble}. It printed last:\n{result.output}"
+        reports = [r for r in reports if r.when != "teardown"]
+        reports.append(_failed(item, text))
+    for report in reports:
+        if report.when == "call" and report.passed:
+            _judge_report(session, item, report)
+        hook.pytest_runtest_logreport(report=report)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def _judge_report(session: GpuperfSession, item: pytest.Item, report: pytest.TestReport) -> None:
+    record = payload_of(report).record
+    if record is None or not session.options.active or session.options.update:
+        return
+    try:
+        text, payload = verdicts(session, item, record)
+    except GpuperfError as error:
+        text, payload = str(error), Payload(record, cause="wrong")
+    attach(report, payload)
+    if payload.cause:
+        report.outcome, report.longrepr = "failed", text
+
+
+def _failed(item: pytest.Item, text: str) -> pytest.TestReport:
+    return pytest.TestReport(
+        item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", text, "call"
+    )
+
+
+def finish_report(
+    session: GpuperfSession, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
+) -> None:
+    """Puts our errors into one sentence, turns what is not there into a skip, and attaches the rows."""
+    error = call.excinfo.value if call.excinfo else None
+    payload = item.stash.get(RESULT, Payload()) if report.when == "call" else Payload()
+    if isinstance(error, GpuperfError):
+        cause: Cause = "infrastructure" if isinstance(error, NotFit) else "wrong"
+        where = _where(call)
+        text = "\n".join((f"{where}: {error}", *getattr(error, "__notes__", ())))
+        if isinstance(error, Unavailable):
+            cause = "setup"
+            if not session.options.strict and session.options.backend == "auto":
+                report.outcome, report.longrepr = "skipped", (*_location(item), f"Skipped: {error}")
+                return
+        report.outcome, report.longrepr = "failed", text
+        payload = Payload(payload.record, payload.rows, cause)
+    if payload != Payload():
+        attach(report, payload)
+    for row in payload.rows:
+        report.user_properties.append((f"gpuperf.{row.metric.name}", _property(row)))
+
+
+def _property(row: Row) -> str:
+    from pytest_gpuperf.report.format import percent, quantity
+
+    return f"{row.verdict.outcome} {quantity(row.verdict.now, row.metric.unit)} {percent(row.verdict.change)}"
+
+
+def _where(call: pytest.CallInfo[None]) -> str:
+    """The suite's line that met the error: the last one outside this package and its libraries."""
+    assert call.excinfo is not None
+    ours = [e for e in call.excinfo.traceback if _is_users(Path(str(e.path)))]
+    entry = ours[-1] if ours else call.excinfo.traceback[-1]
+    return f"{entry.path}:{entry.lineno + 1}"
+
+
+def _is_users(path: Path) -> bool:
+    return _PACKAGE not in path.parents and "site-packages" not in path.parts
+
+
+def _location(item: pytest.Item) -> tuple[str, int]:
+    return str(item.path), (item.location[1] or 0) + 1
+
+
+def finish_run(session: GpuperfSession, pytest_session: pytest.Session) -> None:
+    """When every test has run: records what was asked for, or names what strict finds amiss in the whole."""
+    in_worker = hasattr(session.config, "workerinput")
+    if not session.options.active or session.options.child is not None or in_worker:
+        return
+    complete = not (pytest_session.shouldstop or pytest_session.shouldfail)
+    if session.options.update:
+        from pytest_gpuperf import recording
+
+        recording.record(session, pytest_session.items)
+    else:
+        from pytest_gpuperf import gate
+
+        gate.close(session, complete)
+
+
+def summary(session: GpuperfSession, reporter: TerminalReporter) -> None:
+    """The table and what to do next, at the end of every measured run."""
+    if not session.options.active or session.options.child is not None:
+        return
+    from pytest_gpuperf.report.terminal import summarise
+
+    devices = {
+        f"{record.environment.get('device_name', 'no device')} ({record.device.get('backend')})"
+        for record in session.records.values()
+    }
+    title = ", ".join(sorted(devices)) or "nothing was measured"
+    summarise(reporter, title, session.rows, (*session.notes, *session.findings, *_next_steps(session)))
+
+
+def _next_steps(session: GpuperfSession) -> list[str]:
+    """Lines that say what the figures leave open: how to arm the gate, what an improvement hides."""
+    from pytest_gpuperf.verdict import unseen_loss
+
+    lines = []
+    paths = " ".join(session.config.args)
+    update = f"pytest {paths} --gpuperf --gpuperf-update"
+    outcomes = {row.verdict.outcome for row in session.rows}
+    if any(record.device.get("backend") == "emulated" for record in session.records.values()):
+        lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
+    if session.options.update:
+        return lines
+    for row in session.rows:
+        if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
+            lines.append(
+                f"{row.test}: improved; until its baseline is updated a later loss of "
+                f"{100 * loss:.1f} % would pass unseen: {row.command} --gpuperf-update"
+            )
+    if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
+        lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")
+    elif Outcome.NO_BASELINE in outcomes:
+        lines.append(f"Some metrics have no baseline. To record only those:\n  {update}=new")
+    return lines
+
+
+def header(session: GpuperfSession) -> str | None:
+    if not session.options.active:
+        return None
+    options = session.options
+    strict = "on" if options.strict else "off"
+    return f"gpuperf: backend {options.backend}, strict {strict}, baselines {options.baselines}"

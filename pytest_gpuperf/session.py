@@ -1,0 +1,224 @@
+"""One run: the device it uses, what each test measured, what was decided, and how the run ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.measurement import Outcome, TestKey
+from pytest_gpuperf.options import Options, owner_of, test_options
+from pytest_gpuperf.records import Cause, Record, Recorder, Row, attach, payload_of
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.baselines import Store
+    from pytest_gpuperf.fitness import FitnessWatch
+    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.lock import DeviceLock
+
+SESSION = pytest.StashKey["GpuperfSession"]()
+RECORDER = pytest.StashKey[Recorder]()
+EXIT_INFRASTRUCTURE = 20
+EXIT_SETUP = 22
+JUDGED = (Outcome.REGRESSED, Outcome.IMPROVED, Outcome.EQUAL, Outcome.INCONCLUSIVE)
+
+
+class GpuperfSession:
+    """What one pytest process knows; a controller of xdist workers only collects."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self.config = config
+        self.options = options
+        self.rows: list[Row] = []
+        self.records: dict[str, Record] = {}
+        self.outcomes: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
+        self.causes: set[Cause] = set()
+        self.findings: list[str] = []
+        self.notes: dict[str, None] = {}
+        self.deselected = False
+        self._gpu: Gpu | None = None
+        self._mark: int = 0
+        self._unavailable: Unavailable | None = None
+        self._lock: DeviceLock | None = None
+        self._watch: FitnessWatch | None = None
+        self._stores: dict[Path, Store] = {}
+
+    # --- the device
+
+    def gpu(self) -> Gpu:
+        """The session's device, opened at first use; raises Unavailable, each time with the same words."""
+        if self._unavailable:
+            raise self._unavailable
+        if self._gpu is None:
+            from pytest_gpuperf.backends import select
+            from pytest_gpuperf.gpu import Gpu
+
+            try:
+                self._gpu = Gpu(select(self.options.backend))
+            except Unavailable as error:
+                self._unavailable = error
+                raise
+        return self._gpu
+
+    @property
+    def opened(self) -> Gpu | None:
+        return self._gpu
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Holds the device for a test that measures on a GPU; re-entrant.
+
+        Raises NotFit when another session keeps it longer than the limit.
+        """
+        gpu = self.gpu()
+        if gpu.backend != "cuda" or not self.options.active:
+            yield
+            return
+        if self._lock is None:
+            from pytest_gpuperf.lock import DeviceLock
+
+            self._lock = DeviceLock(gpu.uuid, timeout=self.options.lock_timeout, on_wait=self._on_wait)
+        self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _on_wait(self, message: str) -> None:
+        self.note(message)
+        reporter = self.config.pluginmanager.get_plugin("gpuperf-child")
+        if reporter is not None:
+            reporter.send({"event": "waiting"})
+
+    def watch(self) -> FitnessWatch | None:
+        """Reads the machine's fitness around measurements; None where there is no GPU to read."""
+        gpu = self.gpu()
+        if gpu.backend != "cuda":
+            return None
+        if self._watch is None:
+            from pytest_gpuperf.fitness import FitnessWatch
+
+            self._watch = FitnessWatch(gpu.uuid, getattr(gpu, "pci", None))
+            if self._watch.note:
+                self.note(self._watch.note)
+        return self._watch
+
+    def judges_host_time(self) -> bool:
+        """Host times are judged on a GPU runner; on a shared CPU they say nothing about the code."""
+        return self._gpu is not None and self._gpu.backend == "cuda"
+
+    def mark_memory(self) -> None:
+        self._mark = self.gpu().mark()
+
+    def free_memory(self) -> None:
+        """Gives back the device arrays of the current test: the replicas need room for their own."""
+        if self._gpu is not None:
+            self._gpu.free_since(self._mark)
+
+    def progress(self, text: str) -> None:
+        """A line for the person who waits, now."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write_line(text)
+
+    def note(self, text: str) -> None:
+        """Something to say once at the end, however often it came up."""
+        self.notes[text] = None
+
+    # --- tests and their baselines
+
+    def owner(self, path: Path, folder: str) -> Path:
+        root = self.config.inipath.parent if self.config.inipath else self.config.rootpath
+        return owner_of(path.parent, folder, root)
+
+    def path(self, nodeid: str) -> Path:
+        """The suite file of a test."""
+        return Path(os.path.normpath(self.config.rootpath / nodeid.partition("::")[0]))
+
+    def key(self, nodeid: str) -> TestKey:
+        """A test's lasting name, from the folder that owns its baselines."""
+        path = self.path(nodeid)
+        owner = self.owner(path, self.options.baselines)
+        if not path.is_relative_to(owner):
+            raise GpuperfError(
+                f"{path} lies outside {owner}, the folder that holds the baselines; "
+                "keep suites and baselines under one folder"
+            )
+        return TestKey(path.relative_to(owner).as_posix(), nodeid.partition("::")[2])
+
+    def store(self, path: Path) -> Store:
+        """The baselines that belong to the suite file ``path``."""
+        folder = self.owner(path, self.options.baselines) / self.options.baselines
+        if folder not in self._stores:
+            from pytest_gpuperf.baselines import Store
+
+            self._stores[folder] = Store(folder)
+        return self._stores[folder]
+
+    @property
+    def stores(self) -> dict[Path, Store]:
+        return self._stores
+
+    def pool(self, record: Record) -> str:
+        """The pool of a record: the user's name for it, else the device's model and MIG profile."""
+        if record.device.get("backend") == "emulated":
+            return "emulated"
+        parts = [str(record.device.get("gpu", record.device.get("backend", "host")))]
+        parts += [str(record.device["mig"])] if record.device.get("mig") else []
+        return self.options.pool or " ".join(parts)
+
+    # --- reports
+
+    def collect(self, report: pytest.TestReport) -> None:
+        """Takes in a report, from this process, a worker or a child."""
+        payload = payload_of(report)
+        self.rows.extend(payload.rows)
+        if payload.record:
+            self.records[report.nodeid] = payload.record
+        if report.when == "call" or report.outcome != "passed":
+            self.outcomes[report.nodeid] = report.outcome
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self.skipped[report.nodeid] = report.longrepr[2]
+        if report.failed:
+            self.causes.add(payload.cause or "wrong")
+
+    def finding(self, cause: Cause, text: str) -> None:
+        """Something strict that no single test can fail for: it decides the exit code and is printed."""
+        self.causes.add(cause)
+        self.findings.append(text)
+
+    def exit_status(self, status: int) -> int:
+        """pytest's own status, or ours where every failure has one of our causes."""
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not self.causes:
+            return status
+        if "wrong" in self.causes:
+            return int(pytest.ExitCode.TESTS_FAILED)
+        return EXIT_SETUP if "setup" in self.causes else EXIT_INFRASTRUCTURE
+
+    def close(self) -> None:
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
+
+
+def recorder_of(item: pytest.Item) -> Recorder:
+    return item.stash.setdefault(RECORDER, Recorder())
+
+
+def isolates(item: pytest.Item) -> bool:
+    """Whether a test runs whole in a process of its own: LoadGen's mishaps take the process with them."""
+    return "loadgen" in getattr(item, "fixturenames", ()) or test_options(item).isolated
+
+
+def with_payload(report: pytest.TestReport, **changes: Any) -> None:
+    """Changes parts of what a report carries."""
+    from dataclasses import replace
+
+    attach(report, replace(payload_of(report), **changes))
