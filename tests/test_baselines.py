@@ -1,0 +1,470 @@
+"""Baseline files: what is stored comes back, a bad file is one sentence, and nothing stored is lost."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import re
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pytest_gpuperf
+from pytest_gpuperf import baselines
+from pytest_gpuperf.baselines import Store, slug
+from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.measurement import Baseline, Metric, Run, TestKey
+
+POOL = "NVIDIA H100 80GB HBM3"
+SUITE = "suites/test_transpose.py"
+TIME = Metric("time", "s", "lower", "noisy", "device_time")
+CONFLICTS = Metric("bank_conflicts", "1", "lower", "exact", "counters")
+ENVIRONMENT = {
+    "commit": "0a1b2c",
+    "dirty": False,
+    "date": "2026-08-01T12:00:00+00:00",
+    "device_uuid": "GPU-1",
+    "versions": {"numpy": "2.4", "onnxruntime-gpu": "1.31"},
+}
+
+
+def baseline(*samples, metric=TIME, environment=ENVIRONMENT, code=None, **changes):
+    run = Run(samples or (1.8145e-4, 1.8146e-4, 1.8147e-4), environment, code)
+    made = Baseline(metric, {"dtype": "float32", "n": 8192}, {"backend": "cuda"}, 6e-4, (run,))
+    return replace(made, **changes)
+
+
+EXACT = baseline(2048.0, metric=CONFLICTS, prior_sd=0.0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "baselines")
+
+
+@pytest.fixture
+def path(store):
+    """A file with two tests in it."""
+    return store.save(POOL, SUITE, {"test_a": {"time": baseline()}, "test_b[8-x.y]": {"conflicts": EXACT}})
+
+
+# What is stored comes back
+
+
+def test_everything_comes_back(store):
+    other = {**ENVIRONMENT, "date": "2026-08-02T12:00:00+00:00", "device_uuid": "GPU-2"}
+    runs = (Run((1.5e-4, 2.5e-4), ENVIRONMENT, "c0de"), Run((1.25e-4,), other), Run((1.75e-4,), ENVIRONMENT))
+    contract = {"l2": "hot", "n": 8192, "alpha": 0.1, "tiled": True, "seed": None}
+    saved = baseline(runs=runs, contract=contract)
+    exact = baseline(0.1 + 0.2, metric=CONFLICTS, prior_sd=0.0)
+    store.save(POOL, SUITE, {"test_a[größe-1]": {"time": saved, "bank_conflicts": exact}})
+    assert store.load(POOL, SUITE) == {"test_a[größe-1]": {"time": saved, "bank_conflicts": exact}}
+
+
+def test_where_files_lie_and_what_is_there(store):
+    assert (store.pools(), store.suites(POOL), store.entries(POOL), store.load(POOL, SUITE)) == (
+        [],
+        [],
+        {},
+        {},
+    )
+    for pool in (POOL, "emulated"):
+        for suite in (SUITE, "test_transpose.py", "suites/test_transpose.v2.py"):
+            store.save(pool, suite, {"test_a": {"time": baseline()}})
+    assert (store.folder / "nvidia-h100-80gb-hbm3/suites/test_transpose.json").is_file()
+    assert store.pools() == ["emulated", "nvidia-h100-80gb-hbm3"]
+    assert store.suites(POOL) == [
+        "suites/test_transpose.py",
+        "suites/test_transpose.v2.py",
+        "test_transpose.py",
+    ]
+    assert store.entries(POOL).keys() == {TestKey(suite, "test_a") for suite in store.suites(POOL)}
+    assert store.load("nvidia-h100-80gb-hbm3", SUITE) == store.load(POOL, SUITE)
+
+
+@pytest.mark.parametrize(
+    ("pool", "folder"),
+    [
+        (POOL, "nvidia-h100-80gb-hbm3"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "nvidia-a100-sxm4-40gb-mig-1g.5gb"),
+        ("GPU (500 W)", "gpu-500-w"),
+        ("..hidden", "hidden"),
+    ],
+)
+def test_slug(pool, folder):
+    assert slug(pool) == folder
+
+
+@pytest.mark.parametrize("pool", ["..", ".", "", "/", "../other", "a/b", "a\\b", "图形"])
+def test_a_pool_that_names_no_folder_is_refused(store, pool):
+    with pytest.raises(BaselineError, match="--gpuperf-pool"):
+        store.save(pool, SUITE, {"test_a": {"time": baseline()}})
+    assert not store.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "suite", ["/etc/test_x.py", "../test_x.py", "a/../../test_x.py", "test_x.txt", ".py", ""]
+)
+def test_a_suite_outside_the_folder_is_refused(store, suite):
+    with pytest.raises(BaselineError, match=re.escape(repr(suite))):
+        store.load(POOL, suite)
+
+
+# How the text looks
+
+
+def test_the_file_reads_well_in_a_review(store):
+    run = Run((1.8145678e-4, 1.8146e-4), ENVIRONMENT, "c0de")
+    path = store.save(POOL, SUITE, {"test_b": {"c": EXACT}, "test_a": {"time": baseline(runs=(run, run))}})
+    text = path.read_text()
+    lines = [line for line in text.splitlines() if "samples" in line]
+    key = next(iter(json.loads(text)["runs"]))
+    line = f'{{"run": "{key}", "code": "c0de", "samples": [0.000181457, 0.00018146]}}'
+    assert [part.strip().rstrip(",") for part in lines] == [
+        line,
+        line,
+        f'{{"run": "{key}", "samples": [2048.0]}}',
+    ]
+    assert list(json.loads(text)) == ["schema", "pool", "suite", "runs", "entries"]
+    assert list(json.loads(text)["entries"]) == ["test_a", "test_b"]
+    assert len(json.loads(text)["runs"]) == 1
+    assert text.endswith("}\n")
+
+
+def test_a_rewrite_changes_nothing_and_the_order_of_recording_does_not_matter(store):
+    both = {"test_b": {"time": baseline()}, "test_a": {"z": EXACT, "a": baseline()}}
+    first = store.save(POOL, SUITE, both).read_bytes()
+    store.save(POOL, SUITE, store.load(POOL, SUITE))
+    assert store.path(POOL, SUITE).read_bytes() == first
+    store.path(POOL, SUITE).unlink()
+    shuffled = replace(baseline(), contract={"n": 8192, "dtype": "float32"})
+    store.save(POOL, SUITE, {"test_a": {"a": shuffled, "z": EXACT}})
+    store.save(POOL, SUITE, {"test_b": {"time": baseline()}})
+    assert store.path(POOL, SUITE).read_bytes() == first
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(samples=st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=120))
+def test_thinning_and_rounding_keep_the_median_and_the_range(samples):
+    random.Random(0).shuffle(samples)
+    kept = baselines._kept(TIME, tuple(samples))
+    assert len(kept) == min(len(samples), baselines.KEPT_SAMPLES)
+    assert kept == sorted(kept)
+    assert median(kept) == pytest.approx(median(samples), rel=1e-5)
+    assert (kept[0], kept[-1]) == pytest.approx((min(samples), max(samples)), rel=1e-5)
+    assert baselines._kept(TIME, tuple(kept)) == kept
+
+
+def test_exact_values_keep_every_digit(store):
+    value = 38_228 / 50_000 + 1e-16
+    store.save(POOL, SUITE, {"test_a": {"accuracy": baseline(value, metric=CONFLICTS, prior_sd=0.0)}})
+    assert store.load(POOL, SUITE)["test_a"]["accuracy"].value == value
+
+
+# Updating
+
+
+def test_an_update_leaves_other_tests_alone(store, path):
+    before = store.load(POOL, SUITE)
+    new = baseline(9e-4, environment={**ENVIRONMENT, "commit": "ffff"})
+    store.save(POOL, SUITE, {"test_a": {"time": new}})
+    after = store.load(POOL, SUITE)
+    assert after == {"test_a": {"time": new}, "test_b[8-x.y]": before["test_b[8-x.y]"]}
+
+
+def test_replacing_a_test_drops_the_metrics_it_no_longer_has_and_environments_nobody_uses(store):
+    old = baseline(environment={**ENVIRONMENT, "commit": "old"})
+    store.save(POOL, SUITE, {"test_a": {"time": old, "gone": EXACT}})
+    store.save(POOL, SUITE, {"test_a": {"time": baseline()}})
+    assert store.load(POOL, SUITE) == {"test_a": {"time": baseline()}}
+    assert "old" not in store.path(POOL, SUITE).read_text()
+
+
+def test_a_test_without_metrics_goes_and_with_the_last_one_the_file(store, path):
+    assert store.save(POOL, SUITE, {"test_a": {}}) == path
+    assert store.load(POOL, SUITE).keys() == {"test_b[8-x.y]"}
+    assert store.save(POOL, SUITE, {"test_b[8-x.y]": {}}) is None
+    assert not path.exists()
+
+
+def test_new_writes_only_what_is_missing(store, path):
+    before = store.load(POOL, SUITE)
+    slower = baseline(9e-4)
+    store.save(
+        POOL, SUITE, {"test_a": {"time": slower, "more": slower}, "test_c": {"time": slower}}, mode="new"
+    )
+    after = store.load(POOL, SUITE)
+    assert after["test_a"]["time"] == before["test_a"]["time"]
+    assert after["test_a"]["more"].runs == after["test_c"]["time"].runs == slower.runs
+
+
+def test_append_adds_runs(store, path):
+    other = baseline(2e-4, environment={**ENVIRONMENT, "device_uuid": "GPU-2"})
+    store.save(POOL, SUITE, {"test_a": {"time": other}, "test_c": {"time": other}}, mode="append")
+    after = store.load(POOL, SUITE)
+    assert after["test_a"]["time"].runs == baseline().runs + other.runs
+    assert after["test_c"]["time"].runs == other.runs
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"contract": {"dtype": "float16", "n": 8192}}, "dtype float32 -> float16"),
+        ({"place": {"backend": "cuda", "power_limit_w": 500}}, "power_limit_w not set -> 500"),
+        ({"metric": replace(TIME, unit="ms")}, "metric.unit s -> ms"),
+    ],
+)
+def test_runs_of_another_measurement_are_not_appended(store, path, change, words):
+    before = path.read_bytes()
+    updates = {"test_a": {"time": baseline(**change)}, "test_c": {"time": baseline()}}
+    with pytest.raises(BaselineError, match=re.escape(words)) as caught:
+        store.save(POOL, SUITE, updates, mode="append")
+    assert str(path) in str(caught.value)
+    assert "test_a, time" in str(caught.value)
+    assert "plain --gpuperf-update" in str(caught.value)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (baseline(math.nan), "test_n, time: nan"),
+        (baseline(1.0, math.inf), "test_n, time: inf"),
+        (baseline(0.0), "above zero"),
+        (baseline(runs=()), "length >= 1"),
+        (baseline(runs=(Run((), {}),)), "length >= 1"),
+        (baseline(contract={"shape": (1, 2)}), "shape is (1, 2)"),
+        (baseline(contract={"alpha": math.nan}), "nan is not a number"),
+        (baseline(place={"folder": Path("x")}), "folder is PosixPath"),
+        (baseline(environment={"clock": math.nan}), "not JSON compliant"),
+        (baseline(environment={"folder": Path("x")}), "not JSON serializable"),
+        (baseline(metric=replace(TIME, kind="shown")), "only shown"),
+        (baseline(metric=replace(TIME, instrument="sundial")), "sundial"),
+        (baseline(1.0, 2.0, metric=CONFLICTS), "an exact metric has one"),
+    ],
+)
+def test_what_could_not_be_read_back_is_never_written(store, path, bad, words):
+    before = path.read_bytes()
+    with pytest.raises(BaselineError, match="nothing was written") as caught:
+        store.save(POOL, SUITE, {"test_n": {"time": bad}})
+    assert words in str(caught.value)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+# Bad files: one sentence with the file, the place and the remedy
+
+
+def set_in(document, keys, value):
+    for key in keys[:-1]:
+        document = document[key]
+    document[keys[-1]] = value
+
+
+ENTRY = ("entries", "test_a", "time")
+WHERE = "$.entries.test_a.time"
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "words"),
+    [
+        ((*ENTRY, "runs", 0, "samples"), [], f"{WHERE}.runs[0].samples: Expected `array` of length >= 1"),
+        ((*ENTRY, "runs", 0, "samples", 1), -1.0, f"{WHERE}.runs[0].samples[1] is -1"),
+        ((*ENTRY, "runs", 0, "samples", 1), 0, f"{WHERE}.runs[0].samples[1] is 0"),
+        (
+            (*ENTRY, "runs", 0, "samples", 1),
+            None,
+            f"{WHERE}.runs[0].samples[1]: Expected `float`, got `null`",
+        ),
+        ((*ENTRY, "runs", 0, "samples", 1), "1", f"{WHERE}.runs[0].samples[1]: Expected `float`, got `str`"),
+        (
+            (*ENTRY, "runs", 0, "samples", 1),
+            True,
+            f"{WHERE}.runs[0].samples[1]: Expected `float`, got `bool`",
+        ),
+        ((*ENTRY, "runs", 0, "samples", 1), math.nan, f"{WHERE}.runs[0].samples[1] is nan"),
+        ((*ENTRY, "runs", 0, "samples", 1), math.inf, f"{WHERE}.runs[0].samples[1] is inf"),
+        ((*ENTRY, "runs", 0, "samples", 1), 10**400, f"{WHERE}.runs[0].samples[1]"),
+        ((*ENTRY, "runs", 0, "run"), "beef", f"{WHERE}.runs[0].run is 'beef', which $.runs does not have"),
+        ((*ENTRY, "runs"), [], f"{WHERE}.runs: Expected `array` of length >= 1"),
+        ((*ENTRY, "prior_sd"), 0, f"{WHERE}.prior_sd is 0"),
+        ((*ENTRY, "prior_sd"), -1, f"{WHERE}.prior_sd"),
+        ((*ENTRY, "contract", "n"), [1], f"{WHERE}.contract[...]: Expected"),
+        ((*ENTRY, "metric", "kind"), "shown", f"{WHERE}.metric.kind: Invalid enum value 'shown'"),
+        ((*ENTRY, "metric", "better"), "bigger", f"{WHERE}.metric.better: Invalid enum value 'bigger'"),
+        ((*ENTRY, "metric", "instrument"), "sundial", f"{WHERE}.metric.instrument is 'sundial'"),
+        ((*ENTRY, "note"), "x", f"{WHERE}: Object contains unknown field `note`"),
+        ((*ENTRY,), {}, f"{WHERE}: Object missing required field `metric`"),
+        (
+            ("entries", "test_b[8-x.y]", "conflicts"),
+            3,
+            '$.entries["test_b[8-x.y]"].conflicts: Expected `object`',
+        ),
+        (("entries",), [], "$.entries: Expected `object`, got `array`"),
+        (("runs",), None, "$.runs: Expected `object`, got `null`"),
+        (("extra",), 1, "$: Object contains unknown field `extra`"),
+        (("schema",), 2, "written by a newer pytest-gpuperf (schema 2, and this one reads 1)"),
+        (("schema",), 0, "$.schema is 0"),
+        (("schema",), True, "$.schema is True"),
+        (("schema",), "1", "$.schema is '1'"),
+        (("pool",), "Tesla T4", "holds the baselines of suites/test_transpose.py in pool 'Tesla T4'"),
+        (("suite",), "suites/other.py", "holds the baselines of suites/other.py in pool"),
+    ],
+)
+def test_an_edited_file(store, path, keys, value, words):
+    document = json.loads(path.read_bytes())
+    set_in(document, keys, value)
+    path.write_text(json.dumps(document))
+    check_refused(store, path, words)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda text: "", "line 1 column 1 is not JSON"),
+        (lambda text: text[: len(text) // 2], "(cut short?)"),
+        (lambda text: text[:-3], "(cut short?)"),
+        (lambda text: text.replace('"schema": 1,', '"schema": 1'), "line 3 column 3 is not JSON"),
+        (lambda text: "[]", "holds a JSON object"),
+        (lambda text: "[" * 100_000, "not JSON that can be read"),
+        (lambda text: text.replace('"n": 8192', '"n": ' + "9" * 5000), "not JSON that can be read"),
+        (lambda text: text.replace("0.00018146", "1e999"), "$.entries.test_a.time.runs[0].samples[1] is inf"),
+        (lambda text: text.replace('  "schema": 1,\n', ""), "$.schema is None"),
+        (
+            lambda text: text.replace('"n": 8192', '"n": 8192, "n": 1'),
+            f"{WHERE}.contract has the key 'n' twice",
+        ),
+        (lambda text: text.replace('"test_b[8-x.y]"', '"test_a"'), "$.entries has the key 'test_a' twice"),
+        (
+            lambda text: text.replace("{\n", "{\n<<<<<<< HEAD\n", 1),
+            "line 2 is a merge conflict marker (<<<<<<<)",
+        ),
+        (lambda text: text.replace("{\n", "{\n=======\n", 1), "line 2 is a merge conflict marker (=======)"),
+    ],
+    ids=lambda value: None if callable(value) else value,
+)
+def test_a_damaged_file(store, path, edit, words):
+    edited = edit(path.read_text())
+    assert edited != path.read_text()
+    path.write_text(edited)
+    check_refused(store, path, words)
+
+
+def test_a_file_that_is_not_text(store, path):
+    path.write_bytes(b'{"schema": 1, "pool": "\xff"}')
+    check_refused(store, path, "byte 23 is not UTF-8")
+
+
+def check_refused(store, path, words):
+    """Reading and updating both say what is wrong in one line, and the file stays as it was."""
+    before = path.read_bytes()
+    for attempt in (
+        lambda: store.load(POOL, SUITE),
+        lambda: store.save(POOL, SUITE, {"test_c": {"time": baseline()}}),
+        lambda: store.entries(POOL),
+    ):
+        with pytest.raises(BaselineError) as caught:
+            attempt()
+        message = str(caught.value)
+        assert message.startswith(f"{path}: ")
+        assert words in message
+        assert "\n" not in message
+        assert re.search(r"restore the file|take one side|pip install|move it where it belongs", message)
+    assert path.read_bytes() == before
+
+
+# Folders and permissions
+
+
+def test_a_file_where_a_folder_should_be(store):
+    store.folder.write_text("not a folder")
+    with pytest.raises(BaselineError, match="cannot be read"):
+        store.load(POOL, SUITE)
+    with pytest.raises(BaselineError, match="cannot be read"):
+        store.save(POOL, SUITE, {"test_a": {"time": baseline()}})
+    assert store.folder.read_text() == "not a folder"
+
+
+def test_a_folder_where_a_file_should_be(store):
+    store.path(POOL, SUITE).mkdir(parents=True)
+    with pytest.raises(BaselineError, match="cannot be read"):
+        store.load(POOL, SUITE)
+
+
+def test_a_folder_that_cannot_be_made():
+    # Not even root can make a folder in /proc.
+    with pytest.raises(BaselineError, match=r"^/proc/gpuperf/.*test_transpose.json: cannot be written"):
+        Store(Path("/proc/gpuperf")).save(POOL, SUITE, {"test_a": {"time": baseline()}})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(store, path):
+    before = path.read_bytes()
+    path.parent.chmod(0o555)
+    try:
+        with pytest.raises(BaselineError, match="Permission denied"):
+            store.save(POOL, SUITE, {"test_a": {"time": baseline(9e-4)}})
+    finally:
+        path.parent.chmod(0o755)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(store, path, monkeypatch, step):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    before = path.read_bytes()
+    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), full)
+    with pytest.raises(BaselineError, match=r"test_transpose.json: cannot be written \(No space left"):
+        store.save(POOL, SUITE, {"test_a": {"time": baseline(9e-4)}})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_permissions_stay_and_new_files_have_the_usual_ones(store, path):
+    plain = path.parent / "plain"
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode
+    path.chmod(0o640)
+    store.save(POOL, SUITE, {"test_a": {"time": baseline(9e-4)}})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_linked_file_stays_a_link(store, path, tmp_path):
+    elsewhere = tmp_path / "elsewhere.json"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    store.save(POOL, SUITE, {"test_a": {"time": baseline(9e-4)}})
+    assert path.is_symlink()
+    assert "0.0009" in elsewhere.read_text()
+
+
+# What ships
+
+
+def test_the_json_schema_that_ships_is_current():
+    from pytest_gpuperf import baselines_format
+
+    shipped = Path(pytest_gpuperf.__file__).with_name("baseline.schema.json").read_text()
+    assert shipped == baselines_format.json_schema(), (
+        "run python -m pytest_gpuperf.baselines_format > pytest_gpuperf/baseline.schema.json"
+    )
+
+
+def test_importing_the_rooms_imports_nothing_heavy():
+    code = (
+        "import sys, pytest_gpuperf.baselines, pytest_gpuperf.verdict; "
+        "print(sorted({'msgspec', 'scipy', 'numpy', 'hypothesis'} & sys.modules.keys()))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
