@@ -71,8 +71,12 @@ def packages() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+@cache
 def _commit(folder: Path) -> dict[str, Any]:
-    """``commit`` and ``dirty``, or nothing where there is no git, no repository or no commit yet."""
+    """``commit`` and ``dirty``, or nothing where there is no git, no repository or no commit yet.
+
+    Asked once per process: what it runs is the code that it found, and git takes seconds in a large checkout.
+    """
     # Untracked files do not count: a run leaves some behind. And looking must not write git's index.
     command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:

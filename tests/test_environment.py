@@ -29,6 +29,13 @@ def repository(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def ask_git_afresh():
+    environment._commit.cache_clear()
+    yield
+    environment._commit.cache_clear()
+
+
 def test_names_the_commit_of_the_repository_around_the_folder(repository):
     (repository / "suites").mkdir()
     found = environment.describe(EMULATED, repository / "suites")
@@ -36,25 +43,37 @@ def test_names_the_commit_of_the_repository_around_the_folder(repository):
     assert found["dirty"] is False
 
 
-def test_changed_tracked_files_are_dirty_and_new_files_are_not(repository):
-    (repository / "new.json").write_text("{}")
-    assert environment.describe(EMULATED, repository)["dirty"] is False
+def test_changed_tracked_files_are_dirty(repository):
     (repository / "suite.py").write_text("changed")
     assert environment.describe(EMULATED, repository)["dirty"] is True
 
 
+def test_new_files_are_not_dirty(repository):
+    (repository / "new.json").write_text("{}")
+    assert environment.describe(EMULATED, repository)["dirty"] is False
+
+
+def test_git_is_asked_once_per_folder(repository, monkeypatch):
+    first = environment.describe(EMULATED, repository)
+    monkeypatch.setenv("PATH", "")
+    assert environment.describe(EMULATED, repository)["commit"] == first["commit"]
+
+
 def test_leaves_the_commit_out_where_there_is_none(tmp_path, monkeypatch):
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert "commit" not in environment.describe(EMULATED, tmp_path), "no repository"
-    git(tmp_path, "init", "-q")
-    assert "commit" not in environment.describe(EMULATED, tmp_path), "no commit yet"
-    assert "commit" not in environment.describe(EMULATED, tmp_path / "absent")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "fresh").mkdir()
+    git(tmp_path / "fresh", "init", "-q")
+    for folder in ("plain", "fresh", "absent"):
+        assert "commit" not in environment.describe(EMULATED, tmp_path / folder), folder
 
 
-def test_leaves_the_commit_out_without_git_or_when_git_hangs(repository, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+def test_leaves_the_commit_out_without_git(repository, monkeypatch):
+    monkeypatch.setenv("PATH", str(repository / "nothing"))
     assert "commit" not in environment.describe(EMULATED, repository)
 
+
+def test_leaves_the_commit_out_when_git_hangs(repository, tmp_path, monkeypatch):
     slow = tmp_path / "git"
     slow.write_text("#!/bin/sh\nexec /bin/sleep 30\n")
     slow.chmod(0o755)
