@@ -42,7 +42,7 @@ def kernels(gpu: Gpu, request: pytest.FixtureRequest) -> Kernels:
 
     session = request.config.stash[SESSION]
     folder = session.options.kernels
-    return Kernels(session.owner(request.path, folder) / folder, gpu)
+    return Kernels(session.owner(request.path, folder) / folder, gpu.device)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ class Gpuperf:
         timing = device_time.measure(gpu, launch, args, options)
         emulated = gpu.backend == "emulated"
         metric = Metric(
-            name or getattr(launch, "name", None) or getattr(launch, "__name__", "launch"),
+            str(name or getattr(launch, "name", None) or getattr(launch, "__name__", "launch")),
             "s",
             "lower",
             "shown" if emulated else "noisy",

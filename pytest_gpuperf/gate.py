@@ -71,10 +71,16 @@ def _replicate(session: GpuperfSession, item: pytest.Item) -> tuple[list[Record]
         reports = result.of(item.nodeid)
         found = next((p.record for r in reports if (p := payload_of(r)).record), None)
         if found is None or any(report.failed for report in reports):
-            failed = next((r.longreprtext for r in reports if r.failed), result.output)
-            return records, result.trouble or f"failed: {failed.strip()[-400:]}"
+            failed = next((_crash(report) for report in reports if report.failed), result.output[-400:])
+            return records, result.trouble or f"failed: {failed}"
         records.append(found)
     return records, ""
+
+
+def _crash(report: pytest.TestReport) -> str:
+    """What a failed report says in one line."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return (crash.message if crash else report.longreprtext).strip().partition("\n")[0]
 
 
 def _with_circumstances(decided: Verdict, trouble: str, unfit: Sequence[str]) -> Verdict:

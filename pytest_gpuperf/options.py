@@ -32,6 +32,7 @@ class Options:
     pool: str | None
     baselines: str
     kernels: str
+    judge_host_times: bool
     lock_timeout: float
     child_timeout: float
     child: int | None
@@ -92,6 +93,12 @@ def add_options(parser: pytest.Parser) -> None:
         ("gpuperf_child_timeout", "600", "A child process silent for so many seconds is ended."),
     ):
         parser.addini(name, text, default=default)
+    parser.addini(
+        "gpuperf_judge_host_times",
+        "Judge host times without a GPU too: for a machine that runs nothing else.",
+        type="bool",
+        default=False,
+    )
 
 
 def read_options(config: pytest.Config) -> Options:
@@ -112,6 +119,7 @@ def read_options(config: pytest.Config) -> Options:
         pool=option.gpuperf_pool or config.getini("gpuperf_pool") or None,
         baselines=option.gpuperf_baselines or config.getini("gpuperf_baselines"),
         kernels=config.getini("gpuperf_kernels"),
+        judge_host_times=config.getini("gpuperf_judge_host_times"),
         lock_timeout=lock_timeout,
         child_timeout=_ini(config, "gpuperf_child_timeout", _seconds),
         child=option.gpuperf_child,

@@ -117,5 +117,13 @@ def _write(
     except BaselineError as error:
         session.finding("wrong", f"not recorded: {error}")
         return
-    count = sum(len(metrics) for metrics in tests.values())
-    session.note(f"recorded {count} metrics of {len(tests)} tests in {written}")
+    if written is None:
+        session.note(f"nothing new to record in {pool}/{suite}")
+        return
+    metrics = sum(len(metrics) for metrics in tests.values())
+    session.note(f"Recorded {metrics} metric(s) of {len(tests)} test(s) in {_relative(session, written)}")
+
+
+def _relative(session: GpuperfSession, path: Path) -> Path:
+    here = session.config.invocation_params.dir
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
-from pytest_gpuperf.measurement import Measurement, Metric, Outcome
+from pytest_gpuperf.measurement import Kind, Measurement, Metric, Outcome
 from pytest_gpuperf.options import Options, test_options
 from pytest_gpuperf.records import Cause, Payload, Record, Row, attach, payload_of
 from pytest_gpuperf.session import JUDGED, GpuperfSession, isolates, recorder_of
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 RESULT = pytest.StashKey[Payload]()
 UNFIT = pytest.StashKey[str]()
-_DEVICE_FIXTURES = {"gpu", "gpuperf", "counters", "benchmark"}
+_DEVICE_FIXTURES = {"gpu", "kernels", "counters"}
+_NUMBER_FIXTURES = {"gpuperf", "benchmark"}  # these take host numbers too, and need no device for them
 _PACKAGE = Path(__file__).parent
 
 
@@ -31,7 +32,7 @@ def check_workers(config: pytest.Config, options: Options) -> None:
         return
     if options.update:
         raise pytest.UsageError("--gpuperf-update records in one process after the other; leave out -n")
-    from pytest_gpuperf.backends import device_count
+    from pytest_gpuperf.backends.cuda_driver import device_count
 
     if options.backend != "emulated" and 0 < (devices := device_count()) < workers:
         raise pytest.UsageError(
@@ -56,12 +57,12 @@ def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
 
 
 def _uses_device(session: GpuperfSession, item: pytest.Item) -> bool:
-    names = _DEVICE_FIXTURES & set(getattr(item, "fixturenames", ()))
-    if names == {"benchmark"}:  # host code: the device matters only where there is one
-        from pytest_gpuperf.backends import device_count
+    names = set(getattr(item, "fixturenames", ()))
+    if names & _DEVICE_FIXTURES or not names & _NUMBER_FIXTURES:
+        return bool(names & _DEVICE_FIXTURES)
+    from pytest_gpuperf.backends.cuda_driver import device_count
 
-        return session.options.backend != "emulated" and device_count() > 0
-    return bool(names)
+    return session.options.backend != "emulated" and device_count() > 0
 
 
 def judge_item(session: GpuperfSession, item: pytest.Item) -> None:
@@ -75,6 +76,7 @@ def judge_item(session: GpuperfSession, item: pytest.Item) -> None:
     if session.options.child is None and session.options.update is None:
         text, payload = verdicts(session, item, record)
         item.stash[RESULT] = payload
+        item.user_properties += _properties(payload.rows)
         if payload.cause:
             pytest.fail(text, pytrace=False)
 
@@ -112,7 +114,7 @@ def _record(session: GpuperfSession, item: pytest.Item) -> Record | None:
         measurements=tuple(recorder.measurements.values()),
         device=gpu.device.place() if gpu else {"backend": "host"},
         host=environment.host_place(),
-        environment=environment.describe(gpu.device, item.path.parent) if gpu else {},
+        environment=environment.describe(gpu.device if gpu else None, item.path.parent),
         unfit=item.stash.get(UNFIT, ""),
     )
 
@@ -124,7 +126,7 @@ def _take_benchmark(session: GpuperfSession, item: pytest.Item) -> None:
     data = tuple(getattr(stats, "data", ()))
     if not data:
         return
-    kind = "noisy" if session.judges_host_time() else "shown"
+    kind: Kind = "noisy" if session.judges_host_time() else "shown"
     metric = Metric("benchmark", "s", "lower", kind, "host_time")
     version = test_options(item).version
     contract = {"timing": "pytest-benchmark", **({"version": version} if version is not None else {})}
@@ -149,6 +151,8 @@ def run_apart(session: GpuperfSession, item: pytest.Item) -> bool | None:
     for report in reports:
         if report.when == "call" and report.passed:
             _judge_report(session, item, report)
+            for each in reports:
+                each.user_properties += _properties(payload_of(report).rows)
         hook.pytest_runtest_logreport(report=report)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
@@ -181,7 +185,7 @@ def finish_report(
     payload = item.stash.get(RESULT, Payload()) if report.when == "call" else Payload()
     if isinstance(error, GpuperfError):
         cause: Cause = "infrastructure" if isinstance(error, NotFit) else "wrong"
-        where = _where(call)
+        where = _where(session, call)
         text = "\n".join((f"{where}: {error}", *getattr(error, "__notes__", ())))
         if isinstance(error, Unavailable):
             cause = "setup"
@@ -192,22 +196,29 @@ def finish_report(
         payload = Payload(payload.record, payload.rows, cause)
     if payload != Payload():
         attach(report, payload)
-    for row in payload.rows:
-        report.user_properties.append((f"gpuperf.{row.metric.name}", _property(row)))
 
 
-def _property(row: Row) -> str:
+def _properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
+    """The verdicts as properties of the test, which JUnit files carry."""
     from pytest_gpuperf.report.format import percent, quantity
 
-    return f"{row.verdict.outcome} {quantity(row.verdict.now, row.metric.unit)} {percent(row.verdict.change)}"
+    return [
+        (
+            f"gpuperf.{row.metric.name}",
+            f"{row.verdict.outcome} {quantity(row.verdict.now, row.metric.unit)} {percent(row.verdict.change)}",
+        )
+        for row in rows
+    ]
 
 
-def _where(call: pytest.CallInfo[None]) -> str:
+def _where(session: GpuperfSession, call: pytest.CallInfo[None]) -> str:
     """The suite's line that met the error: the last one outside this package and its libraries."""
     assert call.excinfo is not None
     ours = [e for e in call.excinfo.traceback if _is_users(Path(str(e.path)))]
     entry = ours[-1] if ours else call.excinfo.traceback[-1]
-    return f"{entry.path}:{entry.lineno + 1}"
+    path = Path(str(entry.path))
+    root = session.config.rootpath
+    return f"{path.relative_to(root) if path.is_relative_to(root) else path}:{entry.lineno + 1}"
 
 
 def _is_users(path: Path) -> bool:
@@ -224,14 +235,15 @@ def finish_run(session: GpuperfSession, pytest_session: pytest.Session) -> None:
     if not session.options.active or session.options.child is not None or in_worker:
         return
     complete = not (pytest_session.shouldstop or pytest_session.shouldfail)
-    if session.options.update:
-        from pytest_gpuperf import recording
+    from pytest_gpuperf import gate, recording
 
-        recording.record(session, pytest_session.items)
-    else:
-        from pytest_gpuperf import gate
-
-        gate.close(session, complete)
+    try:
+        if session.options.update:
+            recording.record(session, pytest_session.items)
+        else:
+            gate.close(session, complete)
+    except GpuperfError as error:
+        session.finding("wrong", str(error))
 
 
 def summary(session: GpuperfSession, reporter: TerminalReporter) -> None:
@@ -263,8 +275,8 @@ def _next_steps(session: GpuperfSession) -> list[str]:
     for row in session.rows:
         if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
             lines.append(
-                f"{row.test}: improved; until its baseline is updated a later loss of "
-                f"{100 * loss:.1f} % would pass unseen: {row.command} --gpuperf-update"
+                f"{row.test} improved: until its baseline is updated,\n  a later loss of "
+                f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update"
             )
     if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
         lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")

@@ -111,7 +111,8 @@ class GpuperfSession:
 
     def judges_host_time(self) -> bool:
         """Host times are judged on a GPU runner; on a shared CPU they say nothing about the code."""
-        return self._gpu is not None and self._gpu.backend == "cuda"
+        on_gpu = self._gpu is not None and self._gpu.backend == "cuda"
+        return on_gpu or self.options.judge_host_times
 
     def mark_memory(self) -> None:
         self._mark = self.gpu().mark()

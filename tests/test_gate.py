@@ -1,0 +1,317 @@
+"""The whole way of a number: recorded, judged, confirmed by replicas, reported, and the exit code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+# A number the tests control: each process reads it afresh, so that a replica can differ from the screen.
+SUITE = """
+    import pathlib
+    import pytest
+
+    HERE = pathlib.Path(__file__).parent
+
+    def latency():
+        words = (HERE / "latency.txt").read_text().split()
+        count = HERE / "count.txt"
+        number = int(count.read_text()) if count.exists() else 0
+        count.write_text(str(number + 1))
+        return float(words[min(number, len(words) - 1)])
+
+    def test_latency(gpuperf):
+        gpuperf.record("latency", latency(), "s")
+"""
+INI = "[pytest]\ngpuperf_judge_host_times = true\n"
+WITHIN_NOISE = "1.000 1.000 1.002 0.999 1.001 1.000"  # the session's own process, then five runs
+
+
+class Project:
+    """A user's project whose one test records the latencies that it is told."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        pytester.makeini(INI)
+        pytester.makepyfile(test_suite=SUITE)
+        (pytester.path / "baselines").mkdir()
+
+    def latencies(self, values: str) -> None:
+        (self.pytester.path / "latency.txt").write_text(values)
+        (self.pytester.path / "count.txt").unlink(missing_ok=True)
+
+    def run(self, *flags: str, latencies: str = "1.0") -> pytest.RunResult:
+        self.latencies(latencies)
+        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
+
+    def record(self, latencies: str = WITHIN_NOISE) -> pytest.RunResult:
+        result = self.run("--gpuperf-update", latencies=latencies)
+        assert result.ret == 0, result.stdout.str()
+        return result
+
+    @property
+    def processes(self) -> int:
+        return int((self.pytester.path / "count.txt").read_text())
+
+    @property
+    def stored(self) -> dict:
+        (file,) = (self.pytester.path / "baselines").rglob("*.json")
+        return json.loads(file.read_text())
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+def test_update_records_five_runs_and_not_the_first_process(project: Project):
+    project.record("9.0 1.000 1.000 1.002 0.999 1.001")
+    (metrics,) = project.stored["entries"].values()
+    samples = [run["samples"] for run in metrics["latency"]["runs"]]
+    assert samples == [[1.0], [1.0], [1.002], [0.999], [1.001]]
+
+
+def test_a_screen_that_passes_needs_no_replica(project: Project):
+    project.record()
+    result = project.run(latencies="1.001")
+    assert result.ret == 0
+    assert project.processes == 1
+
+
+def test_a_real_regression_fails_its_test(project: Project):
+    project.record()
+    result = project.run("--junitxml=out.xml", latencies="1.3 1.301 1.299 1.3 1.3")
+    assert result.ret == 1
+    assert project.processes == 5
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "regressed: latency +29.95 % (+*% to +*%), tolerance 5 %",
+            "*baseline*1.000 s*5 runs*",
+            "*now*1.300 s*",
+            "*again*pytest test_suite.py::test_latency --gpuperf",
+            "regressed *test_latency *1.300 s*+29.95 %*",
+            "1 regressed",
+        ]
+    )
+    junit = (project.pytester.path / "out.xml").read_text()
+    assert 'failures="1"' in junit
+    assert 'name="gpuperf.latency" value="regressed' in junit
+
+
+def test_a_slow_screen_alone_is_no_regression(project: Project):
+    project.record()
+    result = project.run(latencies="1.3 1.0 1.0 1.001 0.999")
+    assert result.ret == 0
+    assert project.processes == 5
+
+
+def test_one_replica_that_is_fast_clears_a_bimodal_test(project: Project):
+    project.record()
+    result = project.run(latencies="1.3 1.3 1.3 1.3 1.0")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["inconclusive *"])
+
+
+def test_a_replica_that_fails_is_never_a_pass(project: Project):
+    project.record()
+    result = project.run(latencies="1.3 1.3 nonsense")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*unmeasured: latency*", "*measured again*could not convert*"])
+
+
+def test_an_improvement_says_what_it_hides(project: Project):
+    project.record()
+    result = project.run(latencies="0.7")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["improved *-30.03 %*", "*a later loss of*", "*--gpuperf-update"])
+
+
+def test_without_the_flag_nothing_is_timed_judged_or_written(project: Project):
+    project.latencies("1.0")
+    result = project.pytester.runpytest_subprocess()
+    assert result.ret == 0
+    assert "gpuperf:" not in result.stdout.str()
+    assert not list((project.pytester.path / "baselines").rglob("*"))
+
+
+def test_no_baseline_is_green_and_says_how_to_arm_the_gate(project: Project):
+    result = project.run("--gpuperf-strict=off")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["no baseline *", "*To arm the gate:*", "*--gpuperf-update"])
+
+
+def test_no_baseline_under_strict_is_a_matter_of_set_up(project: Project):
+    result = project.run("--gpuperf-strict=on")
+    assert result.ret == 22
+    result.assert_outcomes(failed=1)
+
+
+def test_strict_is_on_in_ci(project: Project, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    assert project.run().ret == 22
+    assert project.run("--gpuperf-strict=off").ret == 0
+
+
+def test_a_test_that_no_longer_records_is_unmeasured(project: Project):
+    project.record()
+    (project.pytester.path / "test_suite.py").write_text(
+        "def test_latency(): pass\n\ndef test_other(gpuperf): gpuperf.record('x', 1.0, kind='exact')\n"
+    )
+    assert project.run("--gpuperf-strict=off").ret == 0
+    result = project.run("--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["unmeasured *test_latency*"])
+
+
+@pytest.mark.parametrize(
+    "suite",
+    [
+        "def test_renamed(gpuperf): gpuperf.record('latency', 1.0, 's')",
+        "import pytest\n@pytest.mark.skip(reason='why not')\ndef test_latency(gpuperf): pass\n"
+        "def test_other(gpuperf): gpuperf.record('x', 1.0, 's')",
+    ],
+)
+def test_a_test_that_vanished_is_missing(project: Project, suite: str):
+    project.record()
+    (project.pytester.path / "test_suite.py").write_text(suite)
+    result = project.run("--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["missing *test_latency*"])
+
+
+def test_a_part_of_the_suite_misses_nothing(project: Project):
+    project.record()
+    with (project.pytester.path / "test_suite.py").open("a") as file:
+        file.write("\ndef test_more(gpuperf): gpuperf.record('y', 1.0, kind='exact')\n")
+    project.run("--gpuperf-update=new")
+    assert project.run("--gpuperf-strict=on", "-k", "more").ret == 0
+    assert project.run("--gpuperf-strict=on", "test_suite.py::test_more").ret == 0
+
+
+def test_nothing_judged_under_strict_is_a_matter_of_set_up(pytester: pytest.Pytester):
+    pytester.makepyfile("def test_nothing(): pass")
+    result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on")
+    assert result.ret == 22
+    result.stdout.fnmatch_lines(["nothing was judged in this run"])
+
+
+def test_a_changed_contract_is_named(project: Project):
+    project.record()
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(
+        suite.read_text().replace("def test_latency", "@pytest.mark.gpuperf(version=2)\ndef test_latency")
+    )
+    assert project.run("--gpuperf-strict=off", latencies="2.0").ret == 0
+    result = project.run("--gpuperf-strict=on", latencies="2.0")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["contract changed: latency*", "*version not set -> 2*"])
+
+
+def test_tolerance_comes_from_the_marker(project: Project):
+    project.record()
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(
+        suite.read_text().replace("def test_latency", "@pytest.mark.gpuperf(tolerance=0.5)\ndef test_latency")
+    )
+    assert project.run(latencies="1.3").ret == 0
+
+
+def test_update_new_leaves_what_is_there(project: Project):
+    project.record()
+    before = project.stored
+    assert project.run("--gpuperf-update=new", latencies="5.0").ret == 0
+    assert project.stored == before
+
+
+def test_update_append_adds_runs(project: Project):
+    project.record()
+    assert project.run("--gpuperf-update=append", "--gpuperf-runs=2", latencies="1.0").ret == 0
+    (metrics,) = project.stored["entries"].values()
+    assert len(metrics["latency"]["runs"]) == 7
+
+
+def test_a_failed_test_is_not_recorded(project: Project):
+    project.latencies("1.0")
+    with (project.pytester.path / "test_suite.py").open("a") as file:
+        file.write(
+            "\ndef test_wrong(gpuperf):\n    gpuperf.record('z', 1.0, kind='exact')\n    assert False\n"
+        )
+    assert project.run("--gpuperf-update").ret == 1
+    assert "test_wrong" not in project.stored["entries"]
+
+
+def test_an_exact_metric_needs_one_run_and_turns_red_at_once(pytester: pytest.Pytester):
+    suite = "def test_count(gpuperf): gpuperf.record('sectors', {}, kind='exact')"
+    (pytester.path / "baselines").mkdir()
+    path = pytester.makepyfile(test_exact=suite.format("4.0"))
+    assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+    assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on").ret == 0
+    path.write_text(suite.format("32.0"))
+    result = pytester.runpytest_subprocess("--gpuperf")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: sectors*"])
+
+
+@pytest.mark.parametrize(
+    ("marker", "words"),
+    [
+        ("tolerance=2", "tolerance=2 is out of range"),
+        ("tolerance='x'", "tolerance='x' is out of range"),
+        ("tolerance=float('nan')", "tolerance=nan is out of range"),
+        ("tollerance=0.1", "no argument 'tollerance'"),
+        ("0.1", "keyword arguments only"),
+        ("l2='warm'", 'give "hot" or "cold"'),
+    ],
+)
+def test_a_wrong_marker_is_a_usage_error(pytester: pytest.Pytester, marker: str, words: str):
+    pytester.makepyfile(f"import pytest\n@pytest.mark.gpuperf({marker})\ndef test_it(): pass")
+    result = pytester.runpytest()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{words}*"])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--gpuperf-backend=vulkan"],
+        ["--gpuperf-runs=0"],
+        ["--gpuperf-strict=maybe"],
+        ["--gpuperf", "--gpuperf-update=later"],
+        ["--gpuperf-update"],
+        ["--gpuperf-lock-timeout=-1"],
+        ["-o", "gpuperf_strict=maybe"],
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(pytester: pytest.Pytester, flags: list[str]):
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest_subprocess(*flags)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_a_damaged_baseline_is_one_sentence_and_stays(project: Project):
+    project.record()
+    (file,) = (project.pytester.path / "baselines").rglob("*.json")
+    file.write_text(file.read_text()[:-20])
+    damaged = file.read_bytes()
+    result = project.run()
+    assert result.ret == 1
+    assert file.name in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+    assert file.read_bytes() == damaged
+
+
+def test_measuring_one_name_twice_is_an_error(pytester: pytest.Pytester):
+    pytester.makepyfile("def test_it(gpuperf):\n    gpuperf.record('x', 1.0)\n    gpuperf.record('x', 2.0)")
+    result = pytester.runpytest("--gpuperf")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(['test_measuring*.py:3: this test measured "x" twice*'])
+
+
+def test_under_xdist_rows_reach_the_summary_and_nothing_is_recorded(project: Project):
+    project.record()
+    result = project.run("-p", "xdist", "-n2", latencies="1.3")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed *test_latency*"])
+    assert project.run("-n2", "--gpuperf-update").ret == pytest.ExitCode.USAGE_ERROR
