@@ -202,7 +202,7 @@ def _file(pool: str, suite: str, entries: Entries) -> BaselineFile:
 
     records = {
         test: {name: convert(test, baseline) for name, baseline in metrics.items()}
-        for test, metrics in sorted(entries.items())
+        for test, metrics in entries.items()
     }
     by_date = sorted(environments.items(), key=lambda item: (str(item[1].get("date", "")), item[0]))
     return BaselineFile(1, pool, suite, dict(by_date), records)

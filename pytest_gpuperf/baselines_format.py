@@ -94,10 +94,7 @@ def _checked(data: bytes) -> BaselineFile:
 
 
 def render(file: BaselineFile) -> str:
-    """The file's text: keys in a lasting order, each run on one line, so that a diff shows what moved.
-
-    Raises TypeError or ValueError for values that JSON does not have.
-    """
+    """The file's text: keys in a lasting order, each run on one line, so that a diff shows what moved."""
     entries = {
         test: {
             metric: {**msgspec.structs.asdict(entry), "metric": msgspec.structs.asdict(entry.metric)}
@@ -194,7 +191,7 @@ def _convert(document: dict[str, Any]) -> BaselineFile:
             for metric, entry in metrics.items():
                 prefix = _entry_path(test, metric)
                 converted[test][metric] = msgspec.convert(entry, EntryRecord)
-    except (msgspec.ValidationError, OverflowError) as error:
+    except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
         where = prefix + place.rstrip("`")
         raise _Bad(f"{where}: {problem}") from None
@@ -239,12 +236,12 @@ def _lines(value: Any, indent: str = "") -> str:
         return "{\n" + ",\n".join(items) + f"\n{indent}}}"
     if isinstance(value, list) and value and isinstance(value[0], RunRecord):
         return "[\n" + ",\n".join(f"{inner}{_run_line(run)}" for run in value) + f"\n{indent}]"
-    return json.dumps(value, allow_nan=False)
+    return json.dumps(value)
 
 
 def _run_line(run: RunRecord) -> str:
     code = {} if run.code is None else {"code": run.code}
-    return json.dumps({"run": run.run, **code, "samples": run.samples}, allow_nan=False)
+    return json.dumps({"run": run.run, **code, "samples": run.samples})
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def _judge_noisy(metric: Metric, found: _Estimate, theta: float, *, replicated: 
     change, half_width = found.change, found.half_width
     above_floor = abs(found.now - found.baseline) > floor
     reach = abs(change) + half_width
-    enough = replicated and min(found.baseline_runs, len(found.each)) >= MIN_RUNS
+    enough = min(found.baseline_runs, len(found.each)) >= MIN_RUNS
     if enough and above_floor and change - half_width > limit and min(found.each) > limit:
         outcome, reason = Outcome.REGRESSED, code
     elif above_floor and change + half_width < -limit:

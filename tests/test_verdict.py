@@ -175,6 +175,7 @@ def test_a_change_below_the_absolute_floor_is_no_regression():
     assert not verdict.exceeds
     assert verdict.detectable >= 0.05
     assert screen(small, measured(2.08e-6), tolerance=0.02, place=PLACE)
+    assert decide(small, 1.93e-6).outcome is Outcome.EQUAL
     beyond = decide(small, 2.2e-6, [2.2e-6, 2.2001e-6, 2.1999e-6, 2.2e-6])
     assert beyond.outcome is Outcome.REGRESSED
 
@@ -252,6 +253,8 @@ def test_a_tolerance_that_is_no_fraction_is_one_sentence(bad):
         (CONFLICTS, 0.0, 1.0, 0.5, Outcome.REGRESSED),
         (CONFLICTS, 100.0, 103.0, 0.05, Outcome.EQUAL),
         (CONFLICTS, 100.0, 106.0, 0.05, Outcome.REGRESSED),
+        (CONFLICTS, 100.0, 97.0, 0.05, Outcome.EQUAL),
+        (CONFLICTS, -100.0, -97.0, 0.05, Outcome.EQUAL),
         (CONFLICTS, 4.86, 4.86 * (1 + 1e-12), None, Outcome.EQUAL),
         (ACCURACY, 0.76456, 0.76454, None, Outcome.REGRESSED),
         (ACCURACY, 0.76456, 0.76458, None, Outcome.IMPROVED),
