@@ -1,0 +1,276 @@
+"""The CUDA backend, on PyCUDA and the device's primary context."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_gpuperf.backends.base import DeviceArray, Dim3
+from pytest_gpuperf.backends.cuda_compile import compile_cubin
+from pytest_gpuperf.backends.cuda_driver import device_uuid, settings
+from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.cuda_timer import CudaTimer
+
+# Above this the driver wants to be asked (CUDA C++ Programming Guide, "Dynamic Shared Memory").
+_SHARED_WITHOUT_ASKING = 48 * 1024
+# Errors of the machine rather than of a kernel, by cuGetErrorString's words for them.
+_MACHINE_ERRORS = ("ECC", "NVLink", "system not yet initialized", "GPU is lost", "busy or unavailable")
+
+
+class CudaBackend:
+    """Device ``index`` of CUDA_VISIBLE_DEVICES, with its primary context current on this thread.
+
+    torch, CuPy and ONNX Runtime use the same primary context, so their arrays are kernel arguments
+    here. ``stream`` is a blocking stream: the legacy default stream orders with it. Raises
+    Unavailable, naming what to install, where PyCUDA, the driver or the device is missing.
+    """
+
+    name = "cuda"
+
+    def __init__(self, index: int = 0) -> None:
+        driver = _pycuda()
+        self._driver = driver
+        self._lost: str | None = None
+        self._last_launch = ""
+        try:
+            driver.init()
+            device = driver.Device(index)
+            self.device_name: str = device.name()
+            self.compute_capability: tuple[int, int] | None = tuple(device.compute_capability())
+            self.context: Any = device.retain_primary_context()
+            self.context.push()
+        except driver.Error as error:
+            raise Unavailable(
+                f"CUDA device {index} cannot be used: {error}; see what nvidia-smi says."
+            ) from None
+        self._device = device
+        self._open = True
+        # PyCUDA aborts the process at exit when its context stack is not empty.
+        atexit.register(self.close)
+        self.uuid = device_uuid(index)
+        self.stream: Any = driver.Stream()
+        self.total_memory: int = device.total_memory()
+        self.l2_bytes: int = device.get_attribute(driver.device_attribute.L2_CACHE_SIZE)
+        self._timer: CudaTimer | None = None
+
+    def place(self) -> dict[str, Any]:
+        """Backend, GPU model and memory, and where NVML tells: MIG profile, ECC and power limit in W."""
+        memory = round(self.total_memory / 2**30, 1)
+        return {"backend": self.name, "gpu": self.device_name, "memory_gib": memory, **settings(self.uuid)}
+
+    # ----------------------------------------------------------------------- memory
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        from pytest_gpuperf.backends.cuda_array import Array
+
+        self.check_alive()
+        shape, dtype = tuple(shape), np.dtype(dtype)
+        try:
+            array = Array(shape, dtype)
+        except self._driver.MemoryError:
+            wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            raise GpuperfError(
+                f"{self.device_name} has no room for an array of {_gib(wanted)}: "
+                f"{_gib(self.free_memory())} of {_gib(self.total_memory)} are free; make it smaller."
+            ) from None
+        except self._driver.Error as error:
+            raise self.explain(error, "allocating an array") from None
+        array.explain = self.explain
+        return array
+
+    def to_device(self, host: np.ndarray) -> DeviceArray:
+        array: Any = self.empty(host.shape, host.dtype)
+        array.set(np.asarray(host, order="C"))
+        return array
+
+    def free(self, array: Any) -> None:
+        try:
+            array.free()
+        except self._driver.Error as error:
+            raise self.explain(error, "freeing an array") from None
+
+    def free_memory(self) -> int:
+        """Bytes that could be allocated now."""
+        return int(self._driver.mem_get_info()[0])
+
+    def address(self, argument: Any) -> int | None:
+        """Also of anything with ``__cuda_array_interface__``, such as torch's and CuPy's arrays."""
+        owner = argument
+        while owner is not None:  # views are plain GPUArrays whose base is the array that has the memory
+            if getattr(owner, "freed", False):
+                from pytest_gpuperf.backends.cuda_array import FREED
+
+                raise KernelError(FREED)
+            owner = getattr(owner, "base", None)
+        interface = getattr(argument, "__cuda_array_interface__", None)
+        return int(interface["data"][0]) if interface else None
+
+    def copy(self, destination: Any, source: Any) -> None:
+        """Enqueues a device-to-device copy on ``stream``; both arrays have the same number of bytes."""
+        self._driver.memcpy_dtod_async(
+            self.address(destination), self.address(source), source.nbytes, stream=self.stream
+        )
+
+    # ----------------------------------------------------------------------- kernels
+
+    def load(self, path: Path, options: Sequence[str] = ()) -> CudaProgram:
+        assert self.compute_capability
+        cubin, cached = compile_cubin(path, options, self.compute_capability)
+        self.check_alive()
+        try:
+            module = self._driver.module_from_buffer(cubin)
+        except self._driver.Error as error:
+            raise self.explain(error, f"loading {path.name} (compiled as {cached})") from None
+        return CudaProgram(self, path, cubin, module)
+
+    def launched(self, what: str) -> None:
+        """Remembers the last launch, to be named when a later call reports what it did."""
+        self._last_launch = what
+
+    def synchronize(self) -> None:
+        self.check_alive()
+        try:
+            self._driver.Context.synchronize()
+        except self._driver.Error as error:
+            raise self.explain(error, "waiting for the device") from None
+
+    def timer(self) -> CudaTimer:
+        """The stopwatch on ``stream``, for instruments.device_time."""
+        from pytest_gpuperf.backends.cuda_timer import CudaTimer
+
+        self.check_alive()
+        if self._timer is None:
+            self._timer = CudaTimer(self, self._driver)
+        return self._timer
+
+    # ----------------------------------------------------------------------- errors
+
+    def check_alive(self) -> None:
+        """Raises NotFit once the context is lost: nothing in this process can use the device any more."""
+        if self._lost:
+            raise NotFit(
+                f"This process lost its CUDA context earlier ({self._lost}); run again in a fresh one."
+            )
+
+    def explain(self, error: Exception, doing: str) -> GpuperfError:
+        """The driver's error as ours: NotFit for the machine's own, KernelError for what a kernel did."""
+        said = str(error).strip()
+        if any(words in said for words in _MACHINE_ERRORS):
+            self._lost = said
+            return NotFit(f"{self.device_name} failed while {doing}: {said}.")
+        if self._lost is None and self._context_is_dead():
+            self._lost = said
+            after = f" The last launch was {self._last_launch}." if self._last_launch else ""
+            return KernelError(
+                f"A kernel broke the CUDA context, seen while {doing}: {said}.{after} To find the line, run "
+                "the test under compute-sanitizer or --gpuperf-backend=emulated: both check every access."
+            )
+        if self._lost:
+            return NotFit(
+                f"This process lost its CUDA context earlier ({self._lost}); run again in a fresh one."
+            )
+        return KernelError(f"CUDA refused while {doing}: {said}.")
+
+    def _context_is_dead(self) -> bool:
+        """Errors such as an illegal access are sticky: after them every call of the context fails."""
+        try:
+            self._driver.Context.synchronize()
+        except self._driver.Error:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Pops the context; calling it again does nothing."""
+        if self._open:
+            self._open = False
+            atexit.unregister(self.close)
+            self._timer = self.stream = None
+            self._driver.Context.pop()
+
+
+def _gib(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.2f} GiB"
+
+
+def _pycuda() -> Any:
+    try:
+        from pycuda import driver
+    except ImportError as error:
+        if "libcuda" in str(error):
+            raise Unavailable("PyCUDA finds no libcuda.so.1; install the NVIDIA driver.") from None
+        raise Unavailable(
+            f"There is a CUDA device but PyCUDA cannot be imported ({error}); "
+            'pip install "pytest-gpuperf[cuda]", or choose --gpuperf-backend=emulated.'
+        ) from None
+    return driver
+
+
+class CudaProgram:
+    """One kernel file, compiled and loaded."""
+
+    def __init__(self, backend: CudaBackend, path: Path, cubin: bytes, module: Any) -> None:
+        self._backend = backend
+        self._path = path
+        self._module = module
+        # nvcc writes the same bytes for the same code, whatever the file's place, comments or date.
+        self._hash = hashlib.sha256(cubin).hexdigest()[:16]
+        self._functions: dict[str, Any] = {}
+        self._shared: dict[str, int] = {}
+
+    def code_hash(self, name: str) -> str | None:
+        """The hash of the whole file's machine code: kernels share its constants and functions."""
+        return self._hash
+
+    def launch(
+        self, name: str, grid: Dim3, block: Dim3, shared: int, stream: Any, arguments: Sequence[Any]
+    ) -> None:
+        backend = self._backend
+        backend.check_alive()
+        error_type = backend._driver.Error
+        try:
+            function = self._functions.get(name) or self._function(name)
+            if shared > self._shared.get(name, _SHARED_WITHOUT_ASKING):
+                self._allow_shared(name, function, shared)
+            buffer = pack([self._value(argument) for argument in arguments])
+            function._launch_kernel(grid, block, buffer, shared, stream or backend.stream)
+        except error_type as error:
+            raise backend.explain(
+                error,
+                f"launching {name} ({self._path.name}), grid {grid}, block {block}, {shared} bytes shared",
+            ) from None
+        backend.launched(f"{name} ({self._path.name})")
+
+    def _value(self, argument: Any) -> np.generic:
+        if isinstance(argument, np.generic):
+            return argument
+        address = self._backend.address(argument)
+        assert address is not None, "arguments are checked before they come here"
+        return np.uint64(address)
+
+    def _function(self, name: str) -> Any:
+        self._functions[name] = self._module.get_function(name)
+        return self._functions[name]
+
+    def _allow_shared(self, name: str, function: Any, shared: int) -> None:
+        attribute = self._backend._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+        function.set_attribute(attribute, shared)
+        self._shared[name] = shared
+
+
+def pack(values: Sequence[np.generic]) -> bytes:
+    """A kernel's parameter buffer: each value at a multiple of its alignment, as the CUDA ABI lays them out.
+
+    A struct's alignment is its dtype's, so it needs ``align=True``.
+    """
+    buffer = bytearray()
+    for value in values:
+        buffer.extend(bytes(-len(buffer) % value.dtype.alignment))
+        buffer.extend(value.tobytes())
+    return bytes(buffer)

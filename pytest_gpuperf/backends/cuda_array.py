@@ -1,0 +1,55 @@
+"""PyCUDA's array with errors in one sentence; imported only once PyCUDA is known to be there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from pycuda import driver, gpuarray
+
+from pytest_gpuperf.errors import GpuperfError, KernelError
+
+Explain = Callable[[Exception, str], GpuperfError]
+
+
+class Array(gpuarray.GPUArray):
+    """A ``pycuda.gpuarray.GPUArray`` that says so when its memory was given back.
+
+    ``explain`` turns a driver's error into ours. Copies come here first when a kernel misbehaved:
+    a launch returns before its kernel runs, and the next synchronising call reports the error.
+    """
+
+    explain: Explain | None = None
+    freed = False
+    gpudata: Any
+    base: Any
+
+    def get(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        """A copy on the host, after everything enqueued so far has finished."""
+        return self._copy(super().get, *args, **kwargs)
+
+    def set(self, *args: Any, **kwargs: Any) -> None:
+        """Overwrites the array from the host."""
+        self._copy(super().set, *args, **kwargs)
+
+    def free(self) -> None:
+        """Gives the memory back; freeing twice is no error."""
+        if not self.freed:
+            self.freed = True
+            if self.gpudata is not None:
+                self.gpudata.free()
+            self.gpudata = None
+
+    def _copy(self, copy: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.freed:
+            raise KernelError(FREED)
+        try:
+            return copy(*args, **kwargs)
+        except driver.Error as error:
+            if self.explain is None:  # a result of PyCUDA's own arithmetic, which we did not make
+                raise
+            raise self.explain(error, "copying an array between host and device") from None
+
+
+FREED = "the array's memory was given back when the test that made it had been measured; make another."

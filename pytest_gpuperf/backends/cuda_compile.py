@@ -1,0 +1,172 @@
+"""Compiles kernel files to cubins with nvcc, once: the cache is keyed by all that decides the result."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from pytest_gpuperf.errors import KernelError, Unavailable
+
+_TOOLKIT = "/usr/local/cuda"
+_INSTALL = 'pip install "cuda-toolkit[nvcc,cccl]", or install the CUDA toolkit and put its bin folder on PATH'
+_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
+
+
+def compile_cubin(path: Path, options: Sequence[str], capability: tuple[int, int]) -> tuple[bytes, Path]:
+    """The cubin of a kernel file for a compute capability, and the cache file that holds it.
+
+    Raises KernelError with the compiler's first error, Unavailable where nvcc or the host compiler
+    that it needs is missing.
+    """
+    nvcc = find_nvcc()
+    flags = ["-cubin", *_architecture(options, capability), *_standard(options), *options]
+    cached = cache_folder() / "cubin" / f"{_key(path, flags, options, nvcc)}.cubin"
+    try:
+        return cached.read_bytes(), cached
+    except OSError:
+        return _compile(nvcc, path, flags, cached), cached
+
+
+def _architecture(options: Sequence[str], capability: tuple[int, int]) -> list[str]:
+    """Nothing where the author chose one, as sm_90a needs."""
+    chosen = any(option.startswith(("-arch", "--gpu-architecture", "-gencode")) for option in options)
+    return [] if chosen else [f"-arch=sm_{capability[0]}{capability[1]}"]
+
+
+def _standard(options: Sequence[str]) -> list[str]:
+    return [] if any(option.startswith(("-std", "--std")) for option in options) else ["-std=c++17"]
+
+
+def _compile(nvcc: Path, path: Path, flags: Sequence[str], cached: Path) -> bytes:
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent, prefix="compiling-") as folder:
+            output = Path(folder) / "kernel.cubin"
+            command = [str(nvcc), *flags, "-o", str(output), path.name]
+            # In the source's folder, so that relative -I options mean what they say beside the file.
+            done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, errors="replace")
+            if done.returncode:
+                raise _explained(path, done.stderr or done.stdout)
+            cubin = output.read_bytes()
+            output.replace(cached)  # atomic: another process sees all of it or nothing
+            return cubin
+    except OSError as error:
+        raise Unavailable(
+            f"The compile cache {cached.parent} cannot be written ({error.strerror}); "
+            "point PYTEST_GPUPERF_CACHE at a folder that can."
+        ) from None
+
+
+def _explained(path: Path, output: str) -> KernelError | Unavailable:
+    lines = [line for line in output.splitlines() if line.strip()]
+    fatal = next((line for line in lines if "fatal" in line), "")
+    if "host compiler" in output or re.search(r"sh: .*\bg(cc|\+\+).*not found", output):
+        return Unavailable(
+            f"nvcc needs a host C++ compiler that it does not find; install g++. It says: {lines[0]}"
+        )
+    if "nsupported gpu architecture" in fatal:
+        return Unavailable(
+            f"This nvcc is not made for this GPU ({fatal.strip()}); install another CUDA toolkit."
+        )
+    first = next((number for number, line in enumerate(lines) if re.search(r"\berror\b", line)), 0)
+    said = "\n".join(lines[first : first + 6]) or "nvcc said nothing"
+    return KernelError(f"{path} does not compile:\n{said}")
+
+
+# --------------------------------------------------------------------------- the cache
+
+
+def cache_folder() -> Path:
+    """$PYTEST_GPUPERF_CACHE, or the user's cache folder."""
+    chosen = os.environ.get("PYTEST_GPUPERF_CACHE")
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return platformdirs.user_cache_path("pytest-gpuperf")
+
+
+def _key(path: Path, flags: Sequence[str], options: Sequence[str], nvcc: Path) -> str:
+    digest = hashlib.sha256()
+    for part in (_version(nvcc), *flags):
+        digest.update(part.encode() + b"\0")
+    for file in _sources(path, _include_folders(path, options)):
+        content = file.read_bytes()
+        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _include_folders(path: Path, options: Sequence[str]) -> list[Path]:
+    """The folders that -I and --include-path options name, relative ones from the file's folder."""
+    folders = []
+    for option, following in zip(options, (*options, "")[1:], strict=True):
+        if option in ("-I", "--include-path"):
+            folders.append(path.parent / following)
+        elif match := re.match(r"(?:-I|--include-path=)(.+)", option):
+            folders.append(path.parent / match[1])
+    return folders
+
+
+def _sources(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
+    """The file and what it includes from beside it or from ``folders``, each once, in reading order.
+
+    The toolkit's and the system's own headers are not followed: nvcc's version stands for them.
+    """
+    seen: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        file = waiting.pop(0)
+        if file in seen:
+            continue
+        seen.add(file)
+        yield file
+        for match in _INCLUDE.finditer(file.read_bytes()):
+            name = os.fsdecode(match[1])
+            found = next(
+                (place / name for place in (file.parent, *folders) if (place / name).is_file()), None
+            )
+            if found:
+                waiting.append(found.resolve())
+
+
+# --------------------------------------------------------------------------- the compiler
+
+
+def find_nvcc() -> Path:
+    """nvcc on PATH, in $CUDA_HOME, in /usr/local/cuda, or in the PyPI packages; else Unavailable."""
+    on_path = shutil.which("nvcc")
+    if on_path:
+        return Path(on_path)
+    for folder in (os.environ.get("CUDA_HOME"), _TOOLKIT, *_packages()):
+        if folder and os.access(Path(folder) / "bin" / "nvcc", os.X_OK):
+            return Path(folder) / "bin" / "nvcc"
+    raise Unavailable(
+        f"nvcc is not on PATH, in CUDA_HOME, in /usr/local/cuda or in a PyPI package; {_INSTALL}."
+    )
+
+
+def _packages() -> Iterator[Path]:
+    """The folders nvidia/cu13 (CUDA 13 wheels) and nvidia/cuda_nvcc (older) of this Python."""
+    import importlib.util
+
+    package = importlib.util.find_spec("nvidia")
+    for place in (package.submodule_search_locations or ()) if package else ():
+        yield from (Path(place) / name for name in ("cu13", "cuda_nvcc"))
+
+
+@cache
+def _version(nvcc: Path) -> str:
+    try:
+        done = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True)
+    except OSError as error:
+        raise Unavailable(f"{nvcc} does not run ({error.strerror}); {_INSTALL}.") from None
+    if done.returncode:
+        raise Unavailable(f"{nvcc} --version fails: {(done.stderr or done.stdout).strip()}; {_INSTALL}.")
+    return done.stdout

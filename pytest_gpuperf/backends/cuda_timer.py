@@ -1,0 +1,95 @@
+"""A stopwatch on a CUDA stream: events, the kernel that holds the stream, and the L2 flush."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.cuda import CudaBackend
+
+# One thread that spins until so many nanoseconds have passed. In PTX, so that timing torch or CuPy
+# needs no nvcc: the driver compiles it. PTX 6.0 and sm_50 are older than any driver and device in use.
+_HOLD = b"""
+.version 6.0
+.target sm_50
+.address_size 64
+
+.visible .entry gpuperf_hold(.param .u64 nanoseconds)
+{
+    .reg .pred %waiting;
+    .reg .u64 %start, %now, %limit, %passed;
+    ld.param.u64 %limit, [nanoseconds];
+    mov.u64 %start, %globaltimer;
+again:
+    mov.u64 %now, %globaltimer;
+    sub.u64 %passed, %now, %start;
+    setp.lt.u64 %waiting, %passed, %limit;
+    @%waiting bra again;
+    ret;
+}
+\0"""
+
+
+class CudaTimer:
+    """``instruments.device_time.Timer`` on the backend's stream."""
+
+    def __init__(self, backend: CudaBackend, driver: Any) -> None:
+        self._backend = backend
+        self._driver = driver
+        self._stream = backend.stream
+        self._module = driver.module_from_buffer(_HOLD)
+        self._hold = self._module.get_function("gpuperf_hold")
+        self._flushed: Any = None
+        # The driver loads code at its first launch, which can take as long as a whole measurement.
+        self.hold(0.0)
+        self.synchronize()
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def event(self) -> Any:
+        return self._driver.Event()
+
+    def hold(self, seconds: float) -> None:
+        nanoseconds = struct.pack("=Q", round(seconds * 1e9))
+        with self._explained("holding the stream"):
+            self._hold._launch_kernel((1, 1, 1), (1, 1, 1), nanoseconds, 0, self._stream)
+
+    def record(self, event: Any) -> None:
+        with self._explained("recording an event"):
+            event.record(self._stream)
+
+    def flush(self) -> None:
+        """Twice the L2's size, so that no line survives whatever the replacement policy is."""
+        if self._flushed is None:
+            self._flushed = self._backend.empty((2 * self._backend.l2_bytes,), "u1")
+        with self._explained("flushing the L2 cache"):
+            self._driver.memset_d8_async(
+                self._backend.address(self._flushed), 0, self._flushed.nbytes, stream=self._stream
+            )
+
+    def done(self, event: Any) -> bool:
+        with self._explained("asking an event"):
+            return bool(event.query())
+
+    def wait(self, event: Any) -> None:
+        with self._explained("waiting for an event"):
+            event.synchronize()
+
+    def seconds(self, start: Any, end: Any) -> float:
+        with self._explained("reading an event"):
+            return float(end.time_since(start)) * 1e-3
+
+    def synchronize(self) -> None:
+        self._backend.synchronize()
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except self._driver.Error as error:
+            raise self._backend.explain(error, doing) from None
