@@ -1,0 +1,92 @@
+"""What people read: numbers, names within their columns, and the table at 80 columns."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
+from pytest_gpuperf.records import Row
+from pytest_gpuperf.report.format import elide, percent, quantity
+from pytest_gpuperf.report.terminal import _columns, summarise
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (1.935e-4, "s", "193.5 µs"),
+        (1.2e-8, "s", "12 ns"),
+        (0.5640123e-3, "s", "564.0 µs"),
+        (12.3456, "s", "12.35 s"),
+        (15270.4, "samples/s", "15 270 samples/s"),
+        (4.0, "1", "4"),
+        (4.863281, "1", "4.863"),
+        (0.0, "1", "0"),
+        (0.0, "s", "0 ns"),
+        (None, "s", "-"),
+    ],
+)
+def test_quantity(value, unit, text):
+    assert quantity(value, unit) == text
+
+
+def test_percent():
+    assert percent(0.0831) == "+8.31 %"
+    assert percent(-0.5) == "-50.00 %"
+    assert percent(None) == "-"
+
+
+def test_elided_names_keep_both_ends():
+    text = elide("test_something_long[transpose_tiled-8192]", 20)
+    assert len(text) == 20
+    assert text.startswith("test_some")
+    assert text.endswith("tiled-8192]"[-10:])
+    assert elide("short", 20) == "short"
+
+
+class Screen:
+    """The few words of pytest's terminal reporter that the summary uses."""
+
+    class _tw:
+        fullwidth = 80
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def section(self, title: str, sep: str) -> None:
+        self.lines.append(title)
+
+    def write_line(self, text: str, **markup: bool) -> None:
+        self.lines.append(text)
+
+
+def row(name: str, outcome: Outcome, **details: float) -> Row:
+    metric = Metric("transpose_tiled", "s", "lower", "noisy", "device_time")
+    verdict = Verdict(outcome, now=1.935e-4, baseline=1.9e-4, change=0.0184, tolerance=0.02)
+    return Row(TestKey("suites/test_transpose.py", name), metric, verdict, details)
+
+
+def test_red_stands_first_and_every_line_fits_80_columns():
+    screen = Screen()
+    rows = [
+        row("test_equal", Outcome.EQUAL, bytes_per_second=2.775e12, of_copy=0.94),
+        row("test_changed" + "[x]" * 30, Outcome.CONTRACT_CHANGED, bytes_per_second=2.775e12, of_copy=0.94),
+        row("test_red", Outcome.REGRESSED),
+    ]
+    summarise(screen, "NVIDIA H200 (cuda)", rows, ["a line"])
+    assert [line.split()[0] for line in screen.lines[2:5]] == ["regressed", "contract", "equal"]
+    assert screen.lines[2].split() == ["regressed", "test_red", "193.5", "µs", "+1.84", "%"]
+    assert screen.lines[4].endswith("2775 94 %")
+    assert screen.lines[5] == "1 regressed, 1 contract changed, 1 equal"
+    assert screen.lines[6] == "a line"
+    assert all(len(line) <= 80 for line in screen.lines)
+
+
+def test_a_test_of_several_metrics_names_each():
+    screen = Screen()
+    two = [row("test_it", Outcome.EQUAL), row("test_it", Outcome.EQUAL)]
+    summarise(screen, "", two, [])
+    assert all("test_it transpose_tiled" in line for line in screen.lines[2:4])
+
+
+def test_columns_keep_apart():
+    assert "  " not in _columns(("x" * 16, "y" * 60, "z" * 10, "c" * 9, "r" * 10), 80)
