@@ -14,7 +14,7 @@ from pytest_gpuperf.options import TestOptions, test_options
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.backends.library import Kernels
+    from pytest_gpuperf.backends.library import Kernels, Launch
     from pytest_gpuperf.gpu import Gpu
     from pytest_gpuperf.instruments.counters import Counters
     from pytest_gpuperf.instruments.device_time import Timing
@@ -69,8 +69,16 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
         pytest.skip("counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet")
     session = request.config.stash[SESSION]
 
-    def count(launch: Any, *args: Any, name: str | None = None) -> Counters:
-        found = launch.count(*args)
+    def take(launch: Launch, *args: Any, name: str | None = None) -> Counters:
+        from pytest_gpuperf.backends.arguments import check
+        from pytest_gpuperf.backends.library import Launch
+        from pytest_gpuperf.instruments.counters import count
+
+        if not isinstance(launch, Launch):
+            raise GpuperfError(f"counters takes a kernel bound to its grid, not {type(launch).__name__}")
+        checked = check(launch.declaration, args, launch.backend)
+        program: Any = launch.file.program  # the emulated backend's, which can trace
+        found = count(program, launch.name, launch.grid, launch.block, launch.shared, checked)
         if session.options.active:
             metric_name = name or launch.name
             options = test_options(request.node)
@@ -80,7 +88,7 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
                 recorder_of(request.node).add(Measurement(metric, contract, (value,)))
         return found
 
-    return count
+    return take
 
 
 class Gpuperf:

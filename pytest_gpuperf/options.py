@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
+Backend = Literal["auto", "cuda", "emulated"]
 UpdateMode = Literal["replace", "append", "new"]
 BACKENDS = ("auto", "cuda", "emulated")
 STRICTNESS = ("auto", "on", "off")
@@ -25,7 +26,7 @@ class Options:
     """
 
     active: bool
-    backend: str
+    backend: Backend
     strict: bool
     update: UpdateMode | None
     runs: int

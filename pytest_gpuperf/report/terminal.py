@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from _pytest.terminal import TerminalReporter
 
-from pytest_gpuperf.measurement import Outcome
+from pytest_gpuperf.measurement import Outcome, TestKey
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.format import elide, percent, quantity
 
@@ -22,36 +22,65 @@ _COLOURS = {
     Outcome.EQUAL: {"green": True},
 }
 _ORDER = {outcome: place for place, outcome in enumerate(Outcome)}
-_WIDTHS = (16, 10, 9, 10)  # verdict, now, change, GB/s and share of copy; the test gets the rest
+# What nobody has to act on is one line a test, however many metrics it has.
+_FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED}
 
 
 def summarise(reporter: TerminalReporter, title: str, rows: Sequence[Row], lines: Sequence[str]) -> None:
     """The table, the counts by verdict, then ``lines``: findings, notes and what to do next."""
     reporter.section(f"gpuperf: {title}", sep="=")
-    width = max(80, min(reporter._tw.fullwidth, 120))
-    ordered = sorted(rows, key=lambda row: (_ORDER[row.verdict.outcome], row.test, row.metric.name))
-    if ordered:
-        reporter.write_line(_columns(("verdict", "test", "now", "change", _rate_title(rows)), width))
-    several = Counter(row.test for row in rows)
-    for row in ordered:
-        name = f"{row.test.name} {row.metric.name}" if several[row.test] > 1 else row.test.name
-        cells = (row.verdict.outcome.value, name, _now(row))
-        text = _columns((*cells, percent(row.verdict.change), _rate(row)), width)
-        reporter.write_line(text, **_COLOURS.get(row.verdict.outcome, {}))
-    if ordered:
+    table = _table(rows)
+    if table:
+        width = max(80, min(reporter._tw.fullwidth, 120))
+        header = ("verdict", "test", "now", "change", _rate_title(rows))
+        widths = _widths([header, *(cells for _, cells in table)], width)
+        reporter.write_line(_line(header, widths))
+        for outcome, cells in table:
+            reporter.write_line(_line(cells, widths), **_COLOURS.get(outcome, {}))
         counts = Counter(row.verdict.outcome for row in rows)
-        reporter.write_line(
-            ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
-        )
+        told = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
+        reporter.write_line(told)
     for line in lines:
         reporter.write_line(line)
 
 
-def _columns(cells: Sequence[str], width: int) -> str:
-    verdict, now, change, rate = _WIDTHS
-    room = width - sum(_WIDTHS) - 4
-    name = elide(cells[1], room)
-    text = f"{cells[0]:<{verdict}} {name:<{room}} {cells[2]:>{now}} {cells[3]:>{change}} {cells[4]:>{rate}}"
+def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...]]]:
+    """The cells of each line, red first, then in the order of the suites."""
+    groups: dict[tuple[int, TestKey, str], list[Row]] = {}
+    several = Counter((row.test, row.verdict.outcome) for row in rows)
+    for row in rows:
+        outcome = row.verdict.outcome
+        folded = outcome in _FOLDED and several[row.test, outcome] > 1
+        metric = "" if folded else row.metric.name
+        groups.setdefault((_ORDER[outcome], row.test, metric), []).append(row)
+    crowded = {row.test for row in rows if several[row.test, row.verdict.outcome] > 1}
+    return [
+        (group[0].verdict.outcome, _cells(group, key in crowded))
+        for (_, key, _), group in sorted(groups.items(), key=lambda entry: entry[0])
+    ]
+
+
+def _cells(group: Sequence[Row], name_metric: bool) -> tuple[str, ...]:
+    row = group[0]
+    if len(group) > 1:
+        return row.verdict.outcome.value, row.test.name, f"{len(group)} metrics", "", ""
+    name = f"{row.test.name} {row.metric.name}" if name_metric else row.test.name
+    return row.verdict.outcome.value, name, _now(row), percent(row.verdict.change), _rate(row)
+
+
+def _widths(table: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Each column as wide as its widest cell; the test gets what is left, at most what it needs."""
+    widths = [max(len(cells[column]) for cells in table) for column in range(5)]
+    room = width - sum(widths) + widths[1] - 2 * (sum(w > 0 for w in widths) - 1)
+    widths[1] = min(widths[1], room)
+    return widths
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    verdict, test, *figures = widths
+    text = f"{cells[0]:<{verdict}}  {elide(cells[1], test):<{test}}"
+    for cell, width in zip(cells[2:], figures, strict=True):
+        text += f"  {cell:>{width}}" if width else ""
     return text.rstrip()
 
 
