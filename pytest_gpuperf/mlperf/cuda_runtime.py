@@ -1,0 +1,130 @@
+"""Can ONNX Runtime use the GPU here? Asked before a session exists, because ONNX Runtime itself would
+answer a missing library by running on the CPU with nothing but a line on stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from ..errors import GpuperfError, Unavailable
+
+INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+REINSTALL = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL}"
+PROVIDER = "CUDAExecutionProvider"
+
+# What libonnxruntime_providers_cuda.so links or opens, by CUDA's major version (readelf on 1.26 and 1.31),
+# and the wheel that brings it. cuDNN comes with its own version.
+LIBRARIES = {
+    12: {
+        "libcudart.so.12": "nvidia-cuda-runtime-cu12",
+        "libcublas.so.12": "nvidia-cublas-cu12",
+        "libcublasLt.so.12": "nvidia-cublas-cu12",
+        "libcurand.so.10": "nvidia-curand-cu12",
+        "libcufft.so.11": "nvidia-cufft-cu12",
+        "libcudnn.so.9": "nvidia-cudnn-cu12",
+    },
+    13: {
+        "libcudart.so.13": "nvidia-cuda-runtime",
+        "libcublas.so.13": "nvidia-cublas",
+        "libcublasLt.so.13": "nvidia-cublas",
+        "libcurand.so.10": "nvidia-curand",
+        "libcufft.so.12": "nvidia-cufft",
+        "libcudnn.so.9": "nvidia-cudnn-cu13",
+    },
+}
+
+Loader = Callable[[str], Any]
+
+
+def require(onnxruntime: Any, load: Loader = ctypes.CDLL) -> None:
+    """Raises Unavailable (GpuperfError for a broken installation) unless the CUDA provider can work here.
+
+    ``load`` opens a shared library by name and raises OSError where it cannot.
+    """
+    require_gpu_package(onnxruntime, installed_packages())
+    built_for = cuda_version(onnxruntime)
+    require_driver(built_for, load)
+    # It prints what it cannot load and never raises; the check below says it in one sentence.
+    with contextlib.redirect_stdout(io.StringIO()):
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+    require_libraries(built_for[0], load)
+
+
+def installed_packages() -> set[str]:
+    """Which of the two distributions that share the import name ``onnxruntime`` are installed."""
+    found = set()
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.distribution(name)
+            found.add(name)
+    return found
+
+
+def require_gpu_package(onnxruntime: Any, installed: set[str]) -> None:
+    if installed == {"onnxruntime", "onnxruntime-gpu"}:
+        raise GpuperfError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
+            + REINSTALL
+        )
+    if PROVIDER not in onnxruntime.get_available_providers():
+        raise Unavailable(
+            f"this onnxruntime ({onnxruntime.__version__}) was built for the CPU and has no {PROVIDER}: "
+            + REINSTALL
+        )
+
+
+def cuda_version(onnxruntime: Any) -> tuple[int, int]:
+    """The CUDA version that this ONNX Runtime was built for, such as (13, 0)."""
+    text = str(getattr(onnxruntime, "cuda_version", "") or "")
+    parts = text.split(".")
+    if not parts[0].isdigit():
+        raise GpuperfError(
+            f'onnxruntime {onnxruntime.__version__} says it was built for CUDA "{text}", '
+            f"which is no version; reinstall it: {REINSTALL}"
+        )
+    return int(parts[0]), int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
+
+
+def require_driver(built_for: tuple[int, int], load: Loader) -> None:
+    """CUDA 12 and later run on any driver of the same major version (CUDA minor version compatibility)."""
+    try:
+        driver = load("libcuda.so.1")
+    except OSError as error:
+        raise Unavailable(
+            "no NVIDIA driver is installed (libcuda.so.1 is not found): install it, then retry"
+        ) from error
+    supported = ctypes.c_int(0)
+    code = driver.cuInit(0) or driver.cuDriverGetVersion(ctypes.byref(supported))
+    if code:
+        raise Unavailable(f"the NVIDIA driver finds no usable device (CUDA error {code}): check nvidia-smi")
+    major, minor = supported.value // 1000, supported.value % 1000 // 10
+    if major < built_for[0]:
+        older = " or, for CUDA 12, pip install 'onnxruntime-gpu[cuda,cudnn]<1.27'" if major == 12 else ""
+        raise Unavailable(
+            f"the NVIDIA driver supports CUDA {major}.{minor}, this onnxruntime needs {built_for[0]}: "
+            f"update the driver{older}"
+        )
+
+
+def require_libraries(major: int, load: Loader) -> None:
+    libraries = LIBRARIES.get(major)
+    if libraries is None:
+        raise Unavailable(
+            f"this onnxruntime was built for CUDA {major}, known are {', '.join(map(str, LIBRARIES))}: "
+            "upgrade pytest-gpuperf"
+        )
+    missing = {}
+    for library, package in libraries.items():
+        try:
+            load(library)
+        except OSError:
+            missing[library] = package
+    if missing:
+        packages = " ".join(dict.fromkeys(missing.values()))
+        raise Unavailable(f"{', '.join(missing)} cannot be loaded: pip install {packages}, or {INSTALL}")

@@ -1,0 +1,127 @@
+"""What LoadGen wrote: the detail log, the trace and the accuracy log of one phase."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import GpuperfError
+
+DETAIL = "mlperf_log_detail.txt"
+TRACE = "mlperf_log_trace.json"
+ACCURACY = "mlperf_log_accuracy.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """The detail log: the last value of each key, and the text of every line marked as an error."""
+
+    path: Path
+    values: dict[str, Any]
+    errors: tuple[str, ...]
+
+    @property
+    def valid(self) -> bool:
+        return self.values.get("result_validity") == "VALID"
+
+    @property
+    def num_errors(self) -> int:
+        return int(self.values.get("num_errors", len(self.errors)))
+
+    @property
+    def reason(self) -> str:
+        """LoadGen's own words for INVALID or for its errors."""
+        said = [str(self.values[key]).strip() for key in ("result_invalid_reason",) if self.values.get(key)]
+        return " ".join([*said, *self.errors])
+
+
+def read_detail(folder: Path) -> Detail:
+    """Raises GpuperfError where LoadGen wrote nothing or stopped before the end."""
+    path = folder / DETAIL
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise GpuperfError(f"LoadGen wrote no {path} ({error.strerror}): it ran nothing") from error
+    values: dict[str, Any] = {}
+    errors = []
+    for line in lines:
+        _, marker, text = line.partition(":::MLLOG ")
+        if not marker:
+            continue
+        try:
+            entry = json.loads(text)
+            values[entry["key"]] = entry["value"]
+        except (ValueError, KeyError) as error:
+            raise GpuperfError(f"{path} has a line that is no MLLOG entry: {text[:120]}") from error
+        if entry.get("metadata", {}).get("is_error"):
+            errors.append(str(entry["value"]))
+    if "power_end" not in values:  # the last entry that both modes write
+        raise GpuperfError(f"{path} stops before LoadGen's last lines: the phase did not end")
+    return Detail(path, values, tuple(errors))
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Seconds from scheduled to complete of each query, in the order issued, and of the whole phase."""
+
+    latencies: np.ndarray
+    duration: float
+    samples: int
+
+
+# The trace is not JSON (LoadGen doubles the quotes around some keys), so it is read line by line.
+_SAMPLE = re.compile(
+    r'"name":"Sample","cat":"default","ph":"b",.*?"ts":([\d.]+),"args":\{"sample_seq":\d+,"query_seq":(\d+),'
+    r'"sample_idx":\d+,"issue_start_ns":\d+,"complete_ns":(\d+)'
+)
+
+
+def read_trace(folder: Path) -> Trace:
+    """A query is complete when its last sample is. Raises GpuperfError where the trace holds none."""
+    path = folder / TRACE
+    found = []
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            found = [match.groups() for match in map(_SAMPLE.search, lines) if match]
+    except OSError as error:
+        raise GpuperfError(f"LoadGen wrote no {path} ({error.strerror})") from error
+    if not found:
+        raise GpuperfError(f"{path} holds no sample: this LoadGen writes its trace in another form")
+    table = np.array(found, dtype=np.float64)
+    start, query, complete = table[:, 0] * 1e-6, table[:, 1].astype(np.int64), table[:, 2] * 1e-9
+    latencies = np.zeros(query.max() + 1)
+    np.maximum.at(latencies, query, complete)
+    duration = float((start + complete).max() - start.min())
+    return Trace(latencies, duration, len(found))
+
+
+def read_accuracy(folder: Path, count: int) -> np.ndarray:
+    """The logged class of each of ``count`` samples, int64 [count].
+
+    MultiStream pads with samples it logs again; the first answer to each counts. Raises GpuperfError where
+    one is missing or the log is damaged.
+    """
+    path = folder / ACCURACY
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        answers = [(int(entry["qsl_idx"]), bytes.fromhex(entry["data"])) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GpuperfError(f"{path} is no accuracy log of LoadGen: {error}") from error
+    classes = np.full(count, -1, np.int64)
+    seen = np.zeros(count, bool)
+    for index, data in answers:
+        if not 0 <= index < count or len(data) != 8:
+            raise GpuperfError(
+                f"{path}: sample {index} with {len(data)} bytes is not one of {count} with 8 each"
+            )
+        if not seen[index]:
+            classes[index], seen[index] = np.frombuffer(data, "<i8")[0], True
+    if not seen.all():
+        missing = np.flatnonzero(~seen)
+        raise GpuperfError(f"{path} lacks {len(missing)} of {count} samples, first {missing[0]}")
+    return classes

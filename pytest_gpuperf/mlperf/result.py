@@ -1,0 +1,201 @@
+"""What one phase of LoadGen gave: latency and throughput, or accuracy, never both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..measurement import Kind, Measurement, Metric
+from . import accuracy
+from .models import Model
+
+CONFIDENCE = 0.99
+
+
+def queries_needed(fraction: float) -> int:
+    """How many queries a percentile needs: MLPerf's early stopping at 99 % confidence and tolerance 0.
+
+    The smallest n at which a system whose true percentile is too slow would, with a probability of at most
+    1 %, show no more than one query beyond it: P(Binomial(n, 1 - fraction) <= 1) <= 0.01. Gives MLPerf's 64
+    for p90, 662 for p99 and 6,636 for p99.9 (loadgen/early_stopping.cc).
+    """
+    n = 1
+    while fraction**n + n * (1 - fraction) * fraction ** (n - 1) > 1 - CONFIDENCE:
+        n += 1
+    return n
+
+
+class Percentile(float):
+    """A latency in seconds that knows how many queries stand behind it.
+
+    ``enough`` says whether they are as many as MLPerf's early stopping asks for (``needed``); a percentile
+    without them is shown and judges nothing.
+    """
+
+    queries: int
+    needed: int
+
+    def __new__(cls, seconds: float, fraction: float, queries: int) -> Percentile:
+        self = super().__new__(cls, seconds)
+        self.queries, self.needed = queries, queries_needed(fraction)
+        return self
+
+    @property
+    def enough(self) -> bool:
+        return self.queries >= self.needed
+
+
+FRACTIONS = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds from scheduled to complete; percentiles are LoadGen's, the sorted value at floor(n * fraction).
+
+    In Offline all samples belong to one query, issued at once: its percentiles say how the work progressed,
+    and none has enough queries.
+    """
+
+    p50: Percentile
+    p80: Percentile
+    p90: Percentile
+    p95: Percentile
+    p99: Percentile
+    p99_9: Percentile
+    mean: float
+
+    @classmethod
+    def of(cls, seconds: np.ndarray, queries: int) -> Latency:
+        ordered = np.sort(seconds)
+        found = {
+            name: Percentile(float(ordered[int(len(ordered) * fraction)]), fraction, queries)
+            for name, fraction in FRACTIONS.items()
+        }
+        return cls(**found, mean=float(ordered.mean()))
+
+    def __getitem__(self, name: str) -> Percentile:
+        """By name, "p99.9" or "p99_9"."""
+        key = name.replace(".", "_")
+        if key not in FRACTIONS:
+            raise KeyError(f"{name}: the percentiles are {', '.join(FRACTIONS)}")
+        return self.percentiles()[key]
+
+    def percentiles(self) -> dict[str, Percentile]:
+        return {name: getattr(self, name) for name in FRACTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceResult:
+    """A valid performance phase.
+
+    ``samples_per_second`` and ``qps`` are rates over the whole phase, first issue to last completion;
+    ``duration`` that time in seconds. ``notes`` are sentences worth showing (an audit.config that was left
+    alone).
+    """
+
+    scenario: str
+    latency: Latency
+    queries: int
+    samples: int
+    duration: float
+    contract: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    log_dir: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.samples / self.duration
+
+    @property
+    def qps(self) -> float:
+        """Queries per second; in Offline, which has one query, an AttributeError that says what to use."""
+        if self.scenario == "Offline":
+            raise AttributeError("Offline has one query and so no QPS; its rate is samples_per_second")
+        return self.queries / self.duration
+
+    def measurements(self, kind: Kind = "noisy", tails: Sequence[str] = ()) -> list[Measurement]:
+        """What is stored and judged: p50 latency (not in Offline) and throughput; and the ``tails`` named,
+        such as "p99". ``kind`` is "shown" where the machine is not one to judge by; a tail without enough
+        queries always is.
+        """
+        taken = []
+        if self.scenario == "Offline":
+            taken.append(self._measurement("samples_per_second", "1/s", self.samples_per_second, kind))
+        else:
+            taken.append(self._measurement("latency_p50", "s", self.latency.p50, kind))
+            taken.append(self._measurement("qps", "1/s", self.qps, kind))
+        for name in tails:
+            value = self.latency[name]
+            label = f"latency_{name.replace('.', '_')}"
+            taken.append(
+                self._measurement(label, "s", value, kind if value.enough else "shown", "loadgen_tail")
+            )
+        return taken
+
+    def _measurement(
+        self, name: str, unit: str, value: float, kind: Kind, instrument: str = "loadgen"
+    ) -> Measurement:
+        details: dict[str, Any] = {"queries": self.queries, "samples": self.samples}
+        if isinstance(value, Percentile) and not value.enough:
+            details["warning"] = f"{self.queries} queries; this percentile needs {value.needed}"
+        metric = Metric(name, unit, "lower" if unit == "s" else "higher", kind, instrument)
+        return Measurement(metric, self.contract, (float(value),), details=details)
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyResult:
+    """An accuracy phase: a class for each image, int64 [n] in the dataset's order, beside its label."""
+
+    model: Model
+    precision: str
+    predictions: np.ndarray
+    labels: np.ndarray
+    contract: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    log_dir: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def correct(self) -> int:
+        return accuracy.correct(self.predictions, self.labels)
+
+    @property
+    def total(self) -> int:
+        return len(self.labels)
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction correct, 0..1."""
+        return self.correct / self.total
+
+    def problems(self) -> list[str]:
+        """Where the predictions depart from the model's reference, in sentences; empty if nowhere."""
+        if self.model.reference is None:
+            return []
+        return self.model.reference.problems(self.predictions, self.labels, self.precision)
+
+    def check(self) -> None:
+        """Raises AssertionError with ``problems`` where there are any."""
+        problems = self.problems()
+        if problems:
+            raise AssertionError(f"{self.model.name} in {self.precision}: " + "; ".join(problems))
+
+    def measurements(self) -> list[Measurement]:
+        """The exact metric to store: the unexplained differences from the model's reference (0 when all is
+        well), or, where there is no reference, how many are correct. The count is shown beside it.
+        """
+        details = {"correct": self.correct, "total": self.total}
+        count = Metric(
+            "correct", "1", "higher", "exact" if self.model.reference is None else "shown", "accuracy"
+        )
+        taken = [Measurement(count, self.contract, (float(self.correct),), details=details)]
+        if self.model.reference is not None:
+            wrong = self.model.reference.unexplained(self.predictions, self.labels, self.precision)
+            metric = Metric("unexplained_predictions", "1", "lower", "exact", "accuracy")
+            taken.insert(0, Measurement(metric, self.contract, (float(wrong),), details=details))
+        return taken

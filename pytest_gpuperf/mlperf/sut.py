@@ -1,0 +1,120 @@
+"""The Python side of LoadGen: the sample library and the callbacks, which must never raise.
+
+An exception that leaves a callback comes out of StartTest and leaves LoadGen in a state in which the next
+StartTest aborts the process; a query that is never completed makes StartTest wait for ever. So every callback
+catches what it meets, keeps it for the caller, and completes the queries all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from .models import Dataset
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+class SampleLibrary:
+    """LoadGen's QSL: the loaded images in host memory, in the order LoadGen loaded them.
+
+    LoadGen walks its loaded set in that order in Offline and in runs of eight in MultiStream, so nearly every
+    batch is a slice of one array and costs no gathering copy.
+    """
+
+    def __init__(self, dataset: Dataset, dtype: Any) -> None:
+        self._dataset, self._dtype = dataset, dtype
+        self._slots: dict[int, int] = {}
+        self._images = np.empty(0, dtype)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def load(self, indices: Sequence[int]) -> None:
+        # MultiStream pads its set with repeated indices.
+        distinct = list(dict.fromkeys(indices))
+        self._slots = {index: slot for slot, index in enumerate(distinct)}
+        self._images = np.ascontiguousarray(self._dataset.images(distinct), dtype=self._dtype)
+
+    def unload(self) -> None:
+        self._slots = {}
+        self._images = np.empty(0, self._dtype)
+
+    def batch(self, indices: Sequence[int]) -> np.ndarray:
+        """The images of LoadGen's sample indices, C-contiguous [n, *input_shape]."""
+        first = self._slots[indices[0]]
+        if len(indices) == 1:
+            return self._images[first : first + 1]
+        slots = [self._slots[index] for index in indices]
+        if slots == list(range(first, first + len(slots))):
+            return self._images[first : first + len(slots)]
+        return self._images[slots]
+
+    def slice(self, start: int, size: int) -> np.ndarray:
+        """``size`` images for a warm-up, from ``start`` where there are so many."""
+        start = start % max(1, len(self._images) - size + 1)
+        if len(self._images) >= size:
+            return self._images[start : start + size]
+        return self._images[np.arange(size) % len(self._images)]
+
+
+class Callbacks:
+    """Issue, flush, load and unload for one phase.
+
+    ``failure`` is the first exception; ``progress`` when something last completed; ``completions`` the time
+    and the number of samples of each completed batch (seconds on ``perf_counter``); ``issued`` when the
+    first query came.
+    """
+
+    def __init__(self, loadgen: Any, run: Run, library: SampleLibrary, batch: int) -> None:
+        self._loadgen, self._run, self.library, self._batch = loadgen, run, library, batch
+        self._buffer = np.zeros(batch, np.int64)
+        self._address = self._buffer.ctypes.data
+        self.failure: BaseException | None = None
+        self.abandoned = False
+        self.progress = perf_counter()
+        self.issued: float | None = None
+        self.completions: list[tuple[float, int]] = []
+
+    def load(self, indices: Sequence[int]) -> None:
+        self._guarded(self.library.load, indices)
+
+    def unload(self, indices: Sequence[int]) -> None:
+        self._guarded(self.library.unload)
+
+    def flush(self) -> None:
+        """Every query is run when it is issued: there is nothing to flush."""
+
+    def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except BaseException as error:
+            self.failure = self.failure or error
+        self.progress = perf_counter()
+
+    def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
+        if self.issued is None:
+            self.issued = perf_counter()
+        for start in range(0, len(ids), self._batch):
+            stop = start + self._batch
+            self._guarded(self._predict, indices[start:stop])
+            self._complete(ids[start:stop])
+
+    def _predict(self, indices: Sequence[int]) -> None:
+        if self.failure is not None or self.abandoned:
+            return
+        classes = self._run(self.library.batch(indices))
+        if classes.shape != (len(indices),):
+            raise ValueError(f"{len(indices)} images gave classes of shape {classes.shape}")
+        self._buffer[: len(indices)] = classes
+
+    def _complete(self, ids: Sequence[int]) -> None:
+        # LoadGen copies the bytes before QuerySamplesComplete returns, so one buffer serves every batch.
+        response = self._loadgen.QuerySampleResponse
+        self._loadgen.QuerySamplesComplete(
+            [response(identity, self._address + 8 * place, 8) for place, identity in enumerate(ids)]
+        )
+        self.completions.append((perf_counter(), len(ids)))
