@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_gpuperf.backends.cuda_driver import device_count
+
 pytest_plugins = ["pytester"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not device_count():
+        pytest.skip("needs a CUDA device, and there is none here")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,92 @@
+"""The shipped suites on spoilt kernels, without a GPU: each mutant turns its own tests red, and no other."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+EMULATED = ("--gpuperf", "--gpuperf-backend=emulated", "-p", "no:cacheprovider", "-q")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """The shipped kernels, suites and baselines, as a project of their own."""
+    for name in ("kernels", "suites", "baselines"):
+        shutil.copytree(CHECKOUT / name, pytester.path / name)
+    pytester.makeini("[pytest]\n")
+    return pytester
+
+
+def spoil(project: pytest.Pytester, kernel: str, old: str, new: str) -> None:
+    """Replaces ``old`` by ``new`` inside one kernel of transpose.cu."""
+    file = project.path / "kernels" / "transpose.cu"
+    head, name, body = file.read_text().partition(f"void {kernel}(")
+    assert old in body.partition("\n}\n")[0], f"{kernel} no longer has {old!r}"
+    file.write_text(head + name + body.replace(old, new, 1))
+
+
+def run(project: pytest.Pytester) -> tuple[pytest.RunResult, set[str]]:
+    result = project.runpytest_subprocess("suites/test_transpose.py", *EMULATED)
+    return result, set(re.findall(r"^FAILED \S+::(\S+)", result.stdout.str(), re.MULTILINE))
+
+
+def test_the_shipped_suites_are_green_under_strict(project: pytest.Pytester):
+    result = project.runpytest_subprocess("suites", *EMULATED, "--gpuperf-strict=on")
+    assert result.ret == 0, result.stdout.str()
+
+
+def test_lost_padding_is_red_on_its_counter(project: pytest.Pytester):
+    spoil(project, "transpose_tiled", "tile[32][32 + 1]", "tile[32][32]")
+    result, red = run(project)
+    assert result.ret == 1
+    assert red
+    assert all("transpose_tiled" in name for name in red)
+    result.stdout.fnmatch_lines(["regressed: transpose_tiled shared_load.wavefronts_per_request +3100.00 %*"])
+
+
+def test_lost_coalescing_is_red_on_its_counter(project: pytest.Pytester):
+    """The right result, written a column apart."""
+    spoil(
+        project, "transpose_tiled", "x = blockIdx.y * 32 + threadIdx.x;", "x = blockIdx.y * 32 + threadIdx.y;"
+    )
+    spoil(
+        project, "transpose_tiled", "y = blockIdx.x * 32 + threadIdx.y;", "y = blockIdx.x * 32 + threadIdx.x;"
+    )
+    spoil(project, "transpose_tiled", "if (x < rows && y + j < cols)", "if (x + j < rows && y < cols)")
+    spoil(project, "transpose_tiled", "dst[(size_t)(y + j) * rows + x]", "dst[(size_t)y * rows + x + j]")
+    spoil(
+        project,
+        "transpose_tiled",
+        "tile[threadIdx.x][threadIdx.y + j];",
+        "tile[threadIdx.y + j][threadIdx.x];",
+    )
+    result, red = run(project)
+    assert result.ret == 1
+    assert red
+    assert all("transpose_tiled" in name for name in red)
+    assert not any(name.startswith("test_moves") for name in red), "the mutant computes the right result"
+    result.stdout.fnmatch_lines(["regressed: transpose_tiled global_store.sectors_per_request *"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("    __syncthreads();\n", "", "race"),
+        ("if (x < cols && y + j < rows)", "if (y + j < rows)", "past the end"),
+    ],
+)
+def test_a_lost_barrier_or_check_is_red_with_its_line(
+    project: pytest.Pytester, old: str, new: str, what: str
+):
+    spoil(project, "transpose_tiled", old, new)
+    result, red = run(project)
+    assert result.ret == 1
+    assert red
+    assert all("transpose_tiled" in name for name in red)
+    result.stdout.re_match_lines(
+        [rf".*kernels/transpose\.cu:\d+: kernel transpose_tiled, block .*thread .*{what}.*"]
+    )

@@ -1,0 +1,85 @@
+"""The shipped suites on a GPU: recorded, green again and again, and red for a real loss and nothing else.
+
+Takes about ten minutes. Figures are compared within this run only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.gpu
+CHECKOUT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """The shipped kernels and suites, with baselines recorded here and now."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("kernels", "suites"):
+        shutil.copytree(CHECKOUT / name, folder / name)
+    (folder / "baselines").mkdir()
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    status, output = run(folder, "--gpuperf-update")
+    assert status == 0, output
+    return folder
+
+
+def run(project: Path, *flags: str) -> tuple[int, str]:
+    loaded = [] if _is_installed() else ["-p", "pytest_gpuperf.plugin"]
+    command = [sys.executable, "-m", "pytest", *loaded, "-p", "no:cacheprovider", "-q"]
+    command += ["suites", "-k", "latency or launch", "--gpuperf", "--gpuperf-backend=cuda", *flags]
+    done = subprocess.run(command, cwd=project, env=os.environ, capture_output=True, text=True, check=False)
+    print(done.stdout[-6000:])  # what the machine said, for whoever runs this by hand
+    return done.returncode, done.stdout + done.stderr
+
+
+def _is_installed() -> bool:
+    from importlib.metadata import entry_points
+
+    return any(point.name == "gpuperf" for point in entry_points(group="pytest11"))
+
+
+def red(output: str) -> set[str]:
+    return set(re.findall(r"^FAILED \S+::(\S+)", output, re.MULTILINE))
+
+
+def spoilt(project: Path, tmp_path: Path, file: str, old: str, new: str) -> Path:
+    copy = tmp_path / "spoilt"
+    shutil.copytree(project, copy)
+    kernel = copy / "kernels" / file
+    assert kernel.read_text().count(old) >= 1, f"{file} no longer has {old!r}"
+    kernel.write_text(kernel.read_text().replace(old, new, 1))
+    return copy
+
+
+@pytest.mark.parametrize("time", [1, 2, 3])
+def test_the_same_code_is_green(project: Path, time: int):
+    status, output = run(project, "--gpuperf-strict=on")
+    assert status == 0, output
+
+
+def test_lost_padding_is_red_and_nothing_else(project: Path, tmp_path: Path):
+    copy = spoilt(project, tmp_path, "transpose.cu", "tile[32][32 + 1]", "tile[32][32]")
+    status, output = run(copy)
+    assert status == 1, output
+    assert red(output) == {"test_latency[transpose_tiled]"}
+
+
+def test_three_percent_more_work_is_red_and_nothing_else(project: Path, tmp_path: Path):
+    """sum_coalesced reads 3 % of its elements twice; adding 0 times a float cannot be optimised away."""
+    end = "    store_block_sum(sum, sums, partial);"
+    more = (
+        "    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n / 100 * 3; i += threads)\n"
+        "        sum += 0.0f * values[i];\n"
+    )
+    copy = spoilt(project, tmp_path, "reduce.cu", end, more + end)
+    status, output = run(copy)
+    assert status == 1, output
+    assert red(output) == {"test_latency[sum_coalesced]"}
