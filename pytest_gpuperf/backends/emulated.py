@@ -1,0 +1,192 @@
+"""A device without a GPU: unmodified CUDA C++ through g++, with every access of every launch checked."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pytest_gpuperf.backends.emulated_compiler import build_kernels, build_runtime, find_compiler
+from pytest_gpuperf.backends.emulated_faults import Region
+from pytest_gpuperf.backends.emulated_program import EmulatedProgram, declared_kernels
+from pytest_gpuperf.backends.emulated_runtime import processors, runtime
+from pytest_gpuperf.errors import KernelError
+
+_SECONDS = 60.0
+_LEAST_GAP, _MOST_GAP = 1 << 16, 1 << 24
+_MAP_NORESERVE = 0x4000  # Linux on x86-64; Python's mmap module does not have the name before 3.13
+_REMEMBERED = 256  # freed arrays, whose names make a better message
+
+
+class EmulatedArray:
+    """An array of the emulated device: ``shape``, ``dtype``, ``nbytes``, ``get()`` and ``set()``.
+
+    It starts on a page, hence on a multiple of 256 bytes as CUDA's allocations do, and lies in address
+    space of its own: what runs over its ends meets no other array.
+    """
+
+    __hash__ = object.__hash__
+
+    def __init__(self, backend: EmulatedBackend, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.size = int(np.prod(shape, dtype=np.int64))
+        self.ndim = len(shape)
+        self.nbytes = self.size * dtype.itemsize
+        gap = min(max(_LEAST_GAP, -(-self.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE), _MOST_GAP)
+        # Pages that nobody touches cost address space only.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        try:
+            pages = mmap.mmap(-1, self.nbytes + 2 * gap, flags=flags)
+        except OSError:
+            raise KernelError(
+                f"{self.nbytes} bytes for an array {dtype}{list(shape)} do not fit into memory."
+            ) from None
+        self._host: np.ndarray | None = (
+            np.frombuffer(pages, np.uint8, self.nbytes, gap).view(dtype).reshape(shape)
+        )
+        self.address = self._host.ctypes.data
+        self.backend = backend
+        self._forget = weakref.finalize(self, backend._forget, self.address, self.nbytes, str(self))
+        self._forget.atexit = False
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
+    def __repr__(self) -> str:
+        return f"<emulated array {self}{'' if self._host is not None else ', freed'}>"
+
+    @property
+    def host(self) -> np.ndarray:
+        """The memory itself; KernelError once it was freed."""
+        if self._host is None:
+            raise KernelError(f"This array, {self}, was freed; make another with gpu.empty or gpu.to_device.")
+        return self._host
+
+    @property
+    def flags(self) -> Any:
+        """NumPy's flags: ``c_contiguous`` is always true."""
+        return self.host.flags
+
+    def get(self) -> np.ndarray:
+        """A copy on the host."""
+        return self.host.copy()
+
+    def set(self, values: np.ndarray) -> None:
+        """Overwrites the array; KernelError where shape or dtype differ."""
+        if values.shape != self.shape or values.dtype != self.dtype:
+            raise KernelError(
+                f"{values.dtype}{list(values.shape)} was given to set an array {self}; make them equal."
+            )
+        self.host[...] = values
+
+    def free(self) -> None:
+        """Gives the memory back; freeing twice is no error."""
+        self._forget()
+        self._host = None
+
+
+class EmulatedBackend:
+    """The emulated device. ``threads`` OS threads run its blocks; a launch is stopped after ``seconds``.
+
+    Raises Unavailable, naming what to install, where no g++ works. What blocks share through
+    ``__device__`` variables lives as long as the process, per kernel file and options.
+    """
+
+    name = "emulated"
+    uuid = "emulated"
+    compute_capability: tuple[int, int] | None = None
+    context: Any = None
+    stream: Any = None
+
+    def __init__(self, threads: int | None = None, seconds: float = _SECONDS) -> None:
+        self._compiler = find_compiler(os.environ.get("CXX") or None)
+        self._runtime_path = build_runtime(self._compiler)
+        self.runtime = runtime(self._runtime_path)
+        self.threads = threads or processors()
+        self.seconds = seconds
+        self.device_name = f"emulated (g++ {self._compiler.version}, {platform.machine()})"
+        self._live: dict[int, weakref.ref[EmulatedArray]] = {}
+        self._freed: deque[Region] = deque(maxlen=_REMEMBERED)
+        self._memory: np.ndarray | None = None
+
+    def place(self) -> dict[str, Any]:
+        """Neither compiler nor processor: counters are equal on all of them."""
+        return {"backend": self.name, "counters": "modelled"}
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> EmulatedArray:
+        """An array full of 0xff bytes: NaN, -1 or the largest number, so that reading it shows."""
+        array = self._array(tuple(shape), np.dtype(dtype))
+        array.host.reshape(-1).view(np.uint8)[...] = 0xFF
+        return array
+
+    def to_device(self, host: np.ndarray) -> EmulatedArray:
+        """A C-contiguous copy."""
+        array = self._array(host.shape, host.dtype)
+        array.set(host)
+        return array
+
+    def free(self, array: EmulatedArray) -> None:
+        """Gives the array's memory back; freeing twice is no error."""
+        array.free()
+
+    def address(self, argument: Any) -> int | None:
+        """The array's address, None for what is no array of this device; KernelError for a freed one."""
+        if not isinstance(argument, EmulatedArray) or argument.backend is not self:
+            return None
+        return argument.host.ctypes.data
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: a launch returns when its kernel has ended."""
+
+    def load(self, path: Path, options: Sequence[str] = ()) -> EmulatedProgram:
+        """Compiles a kernel file, or takes it from the cache; KernelError with the compiler's line.
+
+        Of nvcc's options, -D, -U, -I and --std count; the others have no meaning here.
+        """
+        declared = declared_kernels(path)
+        library = build_kernels(self._compiler, self._runtime_path, path, list(declared), options)
+        return EmulatedProgram(self, path, declared, library)
+
+    def close(self) -> None:
+        """Frees every array that is left."""
+        for reference in list(self._live.values()):
+            array = reference()
+            if array is not None:
+                array.free()
+
+    def memory(self) -> np.ndarray:
+        """Begin and end of every live array, sorted, as uint64[n, 2]."""
+        if self._memory is None:
+            spans = [(a.address, a.address + a.nbytes) for a in self.arrays()]
+            self._memory = np.array(sorted(spans), np.uint64).reshape(-1, 2)
+        return self._memory
+
+    def arrays(self) -> list[EmulatedArray]:
+        """The live arrays."""
+        return [array for reference in list(self._live.values()) if (array := reference()) is not None]
+
+    @property
+    def freed(self) -> list[Region]:
+        """The arrays freed last, the newest first."""
+        return list(reversed(self._freed))
+
+    def _array(self, shape: tuple[int, ...], dtype: np.dtype) -> EmulatedArray:
+        array = EmulatedArray(self, shape, dtype)
+        self._live[array.address] = weakref.ref(array)
+        self._memory = None
+        end = array.address + array.nbytes  # the system may hand out a freed array's pages again
+        kept = (r for r in self._freed if r.end <= array.address or r.begin >= end)
+        self._freed = deque(kept, maxlen=_REMEMBERED)
+        return array
+
+    def _forget(self, address: int, nbytes: int, name: str) -> None:
+        self._live.pop(address, None)
+        self._memory = None
+        self._freed.append(Region(address, address + nbytes, name))

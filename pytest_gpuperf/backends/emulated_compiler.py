@@ -1,0 +1,234 @@
+"""Builds kernel files, and the runtime they run on, with the machine's own g++; both are cached.
+
+A kernel is compiled to assembly with the hooks of ``-fsanitize=thread`` and without its library: every
+access calls the runtime in ``simt/``. The assembly is then changed in three ways that the language has
+no word for: a gap behind every variable, calls of memcpy that the hooks would not see, and the name of
+a dynamic shared array bound to the launch's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pytest_gpuperf.backends.cuda_compile import _include_folders, _sources, cache_folder
+from pytest_gpuperf.backends.emulated_source import refuse, shown
+from pytest_gpuperf.errors import KernelError, Unavailable
+
+_SIMT = Path(__file__).parent / "simt"
+_INSTALL = "install it with `apt-get install g++` or `dnf install gcc-c++`"
+# __builtin_bit_cast came with 11; the counters were compared with a GPU's under 12.2.
+_OLDEST = 11
+
+_RUNTIME_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-pthread", "-ftls-model=initial-exec", "-U_FORTIFY_SOURCE"]
+# -O1 and nothing else: counters are those of one optimisation level. Without SRA a float4 stays one
+# access of 16 bytes; unique symbols would be shared between libraries; contraction depends on the CPU;
+# addr2line loses the included file's name in DWARF 5.
+_KERNEL_FLAGS = [
+    *("-O1", "-g", "-gdwarf-4", "-w", "-fPIC", "-fno-exceptions", "-U_FORTIFY_SOURCE"),
+    *("-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"),
+    *("-fno-tree-sra", "-fno-ipa-sra", "-fno-crossjumping", "-fno-math-errno", "-ffp-contract=off"),
+    *("-fno-gnu-unique", "-fno-extern-tls-init", "-fno-stack-protector", "-fcf-protection=none"),
+]
+_GAP = 256  # bytes behind every static variable
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A g++ that runs: its command, what it calls itself, and the version for people ("12.2")."""
+
+    command: tuple[str, ...]
+    identity: str
+    version: str
+
+
+@cache
+def find_compiler(chosen: str | None) -> Compiler:
+    """The g++ that ``chosen`` ($CXX) names, or the one on PATH; Unavailable says what to install."""
+    if not (sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")):
+        raise Unavailable(
+            "The emulated backend runs on x86-64 Linux only, and this is "
+            f"{platform.machine()} {sys.platform}; run this test on a GPU."
+        )
+    command = tuple(shlex.split(chosen or "g++"))
+    try:
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace")
+        said = done.stdout if done.returncode == 0 else ""
+    except OSError:
+        said = ""
+    if not said:
+        named = f"CXX names {chosen}, which does not run" if chosen else "g++ is not there"
+        raise Unavailable(f"Kernels are emulated with g++, and {named}; {_INSTALL}.")
+    if "clang" in said or "Free Software Foundation" not in said:
+        raise Unavailable(
+            f"CXX names {chosen}, which is {said.splitlines()[0]}: its counters differ from those of g++; "
+            f"unset CXX or {_INSTALL}."
+        )
+    match = re.search(r"(\d+)\.(\d+)\.\d+", said)
+    if not match or int(match[1]) < _OLDEST:
+        raise Unavailable(
+            f"{said.splitlines()[0]} is too old to emulate kernels; g++ {_OLDEST} or newer is needed."
+        )
+    return Compiler(command, said, f"{match[1]}.{match[2]}")
+
+
+def build_runtime(compiler: Compiler) -> Path:
+    """The shared library of ``simt/``, from the cache or built now."""
+    sources = sorted(_SIMT.glob("*.cpp"))
+    key = _key(compiler, _RUNTIME_FLAGS, sorted(_SIMT.glob("*.[ch]pp")))
+    name = f"libgpuperf_simt-{key[:16]}.so"
+
+    def build(output: Path) -> None:
+        # The name inside, by which kernels ask for it, must not depend on where the cache lies.
+        command = [*compiler.command, *_RUNTIME_FLAGS, "-shared", f"-Wl,-soname,{name}"]
+        done = _run([*command, *map(str, sources), "-o", str(output)], _SIMT)
+        if done.returncode:
+            raise Unavailable(
+                f"{compiler.command[0]} cannot build a library ({_first_error(done.stderr)}); {_INSTALL}."
+            )
+
+    return _cached(name, build)
+
+
+def build_kernels(
+    compiler: Compiler, runtime: Path, path: Path, names: Sequence[str], options: Sequence[str]
+) -> Path:
+    """The shared library of a kernel file, from the cache or compiled now.
+
+    Raises KernelError with the compiler's own first error, in the file's own lines.
+    """
+    path = path.resolve()
+    files = list(_sources(path, _include_folders(path, options) if options else []))
+    refuse(files)
+    flags = [*_KERNEL_FLAGS, *_host_options(options)]
+    key = _key(compiler, [*flags, runtime.name, *names, *map(str, files)], files)
+
+    def build(output: Path) -> None:
+        _compile(compiler, runtime, path, names, flags, output)
+
+    return _cached(f"{path.stem}-{key[:32]}.so", build)
+
+
+def _host_options(options: Sequence[str]) -> list[str]:
+    """Those of nvcc's options that mean something to g++: definitions, folders and the language."""
+    kept: list[str] = []
+    if not any(option.startswith(("-std", "--std")) for option in options):
+        kept.append("-std=c++17")
+    names = {"--define-macro": "-D", "--undefine-macro": "-U", "--include-path": "-I", "--std": "-std"}
+    for option, following in zip(options, [*options[1:], ""], strict=False):
+        name, equals, value = option.partition("=")
+        if name in names:
+            value = value if equals else following
+            kept.append(f"{names[name]}={value}" if name == "--std" else names[name] + value)
+        elif option in ("-D", "-U", "-I"):
+            kept.append(option + following)
+        elif option.startswith(("-D", "-U", "-I", "-std=")):
+            kept.append(option)
+    return kept
+
+
+def _compile(
+    compiler: Compiler, runtime: Path, path: Path, names: Sequence[str], flags: Sequence[str], output: Path
+) -> None:
+    launchers = "".join(f"GPUPERF_KERNEL({name})\n" for name in names)
+    wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n#include "{path}"\n{launchers}'
+    with tempfile.TemporaryDirectory(prefix="gpuperf-") as folder:
+        source, assembly = Path(folder) / "kernel.cpp", Path(folder) / "kernel.s"
+        source.write_text(wrapper, encoding="utf-8")
+        # The kernel's own quotes are searched beside it; <cuda_runtime.h> and its like are all in cuda.hpp.
+        headers = Path(folder) / "toolkit"
+        _empty_headers(headers)
+        search = ["-isystem", str(headers)]
+        command = [*compiler.command, *flags, *search, "-S", str(source), "-o", str(assembly)]
+        done = _run(command, path.parent)
+        if done.returncode:
+            raise KernelError(f"{shown(path)} does not compile: {_first_error(done.stderr)}")
+        assembly.write_text(_adapted(assembly.read_text()))
+        link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(assembly), str(runtime)]
+        done = _run([*link, "-o", str(output)], path.parent)
+        if done.returncode:
+            missing = re.search(r"undefined reference to [`'](.+?)'", done.stderr)
+            what = f"{missing[1]} is declared but not defined" if missing else _first_error(done.stderr)
+            raise KernelError(
+                f"{shown(path)} does not link: {what}; define it, or run this test on a GPU if CUDA has it."
+            )
+
+
+def _empty_headers(folder: Path) -> None:
+    """The toolkit's headers whose content cuda.hpp already gave."""
+    folder.mkdir()
+    names = ("cuda", "cuda_runtime", "cuda_runtime_api", "device_launch_parameters", "vector_types")
+    for name in (*names, "vector_functions", "builtin_types", "device_functions", "math_functions"):
+        (folder / f"{name}.h").write_text("#pragma once\n")
+
+
+_VARIABLE = re.compile(r"(\t\.size\t(\S+), (\d+)\n\2:\n\t\.zero\t\3\n)")
+_BLOCK_FUNCTION = re.compile(r"\b(memcpy|memmove|memset)@PLT")
+_BUILT_IN = {"threadIdx", "blockIdx", "blockDim", "gridDim"}
+
+
+def _adapted(assembly: str) -> str:
+    assembly = _VARIABLE.sub(rf"\1\t.zero\t{_GAP}\n", assembly)
+    assembly = _BLOCK_FUNCTION.sub(r"gpuperf_\1@PLT", assembly)
+    wanted = set(re.findall(r"([\w.$]+)@tlsgd", assembly)) - _BUILT_IN
+    defined = set(re.findall(r"^([\w.$]+):", assembly, re.MULTILINE))
+    aliases = "".join(f"\t.set\t{name}, gpuperf_dynamic_shared\n" for name in sorted(wanted - defined))
+    return assembly + aliases
+
+
+def _first_error(output: str) -> str:
+    """The first error as "file:line: message", or the compiler's first line."""
+    for line in output.splitlines():
+        if match := re.match(r"(.+?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", line):
+            return f"{shown(match[1])}:{match[2]}: {match[3]}"
+    return next((line for line in output.splitlines() if line.strip()), "the compiler said nothing")
+
+
+def _run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    # Messages are read by a program here, so in English.
+    environment = os.environ | {"LC_ALL": "C"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
+    )
+
+
+def _key(compiler: Compiler, flags: Iterable[str], files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for part in (compiler.identity, *flags):
+        digest.update(part.encode() + b"\0")
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _cached(name: str, build: Callable[[Path], None]) -> Path:
+    """The cache's file of that name, made by ``build`` where it is missing."""
+    path = cache_folder() / "emulated" / name
+    if path.exists():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="building-")
+        os.close(handle)
+    except OSError as error:
+        raise Unavailable(
+            f"The compile cache {path.parent} cannot be written ({error.strerror}); "
+            "point PYTEST_GPUPERF_CACHE at a folder that can."
+        ) from None
+    try:
+        build(Path(temporary))
+        os.replace(temporary, path)  # atomic: another process sees all of it or nothing
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path

@@ -1,0 +1,140 @@
+"""Says what a kernel did wrong: file and line, block and thread, and the array that was meant."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_gpuperf.backends.base import Dim3
+from pytest_gpuperf.backends.emulated_runtime import Fault, FaultKind
+from pytest_gpuperf.backends.emulated_source import shown
+
+_VERBS = ("reads", "writes", "updates")
+_NEAR = 1 << 24  # the gap between two arrays is at most that: further away, no array was meant
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A stretch of memory with the name a person knows it by."""
+
+    begin: int
+    end: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """What was launched, as far as a message needs it. ``shared`` regions count from the shared anchor."""
+
+    path: Path
+    kernel: str
+    library: Path
+    base: int
+    block: Dim3
+    seconds: float
+    regions: Sequence[Region]
+    freed: Sequence[Region]
+    shared: Sequence[Region]
+
+
+def describe(fault: Fault, launched: Launched) -> str:
+    """One sentence: "kernels/x.cu:12: kernel k, block (0, 0, 0), thread (1, 2, 0): writes ..."."""
+    where = _where(fault, launched)
+    block = (fault.block.x, fault.block.y, fault.block.z)
+    thread = (fault.thread.x, fault.thread.y, fault.thread.z)
+    return f"{where}: kernel {launched.kernel}, block {block}, thread {thread}: {_what(fault, launched)}"
+
+
+def _where(fault: Fault, launched: Launched) -> str:
+    if fault.line:
+        return f"{shown(fault.file.decode(errors='replace'))}:{fault.line}"
+    return _source_line(fault.pc - launched.base, launched) if fault.pc else shown(launched.path)
+
+
+def _source_line(offset: int, launched: Launched) -> str:
+    """ "file:line" of the call that returns to ``offset`` in the library, in the kernel's own files."""
+    # One less is inside the call.
+    command = ["addr2line", "-i", "-e", str(launched.library), hex(offset - 1)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return shown(launched.path)
+    for frame in done.stdout.splitlines():
+        file, _, line = frame.split(" (")[0].rpartition(":")
+        if line.isdigit() and Path(file).parent.name != "simt":
+            return f"{shown(file)}:{line}"
+    return shown(launched.path)
+
+
+def _what(fault: Fault, launched: Launched) -> str:
+    kind = FaultKind(fault.kind)
+    text = fault.text.decode(errors="replace")
+    other = _thread(fault.other, launched.block)
+    access = f"{_VERBS[fault.access]} {fault.size} byte{'' if fault.size == 1 else 's'}"
+    match kind:
+        case FaultKind.OUT_OF_BOUNDS:
+            return f"{access} {_beside(fault, launched)}"
+        case FaultKind.MISALIGNED:
+            return f"{access} at address {fault.address:#x}, which is no multiple of {fault.size}"
+        case FaultKind.FOREIGN_STACK:
+            return f"{access} of another thread's local memory"
+        case FaultKind.SHARED_RACE:
+            name = _inside(fault.address - fault.shared_anchor, launched.shared)
+            line = _source_line(fault.other_pc, launched).rpartition(":")[2]
+            verb = "writes" if fault.other_stores else "reads"
+            return f"{access} of {name} that thread {other} {verb} in line {line}: no barrier between (race)"
+        case FaultKind.DIVERGENT_BARRIER:
+            if text:
+                return f"waits at __syncthreads while thread {other} waits at the one in line {text}"
+            return f"waits at __syncthreads, which thread {other} never reaches: it has returned"
+        case FaultKind.SIGNAL:
+            return _trapped(fault.signal, text)
+        case FaultKind.STOPPED:
+            return f"still running after {launched.seconds:g} s; is there an endless loop?"
+        case FaultKind.NO_MEMORY:
+            return "the block's stacks do not fit into memory; use fewer threads a block"
+        case _:
+            return text
+
+
+def _trapped(number: int, text: str) -> str:
+    if text == "stack":
+        return "uses more local memory than the emulated thread's stack of 124 KiB"
+    if number == signal.SIGFPE:
+        return "divides an integer by zero"
+    return f"crashes with {signal.Signals(number).name}"
+
+
+def _thread(linear: int, block: Dim3) -> Dim3:
+    return linear % block[0], linear // block[0] % block[1], linear // (block[0] * block[1])
+
+
+def _inside(offset: int, shared: Sequence[Region]) -> str:
+    return next((r.name for r in shared if r.begin <= offset < r.end), "shared memory")
+
+
+def _beside(fault: Fault, launched: Launched) -> str:
+    """Where an address lies that is in no array: relative to the nearest one."""
+    begin = fault.address
+    if begin < 4096:
+        return f"at address {begin:#x} (a null pointer)"
+    for region in launched.freed:
+        if region.begin <= begin < region.end:
+            return f"of memory that was freed: {region.name}"
+    anchor = fault.shared_anchor
+    shared = [Region(r.begin + anchor, r.end + anchor, r.name) for r in launched.shared]
+    nearest = min([*launched.regions, *shared], key=lambda r: _distance(begin, r), default=None)
+    if nearest is None or _distance(begin, nearest) > _NEAR:
+        return f"at address {begin:#x}, which is in no array of this device"
+    length = nearest.end - nearest.begin
+    if begin < nearest.begin:
+        return f"before the start of {nearest.name}: at byte {begin - nearest.begin} of {length}"
+    side = "past" if begin >= nearest.end else "across"
+    return f"{side} the end of {nearest.name}: at byte {begin - nearest.begin} of {length}"
+
+
+def _distance(address: int, region: Region) -> int:
+    return max(region.begin - address, address - region.end, 0)

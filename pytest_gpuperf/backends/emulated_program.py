@@ -1,0 +1,210 @@
+"""One kernel file on the emulated device: checked launches, and launches whose traffic is counted."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_gpuperf.backends.base import Dim3
+from pytest_gpuperf.backends.declarations import Declaration, parse
+from pytest_gpuperf.backends.emulated_faults import Launched, Region, describe
+from pytest_gpuperf.backends.emulated_runtime import Entry, Outcome
+from pytest_gpuperf.backends.emulated_source import shown
+from pytest_gpuperf.errors import KernelError
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.emulated import EmulatedBackend
+
+# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+_GRID_LIMIT = (2**31 - 1, 65535, 65535)
+_BLOCK_LIMIT = (1024, 1024, 64)
+_THREADS_PER_BLOCK = 1024
+_STATIC_SHARED = 48 * 1024
+_SHARED_PER_BLOCK = 227 * 1024  # compute capability 9.0, static and dynamic together
+# Below this many threads a second OS thread costs more to wake than it saves.
+_WORTH_A_THREAD = 8192
+_POINTER = 0x100
+
+
+def declared_kernels(path: Path) -> Mapping[str, Declaration]:
+    """The kernels that a file declares; KernelError where it cannot be read or declares none."""
+    try:
+        found = parse(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise KernelError(f"{shown(path)} cannot be read as UTF-8 text: {error}.") from None
+    return found
+
+
+class EmulatedProgram:
+    """One compiled kernel file."""
+
+    def __init__(
+        self, backend: EmulatedBackend, path: Path, declared: Mapping[str, Declaration], library: Path
+    ) -> None:
+        self._backend = backend
+        self._path = path
+        self._declared = declared
+        self._file = library
+        self._library = ctypes.CDLL(str(library))
+        symbols = _symbols(library)
+        self._shared = _shared_variables(path, symbols)
+        # The order in which blocks reach an atomic would change floating-point sums from run to run.
+        self._in_order = any(name == "gpuperf_atomic" for name, *_ in symbols)
+        self._base = _address(self._library.gpuperf_shared_anchor) - _value(symbols, "gpuperf_shared_anchor")
+        spans = [(region.begin, region.end) for region in self._shared]
+        self._spans = np.array(spans, np.int64).reshape(-1, 2)
+
+    def code_hash(self, name: str) -> None:
+        """None: g++'s machine code says nothing about a GPU's."""
+        return
+
+    def launch(
+        self, name: str, grid: Dim3, block: Dim3, shared: int, stream: Any, arguments: Sequence[Any]
+    ) -> None:
+        """Runs kernel ``name`` to its end, every access checked.
+
+        Raises KernelError with line, block and thread of the first thing forbidden: an access out of
+        bounds or to freed memory (stopped before it happens), a race in shared memory, a barrier that
+        not all threads reach, an endless loop, a crash, a failed assert.
+        """
+        self._run(name, grid, block, shared, arguments, counting=False)
+
+    def trace(
+        self, name: str, grid: Dim3, block: Dim3, shared: int, arguments: Sequence[Any]
+    ) -> tuple[tuple[int, int, int], ...]:
+        """Runs kernel ``name`` like ``launch`` and counts what a GPU's load/store unit would have moved.
+
+        Returns (requests, sectors or wavefronts, the fewest that could serve them) for global loads,
+        global stores, shared loads and shared stores. Raises KernelError also where a kernel that is
+        given arrays touched none, since a count of nothing is no measurement.
+        """
+        outcome = self._run(name, grid, block, shared, arguments, counting=True)
+        if not outcome.traced and any(self._backend.address(a) is not None for a in arguments):
+            raise KernelError(
+                f"{shown(self._path)}: kernel {name} was given arrays and touched none of them, so there is "
+                "nothing to count; launch it with a size at which it has work."
+            )
+        return outcome.traffic
+
+    def _run(
+        self, name: str, grid: Dim3, block: Dim3, shared: int, arguments: Sequence[Any], counting: bool
+    ) -> Outcome:
+        if name not in self._declared:
+            known = ", ".join(sorted(self._declared)) or "none"
+            raise KernelError(f"{shown(self._path)} has no kernel {name!r}; it has {known}.")
+        _check_geometry(name, grid, block)
+        self._check_shared(name, shared)
+        values = self._packed(name, arguments)
+        backend = self._backend
+        blocks = grid[0] * grid[1] * grid[2]
+        small = blocks * block[0] * block[1] * block[2] < _WORTH_A_THREAD
+        workers = 1 if self._in_order or small else min(blocks, backend.threads)
+        entry = Entry(
+            _address(getattr(self._library, f"gpuperf_call_{name}")),
+            _address(self._library.gpuperf_shared_anchor),
+            self._spans,
+        )
+        outcome = backend.runtime.launch(
+            entry, grid, block, shared, values, backend.memory(), workers, backend.seconds, counting
+        )
+        if outcome.fault:
+            raise KernelError(describe(outcome.fault, self._launched(name, block, shared, arguments)))
+        return outcome
+
+    def _check_shared(self, name: str, dynamic: int) -> None:
+        static = sum(r.end - r.begin for r in self._shared if r.name.startswith(f"shared array '{name}::"))
+        if not 0 <= dynamic <= _SHARED_PER_BLOCK - static:
+            raise KernelError(
+                f"{name}: {dynamic} bytes of dynamic shared memory beside {static} static ones; "
+                f"a block has {_SHARED_PER_BLOCK} at most."
+            )
+
+    def _packed(self, name: str, arguments: Sequence[Any]) -> list[np.ndarray]:
+        """Each argument's bytes, held against what the compiled kernel takes."""
+        count = getattr(self._library, f"gpuperf_count_{name}")()
+        sizes_of = getattr(self._library, f"gpuperf_sizes_{name}")
+        sizes_of.restype = ctypes.POINTER(ctypes.c_uint32)
+        sizes = sizes_of()[:count]
+        if len(arguments) != count:
+            raise KernelError(f"{name} takes {count} arguments, {len(arguments)} given.")
+        values = []
+        for number, (argument, size) in enumerate(zip(arguments, sizes, strict=True), 1):
+            address = self._backend.address(argument)
+            if (address is not None) != bool(size & _POINTER):
+                wanted = "an array of this device" if size & _POINTER else "a number"
+                raise KernelError(f"{name}, argument {number}: {wanted} is needed, not {argument!r}.")
+            value = np.array(argument if address is None else np.uint64(address))
+            if value.nbytes != size & (_POINTER - 1):
+                raise KernelError(
+                    f"{name}, argument {number}: {value.nbytes} bytes ({value.dtype}) were given, and the "
+                    f"compiled kernel takes {size & (_POINTER - 1)}."
+                )
+            values.append(value)
+        return values
+
+    def _launched(self, name: str, block: Dim3, shared: int, arguments: Sequence[Any]) -> Launched:
+        parameters = self._declared[name].parameters
+        regions = []
+        for array in self._backend.arrays():
+            number = next((n for n, argument in enumerate(arguments, 1) if argument is array), None)
+            title = f"an array that is no argument ({array})"
+            if number is not None:
+                title = f"argument {number} '{parameters[number - 1].name}' ({array})"
+            regions.append(Region(array.address, array.address + array.nbytes, title))
+        dynamic = [Region(0, shared, "the dynamic shared memory")] if shared else []
+        return Launched(
+            self._path, name, self._file, self._base, block, self._backend.seconds,
+            regions, self._backend.freed, [*self._shared, *dynamic],
+        )  # fmt: skip
+
+
+def _check_geometry(name: str, grid: Dim3, block: Dim3) -> None:
+    for what, given, limits in (("grid", grid, _GRID_LIMIT), ("block", block, _BLOCK_LIMIT)):
+        for axis, value, most in zip("xyz", given, limits, strict=True):
+            if not 1 <= value <= most:
+                raise KernelError(f"{name}: {what} {given} has {axis} = {value}; it must be 1 to {most}.")
+    threads = block[0] * block[1] * block[2]
+    if threads > _THREADS_PER_BLOCK:
+        raise KernelError(f"{name}: block {block} has {threads} threads; CUDA allows {_THREADS_PER_BLOCK}.")
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def _symbols(library: Path) -> list[tuple[str, str, int, int]]:
+    """Name, type, value and size of every symbol, by readelf, which comes with g++'s linker."""
+    command = ["readelf", "--symbols", "--wide", "--demangle", str(library)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    row = re.compile(r"^\s*\d+: ([0-9a-f]+)\s+(\w+) (\w+)\s+\w+\s+\w+\s+\w+ (.+)$", re.MULTILINE)
+    return [(m[4], m[3], int(m[1], 16), int(m[2], 0)) for m in row.finditer(output)]
+
+
+def _value(symbols: Sequence[tuple[str, str, int, int]], wanted: str) -> int:
+    return next(value for name, _, value, _ in symbols if name == wanted)
+
+
+def _shared_variables(path: Path, symbols: Sequence[tuple[str, str, int, int]]) -> list[Region]:
+    """The static shared variables, as offsets from the dynamic shared memory, where the anchor is."""
+    variables = {(name, value, size) for name, kind, value, size in symbols if kind == "TLS" and size}
+    anchor = next(value for name, value, _ in variables if name == "gpuperf_dynamic_shared")
+    found, per_function = [], dict[str, int]()
+    for name, value, size in sorted(variables):
+        if value == anchor:
+            continue
+        function = name.rpartition("::")[0]
+        per_function[function] = per_function.get(function, 0) + size
+        found.append(Region(value - anchor, value - anchor + size, f"shared array '{name}'"))
+    for function, size in per_function.items():
+        if size > _STATIC_SHARED:
+            raise KernelError(
+                f"{shown(path)}: {function or 'the file'} has {size} bytes of static shared memory; "
+                f"CUDA allows {_STATIC_SHARED}. Make it dynamic: extern __shared__ float name[];"
+            )
+    return found

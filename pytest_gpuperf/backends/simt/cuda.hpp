@@ -1,0 +1,104 @@
+// What a CUDA C++ file sees when the emulated backend compiles it for the host.
+//
+// The file itself is compiled unmodified: this header gives the language's own names (qualifiers,
+// built-in variables, barriers, atomics, intrinsics) a meaning on the CPU. Accesses to memory are seen
+// through the hooks of g++ -fsanitize=thread, so nothing here may touch memory on the kernel's behalf.
+#pragma once
+
+#include <assert.h>
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <type_traits>
+#include <utility>
+
+#define __CUDACC__ 1
+#define __GPUPERF_EMULATED__ 1
+
+#define __global__ __attribute__((noinline, used))
+#define __device__
+#define __host__
+#define __constant__
+#define __grid_constant__
+// thread_local because a block runs on one OS thread, and because unlike __thread it may stand alone in
+// a function; an "extern" array then becomes an undefined symbol, which the build binds to the launch's
+// dynamic shared memory.
+#define __shared__ thread_local
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __align__(n) __attribute__((aligned(n)))
+#define __launch_bounds__(...)
+#ifndef __restrict__
+#define __restrict__ __restrict
+#endif
+
+#define GPUPERF_INLINE static inline __attribute__((always_inline, unused))
+#define GPUPERF_SITE const char *gpuperf_file = __builtin_FILE(), int gpuperf_line = __builtin_LINE()
+
+#include "vector_types.hpp"
+
+// const, because the hooks skip read-only objects: an index costs nothing and is never traced. Not dim3,
+// whose constructor makes g++ take even a const one for writable.
+extern "C" {
+extern __thread const uint3 threadIdx;
+extern __thread const uint3 blockIdx;
+extern __thread const uint3 blockDim;
+extern __thread const uint3 gridDim;
+__attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[232448];
+}
+constexpr int warpSize = 32;
+
+#include "intrinsics.hpp"
+#include "synchronization.hpp"
+
+// assert.h may be included again by the kernel's file, so the function behind the macro is renamed.
+#define __assert_fail gpuperf_assert_fail
+extern "C" void gpuperf_assert_fail(const char *text, const char *file, unsigned line, const char *function)
+    __attribute__((noreturn, nothrow));
+extern "C" void gpuperf_trap(const char *file, int line) __attribute__((noreturn));
+GPUPERF_INLINE void __trap(GPUPERF_SITE) { gpuperf_trap(gpuperf_file, gpuperf_line); }
+
+// How the runtime enters a kernel: one untyped launcher for each, and the size of each parameter
+// (0x100 marks a pointer), so that a mismatch is found before the call.
+namespace gpuperf {
+
+template <class... Parameters>
+struct Signature {
+  static constexpr uint32_t count = sizeof...(Parameters);
+  static constexpr uint32_t sizes[count + 1] = {
+      static_cast<uint32_t>(sizeof(Parameters) | (std::is_pointer<Parameters>::value ? 0x100 : 0))..., 0};
+};
+
+template <class... Parameters>
+Signature<Parameters...> signature(void (*)(Parameters...));
+
+// Reading the packed arguments is the launch's business: not traced.
+template <class... Parameters, size_t... Index>
+__attribute__((no_sanitize("thread"))) inline void call(
+    void (*kernel)(Parameters...), void **arguments, std::index_sequence<Index...>) {
+  kernel(*static_cast<typename std::remove_const<Parameters>::type *>(arguments[Index])...);
+}
+
+template <class... Parameters>
+__attribute__((no_sanitize("thread"))) inline void call(void (*kernel)(Parameters...), void **arguments) {
+  call(kernel, arguments, std::index_sequence_for<Parameters...>{});
+}
+
+}  // namespace gpuperf
+
+#define GPUPERF_KERNEL(NAME)                                                       \
+  extern "C" __attribute__((no_sanitize("thread"))) void gpuperf_call_##NAME(void **arguments) { \
+    gpuperf::call(NAME, arguments);                                                \
+  }                                                                                \
+  extern "C" uint32_t gpuperf_count_##NAME() { return decltype(gpuperf::signature(NAME))::count; } \
+  extern "C" const uint32_t *gpuperf_sizes_##NAME() { return decltype(gpuperf::signature(NAME))::sizes; }
+
+extern "C" __attribute__((no_sanitize("thread"))) void *gpuperf_shared_anchor() {
+  return gpuperf_dynamic_shared;
+}

@@ -1,0 +1,123 @@
+// What the CPU traps (a wild jump, a division by zero, a stack that is full) and what the watchdog stops
+// ends the launch, not the process: the handler abandons the fiber and continues in the scheduler.
+#include <link.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "runtime.hpp"
+
+namespace simt {
+namespace {
+
+constexpr size_t kSignalStack = 64 * 1024;
+// SIGURG interrupts a fiber that touches no memory: ignored by default, so a late one does no harm.
+const int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGURG};
+struct sigaction before[sizeof kSignals / sizeof *kSignals];
+
+void pass_on(int signal, siginfo_t *info, void *context) {
+  for (size_t i = 0; i < sizeof kSignals / sizeof *kSignals; i++) {
+    if (kSignals[i] != signal) continue;
+    if (before[i].sa_flags & SA_SIGINFO) return before[i].sa_sigaction(signal, info, context);
+    if (before[i].sa_handler == SIG_DFL && signal != SIGURG) sigaction(signal, &before[i], nullptr);  // strikes again
+    if (before[i].sa_handler != SIG_DFL && before[i].sa_handler != SIG_IGN) before[i].sa_handler(signal);
+  }
+}
+
+void handle(int signal, siginfo_t *info, void *context) {
+  Worker *worker = self;
+  if (!worker || !worker->in_fiber) return pass_on(signal, info, context);
+  uint64_t pc = static_cast<ucontext_t *>(context)->uc_mcontext.gregs[REG_RIP];
+  const Span &text = worker->launch->image.text;
+  bool in_kernel = pc >= text.begin && pc < text.end;
+  if (signal == SIGURG) {
+    // Elsewhere the thread may hold a lock of the C library or be inside a hook, which looks at `stop` itself.
+    if (!in_kernel || !worker->launch->stop) return;
+    fail(*worker, FaultKind::kStopped, pc + 1);
+  }
+  const Fiber &fiber = worker->fibers[worker->current];
+  worker->fault.signal = signal;
+  worker->fault.address = reinterpret_cast<uint64_t>(info->si_addr);
+  // si_addr of a guard page: the stack has grown into it.
+  bool overflow = signal == SIGSEGV && worker->fault.address < fiber.stack_begin && worker->fault.address + 4096 >= fiber.stack_begin;
+  if (overflow) snprintf(worker->fault.text, sizeof worker->fault.text, "stack");
+  fail(*worker, FaultKind::kSignal, in_kernel ? pc + 1 : 0);
+}
+
+struct Search {
+  uint64_t address;
+  Image *image;
+};
+
+int note_image(struct dl_phdr_info *info, size_t, void *data) {
+  Search *search = static_cast<Search *>(data);
+  Image image = {{0, 0}, {UINT64_MAX, 0}};
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) &header = info->dlpi_phdr[i];
+    if (header.p_type != PT_LOAD) continue;
+    uint64_t begin = info->dlpi_addr + header.p_vaddr, end = begin + header.p_memsz;
+    if (search->address >= begin && search->address < end) image.text = {begin, end};
+    if (begin < image.whole.begin) image.whole.begin = begin;
+    if (end > image.whole.end) image.whole.end = end;
+  }
+  if (!image.text.end) return 0;
+  *search->image = image;
+  return 1;
+}
+
+}  // namespace
+
+// Only for the time of a launch: before and after it, faulthandler's handlers are the ones to have.
+void install_handlers() {
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_sigaction = handle;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  sigemptyset(&action.sa_mask);
+  for (size_t i = 0; i < sizeof kSignals / sizeof *kSignals; i++) sigaction(kSignals[i], &action, &before[i]);
+}
+
+void restore_handlers() {
+  for (size_t i = 0; i < sizeof kSignals / sizeof *kSignals; i++) sigaction(kSignals[i], &before[i], nullptr);
+}
+
+void prepare_signal_stack() {
+  stack_t stack;
+  memset(&stack, 0, sizeof stack);
+  stack.ss_sp = malloc(kSignalStack);
+  stack.ss_size = kSignalStack;
+  if (stack.ss_sp) sigaltstack(&stack, nullptr);
+}
+
+void interrupt_thread(unsigned long thread) { pthread_kill(thread, SIGURG); }
+
+}  // namespace simt
+
+extern "C" {
+
+// The library a kernel lives in: where its code lies, and everything it was loaded to.
+void gpuperf_image(const void *function, simt::Image *image) {
+  simt::Search search = {reinterpret_cast<uint64_t>(function), image};
+  dl_iterate_phdr(simt::note_image, &search);
+}
+
+void gpuperf_assert_fail(const char *text, const char *file, unsigned line, const char *) {
+  simt::Worker &worker = *simt::self;
+  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", file);
+  snprintf(worker.fault.text, sizeof worker.fault.text, "assert(%s) failed", text);
+  worker.fault.line = line;
+  simt::fail(worker, simt::FaultKind::kAssertion, 0);
+}
+
+void gpuperf_trap(const char *file, int line) {
+  simt::Worker &worker = *simt::self;
+  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", file);
+  snprintf(worker.fault.text, sizeof worker.fault.text, "__trap()");
+  worker.fault.line = line;
+  simt::fail(worker, simt::FaultKind::kAssertion, 0);
+}
+}

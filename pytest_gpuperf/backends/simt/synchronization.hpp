@@ -1,0 +1,120 @@
+// Barriers, warp operations and atomics: each is a call into the runtime, which knows the other threads.
+#pragma once
+
+// The order of these enumerators is the runtime's too (runtime.hpp).
+namespace gpuperf {
+enum WarpOperation { kSync, kShuffle, kUp, kDown, kXor, kBallot, kActive, kMatch };
+enum AtomicOperation { kAdd, kMin, kMax, kExchange, kCompareAndSwap, kAnd, kOr, kXorBits, kIncrement, kDecrement };
+enum AtomicType { kInt32, kUint32, kInt64, kUint64, kFloat, kDouble };
+}  // namespace gpuperf
+
+extern "C" {
+int gpuperf_block_barrier(int predicate, const char *file, int line);
+uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand, int width, const char *file, int line);
+uint64_t gpuperf_atomic(void *address, int operation, int type, uint64_t value, uint64_t compare);
+void gpuperf_pause();
+}
+
+GPUPERF_INLINE void __syncthreads(GPUPERF_SITE) { gpuperf_block_barrier(0, gpuperf_file, gpuperf_line); }
+GPUPERF_INLINE int __syncthreads_count(int predicate, GPUPERF_SITE) {
+  return gpuperf_block_barrier(predicate != 0, gpuperf_file, gpuperf_line);
+}
+GPUPERF_INLINE int __syncthreads_or(int predicate, GPUPERF_SITE) {
+  return gpuperf_block_barrier(predicate != 0, gpuperf_file, gpuperf_line) != 0;
+}
+GPUPERF_INLINE int __syncthreads_and(int predicate, GPUPERF_SITE) {
+  return gpuperf_block_barrier(predicate == 0, gpuperf_file, gpuperf_line) == 0;
+}
+
+GPUPERF_INLINE void __threadfence() { __asm__ volatile("mfence" ::: "memory"); }
+GPUPERF_INLINE void __threadfence_block() { __threadfence(); }
+GPUPERF_INLINE void __threadfence_system() { __threadfence(); }
+GPUPERF_INLINE void __nanosleep(unsigned int) { gpuperf_pause(); }
+
+// ---- warps ----
+
+namespace gpuperf {
+template <class T>
+GPUPERF_INLINE T exchange(WarpOperation operation, unsigned mask, T value, int operand, int width, const char *file, int line) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
+  using Bits = typename std::conditional<sizeof(T) == 4, uint32_t, uint64_t>::type;
+  uint64_t bits = gpuperf_warp(operation, mask, __builtin_bit_cast(Bits, value), operand, width, file, line);
+  return __builtin_bit_cast(T, static_cast<Bits>(bits));
+}
+}  // namespace gpuperf
+
+GPUPERF_INLINE void __syncwarp(unsigned mask = 0xffffffffu, GPUPERF_SITE) {
+  gpuperf_warp(gpuperf::kSync, mask, 0, 0, 32, gpuperf_file, gpuperf_line);
+}
+template <class T>
+GPUPERF_INLINE T __shfl_sync(unsigned mask, T value, int lane, int width = 32, GPUPERF_SITE) {
+  return gpuperf::exchange(gpuperf::kShuffle, mask, value, lane, width, gpuperf_file, gpuperf_line);
+}
+template <class T>
+GPUPERF_INLINE T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, GPUPERF_SITE) {
+  return gpuperf::exchange(gpuperf::kUp, mask, value, delta, width, gpuperf_file, gpuperf_line);
+}
+template <class T>
+GPUPERF_INLINE T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, GPUPERF_SITE) {
+  return gpuperf::exchange(gpuperf::kDown, mask, value, delta, width, gpuperf_file, gpuperf_line);
+}
+template <class T>
+GPUPERF_INLINE T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, GPUPERF_SITE) {
+  return gpuperf::exchange(gpuperf::kXor, mask, value, lanes, width, gpuperf_file, gpuperf_line);
+}
+GPUPERF_INLINE unsigned __ballot_sync(unsigned mask, int predicate, GPUPERF_SITE) {
+  return gpuperf_warp(gpuperf::kBallot, mask, predicate != 0, 0, 32, gpuperf_file, gpuperf_line);
+}
+GPUPERF_INLINE int __any_sync(unsigned mask, int predicate, GPUPERF_SITE) {
+  return __ballot_sync(mask, predicate, gpuperf_file, gpuperf_line) != 0;
+}
+GPUPERF_INLINE int __all_sync(unsigned mask, int predicate, GPUPERF_SITE) {
+  return __ballot_sync(mask, !predicate, gpuperf_file, gpuperf_line) == 0;
+}
+template <class T>
+GPUPERF_INLINE unsigned __match_any_sync(unsigned mask, T value, GPUPERF_SITE) {
+  return static_cast<unsigned>(
+      gpuperf::exchange<uint64_t>(gpuperf::kMatch, mask, gpuperf_bits(value), 0, 32, gpuperf_file, gpuperf_line));
+}
+GPUPERF_INLINE unsigned __activemask(GPUPERF_SITE) {
+  return gpuperf_warp(gpuperf::kActive, 0, 0, 0, 32, gpuperf_file, gpuperf_line);
+}
+
+// ---- atomics, for the types CUDA has them for ----
+
+#define GPUPERF_ATOMIC(NAME, OPERATION, TYPE, TAG)                                                       \
+  GPUPERF_INLINE TYPE NAME(TYPE *address, TYPE value) {                                                  \
+    return gpuperf_value<TYPE>(gpuperf_atomic(address, gpuperf::OPERATION, gpuperf::TAG, gpuperf_bits(value), 0)); \
+  }                                                                                                      \
+  GPUPERF_INLINE TYPE NAME##_block(TYPE *address, TYPE value) { return NAME(address, value); }           \
+  GPUPERF_INLINE TYPE NAME##_system(TYPE *address, TYPE value) { return NAME(address, value); }
+#define GPUPERF_ATOMIC_INTEGERS(NAME, OPERATION)          \
+  GPUPERF_ATOMIC(NAME, OPERATION, int, kInt32)            \
+  GPUPERF_ATOMIC(NAME, OPERATION, unsigned int, kUint32)  \
+  GPUPERF_ATOMIC(NAME, OPERATION, unsigned long long, kUint64)
+
+GPUPERF_ATOMIC_INTEGERS(atomicAdd, kAdd)
+GPUPERF_ATOMIC(atomicAdd, kAdd, float, kFloat)
+GPUPERF_ATOMIC(atomicAdd, kAdd, double, kDouble)
+GPUPERF_ATOMIC_INTEGERS(atomicMin, kMin)
+GPUPERF_ATOMIC(atomicMin, kMin, long long, kInt64)
+GPUPERF_ATOMIC_INTEGERS(atomicMax, kMax)
+GPUPERF_ATOMIC(atomicMax, kMax, long long, kInt64)
+GPUPERF_ATOMIC_INTEGERS(atomicExch, kExchange)
+GPUPERF_ATOMIC(atomicExch, kExchange, float, kFloat)
+GPUPERF_ATOMIC_INTEGERS(atomicAnd, kAnd)
+GPUPERF_ATOMIC_INTEGERS(atomicOr, kOr)
+GPUPERF_ATOMIC_INTEGERS(atomicXor, kXorBits)
+GPUPERF_ATOMIC(atomicInc, kIncrement, unsigned int, kUint32)
+GPUPERF_ATOMIC(atomicDec, kDecrement, unsigned int, kUint32)
+GPUPERF_INLINE int atomicSub(int *address, int value) { return atomicAdd(address, -value); }
+GPUPERF_INLINE unsigned atomicSub(unsigned *address, unsigned value) { return atomicAdd(address, 0u - value); }
+
+#define GPUPERF_ATOMIC_CAS(TYPE, TAG)                                                         \
+  GPUPERF_INLINE TYPE atomicCAS(TYPE *address, TYPE compare, TYPE value) {                    \
+    return gpuperf_value<TYPE>(gpuperf_atomic(address, gpuperf::kCompareAndSwap, gpuperf::TAG, \
+                                              gpuperf_bits(value), gpuperf_bits(compare)));   \
+  }
+GPUPERF_ATOMIC_CAS(int, kInt32)
+GPUPERF_ATOMIC_CAS(unsigned int, kUint32)
+GPUPERF_ATOMIC_CAS(unsigned long long, kUint64)

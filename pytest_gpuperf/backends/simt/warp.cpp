@@ -1,0 +1,200 @@
+// Where threads meet: warp operations with their masks, and block barriers.
+#include <stdio.h>
+
+#include <algorithm>
+
+#include "runtime.hpp"
+
+namespace simt {
+namespace {
+
+enum WarpOperation { kSync, kShuffle, kUp, kDown, kXor, kBallot, kActive, kMatch };
+const char *const kNames[] = {"__syncwarp", "__shfl_sync", "__shfl_up_sync", "__shfl_down_sync",
+                              "__shfl_xor_sync", "a vote", "__activemask", "__match_any_sync"};
+
+void blame(Worker &worker, unsigned index, FaultKind kind) {
+  const Wait &wait = worker.fibers[index].wait;
+  worker.fault.kind = kind;
+  worker.fault.line = wait.line;
+  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", wait.file);
+  locate(worker, index);
+}
+
+bool same_site(const Wait &a, const Wait &b) {
+  // One translation unit: the compiler may keep two copies of a file's name, but not of its lines' order.
+  return a.line == b.line && (a.file == b.file || __builtin_strcmp(a.file, b.file) == 0);
+}
+
+// The lane a shuffle reads, by the rules of the Programming Guide: within its segment, else its own.
+unsigned source_lane(unsigned lane, const Wait &wait) {
+  unsigned width = wait.width, base = lane & ~(width - 1), within = lane & (width - 1);
+  switch (wait.operation) {
+    case kShuffle:
+      return base | (unsigned(wait.operand) & (width - 1));
+    case kUp:
+      return within < unsigned(wait.operand) ? lane : lane - wait.operand;
+    case kDown:
+      return within + unsigned(wait.operand) >= width ? lane : lane + wait.operand;
+    default: {
+      unsigned other = lane ^ unsigned(wait.operand);
+      return other >= base + width ? lane : other;
+    }
+  }
+}
+
+bool shuffle(Worker &worker, unsigned first, unsigned lane, uint32_t participants) {
+  Wait &wait = worker.fibers[first + lane].wait;
+  unsigned source = source_lane(lane, wait);
+  if (!(participants >> source & 1)) {
+    blame(worker, first + lane, FaultKind::kLostLane);
+    bool returned = (wait.mask >> source & 1) && first + source < worker.fibers.size();
+    snprintf(worker.fault.text, sizeof worker.fault.text, "%s reads lane %u, which %s", kNames[wait.operation],
+             source, returned ? "has returned already"
+                              : first + source < worker.fibers.size() ? "is not in its mask" : "does not exist in this block");
+    return false;
+  }
+  wait.result = worker.fibers[first + source].wait.value;
+  return true;
+}
+
+bool complete(Worker &worker, unsigned first, uint32_t participants) {
+  uint64_t ballot = 0;
+  for (unsigned lane = 0; lane < kWarp; lane++)
+    if (participants >> lane & 1) ballot |= uint64_t(worker.fibers[first + lane].wait.value & 1) << lane;
+  for (unsigned lane = 0; lane < kWarp; lane++) {
+    if (!(participants >> lane & 1)) continue;
+    Wait &wait = worker.fibers[first + lane].wait;
+    if (wait.operation == kBallot) {
+      wait.result = ballot;
+    } else if (wait.operation == kActive) {
+      wait.result = participants;
+    } else if (wait.operation == kMatch) {
+      wait.result = 0;
+      for (unsigned other = 0; other < kWarp; other++)
+        if ((participants >> other & 1) && worker.fibers[first + other].wait.value == wait.value) wait.result |= 1u << other;
+    } else if (wait.operation != kSync && !shuffle(worker, first, lane, participants)) {
+      return false;
+    }
+    worker.fibers[first + lane].state = State::kReady;
+  }
+  // Of the warp operations only __syncwarp orders memory.
+  if (worker.fibers[first + __builtin_ctz(participants)].wait.operation == kSync) worker.warp_phase[first / kWarp]++;
+  return true;
+}
+
+// The lanes that would take part in lane's operation if all have arrived, else 0. Lanes that have
+// returned are not waited for: the guide asks only the non-exited lanes of the mask to come.
+uint32_t arrived(Worker &worker, unsigned first, unsigned last, unsigned lane) {
+  const Wait &wait = worker.fibers[lane].wait;
+  uint32_t participants = 0;
+  for (unsigned i = first; i < last; i++) {
+    const Fiber &fiber = worker.fibers[i];
+    bool together = fiber.state == State::kWarp && fiber.wait.operation == wait.operation;
+    if (wait.operation == kActive) {
+      if (together && same_site(fiber.wait, wait)) participants |= 1u << (i - first);
+      continue;
+    }
+    if (!(wait.mask >> (i - first) & 1) || fiber.state == State::kDone) continue;
+    if (!together || fiber.wait.mask != wait.mask) return 0;
+    participants |= 1u << (i - first);
+  }
+  return participants;
+}
+
+void report_lost_lane(Worker &worker, unsigned waiting) {
+  unsigned first = waiting / kWarp * kWarp, last = std::min<unsigned>(first + kWarp, worker.fibers.size());
+  const Wait &wait = worker.fibers[waiting].wait;
+  blame(worker, waiting, FaultKind::kLostLane);
+  for (unsigned i = first; i < last; i++) {
+    const Fiber &fiber = worker.fibers[i];
+    if (!(wait.mask >> (i - first) & 1) || fiber.state == State::kDone) continue;
+    bool together = fiber.state == State::kWarp && fiber.wait.operation == wait.operation;
+    if (together && fiber.wait.mask == wait.mask) continue;
+    const char *where = fiber.state == State::kBlock ? "__syncthreads" : kNames[fiber.wait.operation];
+    snprintf(worker.fault.text, sizeof worker.fault.text, "%s waits for lane %u, which waits at %s in line %d%s",
+             kNames[wait.operation], i - first, where, fiber.wait.line, together ? " with another mask" : "");
+    return;
+  }
+}
+
+}  // namespace
+
+// Lets the lanes of a warp go on whose operation is complete; false when there are none.
+bool resolve_warp(Worker &worker, unsigned first) {
+  unsigned last = std::min<unsigned>(first + kWarp, worker.fibers.size());
+  bool resolved = false, running = false;
+  for (unsigned i = first; i < last; i++) running |= worker.fibers[i].state == State::kReady;
+  for (unsigned i = first; i < last; i++) {
+    if (worker.fibers[i].state != State::kWarp) continue;
+    // Lanes still on their way may be about to join: __activemask waits for the warp to come to rest.
+    if (running && worker.fibers[i].wait.operation == kActive) continue;
+    uint32_t participants = arrived(worker, first, last, i);
+    if (!participants) continue;
+    if (!complete(worker, first, participants)) return false;
+    resolved = true;
+  }
+  return resolved;
+}
+
+// Opens the block's barrier when every thread is at it; otherwise the block has ended, or is stuck, which is a fault.
+bool resolve_block(Worker &worker) {
+  unsigned at_warp = UINT32_MAX, at_barrier = UINT32_MAX, returned = UINT32_MAX, count = worker.fibers.size();
+  for (unsigned i = count; i-- > 0;) {
+    State state = worker.fibers[i].state;
+    (state == State::kWarp ? at_warp : state == State::kBlock ? at_barrier : returned) = i;
+  }
+  if (at_warp != UINT32_MAX) return report_lost_lane(worker, at_warp), false;
+  if (at_barrier == UINT32_MAX) return false;
+  if (returned != UINT32_MAX) {
+    blame(worker, at_barrier, FaultKind::kDivergentBarrier);
+    worker.fault.other = returned;
+    return false;
+  }
+  int sum = 0;
+  for (unsigned i = 0; i < count; i++) {
+    const Wait &wait = worker.fibers[i].wait;
+    sum += int(wait.value);
+    if (same_site(wait, worker.fibers[0].wait)) continue;
+    blame(worker, 0, FaultKind::kDivergentBarrier);
+    worker.fault.other = i;
+    snprintf(worker.fault.text, sizeof worker.fault.text, "%d", wait.line);
+    return false;
+  }
+  for (Fiber &fiber : worker.fibers) {
+    fiber.wait.result = sum;
+    fiber.state = State::kReady;
+  }
+  worker.phase++;
+  return true;
+}
+
+}  // namespace simt
+
+extern "C" {
+
+int gpuperf_block_barrier(int predicate, const char *file, int line) {
+  simt::Worker &worker = *simt::self;
+  simt::Wait &wait = worker.fibers[worker.current].wait;
+  wait = {};
+  wait.value = predicate;
+  wait.file = file;
+  wait.line = line;
+  simt::yield(worker, simt::State::kBlock);
+  return int(wait.result);
+}
+
+uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand, int width, const char *file, int line) {
+  simt::Worker &worker = *simt::self;
+  unsigned lane = worker.current % simt::kWarp;
+  simt::Wait &wait = worker.fibers[worker.current].wait;
+  wait = {operation, operand, width, mask, value, 0, file, line};
+  if (operation != simt::kActive && !(mask >> lane & 1)) {
+    simt::blame(worker, worker.current, simt::FaultKind::kLostLane);
+    snprintf(worker.fault.text, sizeof worker.fault.text, "%s is called by lane %u, which is not in its mask 0x%08x",
+             simt::kNames[operation], lane, mask);
+    simt::yield(worker, simt::State::kDone);
+  }
+  simt::yield(worker, simt::State::kWarp);
+  return wait.result;
+}
+}

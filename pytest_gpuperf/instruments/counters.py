@@ -1,0 +1,110 @@
+"""Memory counters of one launch, by the names and definitions of Nsight Compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pytest_gpuperf.backends.base import Dim3
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalTraffic:
+    """Requests to global memory (one a warp and instruction) and the 32-byte sectors that they touch.
+
+    Nsight Compute, for loads (stores: ``op_st``): ``l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum`` and
+    ``l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum``.
+    """
+
+    requests: int
+    sectors: int
+
+    @property
+    def sectors_per_request(self) -> float | None:
+        """``l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio``; None without requests.
+
+        32 lanes that touch 32 neighbouring 4-byte words need 4, the best there is for them; 32 words
+        far apart need 32.
+        """
+        return self.sectors / self.requests if self.requests else None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTraffic:
+    """Requests to shared memory and the wavefronts that serve them, at most one word a bank in each.
+
+    Nsight Compute, for loads (stores: ``op_st``): ``smsp__inst_executed_op_shared_ld.sum``,
+    ``l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum`` and
+    ``l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum``. ``bank_conflicts`` are the
+    wavefronts beyond those that the words would need if they lay in different banks.
+    """
+
+    requests: int
+    wavefronts: int
+    bank_conflicts: int
+
+    @property
+    def wavefronts_per_request(self) -> float | None:
+        """1 is free of conflicts for 4-byte accesses, 32 the worst; None without requests."""
+        return self.wavefronts / self.requests if self.requests else None
+
+    @property
+    def bank_conflicts_per_request(self) -> float | None:
+        """0 is free of conflicts; None without requests."""
+        return self.bank_conflicts / self.requests if self.requests else None
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The counters of one launch; ``modelled`` ones come from the emulated backend's warp model.
+
+    Where a kernel makes no such accesses, counts are 0 and ratios None. Modelled counts of requests
+    depend on g++'s code; the ratios are those of a GPU.
+    """
+
+    global_load: GlobalTraffic
+    global_store: GlobalTraffic
+    shared_load: SharedTraffic
+    shared_store: SharedTraffic
+    modelled: bool = True
+
+    def ratios(self) -> dict[str, float]:
+        """The figures worth storing, by name; lower is better for every one.
+
+        Only ratios, of those kinds of access that the kernel makes: absolute counts depend on the compiler.
+        """
+        found = {
+            "global_load.sectors_per_request": self.global_load.sectors_per_request,
+            "global_store.sectors_per_request": self.global_store.sectors_per_request,
+            "shared_load.wavefronts_per_request": self.shared_load.wavefronts_per_request,
+            "shared_load.bank_conflicts_per_request": self.shared_load.bank_conflicts_per_request,
+            "shared_store.wavefronts_per_request": self.shared_store.wavefronts_per_request,
+            "shared_store.bank_conflicts_per_request": self.shared_store.bank_conflicts_per_request,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Traces(Protocol):
+    """A program whose launches can be traced: the emulated backend's."""
+
+    def trace(
+        self, name: str, grid: Dim3, block: Dim3, shared: int, arguments: Sequence[Any]
+    ) -> tuple[tuple[int, int, int], ...]:
+        """(requests, units, ideal units) of global loads, global stores, shared loads and shared stores."""
+
+
+def count(
+    program: Traces, name: str, grid: Dim3, block: Dim3, shared: int, arguments: Sequence[Any]
+) -> Counters:
+    """Launches kernel ``name`` once and counts its traffic; arguments are checked already.
+
+    Raises KernelError for what a launch raises it, and where a kernel with arrays touched none.
+    """
+    load, store, shared_load, shared_store = program.trace(name, grid, block, shared, arguments)
+    return Counters(
+        GlobalTraffic(load[0], load[1]),
+        GlobalTraffic(store[0], store[1]),
+        SharedTraffic(shared_load[0], shared_load[1], shared_load[1] - shared_load[2]),
+        SharedTraffic(shared_store[0], shared_store[1], shared_store[1] - shared_store[2]),
+    )

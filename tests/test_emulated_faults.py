@@ -1,0 +1,508 @@
+"""What a kernel may not do is stopped with its line, block and thread, and the next launch works."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.backends.emulated import EmulatedBackend
+from pytest_gpuperf.errors import KernelError, Unavailable
+
+SOURCE = r"""
+G good(float *dst) { dst[threadIdx.x] = threadIdx.x; }
+
+G past_the_end(const float *src, float *dst, int rows, int cols)
+{
+    int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (x < cols)
+        dst[x * rows + y] = src[y * cols + x]; // past_the_end
+}
+G before_the_start(const float *src, float *dst)
+{
+    dst[threadIdx.x] = src[(int)threadIdx.x - 1]; // before_the_start
+}
+G across_the_end(const float4 *src, float *dst)
+{
+    float4 v = src[threadIdx.x]; // across_the_end
+    dst[threadIdx.x] = v.x + v.w;
+}
+G null_pointer(float *dst, long long address)
+{
+    dst[0] = *(const float *)address; // null_pointer
+}
+G through_table(const unsigned long long *table, float *dst)
+{
+    dst[threadIdx.x] = ((const float *)table[0])[threadIdx.x]; // through_table
+}
+G block_copy(float *dst, int n)
+{
+    memset(dst, 0, n * sizeof(float)); // block_copy
+}
+G atomic(int *counts, int i)
+{
+    atomicAdd(counts + i, 1); // atomic
+}
+G misaligned(const float *src, float4 *dst)
+{
+    dst[0] = *(const float4 *)(src + 1); // misaligned
+}
+G through_ldg(const float *src, float *dst)
+{
+    dst[threadIdx.x] = __ldg(src + threadIdx.x + 2); // through_ldg
+}
+
+G shared_overrun(float *dst, int i)
+{
+    __shared__ float first[32];
+    __shared__ float second[32];
+    first[threadIdx.x] = 1;
+    second[threadIdx.x] = 2;
+    __syncthreads();
+    dst[threadIdx.x] = first[(int)threadIdx.x + i] + second[threadIdx.x]; // shared_overrun
+}
+G dynamic_overrun(float *dst)
+{
+    extern __shared__ float buffer[];
+    buffer[threadIdx.x + 1] = 1; // dynamic_overrun
+    __syncthreads();
+    dst[threadIdx.x] = buffer[threadIdx.x];
+}
+
+G lost_barrier(const float *src, float *dst)
+{
+    __shared__ float tile[8][8];
+    tile[threadIdx.y][threadIdx.x] = src[threadIdx.y * 8 + threadIdx.x]; // lost_barrier
+    dst[threadIdx.y * 8 + threadIdx.x] = tile[threadIdx.x][threadIdx.y];
+}
+G lost_second_barrier(const float *src, float *dst, int steps)
+{
+    __shared__ float row[64];
+    float sum = 0;
+    for (int i = 0; i < steps; i++) {
+        row[threadIdx.x] = src[i * 64 + threadIdx.x];
+        __syncthreads();
+        sum += row[63 - threadIdx.x]; // lost_second_barrier
+    }
+    dst[threadIdx.x] = sum;
+}
+G lost_warp_barrier(float *dst)
+{
+    __shared__ float s[32];
+    s[threadIdx.x] = threadIdx.x; // lost_warp_barrier
+    dst[threadIdx.x] = s[31 - threadIdx.x];
+}
+G unequal_stores(int *dst)
+{
+    __shared__ int winner;
+    winner = threadIdx.x / 2; // unequal_stores
+    __syncthreads();
+    dst[threadIdx.x] = winner;
+}
+G atomic_and_plain(int *dst)
+{
+    __shared__ int sum;
+    sum = 0; // atomic_and_plain
+    atomicAdd(&sum, 1);
+    dst[threadIdx.x] = 0;
+}
+
+G returned_early(float *dst, int n)
+{
+    if (threadIdx.x >= n) return;
+    __syncthreads(); // returned_early
+    dst[threadIdx.x] = 1;
+}
+G two_barriers(float *dst, int n)
+{
+    if (threadIdx.x < n)
+        __syncthreads(); // two_barriers
+    else
+        __syncthreads();
+    dst[threadIdx.x] = 1;
+}
+
+G lane_elsewhere(float *dst)
+{
+    float v = 1;
+    if (threadIdx.x < 16)
+        v = __shfl_down_sync(0xffffffffu, v, 1); // lane_elsewhere
+    __syncthreads();
+    dst[threadIdx.x] = v;
+}
+G lane_returned(float *dst)
+{
+    if (threadIdx.x == 7) return;
+    dst[threadIdx.x] = __shfl_down_sync(0xffffffffu, 1.0f, 1); // lane_returned
+}
+G lane_missing(float *dst)
+{
+    dst[threadIdx.x] = __shfl_down_sync(0xffffffffu, 1.0f, 16); // lane_missing
+}
+G lane_not_in_mask(float *dst)
+{
+    __syncwarp(0xfu); // lane_not_in_mask
+    dst[threadIdx.x] = 1;
+}
+
+G endless_quiet(int *dst, unsigned step)
+{
+    unsigned i = threadIdx.x;
+    while (i != 1000001)
+        i = i * 2 * step; // endless_quiet
+    dst[threadIdx.x] = i;
+}
+G endless_busy(volatile int *dst)
+{
+    while (dst[0] != 5) // endless_busy
+        dst[1] = 0;
+}
+G endless_barrier(int *dst)
+{
+    while (true)
+        __syncthreads(); // endless_barrier
+}
+G endless_lock(int *lock)
+{
+    while (atomicCAS(lock, 0, 1) != 0) { } // endless_lock
+}
+
+G division(int *dst, int by)
+{
+    dst[threadIdx.x] = 7 / (by - (int)threadIdx.x); // division
+}
+__device__ __noinline__ int deep(int n, volatile char *above)
+{
+    volatile char here[1024];
+    here[0] = *above; // deep_recursion
+    return n ? deep(n - 1, here) + here[0] : 0;
+}
+G deep_recursion(int *dst, int n)
+{
+    volatile char top = 1;
+    dst[0] = deep(n, &top);
+}
+G wild_jump(long long address)
+{
+    ((void (*)())address)();
+}
+G asserted(const int *src)
+{
+    assert(src[threadIdx.x] < 5); // asserted
+}
+G trapped(int n)
+{
+    if (threadIdx.x == n) __trap(); // trapped
+}
+G local_of_another(int *dst)
+{
+    __shared__ int *pointer;
+    int mine = threadIdx.x;
+    if (threadIdx.x == 0) pointer = &mine;
+    __syncthreads();
+    dst[threadIdx.x] = *pointer; // local_of_another
+}
+""".replace("\nG ", '\nextern "C" __global__ void ')
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def backend(cache):
+    try:
+        return EmulatedBackend(threads=2, seconds=0.4)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def program(backend, tmp_path_factory):
+    path = tmp_path_factory.mktemp("faults") / "mutants.cu"
+    path.write_text(SOURCE)
+    return backend.load(path)
+
+
+def line_of(name):
+    return next(n for n, line in enumerate(SOURCE.splitlines(), 1) if line.endswith(f"// {name}"))
+
+
+@pytest.fixture
+def fails(backend, program):
+    """Launches a kernel that must fail, compares where, and sees that the next launch works."""
+
+    def check(name, grid, block, *arguments, at, says, shared=0, line=True):
+        with pytest.raises(KernelError) as caught:
+            program.launch(name, grid, block, shared, None, arguments)
+        place = f"mutants.cu:{line_of(name)}: " if line else "mutants.cu: "
+        assert f"{place}kernel {name}, block {at[0]}, thread {at[1]}: " in str(caught.value)
+        assert says in str(caught.value)
+        assert "\n" not in str(caught.value)
+        dst = backend.empty((4,), np.float32)
+        program.launch("good", (1, 1, 1), (4, 1, 1), 0, None, [dst])
+        assert dst.get().tolist() == [0, 1, 2, 3]
+
+    return check
+
+
+ONE, FIRST = (1, 1, 1), (0, 0, 0)
+
+
+def test_past_the_end_of_an_array(backend, fails):
+    src, dst = backend.to_device(np.ones((97, 101), np.float32)), backend.empty((101, 97), np.float32)
+    fails(
+        "past_the_end", (4, 13, 1), (32, 8, 1), src, dst, np.int32(97), np.int32(101),
+        at=((0, 12, 0), (0, 1, 0)),
+        says="reads 4 bytes past the end of argument 1 'src' (float32[97, 101]): at byte 39188 of 39188",
+    )  # fmt: skip
+
+
+def test_the_access_is_stopped_before_it_happens(backend, program):
+    """A store out of bounds changes nothing, however close the next array lies."""
+    src, dst = backend.to_device(np.ones((2, 3), np.float32)), backend.empty((3, 2), np.float32)
+    others = [backend.to_device(np.zeros(16, np.float32)) for _ in range(4)]
+    with pytest.raises(KernelError, match="past the end"):
+        program.launch("past_the_end", ONE, (4, 4, 1), 0, None, [src, dst, np.int32(2), np.int32(3)])
+    assert all(not other.get().any() for other in others)
+
+
+def test_before_the_start_of_an_array(backend, fails):
+    src, dst = backend.empty((32,), np.float32), backend.empty((32,), np.float32)
+    says = "reads 4 bytes before the start of argument 1 'src' (float32[32]): at byte -4 of 128"
+    fails("before_the_start", ONE, (32, 1, 1), src, dst, at=(FIRST, FIRST), says=says)
+
+
+def test_across_the_end_of_an_array(backend, fails):
+    src, dst = backend.empty((6,), np.float32), backend.empty((2,), np.float32)
+    says = "reads 16 bytes across the end of argument 1 'src' (float32[6]): at byte 16 of 24"
+    fails("across_the_end", ONE, (2, 1, 1), src, dst, at=(FIRST, (1, 0, 0)), says=says)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"), [(0, "(a null pointer)"), (1 << 46, "which is in no array of this device")]
+)
+def test_wild_pointers(backend, fails, address, says):
+    dst = backend.empty((1,), np.float32)
+    fails("null_pointer", ONE, ONE, dst, np.int64(address), at=(FIRST, FIRST), says=says)
+
+
+def test_freed_memory_behind_a_stale_pointer(backend, fails):
+    gone, dst = backend.empty((97,), np.float32), backend.empty((32,), np.float32)
+    table = backend.to_device(np.array([backend.address(gone)], np.uint64))
+    backend.free(gone)
+    says = "reads 4 bytes of memory that was freed: float32[97]"
+    fails("through_table", ONE, (32, 1, 1), table, dst, at=(FIRST, FIRST), says=says)
+
+
+def test_a_pointer_in_memory_may_be_followed(backend, program):
+    other, dst = backend.to_device(np.arange(32, dtype=np.float32)), backend.empty((32,), np.float32)
+    table = backend.to_device(np.array([backend.address(other)], np.uint64))
+    program.launch("through_table", ONE, (32, 1, 1), 0, None, [table, dst])
+    assert np.array_equal(dst.get(), other.get())
+
+
+def test_block_functions_of_the_c_library_are_checked(backend, fails):
+    dst = backend.empty((10,), np.float32)
+    says = "writes 44 bytes across the end of argument 1 'dst' (float32[10])"
+    fails("block_copy", ONE, ONE, dst, np.int32(11), at=(FIRST, FIRST), says=says)
+
+
+def test_atomics_are_checked(backend, fails):
+    counts = backend.to_device(np.zeros(4, np.int32))
+    says = "updates 4 bytes past the end of argument 1 'counts' (int32[4]): at byte 16 of 16"
+    fails("atomic", ONE, ONE, counts, np.int32(4), at=(FIRST, FIRST), says=says)
+
+
+def test_misaligned_accesses(backend, fails):
+    src, dst = backend.empty((8,), np.float32), backend.empty((8,), np.float32)
+    says = "reads 16 bytes at address"
+    fails("misaligned", ONE, ONE, src, dst, at=(FIRST, FIRST), says=says)
+
+
+def test_an_access_in_an_intrinsic_is_placed_in_the_kernel(backend, fails):
+    src, dst = backend.empty((32,), np.float32), backend.empty((32,), np.float32)
+    fails("through_ldg", ONE, (32, 1, 1), src, dst, at=(FIRST, (30, 0, 0)), says="past the end")
+
+
+def test_shared_memory_overrun_does_not_reach_the_neighbour(backend, fails):
+    dst = backend.empty((32,), np.float32)
+    says = "reads 4 bytes past the end of shared array 'shared_overrun::first': at byte 128 of 128"
+    fails("shared_overrun", ONE, (32, 1, 1), dst, np.int32(4), at=(FIRST, (28, 0, 0)), says=says)
+    says = "reads 4 bytes before the start of shared array 'shared_overrun::"
+    fails("shared_overrun", ONE, (32, 1, 1), dst, np.int32(-4), at=(FIRST, FIRST), says=says)
+
+
+def test_dynamic_shared_memory_overrun(backend, fails):
+    dst = backend.empty((32,), np.float32)
+    says = "writes 4 bytes past the end of the dynamic shared memory: at byte 128 of 128"
+    fails("dynamic_overrun", ONE, (32, 1, 1), dst, at=(FIRST, (31, 0, 0)), says=says, shared=128)
+
+
+def test_lost_barrier(backend, fails):
+    src, dst = backend.empty((64,), np.float32), backend.empty((64,), np.float32)
+    says = (
+        "writes 4 bytes of shared array 'lost_barrier::tile' that thread (1, 0, 0) reads in line "
+        f"{line_of('lost_barrier') + 1}: no barrier between (race)"
+    )
+    fails("lost_barrier", ONE, (8, 8, 1), src, dst, at=(FIRST, (0, 1, 0)), says=says)
+
+
+def test_lost_second_barrier(backend, fails):
+    src, dst = backend.empty((3, 64), np.float32), backend.empty((64,), np.float32)
+    says = (
+        "reads 4 bytes of shared array 'lost_second_barrier::row' that thread (31, 0, 0) writes in line "
+        f"{line_of('lost_second_barrier') - 2}: no barrier between (race)"
+    )
+    fails("lost_second_barrier", ONE, (64, 1, 1), src, dst, np.int32(3), at=(FIRST, (32, 0, 0)), says=says)
+
+
+def test_lost_warp_barrier(backend, fails):
+    dst = backend.empty((32,), np.float32)
+    fails("lost_warp_barrier", ONE, (32, 1, 1), dst, at=(FIRST, (16, 0, 0)), says="(race)")
+
+
+def test_unequal_stores_to_one_word(backend, fails):
+    dst = backend.empty((4,), np.int32)
+    fails(
+        "unequal_stores", ONE, (4, 1, 1), dst, at=(FIRST, (2, 0, 0)), says="thread (1, 0, 0) writes in line"
+    )
+
+
+def test_an_atomic_races_with_a_plain_store(backend, fails):
+    dst = backend.empty((4,), np.int32)
+    fails("atomic_and_plain", ONE, (4, 1, 1), dst, at=(FIRST, (1, 0, 0)), says="(race)")
+
+
+@pytest.mark.parametrize("name", ["returned_early", "two_barriers"])
+def test_divergent_barrier(backend, fails, name):
+    dst = backend.empty((64,), np.float32)
+    says = {
+        "returned_early": "waits at __syncthreads, which thread (40, 0, 0) never reaches: it has returned",
+        "two_barriers": f"while thread (40, 0, 0) waits at the one in line {line_of('two_barriers') + 2}",
+    }[name]
+    fails(name, (2, 1, 1), (64, 1, 1), dst, np.int32(40), at=(FIRST, FIRST), says=says)
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "thread", "says"),
+    [
+        ("lane_elsewhere", 32, 0, "__shfl_down_sync waits for lane 16, which waits at __syncthreads"),
+        ("lane_returned", 32, 6, "__shfl_down_sync reads lane 7, which has returned already"),
+        ("lane_missing", 16, 0, "__shfl_down_sync reads lane 16, which does not exist in this block"),
+        ("lane_not_in_mask", 32, 4, "__syncwarp is called by lane 4, which is not in its mask 0x0000000f"),
+    ],
+)
+def test_lost_lanes(backend, fails, name, threads, thread, says):
+    dst = backend.empty((32,), np.float32)
+    fails(name, ONE, (threads, 1, 1), dst, at=(FIRST, (thread, 0, 0)), says=says)
+
+
+@pytest.mark.parametrize("name", ["endless_quiet", "endless_busy", "endless_barrier", "endless_lock"])
+def test_endless_loops_are_stopped(backend, program, name):
+    """Also one that touches no memory, where no hook is called."""
+    dst = backend.to_device(np.ones(8, np.int32))
+    arguments = [dst, np.uint32(1)] if name == "endless_quiet" else [dst]
+    begin = time.monotonic()
+    with pytest.raises(KernelError, match=f"kernel {name}, .* still running after 0.4 s") as caught:
+        program.launch(name, ONE, (2, 1, 1), 0, None, arguments)
+    assert time.monotonic() - begin < 5
+    line = int(str(caught.value).partition("mutants.cu:")[2].partition(":")[0])
+    assert abs(line - line_of(name)) <= 1  # the loop's head or its body
+    program.launch("good", ONE, (8, 1, 1), 0, None, [backend.empty((8,), np.float32)])
+
+
+def test_ctrl_c_ends_a_launch(backend, program, monkeypatch):
+    """Whatever is raised while a launch runs stops its threads before the arrays can go away."""
+    dst = backend.empty((8,), np.int32)
+    waits = []
+    wait = backend.runtime._library.gpuperf_wait
+
+    def interrupted(milliseconds):
+        waits.append(milliseconds)
+        if len(waits) == 1:
+            raise KeyboardInterrupt
+        return wait(milliseconds)
+
+    class Library:
+        gpuperf_wait = staticmethod(interrupted)
+
+        def __getattr__(self, name):
+            return getattr(library, name)
+
+    library = backend.runtime._library
+    monkeypatch.setattr(backend.runtime, "_library", Library())
+    with pytest.raises(KeyboardInterrupt):
+        program.launch("endless_quiet", ONE, ONE, 0, None, [dst, np.uint32(1)])
+    monkeypatch.undo()
+    assert len(waits) >= 2
+    program.launch("good", ONE, (8, 1, 1), 0, None, [dst])
+    assert backend.runtime._turn.acquire(timeout=1)
+    backend.runtime._turn.release()
+
+
+def test_division_by_zero(backend, fails):
+    dst = backend.empty((8,), np.int32)
+    fails(
+        "division", ONE, (8, 1, 1), dst, np.int32(3), at=(FIRST, (3, 0, 0)), says="divides an integer by zero"
+    )
+
+
+def test_a_full_stack(backend, fails):
+    dst = backend.empty((8,), np.int32)
+    says = "uses more local memory than the emulated thread's stack of 124 KiB"
+    fails("deep_recursion", ONE, ONE, dst, np.int32(1000), at=(FIRST, FIRST), says=says)
+
+
+def test_a_crash(backend, fails):
+    fails(
+        "wild_jump", ONE, ONE, np.int64(1 << 46), at=(FIRST, FIRST), says="crashes with SIGSEGV", line=False
+    )
+
+
+def test_failed_assertions_and_traps(backend, fails):
+    src = backend.to_device(np.arange(8, dtype=np.int32))
+    says = "assert(src[threadIdx.x] < 5) failed"
+    fails("asserted", ONE, (8, 1, 1), src, at=(FIRST, (5, 0, 0)), says=says)
+    fails("trapped", ONE, (8, 1, 1), np.int32(2), at=(FIRST, (2, 0, 0)), says="__trap()")
+
+
+def test_another_threads_local_memory(backend, fails):
+    dst = backend.empty((8,), np.int32)
+    says = "reads 4 bytes of another thread's local memory"
+    fails("local_of_another", ONE, (8, 1, 1), dst, at=(FIRST, (1, 0, 0)), says=says)
+
+
+def test_the_fault_of_the_lowest_block_is_reported(backend, program):
+    """However many OS threads run the blocks, and however often."""
+    src, dst = backend.empty((256, 64), np.float32), backend.empty((64, 256), np.float32)
+    said = set()
+    for _ in range(10):
+        with pytest.raises(KernelError) as caught:
+            program.launch(
+                "past_the_end", (2, 64, 1), (32, 8, 1), 0, None, [src, dst, np.int32(256), np.int32(64)]
+            )
+        said.add(str(caught.value))
+    assert len(said) == 1
+    assert "block (0, 32, 0), thread (0, 0, 0)" in said.pop()
+
+
+def test_python_threads_take_turns(backend, program):
+    """Launches from several Python threads at once are each right."""
+    right = []
+
+    def launch(n):
+        for _ in range(20):
+            dst = backend.empty((n,), np.float32)
+            program.launch("good", ONE, (n, 1, 1), 0, None, [dst])
+            right.append(np.array_equal(dst.get(), np.arange(n)))
+
+    threads = [threading.Thread(target=launch, args=(n,)) for n in (3, 64, 257)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 60
