@@ -80,6 +80,16 @@ def test_bind_checks_once_and_launches_each_time(kernels, backend):
         kernels["scale.cu"].scale[1, 32].bind(array)
 
 
+def test_bind_lets_a_backend_prepare_the_launch(kernels, backend):
+    prepared = []
+    backend.prepare = lambda *launch: prepared.append(launch) or (lambda: backend.launched.append("prepared"))
+    enqueue = kernels["scale.cu"].scale[2, 32, 16].bind(Array(), 4)
+    enqueue()
+    enqueue()
+    assert [launch[:4] for launch in prepared] == [("scale", (2, 1, 1), (32, 1, 1), 16)]
+    assert backend.launched == ["prepared"] * 2
+
+
 def test_a_launch_says_what_it_is(kernels, tmp_path):
     launch = kernels["scale.cu", "-O1"].scale[(2, 3), 32, 64]
     assert (launch.name, launch.grid, launch.block, launch.shared) == ("scale", (2, 3, 1), (32, 1, 1), 64)

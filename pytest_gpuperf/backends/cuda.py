@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ class CudaBackend:
         driver = _pycuda()
         self._driver = driver
         self._lost: str | None = None
-        self._last_launch = ""
+        self.last_launch = ""  # to be named when a later call reports what it did
         try:
             driver.init()
             device = driver.Device(index)
@@ -130,10 +130,6 @@ class CudaBackend:
             raise self.explain(error, f"loading {path.name} (compiled as {cached})") from None
         return CudaProgram(self, path, cubin, module)
 
-    def launched(self, what: str) -> None:
-        """Remembers the last launch, to be named when a later call reports what it did."""
-        self._last_launch = what
-
     def synchronize(self) -> None:
         self.check_alive()
         try:
@@ -167,7 +163,7 @@ class CudaBackend:
             return NotFit(f"{self.device_name} failed while {doing}: {said}.")
         if self._lost is None and self._context_is_dead():
             self._lost = said
-            after = f" The last launch was {self._last_launch}." if self._last_launch else ""
+            after = f" The last launch was {self.last_launch}." if self.last_launch else ""
             return KernelError(
                 f"A kernel broke the CUDA context, seen while {doing}: {said}.{after} To find the line, run "
                 "the test under compute-sanitizer or --gpuperf-backend=emulated: both check every access."
@@ -187,12 +183,13 @@ class CudaBackend:
         return False
 
     def close(self) -> None:
-        """Pops the context; calling it again does nothing."""
+        """Gives the context back; calling it again does nothing. Arrays that are left cannot be used."""
         if self._open:
             self._open = False
             atexit.unregister(self.close)
             self._timer = self.stream = None
-            self._driver.Context.pop()
+            # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.
+            self.context.detach()
 
 
 def _gib(nbytes: int) -> str:
@@ -231,21 +228,33 @@ class CudaProgram:
     def launch(
         self, name: str, grid: Dim3, block: Dim3, shared: int, stream: Any, arguments: Sequence[Any]
     ) -> None:
-        backend = self._backend
-        backend.check_alive()
-        error_type = backend._driver.Error
+        self._backend.check_alive()
+        self.prepare(name, grid, block, shared, stream, arguments)()
+
+    def prepare(
+        self, name: str, grid: Dim3, block: Dim3, shared: int, stream: Any, arguments: Sequence[Any]
+    ) -> Callable[[], None]:
+        """The launch with its parameters packed once, so that enqueuing it costs the host little."""
+        backend, error_type = self._backend, self._backend._driver.Error
+        what = f"{name} ({self._path.name})"
+        doing = f"launching {what}, grid {grid}, block {block}, {shared} bytes shared"
         try:
             function = self._functions.get(name) or self._function(name)
             if shared > self._shared.get(name, _SHARED_WITHOUT_ASKING):
                 self._allow_shared(name, function, shared)
-            buffer = pack([self._value(argument) for argument in arguments])
-            function._launch_kernel(grid, block, buffer, shared, stream or backend.stream)
         except error_type as error:
-            raise backend.explain(
-                error,
-                f"launching {name} ({self._path.name}), grid {grid}, block {block}, {shared} bytes shared",
-            ) from None
-        backend.launched(f"{name} ({self._path.name})")
+            raise backend.explain(error, doing) from None
+        buffer = pack([self._value(argument) for argument in arguments])
+        enqueue, stream = function._launch_kernel, stream or backend.stream
+
+        def prepared(alive: Sequence[Any] = arguments) -> None:  # the buffer holds bare addresses
+            try:
+                enqueue(grid, block, buffer, shared, stream)
+            except error_type as error:
+                raise backend.explain(error, doing) from None
+            backend.last_launch = what
+
+        return prepared
 
     def _value(self, argument: Any) -> np.generic:
         if isinstance(argument, np.generic):

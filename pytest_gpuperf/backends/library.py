@@ -181,8 +181,10 @@ class Launch:
     def bind(self, *arguments: Any) -> Callable[[], None]:
         """This launch with its arguments checked once: what a stopwatch calls many times."""
         checked = check(self.declaration, arguments, self.backend)
-        launch = self.file.program.launch
-        return partial(launch, self.name, self.grid, self.block, self.shared, self.stream, checked)
+        program = self.file.program
+        launch = (self.name, self.grid, self.block, self.shared, self.stream, checked)
+        prepare = getattr(program, "prepare", None)
+        return prepare(*launch) if prepare else partial(program.launch, *launch)
 
     def __call__(self, *arguments: Any) -> None:
         """Checks the arguments and enqueues one launch; KernelError where they do not fit."""
