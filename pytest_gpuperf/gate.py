@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pytest
 
+from pytest_gpuperf import absent
 from pytest_gpuperf.measurement import Baseline, Measurement, Outcome, TestKey, Verdict
 from pytest_gpuperf.options import test_options
 from pytest_gpuperf.records import Cause, Record, Row, payload_of
@@ -113,45 +114,10 @@ def _unmeasured(
     ]
 
 
-def absent(session: GpuperfSession) -> list[Row]:
-    """Metrics in the baselines that a full run has no number for.
-
-    `missing`: their test was deleted, renamed or skipped; `unmeasured`: it passed and recorded nothing.
-    """
-    if session.deselected or any("::" in argument for argument in session.config.args):
-        return []
-    selected = [session.config.invocation_params.dir / argument for argument in session.config.args]
-    pools = sorted({session.pool(record) for record in session.records.values()})
-    rows = []
-    for folder, store in session.stores.items():
-        for pool in pools:
-            for suite in store.suites(pool):
-                if any((folder.parent / suite).is_relative_to(argument) for argument in selected):
-                    for name, metrics in store.load(pool, suite).items():
-                        rows += _absent(session, TestKey(suite, name), metrics)
-    return rows
-
-
-def _absent(session: GpuperfSession, key: TestKey, metrics: Mapping[str, Baseline]) -> list[Row]:
-    nodeid = next((nodeid for nodeid in session.outcomes if session.key(nodeid) == key), "")
-    outcome = session.outcomes.get(nodeid)
-    if outcome == "failed" or nodeid in session.records:
-        return []  # a failed test is red already, and a measured one was judged metric by metric
-    if outcome == "passed":
-        kind, why = Outcome.UNMEASURED, "in the baseline, but the test passed without recording it"
-    else:
-        kind = Outcome.MISSING
-        why = session.skipped.get(nodeid, "in the baseline, but no such test was in this run")
-    return [
-        Row(key, baseline.metric, Verdict(kind, baseline=baseline.value, reason=why))
-        for baseline in metrics.values()
-    ]
-
-
 def close(session: GpuperfSession, complete: bool) -> None:
     """The end of a run: what the baselines hold and nobody measured, and what strict cannot let pass."""
     if complete:
-        session.rows += absent(session)
+        session.rows += absent.rows(session)
     if not session.options.strict:
         return
     for row in session.rows:

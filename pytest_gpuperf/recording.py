@@ -35,10 +35,23 @@ def record(session: GpuperfSession, items: Sequence[pytest.Item]) -> None:
         if baselines:
             key = session.key(item.nodeid)
             updates[session.path(item.nodeid), session.pool(first), key.suite][key.name] = baselines
+    if session.options.update == "replace":
+        _drop_vanished(session, updates)
     for (path, pool, suite), tests in updates.items():
         _write(session, path, pool, suite, tests)
     if not updates:
         session.finding("setup", "nothing was measured that a baseline could keep")
+
+
+def _drop_vanished(
+    session: GpuperfSession, updates: dict[tuple[Path, str, str], dict[str, dict[str, Baseline]]]
+) -> None:
+    """A full run that replaces drops the entries of tests that are no longer there, and says so."""
+    from pytest_gpuperf.absent import vanished
+
+    for entry in vanished(session):
+        updates[entry.path, entry.pool, entry.key.suite][entry.key.name] = {}
+        session.note(f"Dropped the baseline of {entry.key}, which is no longer there")
 
 
 class _NotRecorded(Exception):
@@ -121,6 +134,7 @@ def _write(
         session.note(f"nothing new to record in {pool}/{suite}")
         return
     metrics = sum(len(metrics) for metrics in tests.values())
+    tests = {name: kept for name, kept in tests.items() if kept}
     session.note(f"Recorded {metrics} metric(s) of {len(tests)} test(s) in {_relative(session, written)}")
 
 

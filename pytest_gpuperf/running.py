@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,18 +27,32 @@ _PACKAGE = Path(__file__).parent
 
 
 def check_workers(config: pytest.Config, options: Options) -> None:
-    """Refuses what xdist's workers would spoil: each other's times, and the baseline files."""
+    """Gives each xdist worker a device, and refuses what workers would spoil: times and baseline files."""
     workers = len(getattr(config.option, "tx", None) or ())
     if not workers or not options.active:
+        return
+    if hasattr(config, "workerinput"):
+        _claim_device(int(config.workerinput["workerid"].removeprefix("gw")))
         return
     if options.update:
         raise pytest.UsageError("--gpuperf-update records in one process after the other; leave out -n")
     from pytest_gpuperf.backends.cuda_driver import device_count
 
-    if options.backend != "emulated" and 0 < (devices := device_count()) < workers:
+    try:
+        devices = device_count() if options.backend != "emulated" else 0
+    except Unavailable as error:
+        raise pytest.UsageError(str(error)) from None
+    if 0 < devices < workers:
         raise pytest.UsageError(
             f"{workers} xdist workers would measure on {devices} device(s) at once; use -n {devices} or fewer"
         )
+
+
+def _claim_device(number: int) -> None:
+    """The worker's own device becomes the only one that it and its children see; before CUDA starts."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else []
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices[number] if number < len(devices) else str(number)
 
 
 @contextmanager

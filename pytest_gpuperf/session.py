@@ -163,10 +163,6 @@ class GpuperfSession:
             self._stores[folder] = Store(folder)
         return self._stores[folder]
 
-    @property
-    def stores(self) -> dict[Path, Store]:
-        return self._stores
-
     def pool(self, record: Record) -> str:
         """The pool of a record: the user's name for it, else the device's model and MIG profile."""
         if record.device.get("backend") == "emulated":

@@ -180,6 +180,25 @@ def test_a_test_that_vanished_is_missing(project: Project, suite: str):
     result.stdout.fnmatch_lines(["missing *test_latency*"])
 
 
+def test_a_full_update_drops_what_is_no_longer_there(project: Project):
+    project.record()
+    (project.pytester.path / "test_suite.py").write_text(
+        "def test_other(gpuperf): gpuperf.record('x', 1.0, 's')"
+    )
+    result = project.run("--gpuperf-update")
+    assert result.ret == 0
+    assert list(project.stored["entries"]) == ["test_other"]
+    result.stdout.fnmatch_lines(["Dropped the baseline of test_suite.py::test_latency*"])
+
+
+def test_an_update_of_a_part_leaves_the_rest(project: Project):
+    project.record()
+    with (project.pytester.path / "test_suite.py").open("a") as file:
+        file.write("\ndef test_more(gpuperf): gpuperf.record('y', 1.0, kind='exact')\n")
+    assert project.run("--gpuperf-update", "-k", "more").ret == 0
+    assert list(project.stored["entries"]) == ["test_latency", "test_more"]
+
+
 def test_a_part_of_the_suite_misses_nothing(project: Project):
     project.record()
     with (project.pytester.path / "test_suite.py").open("a") as file:

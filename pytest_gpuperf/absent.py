@@ -1,0 +1,90 @@
+"""What the baselines hold and a full run did not measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_gpuperf.measurement import Baseline, Outcome, TestKey, Verdict
+from pytest_gpuperf.records import Row
+from pytest_gpuperf.session import GpuperfSession
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One test in a baseline file; ``path`` is its suite, whether that still exists or not."""
+
+    path: Path
+    pool: str
+    key: TestKey
+    metrics: Mapping[str, Baseline]
+
+
+def rows(session: GpuperfSession) -> list[Row]:
+    """`missing`: the test was deleted, renamed or skipped; `unmeasured`: it passed and recorded nothing."""
+    return [row for entry in _not_measured(session) for row in _rows(session, entry)]
+
+
+def vanished(session: GpuperfSession) -> list[Entry]:
+    """Tests in the baselines that a full run did not find: deleted or renamed."""
+    return [entry for entry in _not_measured(session) if not _nodeid(session, entry)]
+
+
+def _not_measured(session: GpuperfSession) -> list[Entry]:
+    """The entries of the suites that were run in full, but for the tests that measured.
+
+    Pools are those of this run's own figures: another pool's entries are another machine's to measure.
+    """
+    if session.deselected or any("::" in argument for argument in session.config.args):
+        return []
+    selected = [session.config.invocation_params.dir / argument for argument in session.config.args]
+    pools = sorted({session.pool(record) for record in session.records.values()})
+    found = []
+    for store in {session.store(session.path(nodeid)).folder: nodeid for nodeid in session.outcomes}.values():
+        found += _entries(session, session.path(store), pools, selected)
+    measured = {(session.path(nodeid), nodeid.partition("::")[2]) for nodeid in session.records}
+    return [entry for entry in found if (entry.path, entry.key.name) not in measured]
+
+
+def _entries(session: GpuperfSession, beside: Path, pools: list[str], selected: list[Path]) -> list[Entry]:
+    store, owner = session.store(beside), session.owner(beside, session.options.baselines)
+    return [
+        Entry(owner / suite, pool, TestKey(suite, name), metrics)
+        for pool in pools
+        for suite in store.suites(pool)
+        if any((owner / suite).is_relative_to(argument) for argument in selected)
+        for name, metrics in store.load(pool, suite).items()
+    ]
+
+
+def _nodeid(session: GpuperfSession, entry: Entry) -> str:
+    """The entry's test in this run, "" where there is none."""
+    wanted = (entry.path, entry.key.name)
+    return next(
+        (
+            nodeid
+            for nodeid in session.outcomes
+            if (session.path(nodeid), nodeid.partition("::")[2]) == wanted
+        ),
+        "",
+    )
+
+
+def _rows(session: GpuperfSession, entry: Entry) -> list[Row]:
+    nodeid = _nodeid(session, entry)
+    outcome = session.outcomes.get(nodeid)
+    if outcome == "failed":
+        return []  # it is red already
+    if outcome == "passed":
+        kind, why = Outcome.UNMEASURED, "in the baseline, but the test passed without recording it"
+    else:
+        kind = Outcome.MISSING
+        why = session.skipped.get(nodeid) or (
+            "in the baseline, but no such test was in this run; where that is meant, "
+            "a full run with --gpuperf-update drops it"
+        )
+    return [
+        Row(entry.key, baseline.metric, Verdict(kind, baseline=baseline.value, reason=why))
+        for baseline in entry.metrics.values()
+    ]
