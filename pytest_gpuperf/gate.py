@@ -45,7 +45,7 @@ def judge(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[R
         return function(baseline, measurement, *replicas, tolerance=tolerance, place=place, device_uuid=uuid)
 
     tripped = [m for m in record.measurements if not ask(verdict.screen, m)]
-    replicas, trouble = _replicate(session, item) if tripped else ([], "")
+    replicas, trouble = _replicate(session, item, record) if tripped else ([], "")
     rows = []
     for measurement in record.measurements:
         metric = measurement.metric
@@ -61,14 +61,14 @@ def judge(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[R
     return (*rows, *_unmeasured(session, item, key, record, stored))
 
 
-def _replicate(session: GpuperfSession, item: pytest.Item) -> tuple[list[Record], str]:
+def _replicate(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[list[Record], str]:
     """The test measured again in fresh processes; the words of the first one that did not manage."""
     from pytest_gpuperf import verdict
 
     records: list[Record] = []
     session.free_memory()
     for _ in range(verdict.REPLICAS):
-        result = run_child(session.config, session.options, [item])
+        result = run_child(session.config, session.options, [item], {item.nodeid: record.batches})
         reports = result.of(item.nodeid)
         found = next((p.record for r in reports if (p := payload_of(r)).record), None)
         if found is None or any(report.failed for report in reports):

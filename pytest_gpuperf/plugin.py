@@ -29,7 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.child is not None:
         from pytest_gpuperf.replicas import ChildReporter
 
-        config.pluginmanager.register(ChildReporter(config, options.child), "gpuperf-child")
+        reporter = ChildReporter(config, options.child)
+        config.pluginmanager.register(reporter, "gpuperf-child")
+        config.stash[SESSION].batches = reporter.batches
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

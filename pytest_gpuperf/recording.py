@@ -71,7 +71,8 @@ def _runs(session: GpuperfSession, items: Sequence[pytest.Item]) -> list[dict[st
         session.progress(f"gpuperf: recording run {number} of {session.options.runs}, {len(items)} tests")
         found: dict[str, Record] = {}
         for batch in batches:
-            result = run_child(session.config, session.options, batch)
+            settled = {item.nodeid: session.records[item.nodeid].batches for item in batch}
+            result = run_child(session.config, session.options, batch, settled)
             for report in result.reports:
                 kept = payload_of(report).record
                 if kept and report.passed:

@@ -37,6 +37,12 @@ class Record:
         """The place that counts for a metric: the CPU is part of it where the host's clock or work is."""
         return {**self.device, **self.host} if metric.constants.where == "host" else dict(self.device)
 
+    @property
+    def batches(self) -> dict[str, int]:
+        """Launches a sample of each timed metric, for the processes that measure it again."""
+        found = {m.metric.name: m.contract.get("batch") for m in self.measurements}
+        return {name: batch for name, batch in found.items() if batch is not None}
+
     def measurement(self, name: str) -> Measurement | None:
         return next((m for m in self.measurements if m.metric.name == name), None)
 

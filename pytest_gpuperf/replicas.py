@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,11 +47,12 @@ def run_child(
     config: pytest.Config,
     options: Options,
     items: Sequence[pytest.Item],
-    on_report: Callable[[pytest.TestReport], None] = lambda report: None,
+    batches: Mapping[str, Mapping[str, int]] | None = None,
 ) -> ChildResult:
     """Runs ``items`` in one fresh process, bounded: a child silent for ``child_timeout`` seconds is ended.
 
-    The time a child waits for the device lock does not count: the lock has its own limit.
+    ``batches`` says, by node id and metric, how many launches make a sample. The time a child waits for
+    the device lock does not count: the lock has its own limit.
     """
     ours, theirs = socket.socketpair()
     result = ChildResult()
@@ -68,13 +69,13 @@ def run_child(
         )
         theirs.close()
         try:
+            ours.sendall(json.dumps(batches or {}).encode() + b"\n")
             for message in _messages(ours, options.child_timeout):
                 if "report" in message:
                     report = config.hook.pytest_report_from_serializable(
                         config=config, data=message["report"]
                     )
                     result.reports.append(report)
-                    on_report(report)
             process.wait(timeout=30)
         except TimeoutError as silence:
             result.trouble = str(silence)
@@ -167,6 +168,8 @@ class ChildReporter:
         self.config = config
         self.link = socket.socket(fileno=descriptor)
         self.link.set_inheritable(False)
+        # The parent's one line, before anything else happens here.
+        self.batches: dict[str, dict[str, int]] = json.loads(self.link.makefile("rb").readline() or b"{}")
         threading.Thread(target=self._end_with_parent, daemon=True).start()
 
     def send(self, message: dict[str, Any]) -> None:

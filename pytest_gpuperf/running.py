@@ -217,13 +217,11 @@ def _properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
     """The verdicts as properties of the test, which JUnit files carry."""
     from pytest_gpuperf.report.format import percent, quantity
 
-    return [
-        (
-            f"gpuperf.{row.metric.name}",
-            f"{row.verdict.outcome} {quantity(row.verdict.now, row.metric.unit)} {percent(row.verdict.change)}",
-        )
-        for row in rows
-    ]
+    found: list[tuple[str, object]] = []
+    for row in rows:
+        now, change = quantity(row.verdict.now, row.metric.unit), percent(row.verdict.change)
+        found.append((f"gpuperf.{row.metric.name}", f"{row.verdict.outcome} {now} {change}"))
+    return found
 
 
 def _where(session: GpuperfSession, call: pytest.CallInfo[None]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ class GpuperfSession:
         self.findings: list[str] = []
         self.notes: dict[str, None] = {}
         self.deselected = False
+        self.batches: dict[str, dict[str, int]] = {}
         self._gpu: Gpu | None = None
         self._mark: int = 0
         self._unavailable: Unavailable | None = None
@@ -60,10 +61,12 @@ class GpuperfSession:
             from pytest_gpuperf.gpu import Gpu
 
             try:
-                self._gpu = Gpu(select(self.options.backend))
+                device: Any = select(self.options.backend)
             except Unavailable as error:
                 self._unavailable = error
                 raise
+            device.compiling = self._aside
+            self._gpu = Gpu(device)
         return self._gpu
 
     @property
@@ -89,6 +92,18 @@ class GpuperfSession:
             yield
         finally:
             self._lock.release()
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Lets others use the device while we do something long without it, such as compiling."""
+        lock = self._lock if self._lock and self._lock.held else None
+        if lock:
+            lock.release()
+        try:
+            yield
+        finally:
+            if lock:
+                lock.acquire()
 
     def _on_wait(self, message: str) -> None:
         self.note(message)
@@ -129,6 +144,21 @@ class GpuperfSession:
             reporter.ensure_newline()
             reporter.write_line(text)
 
+    def batch(self, item: pytest.Item, metric: str) -> int | None:
+        """How many launches make a sample, where the baseline or the parent process has settled it.
+
+        A launch near the limit between single and batched timing would else change its contract,
+        and its figure, from process to process.
+        """
+        if self.options.child is not None:
+            return self.batches.get(item.nodeid, {}).get(metric)
+        if self.options.update == "replace":
+            return None
+        key, store = self.key(item.nodeid), self.store(item.path)
+        place = self.gpu().device.place()
+        stored = store.load(self.pool_of(place), key.suite).get(key.name, {}).get(metric)
+        return stored.contract.get("batch") if stored else None
+
     def note(self, text: str) -> None:
         """Something to say once at the end, however often it came up."""
         self.notes[text] = None
@@ -164,11 +194,14 @@ class GpuperfSession:
         return self._stores[folder]
 
     def pool(self, record: Record) -> str:
-        """The pool of a record: the user's name for it, else the device's model and MIG profile."""
-        if record.device.get("backend") == "emulated":
+        return self.pool_of(record.device)
+
+    def pool_of(self, device: Mapping[str, Any]) -> str:
+        """The pool of a device: the user's name for it, else its model and MIG profile."""
+        if device.get("backend") == "emulated":
             return "emulated"
-        parts = [str(record.device.get("gpu", record.device.get("backend", "host")))]
-        parts += [str(record.device["mig"])] if record.device.get("mig") else []
+        parts = [str(device.get("gpu", device.get("backend", "host")))]
+        parts += [str(device["mig"])] if device.get("mig") else []
         return self.options.pool or " ".join(parts)
 
     # --- reports

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ class CudaBackend:
         self.total_memory: int = device.total_memory()
         self.l2_bytes: int = device.get_attribute(driver.device_attribute.L2_CACHE_SIZE)
         self._timer: CudaTimer | None = None
+        # Entered while nvcc runs: a session lets others use the device meanwhile.
+        self.compiling: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def place(self) -> dict[str, Any]:
         """Backend, GPU model and memory, and where NVML tells: MIG profile, ECC and power limit in W."""
@@ -122,7 +125,7 @@ class CudaBackend:
 
     def load(self, path: Path, options: Sequence[str] = ()) -> CudaProgram:
         assert self.compute_capability
-        cubin, cached = compile_cubin(path, options, self.compute_capability)
+        cubin, cached = compile_cubin(path, options, self.compute_capability, self.compiling)
         self.check_alive()
         try:
             module = self._driver.module_from_buffer(cubin)

@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -19,11 +20,16 @@ _INSTALL = 'pip install "cuda-toolkit[nvcc,cccl]", or install the CUDA toolkit a
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
 
 
-def compile_cubin(path: Path, options: Sequence[str], capability: tuple[int, int]) -> tuple[bytes, Path]:
+def compile_cubin(
+    path: Path,
+    options: Sequence[str],
+    capability: tuple[int, int],
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> tuple[bytes, Path]:
     """The cubin of a kernel file for a compute capability, and the cache file that holds it.
 
-    Raises KernelError with the compiler's first error, Unavailable where nvcc or the host compiler
-    that it needs is missing.
+    ``around`` is entered while nvcc runs, which takes seconds and no device. Raises KernelError with
+    the compiler's first error, Unavailable where nvcc or the host compiler that it needs is missing.
     """
     nvcc = find_nvcc()
     flags = ["-cubin", *_architecture(options, capability), *_standard(options), *options]
@@ -31,7 +37,8 @@ def compile_cubin(path: Path, options: Sequence[str], capability: tuple[int, int
     try:
         return cached.read_bytes(), cached
     except OSError:
-        return _compile(nvcc, path, flags, cached), cached
+        with around():
+            return _compile(nvcc, path, flags, cached), cached
 
 
 def _architecture(options: Sequence[str], capability: tuple[int, int]) -> list[str]:
