@@ -17,8 +17,8 @@ INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 REINSTALL = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL}"
 PROVIDER = "CUDAExecutionProvider"
 
-# What libonnxruntime_providers_cuda.so links or opens, by CUDA's major version (readelf on 1.26 and 1.31),
-# and the wheel that brings it. cuDNN comes with its own version.
+# What libonnxruntime_providers_cuda.so needs, by CUDA's major version (readelf on 1.31 for 13), and the wheel
+# that brings it. cuFFT is opened late since 1.27, and ResNet-50 never asks for it.
 LIBRARIES = {
     12: {
         "libcudart.so.12": "nvidia-cuda-runtime-cu12",
@@ -33,7 +33,6 @@ LIBRARIES = {
         "libcublas.so.13": "nvidia-cublas",
         "libcublasLt.so.13": "nvidia-cublas",
         "libcurand.so.10": "nvidia-curand",
-        "libcufft.so.12": "nvidia-cufft",
         "libcudnn.so.9": "nvidia-cudnn-cu13",
     },
 }

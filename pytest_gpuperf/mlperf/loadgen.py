@@ -20,11 +20,13 @@ import numpy as np
 from ..errors import GpuperfError, Unavailable
 from . import logs, settings
 from .models import Dataset
-from .phase import Phase
+from .phase import Phase, poisoned
 from .result import AccuracyResult, Latency, PerformanceResult
 from .session import Session
 from .settings import SAMPLES_PER_QUERY, Scenario
 from .sut import Callbacks
+
+__all__ = ["accuracy", "performance", "poisoned"]
 
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 CPU_PERFORMANCE_SAMPLES = 64  # keeps the loading of a phase on the CPU under a second
@@ -67,7 +69,7 @@ def performance(
     detail = logs.read_detail(log_dir)
     _require_valid(detail, scenario)
     latency, queries, samples, duration = _timing(scenario, phase.callbacks, detail, log_dir)
-    _require_consistent(scenario, latency, queries, duration)
+    require_consistent(scenario, latency, queries, duration)
     contract = {
         **_contract(session, dataset, scenario, detail),
         "profile": chosen.name,
@@ -195,7 +197,7 @@ def _timing(
     return Latency.of(np.repeat(ends, sizes), 1), 1, int(sizes.sum()), duration
 
 
-def _require_consistent(scenario: str, latency: Latency, queries: int, duration: float) -> None:
+def require_consistent(scenario: str, latency: Latency, queries: int, duration: float) -> None:
     """A stream has one query under way at a time, so its rate times its mean latency is 1, less the GAP
     that LoadGen and Python need between two. (The reference harness once printed 242 QPS beside a mean of
     0.2466 s.)

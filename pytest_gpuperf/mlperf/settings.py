@@ -11,6 +11,7 @@ from ..errors import GpuperfError
 Scenario = Literal["SingleStream", "MultiStream", "Offline"]
 # Seconds; below what a callback into Python takes, so that no model makes LoadGen prepare for millions.
 LEAST_LATENCY = 3e-6
+SAMPLE_COST = 1.5e-6  # seconds that LoadGen and Python add to a sample, seen in Offline with a null model
 SAMPLES_PER_QUERY = 8  # MultiStream's, since inference v2.0
 
 
@@ -70,6 +71,7 @@ def performance(
     settings.performance_sample_count_override = loaded
     if seconds is not None:
         settings.min_duration_ms = max(1, round(seconds * 1000))
+    probe += SAMPLE_COST * batch
     hint = round(max(probe * profile.hint, LEAST_LATENCY) * 1e9)
     settings.single_stream_expected_latency_ns = hint
     settings.multi_stream_expected_latency_ns = hint

@@ -1,0 +1,127 @@
+"""What counts as correct, which differences a precision explains, and MLPerf's gate at its very edges."""
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.mlperf import accuracy, digits, models
+from pytest_gpuperf.mlperf.accuracy import Gate, StoredPredictions
+
+TOTAL = 50_000
+
+
+def imagenet(right):
+    """Predictions and labels of 50,000 images of which so many are right."""
+    labels = np.arange(TOTAL, dtype=np.int64) % 1000
+    predictions = labels.copy()
+    predictions[right:] = (labels[right:] + 1) % 1000
+    return predictions, labels
+
+
+def test_correct_counts_equal_classes():
+    assert accuracy.correct(np.array([3, 1, 2, 2]), np.array([3, 1, 0, 2])) == 3
+
+
+def test_correct_refuses_another_number_of_labels():
+    with pytest.raises(ValueError, match=r"\(2,\) predictions for \(1,\) labels"):
+        accuracy.correct(np.array([3, 1]), np.array([3]))
+
+
+@pytest.mark.parametrize("right", [38_203, 38_228, 38_253])
+def test_gate_takes_76_456_percent_within_25_images(right):
+    assert Gate().problems(*imagenet(right), "fp32") == []
+    assert Gate().unexplained(*imagenet(right), "fp32") == 0
+
+
+@pytest.mark.parametrize(("right", "beyond"), [(38_202, 1), (38_254, 1), (38_300, 47)])
+def test_gate_refuses_more_in_either_direction(right, beyond):
+    (problem,) = Gate().problems(*imagenet(right), "fp32")
+    assert f"{right:,} of 50,000" in problem
+    assert "38,228 within 25" in problem
+    assert Gate().unexplained(*imagenet(right), "fp32") == beyond
+
+
+def test_gate_floor_is_75_6954_percent_in_every_precision():
+    assert Gate().problems(*imagenet(37_848), "fp16") == []
+    (problem,) = Gate().problems(*imagenet(37_847), "fp16")
+    assert "below the floor of 75.6954%" in problem
+    assert len(Gate().problems(*imagenet(37_847), "fp32")) == 2
+
+
+def test_gate_does_not_judge_a_part_of_the_images():
+    predictions, labels = imagenet(38_228)
+    (problem,) = Gate().problems(predictions[:500], labels[:500], "fp32")
+    assert "all 50,000 images; this run saw 500 (500 correct)" in problem
+
+
+STORED = StoredPredictions(np.array([1, 2, 3], np.uint8), np.array([0.5, 0.02, 0.0005], np.float32))
+LABELS = np.array([1, 2, 9])
+
+
+def test_same_predictions_are_no_problem():
+    assert STORED.problems(np.array([1, 2, 3]), LABELS, "fp32") == []
+
+
+@pytest.mark.parametrize(
+    ("now", "precision", "unexplained"),
+    [
+        ([1, 2, 7], "fp32", 0),  # a margin of 0.0005
+        ([1, 7, 3], "fp32", 1),
+        ([1, 7, 3], "fp16", 0),  # a margin of 0.02
+        ([7, 7, 7], "fp16", 1),
+        ([7, 7, 7], "fp32", 2),
+    ],
+)
+def test_an_image_may_flip_only_within_what_the_precision_explains(now, precision, unexplained):
+    assert STORED.unexplained(np.array(now), LABELS, precision) == unexplained
+    assert bool(STORED.problems(np.array(now), LABELS, precision)) == bool(unexplained)
+
+
+def test_the_message_lists_the_images_that_flipped():
+    (problem,) = STORED.problems(np.array([7, 2, 3]), LABELS, "fp32")
+    assert problem.startswith("1 of 3 images")
+    assert "image 0: 1 became 7 (label 1, margin 0.5000)" in problem
+
+
+def test_a_long_list_is_cut():
+    stored = StoredPredictions(np.zeros(30, np.uint8), np.ones(30, np.float32))
+    (problem,) = stored.problems(np.ones(30, np.int64), np.zeros(30, np.int64), "fp32")
+    assert "image 9:" in problem
+    assert "image 10:" not in problem
+    assert "and 20 more" in problem
+
+
+def test_a_count_compares_the_first_images_only():
+    assert STORED.problems(np.array([1, 2]), LABELS[:2], "fp32") == []
+    with pytest.raises(ValueError, match="4 predictions, 3 stored"):
+        STORED.flips(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 4]))
+
+
+def test_the_digits_are_ucis():
+    pixels, labels, held_out = digits.load()
+    assert pixels.shape == (digits.IMAGES, 8, 8)
+    assert (pixels.max(), labels.max()) == (16, 9)
+    # The class counts in UCI's optdigits.names, for the test file.
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert len(set(held_out.tolist())) == digits.HELD_OUT
+
+
+def test_enlarging_repeats_each_pixel_exactly():
+    pixels = digits.load()[0][:2]
+    images = digits.enlarge(pixels)
+    assert (images.shape, images.dtype) == ((2, 3, 224, 224), np.float32)
+    back = (images[:, :, ::28, ::28] + 0.5) * 16
+    assert np.array_equal(back, np.repeat(pixels[:, None], 3, axis=1))
+    assert np.array_equal(images[:, 2, 27::28, 27::28], images[:, 0, ::28, ::28])
+
+
+def test_digits_keeps_the_first_of_the_held_out():
+    some, all_of_them = digits.Digits(5), digits.Digits()
+    assert (len(some), len(all_of_them)) == (5, 797)
+    assert np.array_equal(some.labels, all_of_them.labels[:5])
+    assert np.array_equal(some.images([4]), all_of_them.images([4]))
+
+
+def test_the_stored_predictions_say_788_of_797():
+    head = models.digits_head()
+    assert accuracy.correct(head.predictions, digits.Digits().labels) == 788
+    assert head.margins.min() > accuracy.MARGINS["fp32"]  # so that no fp32 kernel may flip any image

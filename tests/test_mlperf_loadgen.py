@@ -1,0 +1,432 @@
+"""LoadGen really run, each time in a process of its own: what it gives, and how each of its traps ends."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import pytest_gpuperf
+from pytest_gpuperf.mlperf import models
+
+pytestmark = pytest.mark.skipif(
+    find_spec("mlperf_loadgen") is None, reason="LoadGen is not installed: pip install mlcommons-loadgen"
+)
+REPOSITORY = Path(pytest_gpuperf.__file__).parents[1]
+
+# A stand-in for the model, so that LoadGen alone is under test: the class of an image is its only value.
+PRELUDE = """
+import json, os, sys, threading, time
+from pathlib import Path
+import numpy as np
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import accuracy, loadgen, models, phase, session
+
+class Numbers:
+    name = "numbers"
+    def __init__(self, count=None, labels=None):
+        self.labels = (np.arange(100) % 10 if labels is None else labels)[:count]
+    def __len__(self):
+        return len(self.labels)
+    def images(self, indices):
+        return (np.asarray(indices) % 10).astype(np.float32)[:, None]
+
+class Echo:
+    backend, precision, batch_sizes, dtype = "cpu", "fp32", (1, 8), np.float32
+    description = {"provider": "none"}
+    model = models.Model("echo", Path("echo.onnx"), "by hand", Numbers, input_shape=(1,))
+    runs = 0
+    def run(self, batch):
+        self.runs += 1
+        time.sleep(0.001)
+        return batch[:, 0].astype(np.int64)
+
+def show(**values):
+    print(json.dumps(values))
+
+def error_of(call, *arguments, **named):
+    try:
+        call(*arguments, **named)
+    except GpuperfError as error:
+        return str(error)
+"""
+
+
+def child(code, folder, timeout=60):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTEST_GPUPERF_CACHE": str(folder / "cache")}
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def shown(code, folder, timeout=60):
+    """What the child showed last; it must have ended well."""
+    finished = child(code, folder, timeout)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def test_every_scenario_and_accuracy_in_one_process(tmp_path):
+    found = shown(
+        """
+        echo, out = Echo(), {}
+        for scenario in ("SingleStream", "MultiStream", "Offline"):
+            r = loadgen.performance(echo, scenario, log_dir=Path(scenario), seconds=0.5)
+            out[scenario] = dict(
+                p50=r.latency.p50, rate=r.samples_per_second, queries=r.queries, samples=r.samples,
+                contract=dict(r.contract), detail=json.loads(next(
+                    l for l in (r.log_dir / "mlperf_log_detail.txt").read_text().splitlines()
+                    if "result_50.00_percentile_latency_ns" in l).split("MLLOG ")[1])["value"])
+            a = loadgen.accuracy(echo, log_dir=Path("acc"), scenario=scenario, count=61)
+            out[scenario]["correct"] = [a.correct, a.total]
+        show(**out)
+        """,
+        tmp_path,
+    )
+    single, multi, offline = found["SingleStream"], found["MultiStream"], found["Offline"]
+    assert all(entry["correct"] == [61, 61] for entry in found.values())
+    # The median is LoadGen's own, to the nanosecond, whatever the machine was doing.
+    assert single["p50"] == pytest.approx(single["detail"] * 1e-9, rel=1e-6)
+    assert multi["p50"] == pytest.approx(multi["detail"] * 1e-9, rel=1e-6)
+    assert single["p50"] > 0.001
+    assert single["samples"] == single["queries"] > 11
+    assert multi["samples"] == 8 * multi["queries"]
+    assert offline["queries"] == 1
+    assert offline["samples"] % 8 == 0
+    assert 0 < offline["rate"] < 8000  # eight samples take over a millisecond
+    assert single["contract"]["seed_qsl"] > 0  # that is, MLPerf's configuration was read
+    assert single["contract"]["seed_qsl"] == offline["contract"]["seed_qsl"]
+    assert (single["contract"]["images"], single["contract"]["performance_samples"]) == (100, 64)
+    assert (multi["contract"]["samples_per_query"], multi["contract"]["seconds"]) == (8, 0.5)
+
+
+def test_the_gate_through_loadgen_on_50_000_images(tmp_path):
+    found = shown(
+        """
+        def problems(right):
+            labels = np.arange(50_000) % 10
+            labels[right:] = 10
+            echo = Echo()
+            echo.run = lambda batch: batch[:, 0].astype(np.int64)
+            echo.batch_sizes = (1, 1000)
+            echo.backend = "cuda"  # which loads 1,000 images at a time and not 64
+            echo.model = models.Model("echo", Path("e"), "", lambda count: Numbers(count, labels),
+                                      input_shape=(1,), reference=accuracy.Gate())
+            result = loadgen.accuracy(echo, log_dir=Path("logs"))
+            return [result.correct, result.total, len(result.problems())]
+        show(good=problems(38_228), edge=problems(38_203), over=problems(38_202), floor=problems(37_847))
+        """,
+        tmp_path,
+    )
+    assert found == {
+        "good": [38_228, 50_000, 0],
+        "edge": [38_203, 50_000, 0],
+        "over": [38_202, 50_000, 1],
+        "floor": [37_847, 50_000, 2],
+    }
+
+
+def test_an_exception_in_the_model_is_one_error_and_the_process_lives(tmp_path):
+    found = shown(
+        """
+        class Failing(Echo):
+            def run(self, batch):
+                if self.runs == 20:
+                    raise MemoryError("no more of it")
+                return super().run(batch)
+        error = error_of(loadgen.performance, Failing(), "SingleStream", log_dir=Path("a"), seconds=0.3)
+        again = loadgen.performance(Echo(), "SingleStream", log_dir=Path("b"), seconds=0.3)
+        show(error=error, again=again.queries, poisoned=loadgen.poisoned())
+        """,
+        tmp_path,
+    )
+    assert found["error"] == "echo failed while LoadGen ran it: MemoryError: no more of it"
+    assert found["again"] > 11
+    assert found["poisoned"] is None
+
+
+def test_images_that_cannot_be_loaded_and_classes_of_another_shape(tmp_path):
+    found = shown(
+        """
+        class Unreadable(Numbers):
+            def images(self, indices):
+                raise GpuperfError("a.jpg is missing")
+        class Empty(Numbers):
+            labels = []
+            def __init__(self, count): pass
+        class Scores(Echo):
+            def run(self, batch):
+                return np.zeros((len(batch), 10), np.int64)
+        def model(dataset):
+            echo = Echo()
+            echo.model = models.Model("echo", Path("e"), "", dataset, input_shape=(1,))
+            return echo
+        show(
+            perf=error_of(loadgen.performance, model(Unreadable), "Offline", log_dir=Path("a"), seconds=0.3),
+            acc=error_of(loadgen.accuracy, model(Unreadable), log_dir=Path("a")),
+            empty=error_of(loadgen.accuracy, model(Empty), log_dir=Path("a")),
+            scores=error_of(loadgen.accuracy, Scores(), log_dir=Path("a")),
+        )
+        """,
+        tmp_path,
+    )
+    assert found["perf"] == found["acc"] == "a.jpg is missing"
+    assert found["empty"] == "the dataset numbers of echo has no images"
+    assert found["scores"].endswith("ValueError: 8 images gave classes of shape (8, 10)")
+
+
+def test_a_completion_that_never_comes_is_given_up(tmp_path):
+    finished = child(
+        """
+        class Hanging(Echo):
+            def run(self, batch):
+                if self.runs == 30:
+                    threading.Event().wait()
+                return super().run(batch)
+        begin = time.monotonic()
+        hanging, folder = Hanging(), Path("a")
+        error = error_of(loadgen.performance, hanging, "SingleStream", log_dir=folder, seconds=0.3, stall=1.0)
+        took = time.monotonic() - begin
+        next_one = error_of(loadgen.accuracy, Echo(), log_dir=Path("b"))
+        show(error=error, took=took, next=next_one, poisoned=loadgen.poisoned())
+        sys.stdout.flush()
+        os._exit(0)  # as the docstring of poisoned() demands
+        """,
+        tmp_path,
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout)
+    assert found["error"].startswith("echo completed nothing for 1 s: the query was given up")
+    assert found["took"] < 10
+    assert found["poisoned"] == "echo completed nothing for 1 s"
+    assert found["next"] == "LoadGen cannot run again in this process: echo completed nothing for 1 s"
+
+
+def test_a_log_folder_that_cannot_be_one(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    error = shown(
+        """
+        show(error=error_of(loadgen.accuracy, Echo(), log_dir=Path("file/logs")))
+        """,
+        tmp_path,
+    )["error"]
+    assert error.startswith("LoadGen's logs cannot be written to file/logs (Not a directory)")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_invalid_phase_is_an_error_in_loadgens_words(tmp_path):
+    error = shown(
+        """
+        class Sprinter(Echo):
+            probing = True
+            def run(self, batch):
+                self.runs += 1
+                if self.runs < 8:
+                    time.sleep(0.05)
+                return batch[:, 0].astype(np.int64)
+        show(error=error_of(loadgen.performance, Sprinter(), "SingleStream", log_dir=Path("a"), seconds=1.0))
+        """,
+        tmp_path,
+    )["error"]
+    assert error.startswith("LoadGen calls this SingleStream phase INVALID")
+    assert "a/mlperf_log_detail.txt" in error
+    assert "generated" in error  # LoadGen: it ran out of pre-generated queries
+
+
+def test_an_audit_config_lying_about_changes_nothing_and_is_mentioned(tmp_path):
+    (tmp_path / "audit.config").write_text("*.*.sample_index_rng_seed = 7\n*.*.min_duration = 60000\n")
+    found = shown(
+        """
+        r = loadgen.performance(Echo(), "SingleStream", log_dir=Path("a"), seconds=0.3)
+        show(seed=r.contract["seed_sample"], duration=r.duration, notes=r.notes)
+        """,
+        tmp_path,
+    )
+    assert found["seed"] != 7
+    assert found["duration"] < 30
+    assert found["notes"] == [f"{tmp_path / 'audit.config'} lies in the working directory and was not used"]
+
+
+def test_an_interrupt_ends_the_phase_in_order(tmp_path):
+    found = shown(
+        """
+        import _thread
+        threading.Timer(0.5, _thread.interrupt_main).start()
+        begin = time.monotonic()
+        try:
+            loadgen.performance(Echo(), "SingleStream", log_dir=Path("a"), seconds=30)
+            interrupted = False
+        except KeyboardInterrupt:
+            interrupted = True
+        took = time.monotonic() - begin
+        again = loadgen.performance(Echo(), "SingleStream", log_dir=Path("b"), seconds=0.3)
+        show(interrupted=interrupted, took=took, again=again.queries, poisoned=loadgen.poisoned())
+        """,
+        tmp_path,
+    )
+    assert found["interrupted"]
+    assert found["took"] < 15
+    assert found["again"] > 11
+    assert found["poisoned"] is None
+
+
+def test_two_phases_at_once_are_refused(tmp_path):
+    error = shown(
+        """
+        started = threading.Event()
+        class Slow(Echo):
+            def run(self, batch):
+                started.set()
+                return super().run(batch)
+        other = threading.Thread(target=loadgen.performance, args=(Slow(), "SingleStream"),
+                                 kwargs=dict(log_dir=Path("a"), seconds=1.0))
+        other.start()
+        started.wait()
+        error = error_of(loadgen.accuracy, Echo(), log_dir=Path("b"))
+        other.join()
+        show(error=error)
+        """,
+        tmp_path,
+    )["error"]
+    assert error == "LoadGen runs one phase at a time and another is running in this process"
+
+
+def test_names_that_do_not_exist(tmp_path):
+    found = shown(
+        """
+        show(
+            scenario=error_of(loadgen.performance, Echo(), "Server", log_dir=Path("a")),
+            profile=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), profile="long"),
+        )
+        """,
+        tmp_path,
+    )
+    assert found["scenario"] == 'there is no scenario "Server"; use SingleStream, MultiStream or Offline'
+    assert found["profile"] == 'there is no LoadGen profile "long"; use short or valid'
+
+
+def test_the_profile_valid_follows_mlperfs_durations(tmp_path):
+    found = shown(
+        """
+        import mlperf_loadgen as lg
+        from pytest_gpuperf.mlperf import settings
+        out = {}
+        for scenario in ("SingleStream", "MultiStream", "Offline"):
+            s = settings.performance(lg, scenario, settings.profile("valid"), None, 0.01, 8, 1024)
+            out[scenario] = [s.min_duration_ms, s.min_query_count, s.performance_sample_count_override]
+            out[scenario].append(s.single_stream_target_latency_percentile)
+            out[scenario].append(s.multi_stream_target_latency_percentile)
+        show(**out)
+        """,
+        tmp_path,
+    )
+    assert [entry[0] for entry in found.values()] == [600_000] * 3
+    assert found["MultiStream"][1] == 662
+    assert found["Offline"][1] == 24_576
+    assert (found["SingleStream"][3], found["MultiStream"][4]) == (0.9, 0.99)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    for module in ("onnx", "onnxruntime"):
+        pytest.importorskip(module, reason="the embedded model is built with onnx and run with onnxruntime")
+    return tmp_path_factory.mktemp("embedded")
+
+
+def test_the_embedded_model_under_loadgen(embedded):
+    found = shown(
+        """
+        s = session.open_session(models.resolve(), "cpu")
+        a = loadgen.accuracy(s, log_dir=Path("accuracy"), count=40)
+        r = loadgen.performance(s, "SingleStream", log_dir=Path("single"), seconds=1.5)
+        show(correct=[a.correct, a.total], problems=a.problems(), p50=r.latency.p50,
+             contract=dict(r.contract), environment=dict(r.environment))
+        """,
+        embedded,
+        timeout=120,
+    )
+    assert found["correct"] == [40, 40]
+    assert found["problems"] == []
+    assert found["contract"]["model"] == "resnet50-digits"
+    assert found["contract"]["recipe"] == models.digits_head().recipe
+    assert found["environment"]["nodes"] == "122 of 122 on CPUExecutionProvider"
+    assert found["p50"] > 0.001
+
+
+def test_a_perturbed_layer_turns_accuracy_red(embedded):
+    found = shown(
+        """
+        from dataclasses import replace
+        import onnx
+        from onnx import numpy_helper
+        model = models.resolve()
+        proto = onnx.load(str(model.path))
+        layer = next(w for w in proto.graph.initializer if w.name == "stage1_block2_b_w")
+        weights = numpy_helper.to_array(layer)
+        noise = np.random.default_rng(0).standard_normal(weights.shape, np.float32) * weights.std()
+        layer.CopyFrom(numpy_helper.from_array(weights + noise, layer.name))
+        onnx.save(proto, "perturbed.onnx")
+        s = session.open_session(replace(model, path=Path("perturbed.onnx")), "cpu")
+        a = loadgen.accuracy(s, log_dir=Path("accuracy"), count=40)
+        show(correct=a.correct, unexplained=a.measurements()[0].value, problems=a.problems())
+        """,
+        embedded,
+        timeout=120,
+    )
+    assert found["unexplained"] > 0
+    assert "of 40 images changed their class" in found["problems"][0]
+
+
+def test_mlperfs_model_and_imagenet_by_known_answers(tmp_path):
+    for module in ("onnx", "onnxruntime", "cv2"):
+        pytest.importorskip(module, reason="MLPerf's path needs onnx, onnxruntime and OpenCV")
+    found = shown(
+        """
+        import cv2, onnx
+        from onnx import TensorProto, helper, numpy_helper
+        # Class k of 1,001 is right where the image's red value is k - 1: argmax of 2(k-1)(x+mean) - (k-1)^2.
+        k = np.arange(1001, dtype=np.float64) - 1
+        weight = np.zeros((3, 1001), np.float32)
+        weight[0] = 2 * k
+        bias = (2 * k * 123.68 - k**2).astype(np.float32)
+        nodes = [
+            helper.make_node("GlobalAveragePool", ["input_tensor:0"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "w", "b"], ["softmax_tensor:0"]),
+            helper.make_node("ArgMax", ["softmax_tensor:0"], ["ArgMax:0"], axis=1, keepdims=0),
+        ]
+        graph = helper.make_graph(
+            nodes, "known",
+            [helper.make_tensor_value_info("input_tensor:0", TensorProto.FLOAT, ["N", 3, 224, 224])],
+            [helper.make_tensor_value_info("ArgMax:0", TensorProto.INT64, ["N"]),
+             helper.make_tensor_value_info("softmax_tensor:0", TensorProto.FLOAT, ["N", 1001])],
+            [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+                  "resnet50_v1.onnx")
+        lines = []
+        for i in range(20):
+            cv2.imwrite(f"{i}.png", np.full((260, 300, 3), 12 * i, np.uint8))
+            lines.append(f"{i}.png {12 * i if i % 5 else 999}")
+        Path("val_map.txt").write_text("\\n".join(lines))
+        here = Path(".")
+        s = session.open_session(models.resolve(None, here, here), "cpu")
+        a = loadgen.accuracy(s, log_dir=Path("logs"), scenario="MultiStream")
+        show(predictions=a.predictions.tolist(), correct=[a.correct, a.total], problems=a.problems(),
+             accuracy=a.accuracy, model=a.contract["model"])
+        """,
+        tmp_path,
+    )
+    assert found["predictions"] == [12 * i for i in range(20)]
+    assert found["correct"] == [16, 20]
+    assert found["accuracy"] == 0.8
+    assert found["model"] == "resnet50"
+    assert "holds for all 50,000 images; this run saw 20 (16 correct)" in found["problems"][0]

@@ -1,0 +1,220 @@
+"""LoadGen's logs read, percentiles and the number of queries behind them, and what is judged."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import logs, models
+from pytest_gpuperf.mlperf.accuracy import StoredPredictions
+from pytest_gpuperf.mlperf.loadgen import require_consistent
+from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult, queries_needed
+
+
+@pytest.mark.parametrize(
+    ("fraction", "queries"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.97, 219), (0.99, 662), (0.999, 6636)]
+)
+def test_queries_needed_are_mlperfs_early_stopping(fraction, queries):
+    assert queries_needed(fraction) == queries
+
+
+def test_percentiles_are_loadgens_floor_index():
+    latency = Latency.of(np.arange(100, 0, -1) / 1000, queries=100)
+    assert latency.p50 == 0.051
+    assert latency.p99 == 0.100
+    assert latency.mean == pytest.approx(0.0505)
+    assert latency["p99.9"] == latency.p99_9 == 0.100
+    with pytest.raises(KeyError, match="p75"):
+        latency["p75"]
+
+
+def test_a_percentile_knows_whether_its_queries_suffice():
+    latency = Latency.of(np.ones(661), queries=661)
+    assert latency.p90.enough
+    assert not latency.p99.enough
+    assert (latency.p99.queries, latency.p99.needed) == (661, 662)
+    assert Latency.of(np.ones(662), queries=662).p99.enough
+
+
+def performance(scenario="SingleStream", queries=700, **changes):
+    latency = Latency.of(np.full(queries, 0.01), queries)
+    values = {
+        "scenario": scenario,
+        "latency": latency,
+        "queries": queries,
+        "samples": queries,
+        "duration": queries * 0.01,
+        "contract": {"model": "m"},
+        "environment": {},
+        "log_dir": Path("logs"),
+    }
+    return PerformanceResult(**{**values, **changes})
+
+
+def test_streams_are_judged_on_median_latency_and_qps():
+    p50, qps = performance().measurements()
+    assert (p50.metric.name, p50.metric.unit, p50.metric.better, p50.metric.kind) == (
+        "latency_p50",
+        "s",
+        "lower",
+        "noisy",
+    )
+    assert (qps.metric.name, qps.metric.better, qps.metric.instrument) == ("qps", "higher", "loadgen")
+    assert p50.samples == (0.01,)
+    assert qps.value == pytest.approx(100)
+    assert p50.contract == {"model": "m"}
+
+
+def test_offline_is_judged_on_samples_per_second_alone():
+    result = performance("Offline", queries=1, samples=500, duration=2.0)
+    (rate,) = result.measurements()
+    assert (rate.metric.name, rate.value) == ("samples_per_second", 250.0)
+    with pytest.raises(AttributeError, match="samples_per_second"):
+        result.qps  # noqa: B018
+
+
+def test_a_tail_without_enough_queries_is_shown_only():
+    metrics = {m.metric.name: m for m in performance().measurements(tails=["p99", "p99.9"])}
+    assert metrics["latency_p99"].metric.kind == "noisy"
+    assert metrics["latency_p99"].metric.instrument == "loadgen_tail"
+    assert metrics["latency_p99_9"].metric.kind == "shown"
+    assert "700 queries; this percentile needs 6636" in metrics["latency_p99_9"].details["warning"]
+
+
+def test_times_are_shown_where_the_machine_is_not_one_to_judge_by():
+    assert {m.metric.kind for m in performance().measurements("shown", tails=["p90"])} == {"shown"}
+
+
+def accuracy_result(predictions, reference):
+    model = models.Model("m", Path("m.onnx"), "r", lambda count: None, reference=reference)
+    labels = np.array([1, 2, 3])
+    return AccuracyResult(model, "fp32", np.array(predictions), labels, {}, {}, Path("logs"))
+
+
+def test_accuracy_stores_the_unexplained_and_shows_the_count():
+    stored = StoredPredictions(np.array([1, 2, 9], np.uint8), np.ones(3, np.float32))
+    good = accuracy_result([1, 2, 9], stored)
+    good.check()
+    wrong, count = good.measurements()
+    assert (wrong.metric.name, wrong.metric.kind, wrong.value) == ("unexplained_predictions", "exact", 0)
+    assert (count.metric.kind, count.value) == ("shown", 2)
+    assert good.accuracy == pytest.approx(2 / 3)
+
+    bad = accuracy_result([1, 0, 3], stored)
+    assert bad.correct == 2  # the same count, with two other images
+    assert bad.measurements()[0].value == 2
+    with pytest.raises(AssertionError, match="m in fp32: 2 of 3 images changed"):
+        bad.check()
+
+
+def test_accuracy_without_a_reference_stores_the_count():
+    result = accuracy_result([1, 2, 9], None)
+    result.check()
+    (count,) = result.measurements()
+    assert (count.metric.name, count.metric.kind, count.value) == ("correct", "exact", 2)
+
+
+def mllog(key, value, **metadata):
+    return ":::MLLOG " + json.dumps({"key": key, "value": value, "metadata": metadata}) + "\n"
+
+
+def test_detail_log(tmp_path):
+    (tmp_path / logs.DETAIL).write_text(
+        "noise\n"
+        + mllog("error_runtime", "Ran out of generated queries.", is_error=True)
+        + mllog("result_validity", "INVALID")
+        + mllog("result_invalid_reason", "Increase it. ")
+        + mllog("num_errors", 1)
+        + mllog("power_end", "now")
+    )
+    detail = logs.read_detail(tmp_path)
+    assert not detail.valid
+    assert detail.num_errors == 1
+    assert detail.reason == "Increase it. Ran out of generated queries."
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "ran nothing"),
+        (mllog("result_validity", "VALID"), "did not end"),
+        (":::MLLOG {oops\n", "no MLLOG entry: {oops"),
+    ],
+)
+def test_a_detail_log_that_is_no_result(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / logs.DETAIL).write_text(content)
+    with pytest.raises(GpuperfError, match=said) as error:
+        logs.read_detail(tmp_path)
+    assert logs.DETAIL in str(error.value)
+
+
+def sample(start_us, query, index, complete_ns):
+    return (
+        f'{{"name":"Sample","cat":"default","ph":"b","pid":1,"id":0,"ts":{start_us},"args":{{"sample_seq":0,'
+        f'"query_seq":{query},"sample_idx":{index},"issue_start_ns":0,"complete_ns":{complete_ns}}}}},\n'
+    )
+
+
+def test_trace_of_queries_with_several_samples(tmp_path):
+    (tmp_path / logs.TRACE).write_text(
+        '{"traceEvents":[\n{"name":"LogDetail","args":{"key":""loadgen_version""}},\n'
+        + sample("3000.000", 1, 7, 1_000_000)
+        + sample("1000.000", 0, 5, 1_500_000)
+        + sample("1000.000", 0, 6, 2_000_000)
+        + sample("3000.000", 1, 8, 900_000)
+    )
+    trace = logs.read_trace(tmp_path)
+    assert trace.latencies == pytest.approx([0.002, 0.001])
+    assert trace.duration == pytest.approx(0.003)  # from 1.0 ms to 4.0 ms
+    assert trace.samples == 4
+
+
+def test_trace_in_another_form(tmp_path):
+    (tmp_path / logs.TRACE).write_text("{}")
+    with pytest.raises(GpuperfError, match="holds no sample"):
+        logs.read_trace(tmp_path)
+
+
+def entry(index, value):
+    return {"seq_id": 0, "qsl_idx": index, "data": np.int64(value).tobytes().hex()}
+
+
+def test_accuracy_log_counts_a_repeated_sample_once(tmp_path):
+    (tmp_path / logs.ACCURACY).write_text(json.dumps([entry(1, 5), entry(0, -1), entry(1, 6)]))
+    assert logs.read_accuracy(tmp_path, 2).tolist() == [-1, 5]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (json.dumps([entry(0, 1)]), "lacks 1 of 2 samples, first 1"),
+        (json.dumps([entry(0, 1), entry(2, 1)]), "sample 2 with 8 bytes"),
+        (json.dumps([{"qsl_idx": 0, "data": "00"}]), "sample 0 with 1 bytes"),
+        ("[", "is no accuracy log"),
+        ("[1]", "is no accuracy log"),
+    ],
+)
+def test_a_damaged_accuracy_log(tmp_path, content, said):
+    (tmp_path / logs.ACCURACY).write_text(content)
+    with pytest.raises(GpuperfError, match=said):
+        logs.read_accuracy(tmp_path, 2)
+
+
+def test_the_figures_that_the_reference_harness_printed_are_refused():
+    with pytest.raises(GpuperfError, match=r"242.6 queries/s times the mean latency of 0.2466 s is 59.8"):
+        require_consistent("SingleStream", SimpleNamespace(mean=0.2466), 50_000, 206.09)
+    # and the true ones are taken: 50,000 queries in 3.4 hours
+    require_consistent("SingleStream", SimpleNamespace(mean=0.2466), 50_000, 12_330.0)
+
+
+@pytest.mark.parametrize(("duration", "fits"), [(10.0, True), (10.4, True), (10.6, False), (9.4, False)])
+def test_the_invariant_bears_five_percent(duration, fits):
+    if fits:
+        require_consistent("MultiStream", SimpleNamespace(mean=0.1), 100, duration)
+    else:
+        with pytest.raises(GpuperfError, match="contradict each other"):
+            require_consistent("MultiStream", SimpleNamespace(mean=0.1), 100, duration)

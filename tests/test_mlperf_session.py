@@ -1,0 +1,222 @@
+"""Sessions on the CPU, models that do not fit, and what stands in the way of the CUDA provider."""
+
+import sys
+from dataclasses import replace
+from importlib import metadata
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.mlperf import cuda_runtime, models
+from pytest_gpuperf.mlperf.session import open_session
+
+
+def classifier(path, shape=("N", 3), classes=5, arg_max=False, outputs=1):
+    """Writes a model that says the class nearest to the first input value: argmax of 2kx - k^2."""
+    onnx = pytest.importorskip("onnx", reason="the model under test is written with onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.zeros((3, classes), np.float32)
+    weight[0] = 2 * np.arange(classes)
+    bias = -(np.arange(classes, dtype=np.float32) ** 2)
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["scores"])]
+    results = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [shape[0], classes])]
+    if arg_max:
+        nodes.append(helper.make_node("ArgMax", ["scores"], ["class"], axis=1, keepdims=0))
+        results.append(helper.make_tensor_value_info("class", TensorProto.INT64, [shape[0]]))
+    graph = helper.make_graph(
+        nodes,
+        "nearest",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        results[-outputs:],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(path))
+    return models.Model("nearest", path, "by hand", lambda count: None, input_shape=(3,))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def ort():
+    return pytest.importorskip("onnxruntime", reason="sessions need onnxruntime")
+
+
+def values(*numbers):
+    return np.array([[n, 9, 9] for n in numbers], np.float32)
+
+
+@pytest.mark.parametrize("arg_max", [False, True])
+def test_classes_from_scores_or_from_the_models_own_argmax(tmp_path, ort, arg_max):
+    session = open_session(classifier(tmp_path / "m.onnx", arg_max=arg_max), "cpu")
+    classes = session.run(values(3.2, 0.1, 4))
+    assert (classes.tolist(), classes.dtype) == ([3, 0, 4], np.int64)
+
+
+def test_the_label_offset_is_added(tmp_path, ort):
+    model = replace(classifier(tmp_path / "m.onnx"), label_offset=-1)
+    assert open_session(model, "cpu").run(values(3)).tolist() == [2]
+
+
+def test_fp16_runs_a_converted_model_and_leaves_the_file(tmp_path, ort):
+    model = classifier(tmp_path / "m.onnx")
+    before = model.path.read_bytes()
+    session = open_session(model, "cpu", "fp16")
+    assert session.dtype == np.float16
+    assert session.run(values(3, 1).astype(np.float16)).tolist() == [3, 1]
+    assert model.path.read_bytes() == before
+
+
+def test_the_description_says_what_ran_where(tmp_path, ort):
+    description = open_session(classifier(tmp_path / "m.onnx"), "cpu", batch_sizes=(8, 1)).description
+    assert description["provider"] == "CPUExecutionProvider"
+    assert description["nodes"] == "1 of 1 on CPUExecutionProvider"
+    assert description["batch_sizes"] == "1 8"
+    assert description["onnxruntime"] == ort.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change", "said"),
+    [
+        ({}, {"input_shape": (4,)}, r"takes x .*float\) \['N', 3\]; nearest is fed one .*float\) \[N, 4\]"),
+        ({}, {"input_shape": (3, 1)}, r"\['N', 3\]; nearest is fed one .* \[N, 3, 1\]"),
+        ({"shape": (1, 3)}, {}, "only takes batches of 1; 8 was asked for"),
+        ({"arg_max": True, "outputs": 2}, {}, "has the outputs scores, class"),
+        ({}, {"output": "logits"}, 'has the outputs scores; Model.output is "logits"'),
+    ],
+)
+def test_a_model_that_does_not_fit(tmp_path, ort, arguments, change, said):
+    model = classifier(tmp_path / "m.onnx", **arguments)
+    with pytest.raises(GpuperfError, match=said) as error:
+        open_session(replace(model, **change), "cpu")
+    assert "m.onnx" in str(error.value)
+
+
+def test_a_file_that_is_no_model(tmp_path, ort):
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    model = models.Model("broken", tmp_path / "m.onnx", "", lambda count: None)
+    with pytest.raises(GpuperfError, match=r"loading the graph \(broken, .*m\.onnx\)"):
+        open_session(model, "cpu")
+
+
+def test_a_failing_run_is_one_sentence(tmp_path, ort):
+    session = open_session(classifier(tmp_path / "m.onnx"), "cpu")
+    with pytest.raises(GpuperfError, match="failed while running a batch of 2 ") as error:
+        session.run(np.zeros((2, 5), np.float32))
+    assert "\n" not in str(error.value)
+
+
+def test_bad_precision_and_batch_sizes(tmp_path, ort):
+    model = models.Model("m", tmp_path / "m.onnx", "", lambda count: None)
+    with pytest.raises(GpuperfError, match='no precision "int8"; use fp32 or fp16'):
+        open_session(model, "cpu", "int8")
+    with pytest.raises(GpuperfError, match=r"batch sizes \[0\]"):
+        open_session(model, "cpu", batch_sizes=[0])
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+def test_without_onnxruntime_the_extra_is_named(tmp_path, monkeypatch, backend):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    model = models.Model("m", tmp_path / "m.onnx", "", lambda count: None)
+    with pytest.raises(Unavailable, match=rf"pip install 'pytest-gpuperf\[{backend}\]'"):
+        open_session(model, backend)
+
+
+def test_a_cpu_onnxruntime_never_serves_cuda(tmp_path, ort):
+    if cuda_runtime.PROVIDER in ort.get_available_providers():
+        pytest.skip("this onnxruntime has the CUDA provider")
+    model = models.Model("m", tmp_path / "m.onnx", "", lambda count: None)
+    with pytest.raises(Unavailable, match=r"built for the CPU .*pip install 'onnxruntime-gpu\[cuda,cudnn\]'"):
+        open_session(model, "cuda")
+
+
+class FakeDriver:
+    """libcuda.so.1 of a driver that supports CUDA ``version`` (13000 is 13.0)."""
+
+    def __init__(self, version=13000, init=0):
+        self.version, self.init = version, init
+
+    def cuInit(self, flags):
+        return self.init
+
+    def cuDriverGetVersion(self, pointer):
+        pointer._obj.value = self.version
+        return 0
+
+
+def loader(driver, missing=()):
+    def load(name):
+        if name in missing or (name == "libcuda.so.1" and driver is None):
+            raise OSError(f"{name}: cannot open shared object file")
+        return driver
+
+    return load
+
+
+def fake_ort(providers=("CUDAExecutionProvider", "CPUExecutionProvider"), cuda="13.0", chatter=""):
+    return SimpleNamespace(
+        __version__="1.31.1",
+        cuda_version=cuda,
+        get_available_providers=lambda: list(providers),
+        preload_dlls=lambda: print(chatter),
+    )
+
+
+@pytest.fixture
+def only_gpu_package(monkeypatch):
+    monkeypatch.setattr(cuda_runtime, "installed_packages", lambda: {"onnxruntime-gpu"})
+
+
+def test_a_complete_installation_passes_and_stays_silent(only_gpu_package, capsys):
+    cuda_runtime.require(fake_ort(chatter="Failed to load libfoo"), loader(FakeDriver()))
+    cuda_runtime.require(fake_ort(cuda="12.8"), loader(FakeDriver(13000)))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("ort_arguments", "load", "said"),
+    [
+        ({"providers": ["CPUExecutionProvider"]}, loader(FakeDriver()), "built for the CPU"),
+        ({"cuda": ""}, loader(FakeDriver()), 'built for CUDA "", which is no version'),
+        ({"cuda": "14.0"}, loader(FakeDriver(14000)), "built for CUDA 14, known are 12, 13"),
+        ({}, loader(None), "no NVIDIA driver is installed"),
+        ({}, loader(FakeDriver(init=100)), r"no usable device \(CUDA error 100\)"),
+        ({}, loader(FakeDriver(12040)), r"supports CUDA 12.4, this onnxruntime needs 13: .*<1.27"),
+        (
+            {},
+            loader(FakeDriver(), ["libcudnn.so.9"]),
+            r"libcudnn.so.9 cannot be loaded: pip install nvidia-cudnn-cu13, or",
+        ),
+        (
+            {},
+            loader(FakeDriver(), ["libcublas.so.13", "libcublasLt.so.13"]),
+            r"libcublas.so.13, libcublasLt.so.13 cannot be loaded: pip install nvidia-cublas, or",
+        ),
+        ({"cuda": "12.8"}, loader(FakeDriver(), ["libcufft.so.11"]), "pip install nvidia-cufft-cu12, or"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_remedy(only_gpu_package, ort_arguments, load, said):
+    with pytest.raises(GpuperfError, match=said):
+        cuda_runtime.require(fake_ort(**ort_arguments), load)
+
+
+def test_both_packages_installed(monkeypatch):
+    monkeypatch.setattr(cuda_runtime, "installed_packages", lambda: {"onnxruntime", "onnxruntime-gpu"})
+    with pytest.raises(GpuperfError, match=r"both installed .*pip uninstall -y onnxruntime onnxruntime-gpu"):
+        cuda_runtime.require(fake_ort(), loader(FakeDriver()))
+
+
+def test_installed_packages_are_distributions(monkeypatch):
+    def distribution(name):
+        if name == "onnxruntime":
+            raise metadata.PackageNotFoundError(name)
+        return object()
+
+    monkeypatch.setattr(metadata, "distribution", distribution)
+    assert cuda_runtime.installed_packages() == {"onnxruntime-gpu"}
