@@ -197,11 +197,12 @@ class GpuperfSession:
         return self.pool_of(record.device)
 
     def pool_of(self, device: Mapping[str, Any]) -> str:
-        """The pool of a device: the user's name for it, else its model and MIG profile."""
+        """The user's name for it, else the device's model, MIG profile and changed power limit."""
         if device.get("backend") == "emulated":
             return "emulated"
         parts = [str(device.get("gpu", device.get("backend", "host")))]
         parts += [str(device["mig"])] if device.get("mig") else []
+        parts += [f"{device['power_limit_w']:g}W"] if "power_limit_default_w" in device else []
         return self.options.pool or " ".join(parts)
 
     # --- reports

@@ -17,11 +17,11 @@ SUITE = """
     import numpy as np
 
     def test_double(gpu, kernels, gpuperf, counters):
-        src, dst = gpu.random(1000, seed=1), gpu.empty(1000)
+        src, dst = gpu.random(1024, seed=1), gpu.empty(1024)
         double = kernels["double.cu"].twice[4, 256]
-        gpuperf(double, src, dst, 1000, bytes=2 * src.nbytes)
+        gpuperf(double, src, dst, 1024, bytes=2 * src.nbytes)
         assert np.array_equal(dst.get(), 2 * src.get())
-        assert counters(double, src, dst, 1000).global_load.sectors_per_request == 4
+        assert counters(double, src, dst, 1024).global_load.sectors_per_request == 4
 """
 KERNEL = """
 extern "C" __global__ void twice(const float *src, float *dst, int n)

@@ -79,7 +79,12 @@ def settings(unit: str) -> dict[str, Any]:
         "power_limit_w": _ask_nvml(
             lambda nvml: nvml.nvmlDeviceGetPowerManagementLimit(_physical(nvml, unit, mig)) / 1000
         ),
+        "power_limit_default_w": _ask_nvml(
+            lambda nvml: nvml.nvmlDeviceGetPowerManagementDefaultLimit(_physical(nvml, unit, mig)) / 1000
+        ),
     }
+    if asked["power_limit_default_w"] == asked["power_limit_w"]:
+        del asked["power_limit_default_w"]  # worth a word, and a pool of its own, only where they differ
     return {key: value for key, value in asked.items() if value is not None}
 
 

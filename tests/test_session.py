@@ -1,0 +1,88 @@
+"""One run's own knowledge: pools, keys and the exit code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.session import SESSION, GpuperfSession
+
+H100 = {"backend": "cuda", "gpu": "NVIDIA H100 80GB HBM3", "power_limit_w": 700.0}
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester) -> GpuperfSession:
+    return pytester.parseconfigure().stash[SESSION]
+
+
+@pytest.mark.parametrize(
+    ("device", "pool"),
+    [
+        (H100, "NVIDIA H100 80GB HBM3"),
+        ({**H100, "mig": "3g.40gb"}, "NVIDIA H100 80GB HBM3 3g.40gb"),
+        ({**H100, "power_limit_w": 500.0, "power_limit_default_w": 700.0}, "NVIDIA H100 80GB HBM3 500W"),
+        ({"backend": "emulated"}, "emulated"),
+        ({"backend": "host"}, "host"),
+    ],
+)
+def test_a_pool_is_named_after_what_makes_runners_alike(session: GpuperfSession, device, pool):
+    assert session.pool_of(device) == pool
+
+
+def test_a_users_pool_never_takes_in_emulated_figures(pytester: pytest.Pytester):
+    session = pytester.parseconfigure("--gpuperf-pool=ci-h100").stash[SESSION]
+    assert session.pool_of(H100) == "ci-h100"
+    assert session.pool_of({"backend": "emulated"}) == "emulated"
+
+
+@pytest.mark.parametrize(
+    ("causes", "status"),
+    [
+        (set(), 0),
+        ({"wrong"}, 1),
+        ({"setup"}, 22),
+        ({"infrastructure"}, 20),
+        ({"infrastructure", "setup"}, 22),
+        ({"infrastructure", "setup", "wrong"}, 1),
+    ],
+)
+def test_the_exit_code_tells_a_runner_what_to_do(session: GpuperfSession, causes, status):
+    session.causes |= causes
+    assert session.exit_status(0 if not causes else 1) == status
+
+
+@pytest.mark.parametrize("status", [2, 3, 4, 5])
+def test_pytests_own_exit_codes_stay(session: GpuperfSession, status: int):
+    session.causes.add("setup")
+    assert session.exit_status(status) == status
+
+
+def test_a_tests_key_does_not_depend_on_the_root(pytester: pytest.Pytester):
+    project = pytester.mkdir("b")
+    (project / "suites").mkdir()
+    (project / "baselines").mkdir()
+    (project / "suites" / "test_k.py").write_text("")
+    inside = pytester.parseconfigure("--rootdir", str(project)).stash[SESSION]
+    outside = pytester.parseconfigure("--rootdir", str(pytester.path)).stash[SESSION]
+    assert inside.key("suites/test_k.py::test") == outside.key("b/suites/test_k.py::test")
+    assert str(inside.key("suites/test_k.py::test")) == "suites/test_k.py::test"
+
+
+def test_a_suite_outside_its_baselines_folder_is_named(pytester: pytest.Pytester, tmp_path: Path):
+    session = pytester.parseconfigure("--gpuperf-baselines", str(tmp_path / "elsewhere")).stash[SESSION]
+    with pytest.raises(GpuperfError, match="lies outside"):
+        session.key("../other/test_k.py::test")
+
+
+def test_a_worker_takes_its_own_device(monkeypatch):
+    from pytest_gpuperf.running import _claim_device
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    _claim_device(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    _claim_device(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
