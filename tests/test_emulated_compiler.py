@@ -1,0 +1,268 @@
+"""Building for the emulated device: what is refused by name, the compiler's own errors, the cache."""
+
+import os
+import stat
+import sys
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.backends import emulated_compiler
+from pytest_gpuperf.backends.emulated import EmulatedBackend
+from pytest_gpuperf.errors import KernelError, Unavailable
+
+KERNEL = 'extern "C" __global__ void k(int *out)\n{\n    out[0] = 7;\n}\n'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def backend():
+    try:
+        return EmulatedBackend(threads=1)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def load(backend, tmp_path):
+    def load(source, *options, name="x.cu"):
+        (tmp_path / name).write_text(source)
+        return backend.load(tmp_path / name, options)
+
+    return load
+
+
+def launched(backend, program):
+    out = backend.empty((1,), np.int32)
+    program.launch("k", (1, 1, 1), (1, 1, 1), 0, None, [out])
+    return int(out.get()[0])
+
+
+# ---- refusals ----
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("#include <cooperative_groups.h>", "cooperative_groups"),
+        ("#include <cooperative_groups/reduce.h>", "cooperative_groups"),
+        ("namespace cg = cooperative_groups;", "cooperative_groups"),
+        ("#  include <mma.h>", "wmma"),
+        ("using namespace nvcuda;", "wmma"),
+        ("#include <cuda_fp16.h>", "half precision"),
+        ("__device__ __half h;", "half precision"),
+        ("#include <cuda_bf16.h>", "bfloat16"),
+        ("__device__ __nv_bfloat16 b;", "bfloat16"),
+        ("#include <cuda/pipeline>", r"libcu\+\+ \(cuda::\)"),
+        ("__device__ cuda::barrier<cuda::thread_scope_block> b;", r"libcu\+\+ \(cuda::\)"),
+        ("#include <cuda_pipeline.h>", "asynchronous copies"),
+        ("#include <cub/cub.cuh>", "CUB"),
+        ("#include <thrust/sort.h>", "Thrust"),
+        ("#include <cute/tensor.hpp>", "CUTLASS"),
+        ("#include <curand_kernel.h>", "cuRAND"),
+        ('static __device__ void f() { asm volatile("membar.gl;"); }', "inline assembly"),
+        ("static __device__ float f(cudaTextureObject_t t);", "textures"),
+        ("static __device__ float f(float x) { return tex2D<float>(x); }", "textures"),
+        ("static __device__ void f(cudaSurfaceObject_t s);", "surfaces"),
+        ("static void f() { k<<<1, 1>>>(0); }", r"launches from a kernel file \(<<<>>>\)"),
+        ("__managed__ int m;", r"managed memory \(__managed__\)"),
+        ("__constant__ float table[64];", "constant memory that the host fills"),
+        ("extern __constant__ float table[64];", "constant memory that the host fills"),
+        ("__cluster_dims__(2, 1, 1)", "thread block clusters"),
+        ("static __device__ int f(int v) { return __reduce_add_sync(~0u, v); }", r"warp reductions"),
+        ("static __device__ void *f() { return malloc(4); }", "allocation inside a kernel"),
+    ],
+)
+def test_what_the_device_does_not_have_is_refused_by_name_and_line(load, line, what):
+    with pytest.raises(
+        KernelError, match=rf"x\.cu:6: the emulated backend cannot run {what}.*run this test on a GPU"
+    ):
+        load(f"{KERNEL}// cooperative_groups, asm(), __half in a comment\n{line}\n")
+
+
+def test_words_in_comments_and_strings_are_not_refused(load, backend):
+    source = f'/* asm */ // wmma::\n#define NAME "cooperative_groups <<<"\n{KERNEL}// malloc(3) new x\n'
+    assert launched(backend, load(source)) == 7
+
+
+def test_a_refused_construct_in_a_header_names_the_header(load, tmp_path):
+    (tmp_path / "part.cuh").write_text("\n\n#include <cuda_fp16.h>\n")
+    with pytest.raises(KernelError, match=r"part\.cuh:3: the emulated backend cannot run half precision"):
+        load('#include "part.cuh"\n' + KERNEL)
+
+
+def test_a_variable_named_half_is_no_half_precision(load, backend):
+    source = KERNEL.replace("out[0] = 7", "int half = 14; half /= 2; out[0] = half")
+    assert launched(backend, load(source)) == 7
+
+
+# ---- the compiler's own errors ----
+
+
+def test_a_file_that_does_not_compile(load):
+    with pytest.raises(KernelError) as caught:
+        load(KERNEL.replace("out[0] = 7", "out[0] = seven"))
+    assert "x.cu does not compile: " in str(caught.value)
+    assert "x.cu:3: 'seven' was not declared in this scope" in str(caught.value)
+
+
+def test_an_error_in_a_header_names_the_header(load, tmp_path):
+    (tmp_path / "part.cuh").write_text("\nint broken = ;\n")
+    with pytest.raises(KernelError, match=r"part\.cuh:2: expected"):
+        load('#include "part.cuh"\n' + KERNEL)
+
+
+def test_a_function_that_is_nowhere_defined(load):
+    source = "__device__ int elsewhere(int);\n" + KERNEL.replace("= 7", "= elsewhere(7)")
+    with pytest.raises(
+        KernelError, match=r"x\.cu does not link: elsewhere\(int\) is declared but not defined"
+    ):
+        load(source)
+
+
+def test_too_much_static_shared_memory(load):
+    source = KERNEL.replace("out[0] = 7", "__shared__ float s[12289]; s[out[1]] = 1; out[0] = s[out[2]]")
+    with pytest.raises(
+        KernelError, match=r"x\.cu: k has 49156 bytes of static shared memory; CUDA allows 49152"
+    ):
+        load(source)
+
+
+def test_a_file_that_is_not_there_or_no_text(backend, tmp_path):
+    with pytest.raises(KernelError, match=r"nowhere.cu cannot be read"):
+        backend.load(tmp_path / "nowhere.cu")
+    (tmp_path / "binary.cu").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(KernelError, match=r"binary.cu cannot be read as UTF-8"):
+        backend.load(tmp_path / "binary.cu")
+
+
+# ---- the cache ----
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    seen = []
+    run = emulated_compiler._run
+    monkeypatch.setattr(
+        emulated_compiler, "_run", lambda command, folder: (seen.append(command), run(command, folder))[1]
+    )
+    return seen
+
+
+def test_a_file_is_compiled_once(load, backend, compilations):
+    source = KERNEL.replace("7", "71")
+    assert launched(backend, load(source)) == 71
+    assert len(compilations) == 2  # compile, link
+    assert launched(backend, load(source)) == 71
+    assert len(compilations) == 2
+
+
+def test_source_headers_and_options_are_part_of_the_key(load, backend, tmp_path):
+    source = '#include "part.cuh"\n' + KERNEL.replace("7", "VALUE + PART")
+    (tmp_path / "part.cuh").write_text("#define PART 1\n")
+    assert launched(backend, load(source, "-DVALUE=10")) == 11
+    assert launched(backend, load(source, "-DVALUE=20")) == 21
+    (tmp_path / "part.cuh").write_text("#define PART 2\n")
+    assert launched(backend, load(source, "-DVALUE=20")) == 22
+    assert launched(backend, load(source + "\n#define UNUSED\n", "-DVALUE=20")) == 22
+
+
+def test_nothing_half_built_stays_in_the_cache(load):
+    folder = emulated_compiler.cache_folder() / "emulated"
+    before = set(folder.iterdir())
+    with pytest.raises(KernelError):
+        load("int broken = ;\n" + KERNEL)
+    assert set(folder.iterdir()) == before
+
+
+def test_a_cache_that_cannot_be_written(load, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "file"))
+    with pytest.raises(
+        Unavailable, match=r"The compile cache .*file/emulated cannot be written .*PYTEST_GPUPERF_CACHE"
+    ):
+        load(KERNEL)
+
+
+def test_a_second_cache_folder_serves_the_same_runtime(load, backend, tmp_path, monkeypatch):
+    """Kernels bind to the runtime that was loaded first; a backend must not talk to another copy."""
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+    other = EmulatedBackend(threads=1)
+    assert other.runtime is backend.runtime
+    (tmp_path / "y.cu").write_text(KERNEL)
+    assert launched(other, other.load(tmp_path / "y.cu")) == 7
+
+
+# ---- the compiler ----
+
+
+def compiler(tmp_path, text, status=0):
+    path = tmp_path / "c++"
+    path.write_text(f"#!{sys.executable}\nimport sys\nprint({text!r})\nsys.exit({status})\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_no_compiler_names_the_package(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    emulated_compiler.find_compiler.cache_clear()
+    with pytest.raises(
+        Unavailable, match=r"emulated with g.., and g.. is not there; install it with `apt-get install g"
+    ):
+        EmulatedBackend()
+
+
+def test_a_compiler_that_does_not_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    with pytest.raises(Unavailable, match=r"CXX names /nowhere/c\+\+, which does not run; install"):
+        EmulatedBackend()
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Debian clang version 14.0.6\nTarget: x86_64", "its counters differ from those of g"),
+        ("Intel(R) oneAPI DPC++/C++ Compiler", "its counters differ from those of g"),
+        ("g++ (GCC) 9.4.0\nCopyright (C) 2019 Free Software Foundation, Inc.", "is too old"),
+    ],
+)
+def test_other_compilers_are_refused_by_name(monkeypatch, tmp_path, said, reason):
+    monkeypatch.setenv("CXX", compiler(tmp_path, said))
+    with pytest.raises(Unavailable, match=reason) as caught:
+        EmulatedBackend()
+    assert said.splitlines()[0] in str(caught.value)
+
+
+def test_a_compiler_that_compiles_nothing(monkeypatch, tmp_path):
+    """As g++ without its headers or its assembler: found when the device is opened, not in a test."""
+    said = "g++ (GCC) 12.0.0\nCopyright (C) 2022 Free Software Foundation, Inc."
+    path = compiler(tmp_path, said)
+    script = f"import sys\nif sys.argv[1:] != ['--version']:\n    sys.exit('no as')\nprint({said!r})\n"
+    (tmp_path / "c++").write_text(f"#!{sys.executable}\n{script}")
+    monkeypatch.setenv("CXX", path)
+    with pytest.raises(Unavailable, match=r"cannot build a library \(no as\); install it with"):
+        EmulatedBackend()
+
+
+@pytest.mark.parametrize(("system", "machine"), [("darwin", "x86_64"), ("linux", "aarch64")])
+def test_other_machines_are_refused_by_name(monkeypatch, system, machine):
+    emulated_compiler.find_compiler.cache_clear()
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    with pytest.raises(Unavailable, match=f"x86-64 Linux only, and this is {machine} {system}"):
+        EmulatedBackend()
+
+
+def test_cxx_chooses_the_compiler(monkeypatch, backend, tmp_path):
+    monkeypatch.setenv("CXX", "g++ -DFROM_CXX=9")
+    chosen = EmulatedBackend(threads=1)
+    (tmp_path / "z.cu").write_text(KERNEL.replace("7", "FROM_CXX"))
+    assert launched(chosen, chosen.load(tmp_path / "z.cu")) == 9
+    assert os.environ["CXX"]

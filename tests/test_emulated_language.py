@@ -1,0 +1,358 @@
+"""CUDA C++ as people write it runs on the emulated device and gives CUDA's results."""
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.backends.emulated import EmulatedBackend
+from pytest_gpuperf.errors import Unavailable
+
+SOURCE = r"""
+#include <cuda_runtime.h>
+#include <stdint.h>
+#include <assert.h>
+#include "parts/scale.cuh"
+#pragma once
+
+__constant__ float weights[4] = {1, 10, 100, 1000};
+static __constant__ const int offsets[2] = {3, 5};
+__device__ int visits = 0;
+extern __shared__ float dynamic[];
+
+G indices(int *out)
+{
+    dim3 b = blockDim;
+    int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    int thread = (threadIdx.z * b.y + threadIdx.y) * b.x + threadIdx.x;
+    out[block * b.x * b.y * b.z + thread] = block * 1000 + thread;
+}
+G scalars(double *out, bool a, signed char b, unsigned short c, long long d, float e, double f, size_t g)
+{
+    out[0] = a, out[1] = b, out[2] = c, out[3] = d, out[4] = e, out[5] = f, out[6] = g;
+}
+G vectors(const float2 *two, const float3 *three, const int4 *four, float *out)
+{
+    int i = threadIdx.x;
+    float3 t = three[i];
+    int4 f = four[i];
+    out[i] = two[i].x + 10 * two[i].y + 100 * t.z + 1000 * f.w + make_uint2(1, 2).y;
+}
+__launch_bounds__(64) extern "C" __global__ void reversed(
+    const float *__restrict__ in, float *__restrict__ out, int n)
+{
+    for (int i = threadIdx.x; i < n; i += blockDim.x) dynamic[i] = __ldg(&in[i]);
+    __syncthreads();
+#pragma unroll 4
+    for (int i = threadIdx.x; i < n; i += blockDim.x) __stcs(&out[i], dynamic[n - 1 - i]);
+}
+template <class T, int N> __device__ T block_sum(T value)
+{
+    __shared__ T sums[N];
+    sums[threadIdx.x] = value;
+    __syncthreads();
+    for (int k = N / 2; k > 0; k /= 2) {
+        if (threadIdx.x < k) sums[threadIdx.x] += sums[threadIdx.x + k];
+        __syncthreads();
+    }
+    return sums[0];
+}
+G block_sums(const double *in, double *out)
+{
+    double s = block_sum<double, 64>(in[threadIdx.x]);
+    if (!threadIdx.x) *out = s;
+}
+G block_sums_int(const int *in, int *out)
+{
+    int s = block_sum<int, 64>(in[threadIdx.x]);
+    if (!threadIdx.x) *out = s;
+}
+G warp_sums(const float *in, float *out)
+{
+    float v = in[blockIdx.x * blockDim.x + threadIdx.x];
+    for (int d = 16; d; d >>= 1) v += __shfl_down_sync(0xffffffffu, v, d);
+    if (threadIdx.x % 32 == 0) out[(blockIdx.x * blockDim.x + threadIdx.x) / 32] = v;
+}
+G shuffles(int *out)
+{
+    int i = threadIdx.x;
+    out[i] = __shfl_sync(0xffffffffu, i, 3);
+    out[32 + i] = __shfl_up_sync(0xffffffffu, i, 2);
+    out[64 + i] = __shfl_down_sync(0xffffffffu, i, 2, 8);
+    out[96 + i] = __shfl_xor_sync(0xffffffffu, i, 5);
+    out[128 + i] = __shfl_sync(0xffffffffu, i, 1, 4);
+    out[160 + i] = (int)__shfl_xor_sync(0xffffffffu, (double)i / 2, 1);
+}
+G votes(unsigned *out)
+{
+    int i = threadIdx.x;
+    out[i] = __ballot_sync(0xffffffffu, i % 3 == 0);
+    out[32 + i] = __any_sync(0xffffffffu, i == 31) + 2 * __all_sync(0xffffffffu, i < 32);
+    out[32 + i] += 4 * __all_sync(0xffffffffu, i);
+    if (i % 2)
+        out[64 + i] = __activemask();
+    else
+        out[64 + i] = __popc(__activemask());
+    out[96 + i] = __match_any_sync(0xffffffffu, i / 8);
+    out[128 + i] = i < 8 ? __ballot_sync(0xffu, i > 3) : __ballot_sync(0xffffff00u, 1);
+    out[160 + i] = __syncthreads_count(i < 5) + 100 * __syncthreads_or(i == 9);
+    out[160 + i] += 1000 * __syncthreads_and(i < 31);
+}
+G warp_synchronous(float *out)
+{
+    __shared__ volatile float s[64];
+    int i = threadIdx.x;
+    s[i] = i;
+    __syncwarp();
+    for (int d = 16; d; d >>= 1) {
+        float other = s[i + d];
+        __syncwarp();
+        s[i] += other;
+        __syncwarp();
+    }
+    if (i == 0) out[0] = s[0];
+}
+G agreed_flag(const int *in, int *out)
+{
+    __shared__ int found;
+    if (threadIdx.x == 0) found = 0;
+    __syncthreads();
+    if (in[threadIdx.x] > 5) found = 1;
+    __syncthreads();
+    out[threadIdx.x] = found;
+}
+G atomics(int *i, unsigned *u, unsigned long long *l, float *f, double *d)
+{
+    int t = blockIdx.x * blockDim.x + threadIdx.x;
+    atomicAdd(&i[0], 1), atomicMax(&i[1], t), atomicMin(&i[2], -t), atomicSub(&i[3], 2);
+    atomicOr(&i[4], 1 << (t % 31));
+    atomicAnd(&u[0], ~(1u << (t % 32))), atomicXor(&u[1], t), atomicInc(&u[2], 99u);
+    atomicMax(&u[3], 4000000000u + t), atomicDec(&u[4], 9u);
+    atomicAdd(&l[0], 1ull << 33), atomicMin(&l[1], (unsigned long long)t + 7);
+    atomicAdd(f, 0.5f); atomicAdd(d, 0.25);
+    int old = i[5], seen;
+    do { seen = old; old = atomicCAS(&i[5], seen, seen + 3); } while (old != seen);
+    if (t == 17) atomicExch(&i[6], 42);
+}
+G shared_histogram(const int *in, int *out, int n)
+{
+    __shared__ int bins[8];
+    if (threadIdx.x < 8) bins[threadIdx.x] = 0;
+    __syncthreads();
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+        atomicAdd(&bins[in[i]], 1);
+    __syncthreads();
+    if (threadIdx.x < 8) atomicAdd(&out[threadIdx.x], bins[threadIdx.x]);
+}
+G handshake(int *flag, int *out)
+{
+    if (threadIdx.x == 0) { while (atomicAdd(flag, 0) == 0) { } out[0] = 7; }
+    else atomicExch(flag, 1);
+}
+G mathematics(const float *x, float *out)
+{
+    float v = x[0];
+    float r[] = {rsqrtf(v), fmaf(v, v, 1), __expf(v), __logf(v), fminf(v, 1), max(v, 9.0f),
+                 __saturatef(v), __fdividef(v, 2), (float)min(3, 7u), (float)max(2ll, 1), __sinf(v),
+                 powf(v, 2), __frcp_rn(v), fabsf(-v), (float)abs(-3), erff(v)};
+    for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
+}
+G bits(unsigned *out, unsigned x)
+{
+    int counts[] = {__popc(x), __clz(x), __ffs(x), __popcll(~0ull), __clzll(1), __mul24(3, 4)};
+    unsigned r[] = {__brev(x), __byte_perm(x, 0, 0x0123), __umulhi(x, 16), __float_as_uint(1.0f),
+                    __funnelshift_l(x, 1, 4)};
+    for (int i = 0; i < sizeof counts / sizeof *counts; i++) out[5 + i] = counts[i];
+    for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
+}
+G tables(float *out) { int i = threadIdx.x; out[i] = weights[i] * scale() + offsets[i % 2]; }
+G visited(int *out) { out[0] = visits; if (threadIdx.x == 0) visits += 1; }
+G prints(int n) { if (threadIdx.x < n) printf("thread %d of %s\n", threadIdx.x, "prints"); }
+G defined(int *out) { out[0] = VALUE; }
+G nothing() { }
+""".replace("\nG ", '\nextern "C" __global__ void ')
+
+ONE = (1, 1, 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def backend():
+    try:
+        return EmulatedBackend(threads=2)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("language")
+    (folder / "parts").mkdir()
+    (folder / "parts" / "scale.cuh").write_text("static __device__ float scale() { return 2; }\n")
+    (folder / "language.cu").write_text(SOURCE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def program(backend, folder):
+    return backend.load(folder / "language.cu", ["-DVALUE=17", "-use_fast_math", "-arch=sm_90"])
+
+
+@pytest.fixture
+def run(backend, program):
+    """Launches a kernel whose last argument is a new array of ``shape``, and returns that on the host."""
+
+    def run(name, block, *inputs, shape, dtype=np.float32, grid=ONE, shared=0):
+        out = backend.empty(shape, dtype)
+        given = [backend.to_device(i) if i.ndim else i[()] for i in map(np.asarray, inputs)]
+        program.launch(name, grid, (*block, 1, 1)[:3], shared, None, [*given, out])
+        return out.get()
+
+    return run
+
+
+def test_indices(run):
+    found = run("indices", (3, 2, 2), shape=(2 * 3 * 2, 12), dtype=np.int32, grid=(2, 3, 2))
+    assert np.array_equal(found, np.arange(12)[:, None] * 1000 + np.arange(12))
+
+
+def test_scalars(backend, program):
+    out = backend.empty((7,), np.float64)
+    values = [
+        np.bool_(True),
+        np.int8(-3),
+        np.uint16(65535),
+        np.int64(-(2**40)),
+        np.float32(0.5),
+        np.float64(0.1),
+    ]
+    program.launch("scalars", ONE, ONE, 0, None, [out, *values, np.uint64(2**50)])
+    assert out.get().tolist() == [1, -3, 65535, -(2**40), 0.5, 0.1, 2**50]
+
+
+def test_vector_types(run):
+    widths = (2, "f4"), (3, "f4"), (4, "i4")
+    two, three, four = (np.arange(n * 4, dtype=t).reshape(4, n) for n, t in widths)
+    found = run("vectors", (4,), two, three, four, shape=(4,))
+    assert np.array_equal(found, two[:, 0] + 10 * two[:, 1] + 100 * three[:, 2] + 1000 * four[:, 3] + 2)
+
+
+def test_dynamic_shared_memory_at_file_scope(backend, program):
+    host = np.arange(100, dtype=np.float32)
+    out = backend.empty((100,), np.float32)
+    program.launch("reversed", ONE, (64, 1, 1), 400, None, [backend.to_device(host), out, np.int32(100)])
+    assert np.array_equal(out.get(), host[::-1])
+
+
+def test_templates_with_shared_memory(run):
+    assert run("block_sums", (64,), np.arange(64.0), shape=(1,), dtype=np.float64) == [2016]
+    assert run("block_sums_int", (64,), np.arange(64, dtype=np.int32), shape=(1,), dtype=np.int32) == [2016]
+
+
+def test_shuffles(run):
+    host = np.random.default_rng(0).integers(0, 9, (3, 2, 32)).astype(np.float32)
+    assert np.array_equal(run("warp_sums", (64,), host, shape=(3, 2), grid=(3, 1, 1)), host.sum(2))
+    lane = np.arange(32)
+    expected = [
+        np.full(32, 3), np.where(lane < 2, lane, lane - 2), np.where(lane % 8 > 5, lane, lane + 2), lane ^ 5,
+        lane // 4 * 4 + 1, (lane ^ 1) // 2,
+    ]  # fmt: skip
+    assert np.array_equal(run("shuffles", (32,), shape=(6, 32), dtype=np.int32), expected)
+
+
+def test_votes(run):
+    lane = np.arange(32)
+    found = run("votes", (32,), shape=(6, 32), dtype=np.uint32)
+    expected = [
+        np.full(32, sum(1 << i for i in range(0, 32, 3))), np.full(32, 3),
+        np.where(lane % 2, 0xAAAAAAAA, 16), 0xFF << (lane // 8 * 8), np.where(lane < 8, 0xF0, 0xFFFFFF00),
+        np.full(32, 105),
+    ]  # fmt: skip
+    assert np.array_equal(found, expected)
+
+
+def test_synchronised_warps_do_not_race(run):
+    assert run("warp_synchronous", (32,), shape=(1,)) == [496]
+
+
+def test_equal_stores_by_several_threads_are_no_race(run):
+    host = np.arange(32, dtype=np.int32)
+    assert run("agreed_flag", (32,), host, shape=(32,), dtype=np.int32).tolist() == [1] * 32
+
+
+def test_atomics(backend, program):
+    n = 40 * 64
+    types = [np.int32, np.uint32, np.uint64, np.float32, np.float64]
+    i, u, wide, f, d = (backend.to_device(np.zeros(8, t)) for t in types)
+    u.set(np.array([2**32 - 1, 0, 0, 0, 0, 0, 0, 0], np.uint32))
+    wide.set(np.array([0, 100, 0, 0, 0, 0, 0, 0], np.uint64))
+    program.launch("atomics", (40, 1, 1), (64, 1, 1), 0, None, [i, u, wide, f, d])
+    assert i.get().tolist() == [n, n - 1, 1 - n, -2 * n, 2**31 - 1, 3 * n, 42, 0]
+    assert u.get()[:5].tolist() == [0, 0, n % 100, 4000000000 + n - 1, (10 - n % 10) % 10]
+    assert wide.get()[:2].tolist() == [n << 33, 7]
+    assert (f.get()[0], d.get()[0]) == (n / 2, n / 4)
+
+
+def test_atomics_across_blocks_on_several_threads(backend, program):
+    host = np.random.default_rng(0).integers(0, 8, 100_000).astype(np.int32)
+    out = backend.to_device(np.zeros(8, np.int32))
+    program.launch(
+        "shared_histogram",
+        (60, 1, 1),
+        (256, 1, 1),
+        0,
+        None,
+        [backend.to_device(host), out, np.int32(100_000)],
+    )
+    assert np.array_equal(out.get(), np.bincount(host, minlength=8))
+
+
+def test_a_thread_that_waits_for_another_lets_it_run(backend, program):
+    flag, out = backend.to_device(np.zeros(1, np.int32)), backend.empty((1,), np.int32)
+    program.launch("handshake", ONE, (2, 1, 1), 0, None, [flag, out])
+    assert out.get() == [7]
+
+
+def test_mathematics(run):
+    x = 0.7
+    found = run("mathematics", (1,), np.array([x], np.float32), shape=(16,))
+    expected = [
+        x**-0.5, x * x + 1, np.exp(x), np.log(x), x, 9, x, x / 2, 3, 2, np.sin(x), x * x, 1 / x, x,
+        3, 0.6778012,
+    ]  # fmt: skip
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_bits(backend, program):
+    x, out = 0x00F01234, backend.empty((11,), np.uint32)
+    program.launch("bits", ONE, ONE, 0, None, [out, np.uint32(x)])
+    reverse = int(f"{x:032b}"[::-1], 2)
+    expected = [reverse, 0x3412F000, 0, 0x3F800000, 0x10, x.bit_count(), 8, 3, 64, 63, 12]
+    assert out.get().tolist() == expected
+
+
+def test_constant_tables_and_headers_beside_the_file(run):
+    assert run("tables", (4,), shape=(4,)).tolist() == [5, 25, 203, 2005]
+
+
+def test_device_variables_keep_their_value_between_launches(run):
+    first = run("visited", (4,), shape=(1,), dtype=np.int32)[0]
+    assert run("visited", (4,), shape=(1,), dtype=np.int32)[0] == first + 1
+
+
+def test_printf(program, capfd):
+    program.launch("prints", ONE, (8, 1, 1), 0, None, [np.int32(2)])
+    assert capfd.readouterr().out == "thread 0 of prints\nthread 1 of prints\n"
+
+
+def test_definitions_count_and_options_for_nvcc_alone_are_left_out(backend, folder, run):
+    assert run("defined", (1,), shape=(1,), dtype=np.int32) == [17]
+    out = backend.empty((1,), np.int32)
+    for options in (["-D", "VALUE=4"], ["--define-macro=VALUE=5", "--std=c++20"], ["-UVALUE", "-DVALUE=6"]):
+        program = backend.load(folder / "language.cu", [*options, "-I", "parts", "-lineinfo"])
+        program.launch("defined", ONE, ONE, 0, None, [out])
+        assert out.get() == [int(options[-1][-1]) if "std" not in options[-1] else 5]
