@@ -1,0 +1,129 @@
+"""LoadGen on a GPU: all nodes there, every scenario, and LoadGen's figures beside a bare loop's.
+
+``-s`` prints the figures. LoadGen runs in this process, which is what a child of the plugin does too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.mlperf import cuda_runtime, models, resnet50
+from pytest_gpuperf.mlperf.session import open_session
+
+pytestmark = pytest.mark.gpu
+
+BATCH = 128
+SECONDS = 7.0  # 3 of them warm-up
+CLOSE = 0.02  # how near LoadGen must come to the bare loop
+
+
+@pytest.fixture(scope="module")
+def loadgen():
+    for module in ("mlperf_loadgen", "onnx", "onnxruntime"):
+        pytest.importorskip(module, reason=f"LoadGen on a GPU needs {module}")
+    import onnxruntime
+
+    if cuda_runtime.PROVIDER not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime was built for the CPU")
+    from pytest_gpuperf.mlperf import loadgen
+
+    return loadgen
+
+
+@pytest.fixture(scope="module")
+def model(loadgen, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield models.resolve()
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def session(request, model):
+    return open_session(model, "cuda", request.param, (1, 8, BATCH))
+
+
+def bare_loop(session, batch, seconds=3.0):
+    """The median seconds of ``session.run`` over its host images, copy included, and images per second."""
+    count = 768
+    images = session.model.dataset(None).images(np.arange(count)).astype(session.dtype)
+    for start in range(0, min(count, 50 * batch), batch):
+        session.run(images[start : start + batch])
+    times: list[float] = []
+    end = perf_counter() + seconds
+    begin = perf_counter()
+    while (now := perf_counter()) < end:
+        start = len(times) * batch % count
+        session.run(images[start : start + batch])
+        times.append(perf_counter() - now)
+    return median(times), len(times) * batch / (perf_counter() - begin)
+
+
+def test_every_node_is_on_the_cuda_provider(session):
+    count, _, total, _, provider = session.description["nodes"].split()
+    print(f"\n{session.precision}: {session.description['nodes']}")
+    assert count == total
+    assert int(count) > 50
+    assert provider == "CUDAExecutionProvider"
+
+
+def test_single_stream_beside_the_bare_loop(session, loadgen, tmp_path):
+    result = loadgen.performance(session, "SingleStream", log_dir=tmp_path, seconds=SECONDS)
+    bare, _ = bare_loop(session, 1)
+    ratio = result.latency.p50 / bare - 1
+    print(
+        f"\n{session.precision} SingleStream: p50 {result.latency.p50 * 1e3:.4f} ms, p90 "
+        f"{result.latency.p90 * 1e3:.4f}, p99 {result.latency.p99 * 1e3:.4f} ({result.queries} queries, "
+        f"{result.qps:.1f} QPS); bare loop {bare * 1e3:.4f} ms ({ratio:+.2%})"
+    )
+    assert result.latency.p99.enough
+    assert abs(ratio) < CLOSE
+
+
+def test_offline_beside_the_bare_loop(session, loadgen, tmp_path):
+    result = loadgen.performance(session, "Offline", log_dir=tmp_path, seconds=SECONDS)
+    _, bare = bare_loop(session, BATCH)
+    ratio = result.samples_per_second / bare - 1
+    print(
+        f"\n{session.precision} Offline: {result.samples_per_second:.0f} images/s over "
+        f"{result.duration:.1f} s; bare loop {bare:.0f} ({ratio:+.2%})"
+    )
+    assert abs(ratio) < CLOSE
+
+
+def test_multi_stream(session, loadgen, tmp_path):
+    result = loadgen.performance(session, "MultiStream", log_dir=tmp_path, seconds=SECONDS)
+    bare, _ = bare_loop(session, 8)
+    print(
+        f"\n{session.precision} MultiStream: p50 {result.latency.p50 * 1e3:.4f} ms, p99 "
+        f"{result.latency.p99 * 1e3:.4f} ({result.queries} queries); bare loop {bare * 1e3:.4f} ms"
+    )
+    assert result.samples == 8 * result.queries
+    assert result.latency.p50 == pytest.approx(bare, rel=0.1)
+
+
+def test_all_held_out_digits_are_as_stored(session, loadgen, tmp_path):
+    result = loadgen.accuracy(session, log_dir=tmp_path)
+    flips = session.model.reference.flips(result.predictions, result.labels)
+    print(
+        f"\n{session.precision}: {result.correct} of {result.total}; flips: {[str(flip) for flip in flips]}"
+    )
+    assert result.total == 797
+    result.check()
+
+
+def test_a_model_with_two_more_blocks_is_seen_to_be_slower(session, loadgen, tmp_path):
+    head = models.digits_head()
+    path = tmp_path / "slower.onnx"
+    resnet50.save(path, seed=models.SEED, head=(head.weight, head.bias), blocks=(3, 4, 8, 3))
+    slower = open_session(replace(session.model, path=path), "cuda", session.precision, (1, BATCH))
+    for scenario in ("SingleStream", "Offline"):
+        now = loadgen.performance(slower, scenario, log_dir=tmp_path / "slower", seconds=SECONDS)
+        was = loadgen.performance(session, scenario, log_dir=tmp_path / "original", seconds=SECONDS)
+        change = was.samples_per_second / now.samples_per_second - 1
+        print(f"\n{session.precision} {scenario}, two more blocks: {change:+.1%} time")
+        assert change > 0.05
