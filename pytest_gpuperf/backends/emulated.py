@@ -32,8 +32,6 @@ class EmulatedArray:
     space of its own: what runs over its ends meets no other array.
     """
 
-    __hash__ = object.__hash__
-
     def __init__(self, backend: EmulatedBackend, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.shape, self.dtype = shape, dtype
         self.size = int(np.prod(shape, dtype=np.int64))

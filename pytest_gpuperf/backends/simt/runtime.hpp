@@ -1,10 +1,11 @@
-// The emulated device, as its parts see each other: scheduler.cpp runs blocks on OS threads and the
-// threads of a block as fibers, warp.cpp joins fibers at warp operations and barriers, memory.cpp checks
+// The emulated device, as its parts see each other: pool.cpp keeps the OS threads, scheduler.cpp
+// runs the threads of a block as fibers, warp.cpp joins fibers at warp operations and barriers, memory.cpp checks
 // every access, warp_model.cpp counts what a GPU would move, faults.cpp survives what the CPU traps.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
 #include <unordered_map>
 #include <vector>
 
@@ -161,9 +162,20 @@ struct Worker {
   uint64_t traced = 0;
 };
 
+// What the workers of a launch have come to together.
+struct Result {
+  std::mutex mutex;
+  Fault fault;
+  Traffic traffic[4];
+  uint64_t traced;
+};
+
 extern __thread Worker *self;
+extern Result result;
 
 // scheduler.cpp
+// Runs blocks of the launch on this OS thread until none are left, and adds to `result`.
+void work(Worker &worker, Launch &launch);
 void yield(Worker &worker, State state);
 // Ends the launch from inside a fiber; the fault's block and thread are filled in here.
 [[noreturn]] void fail(Worker &worker, FaultKind kind, uint64_t pc);

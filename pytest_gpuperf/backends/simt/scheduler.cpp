@@ -1,17 +1,11 @@
-// Blocks on OS threads, the threads of a block as fibers that run until they wait, end or fail.
-#include <pthread.h>
+// One block at a time on an OS thread: its threads are fibers that run until they wait, end or fail.
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
-#include <condition_variable>
-#include <memory>
 #include <mutex>
 #include <new>
-#include <thread>
 
 #include "runtime.hpp"
 
@@ -137,20 +131,19 @@ void begin_launch(Worker &worker, Launch &launch) {
   begin_launch_model(worker);
 }
 
-std::mutex result_mutex;
-Fault first_fault;
-Traffic total[4];
-uint64_t total_traced;
-
 // The fault of the lowest block wins, so that the report does not depend on which thread was faster:
 // blocks are handed out in order, so every lower block has been started and runs to its end.
 void record(Worker &worker) {
-  std::lock_guard<std::mutex> lock(result_mutex);
+  std::lock_guard<std::mutex> lock(result.mutex);
   if (worker.block_index >= worker.launch->first_fault) return;
   worker.launch->first_fault = worker.block_index;
-  first_fault = worker.fault;
-  first_fault.block_index = worker.block_index;
+  result.fault = worker.fault;
+  result.fault.block_index = worker.block_index;
 }
+
+}  // namespace
+
+Result result;
 
 void work(Worker &worker, Launch &launch) {
   try {
@@ -173,67 +166,14 @@ void work(Worker &worker, Launch &launch) {
       break;
     }
   }
-  std::lock_guard<std::mutex> lock(result_mutex);
+  std::lock_guard<std::mutex> lock(result.mutex);
   for (int i = 0; i < 4; i++) {
-    total[i].requests += worker.traffic[i].requests;
-    total[i].units += worker.traffic[i].units;
-    total[i].ideal += worker.traffic[i].ideal;
+    result.traffic[i].requests += worker.traffic[i].requests;
+    result.traffic[i].units += worker.traffic[i].units;
+    result.traffic[i].ideal += worker.traffic[i].ideal;
   }
-  total_traced += worker.traced;
+  result.traced += worker.traced;
 }
-
-// OS threads that live as long as the process, so that a launch costs a wake-up and not a creation.
-struct Pool {
-  pid_t owner = getpid();
-  std::mutex mutex;
-  std::condition_variable wake, done;
-  uint64_t generation = 0;
-  unsigned wanted = 0, running = 0;
-  std::unique_ptr<Launch> launch;
-  std::vector<pthread_t> threads;
-
-  void loop(unsigned index) {
-    Worker worker;
-    prepare_signal_stack();
-    uint64_t seen = 0;
-    std::unique_lock<std::mutex> lock(mutex);
-    for (;;) {
-      wake.wait(lock, [&] { return generation != seen; });
-      seen = generation;
-      if (index >= wanted) continue;
-      lock.unlock();
-      self = &worker;
-      work(worker, *launch);
-      self = nullptr;
-      lock.lock();
-      if (--running == 0) done.notify_all();
-    }
-  }
-
-  void start(const Request &request, const Image &image) {
-    std::lock_guard<std::mutex> lock(mutex);
-    launch = std::make_unique<Launch>();
-    launch->request = request;
-    launch->image = image;
-    launch->blocks = uint64_t(request.grid.x) * request.grid.y * request.grid.z;
-    launch->threads = request.block.x * request.block.y * request.block.z;
-    while (threads.size() < request.workers) {
-      unsigned index = threads.size();
-      std::thread thread([this, index] { loop(index); });
-      threads.push_back(thread.native_handle());
-      thread.detach();
-    }
-    wanted = running = request.workers;
-    generation++;
-    wake.notify_all();
-  }
-};
-
-// Never destroyed: its threads sleep on it when the process exits. A forked child has none of its
-// parent's threads and makes its own pool.
-Pool *pool = nullptr;
-
-}  // namespace
 
 void yield(Worker &worker, State state) {
   Fiber &fiber = worker.fibers[worker.current];
@@ -257,50 +197,8 @@ void fail(Worker &worker, FaultKind kind, uint64_t pc) {
 
 }  // namespace simt
 
-extern "C" {
-
-void gpuperf_image(const void *function, simt::Image *image);
-
-void gpuperf_start(const simt::Request *request) {
-  using namespace simt;
-  if (!pool || pool->owner != getpid()) pool = new Pool;
-  first_fault = Fault{};
-  memset(total, 0, sizeof total);
-  total_traced = 0;
-  Image image;
-  gpuperf_image(reinterpret_cast<const void *>(request->body), &image);
-  install_handlers();
-  pool->start(*request, image);
-}
-
-// Waits for the launch to end, at most so long; true when it has.
-int gpuperf_wait(int milliseconds) {
-  using namespace simt;
-  std::unique_lock<std::mutex> lock(pool->mutex);
-  if (!pool->done.wait_for(lock, std::chrono::milliseconds(milliseconds), [&] { return pool->running == 0; })) return 0;
-  restore_handlers();
-  fflush(stdout);
-  return 1;
-}
-
-// Asks a launch to end; to be repeated until it has, since a thread is only stopped inside kernel code.
-void gpuperf_stop() {
-  using namespace simt;
-  std::lock_guard<std::mutex> lock(pool->mutex);
-  pool->launch->stop = true;
-  if (pool->running == 0) return;
-  for (unsigned i = 0; i < pool->wanted; i++) interrupt_thread(pool->threads[i]);
-}
-
-void gpuperf_result(simt::Fault *fault, simt::Traffic *traffic, uint64_t *traced) {
-  *fault = simt::first_fault;
-  memcpy(traffic, simt::total, sizeof simt::total);
-  *traced = simt::total_traced;
-}
-
-void gpuperf_pause() {
+extern "C" void gpuperf_pause() {
   simt::Worker *worker = simt::self;
   if (worker->launch->stop) simt::fail(*worker, simt::FaultKind::kStopped, reinterpret_cast<uint64_t>(__builtin_return_address(0)));
   simt::yield(*worker, simt::State::kReady);
-}
 }

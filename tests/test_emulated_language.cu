@@ -1,0 +1,162 @@
+// What people write in CUDA C++; test_emulated_language.py compares each kernel with NumPy.
+
+#include <cuda_runtime.h>
+#include <stdint.h>
+#include <assert.h>
+#include "parts/scale.cuh"
+
+__constant__ float weights[4] = {1, 10, 100, 1000};
+static __constant__ const int offsets[2] = {3, 5};
+__device__ int visits = 0;
+extern __shared__ float dynamic[];
+
+extern "C" __global__ void indices(int *out)
+{
+    dim3 b = blockDim;
+    int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    int thread = (threadIdx.z * b.y + threadIdx.y) * b.x + threadIdx.x;
+    out[block * b.x * b.y * b.z + thread] = block * 1000 + thread;
+}
+extern "C" __global__ void scalars(double *out, bool a, signed char b, unsigned short c, long long d, float e, double f, size_t g)
+{
+    out[0] = a, out[1] = b, out[2] = c, out[3] = d, out[4] = e, out[5] = f, out[6] = g;
+}
+extern "C" __global__ void vectors(const float2 *two, const float3 *three, const int4 *four, float *out)
+{
+    int i = threadIdx.x;
+    float3 t = three[i];
+    int4 f = four[i];
+    out[i] = two[i].x + 10 * two[i].y + 100 * t.z + 1000 * f.w + make_uint2(1, 2).y;
+}
+__launch_bounds__(64) extern "C" __global__ void reversed(
+    const float *__restrict__ in, float *__restrict__ out, int n)
+{
+    for (int i = threadIdx.x; i < n; i += blockDim.x) dynamic[i] = __ldg(&in[i]);
+    __syncthreads();
+#pragma unroll 4
+    for (int i = threadIdx.x; i < n; i += blockDim.x) __stcs(&out[i], dynamic[n - 1 - i]);
+}
+template <class T, int N> __device__ T block_sum(T value)
+{
+    __shared__ T sums[N];
+    sums[threadIdx.x] = value;
+    __syncthreads();
+    for (int k = N / 2; k > 0; k /= 2) {
+        if (threadIdx.x < k) sums[threadIdx.x] += sums[threadIdx.x + k];
+        __syncthreads();
+    }
+    return sums[0];
+}
+extern "C" __global__ void block_sums(const double *in, double *out)
+{
+    double s = block_sum<double, 64>(in[threadIdx.x]);
+    if (!threadIdx.x) *out = s;
+}
+extern "C" __global__ void block_sums_int(const int *in, int *out)
+{
+    int s = block_sum<int, 64>(in[threadIdx.x]);
+    if (!threadIdx.x) *out = s;
+}
+extern "C" __global__ void warp_sums(const float *in, float *out)
+{
+    float v = in[blockIdx.x * blockDim.x + threadIdx.x];
+    for (int d = 16; d; d >>= 1) v += __shfl_down_sync(0xffffffffu, v, d);
+    if (threadIdx.x % 32 == 0) out[(blockIdx.x * blockDim.x + threadIdx.x) / 32] = v;
+}
+extern "C" __global__ void shuffles(int *out)
+{
+    int i = threadIdx.x;
+    out[i] = __shfl_sync(0xffffffffu, i, 3);
+    out[32 + i] = __shfl_up_sync(0xffffffffu, i, 2);
+    out[64 + i] = __shfl_down_sync(0xffffffffu, i, 2, 8);
+    out[96 + i] = __shfl_xor_sync(0xffffffffu, i, 5);
+    out[128 + i] = __shfl_sync(0xffffffffu, i, 1, 4);
+    out[160 + i] = (int)__shfl_xor_sync(0xffffffffu, (double)i / 2, 1);
+}
+extern "C" __global__ void votes(unsigned *out)
+{
+    int i = threadIdx.x;
+    out[i] = __ballot_sync(0xffffffffu, i % 3 == 0);
+    out[32 + i] = __any_sync(0xffffffffu, i == 31) + 2 * __all_sync(0xffffffffu, i < 32);
+    out[32 + i] += 4 * __all_sync(0xffffffffu, i);
+    if (i % 2)
+        out[64 + i] = __activemask();
+    else
+        out[64 + i] = __popc(__activemask());
+    out[96 + i] = __match_any_sync(0xffffffffu, i / 8);
+    out[128 + i] = i < 8 ? __ballot_sync(0xffu, i > 3) : __ballot_sync(0xffffff00u, 1);
+    out[160 + i] = __syncthreads_count(i < 5) + 100 * __syncthreads_or(i == 9);
+    out[160 + i] += 1000 * __syncthreads_and(i < 31);
+}
+extern "C" __global__ void warp_synchronous(float *out)
+{
+    __shared__ volatile float s[64];
+    int i = threadIdx.x;
+    s[i] = i;
+    __syncwarp();
+    for (int d = 16; d; d >>= 1) {
+        float other = s[i + d];
+        __syncwarp();
+        s[i] += other;
+        __syncwarp();
+    }
+    if (i == 0) out[0] = s[0];
+}
+extern "C" __global__ void agreed_flag(const int *in, int *out)
+{
+    __shared__ int found;
+    if (threadIdx.x == 0) found = 0;
+    __syncthreads();
+    if (in[threadIdx.x] > 5) found = 1;
+    __syncthreads();
+    out[threadIdx.x] = found;
+}
+extern "C" __global__ void atomics(int *i, unsigned *u, unsigned long long *l, float *f, double *d)
+{
+    int t = blockIdx.x * blockDim.x + threadIdx.x;
+    atomicAdd(&i[0], 1), atomicMax(&i[1], t), atomicMin(&i[2], -t), atomicSub(&i[3], 2);
+    atomicOr(&i[4], 1 << (t % 31));
+    atomicAnd(&u[0], ~(1u << (t % 32))), atomicXor(&u[1], t), atomicInc(&u[2], 99u);
+    atomicMax(&u[3], 4000000000u + t), atomicDec(&u[4], 9u);
+    atomicAdd(&l[0], 1ull << 33), atomicMin(&l[1], (unsigned long long)t + 7);
+    atomicAdd(f, 0.5f); atomicAdd(d, 0.25);
+    int old = i[5], seen;
+    do { seen = old; old = atomicCAS(&i[5], seen, seen + 3); } while (old != seen);
+    if (t == 17) atomicExch(&i[6], 42);
+}
+extern "C" __global__ void shared_histogram(const int *in, int *out, int n)
+{
+    __shared__ int bins[8];
+    if (threadIdx.x < 8) bins[threadIdx.x] = 0;
+    __syncthreads();
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+        atomicAdd(&bins[in[i]], 1);
+    __syncthreads();
+    if (threadIdx.x < 8) atomicAdd(&out[threadIdx.x], bins[threadIdx.x]);
+}
+extern "C" __global__ void handshake(int *flag, int *out)
+{
+    if (threadIdx.x == 0) { while (atomicAdd(flag, 0) == 0) { } out[0] = 7; }
+    else atomicExch(flag, 1);
+}
+extern "C" __global__ void mathematics(const float *x, float *out)
+{
+    float v = x[0];
+    float r[] = {rsqrtf(v), fmaf(v, v, 1), __expf(v), __logf(v), fminf(v, 1), max(v, 9.0f),
+                 __saturatef(v), __fdividef(v, 2), (float)min(3, 7u), (float)max(2ll, 1), __sinf(v),
+                 powf(v, 2), __frcp_rn(v), fabsf(-v), (float)abs(-3), erff(v)};
+    for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
+}
+extern "C" __global__ void bits(unsigned *out, unsigned x)
+{
+    int counts[] = {__popc(x), __clz(x), __ffs(x), __popcll(~0ull), __clzll(1), __mul24(3, 4)};
+    unsigned r[] = {__brev(x), __byte_perm(x, 0, 0x0123), __umulhi(x, 16), __float_as_uint(1.0f),
+                    __funnelshift_l(x, 1, 4)};
+    for (int i = 0; i < sizeof counts / sizeof *counts; i++) out[5 + i] = counts[i];
+    for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
+}
+extern "C" __global__ void tables(float *out) { int i = threadIdx.x; out[i] = weights[i] * scale() + offsets[i % 2]; }
+extern "C" __global__ void visited(int *out) { out[0] = visits; if (threadIdx.x == 0) visits += 1; }
+extern "C" __global__ void prints(int n) { if (threadIdx.x < n) printf("thread %d of %s\n", threadIdx.x, "prints"); }
+extern "C" __global__ void defined(int *out) { out[0] = VALUE; }
+extern "C" __global__ void nothing() { }
