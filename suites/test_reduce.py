@@ -42,8 +42,8 @@ def test_latency(gpu, kernels, gpuperf, side, name):
     values, partial = gpu.random(n, seed=1), gpu.empty(blocks)
     gpuperf(kernels["reduce.cu"][name][blocks, THREADS], values, partial, n, bytes=values.nbytes, flops=n)
 
-    # A value takes part in at most PER_THREAD additions in its thread and log2(THREADS) in the tree. With that
-    # as k and u = 2^-24, the error is at most k u / (1 - k u) of the sum of the absolute values (Higham,
+    # A value takes part in at most PER_THREAD additions in its thread and log2(THREADS) in the tree. With
+    # that as k and u = 2^-24, the error is at most k u / (1 - k u) of the sum of the absolute values (Higham,
     # Accuracy and Stability of Numerical Algorithms, section 4.2); all values are positive.
     additions = PER_THREAD + math.log2(THREADS)
     bound = additions * 2.0**-24 / (1 - additions * 2.0**-24)
