@@ -23,7 +23,8 @@ CLOSE = 0.02  # how near LoadGen must come to the bare loop
 
 
 @pytest.fixture(scope="module")
-def loadgen():
+def phases():
+    """The module under test, under a name that does not ask the plugin for a child."""
     for module in ("mlperf_loadgen", "onnx", "onnxruntime"):
         pytest.importorskip(module, reason=f"LoadGen on a GPU needs {module}")
     import onnxruntime
@@ -36,7 +37,7 @@ def loadgen():
 
 
 @pytest.fixture(scope="module")
-def model(loadgen, tmp_path_factory):
+def model(phases, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield models.resolve()
@@ -71,8 +72,8 @@ def test_every_node_is_on_the_cuda_provider(session):
     assert provider == "CUDAExecutionProvider"
 
 
-def test_single_stream_beside_the_bare_loop(session, loadgen, tmp_path):
-    result = loadgen.performance(session, "SingleStream", log_dir=tmp_path, seconds=SECONDS)
+def test_single_stream_beside_the_bare_loop(session, phases, tmp_path):
+    result = phases.performance(session, "SingleStream", log_dir=tmp_path, seconds=SECONDS)
     bare, _ = bare_loop(session, 1)
     ratio = result.latency.p50 / bare - 1
     print(
@@ -84,8 +85,8 @@ def test_single_stream_beside_the_bare_loop(session, loadgen, tmp_path):
     assert abs(ratio) < CLOSE
 
 
-def test_offline_beside_the_bare_loop(session, loadgen, tmp_path):
-    result = loadgen.performance(session, "Offline", log_dir=tmp_path, seconds=SECONDS)
+def test_offline_beside_the_bare_loop(session, phases, tmp_path):
+    result = phases.performance(session, "Offline", log_dir=tmp_path, seconds=SECONDS)
     _, bare = bare_loop(session, BATCH)
     ratio = result.samples_per_second / bare - 1
     print(
@@ -95,8 +96,8 @@ def test_offline_beside_the_bare_loop(session, loadgen, tmp_path):
     assert abs(ratio) < CLOSE
 
 
-def test_multi_stream(session, loadgen, tmp_path):
-    result = loadgen.performance(session, "MultiStream", log_dir=tmp_path, seconds=SECONDS)
+def test_multi_stream(session, phases, tmp_path):
+    result = phases.performance(session, "MultiStream", log_dir=tmp_path, seconds=SECONDS)
     bare, _ = bare_loop(session, 8)
     print(
         f"\n{session.precision} MultiStream: p50 {result.latency.p50 * 1e3:.4f} ms, p99 "
@@ -106,8 +107,8 @@ def test_multi_stream(session, loadgen, tmp_path):
     assert result.latency.p50 == pytest.approx(bare, rel=0.1)
 
 
-def test_all_held_out_digits_are_as_stored(session, loadgen, tmp_path):
-    result = loadgen.accuracy(session, log_dir=tmp_path)
+def test_all_held_out_digits_are_as_stored(session, phases, tmp_path):
+    result = phases.accuracy(session, log_dir=tmp_path)
     flips = session.model.reference.flips(result.predictions, result.labels)
     print(
         f"\n{session.precision}: {result.correct} of {result.total}; flips: {[str(flip) for flip in flips]}"
@@ -116,14 +117,14 @@ def test_all_held_out_digits_are_as_stored(session, loadgen, tmp_path):
     result.check()
 
 
-def test_a_model_with_two_more_blocks_is_seen_to_be_slower(session, loadgen, tmp_path):
+def test_a_model_with_two_more_blocks_is_seen_to_be_slower(session, phases, tmp_path):
     head = models.digits_head()
     path = tmp_path / "slower.onnx"
     resnet50.save(path, seed=models.SEED, head=(head.weight, head.bias), blocks=(3, 4, 8, 3))
     slower = open_session(replace(session.model, path=path), "cuda", session.precision, (1, BATCH))
     for scenario in ("SingleStream", "Offline"):
-        now = loadgen.performance(slower, scenario, log_dir=tmp_path / "slower", seconds=SECONDS)
-        was = loadgen.performance(session, scenario, log_dir=tmp_path / "original", seconds=SECONDS)
+        now = phases.performance(slower, scenario, log_dir=tmp_path / "slower", seconds=SECONDS)
+        was = phases.performance(session, scenario, log_dir=tmp_path / "original", seconds=SECONDS)
         change = was.samples_per_second / now.samples_per_second - 1
         print(f"\n{session.precision} {scenario}, two more blocks: {change:+.1%} time")
         assert change > 0.05
