@@ -1,3 +1,18 @@
 """GPU performance regression tests for pytest: a red test means a real regression."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "on_gpu"]
+
+
+def on_gpu(config: pytest.Config) -> bool:
+    """Whether this session runs on a CUDA device: for a conftest that chooses parameters or sizes."""
+    from pytest_gpuperf.session import SESSION
+
+    return config.stash[SESSION].expects_cuda()

@@ -83,6 +83,8 @@ def add_options(parser: pytest.Parser) -> None:
         type=_seconds,
         help="How long to wait for another session that uses the device (default: 600).",
     )
+    add("--gpuperf-model-dir", metavar="DIR", help="MLPerf's resnet50_v1.onnx (default: MODEL_DIR).")
+    add("--gpuperf-data-dir", metavar="DIR", help="ImageNet with val_map.txt (default: DATA_DIR).")
     add("--gpuperf-child", type=int, help=argparse.SUPPRESS)
     for name, default, text in (
         ("gpuperf_backend", "auto", "Default of --gpuperf-backend."),

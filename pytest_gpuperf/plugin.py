@@ -9,6 +9,7 @@ import pytest
 
 from pytest_gpuperf import running
 from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels  # noqa: F401  (fixtures)
+from pytest_gpuperf.model_fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
 from pytest_gpuperf.options import add_options, read_options, test_options
 from pytest_gpuperf.session import SESSION, GpuperfSession
 
@@ -36,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     return running.header(config.stash[SESSION])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    name_model(metafunc)
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -117,6 +117,9 @@ def arguments(
         f"--gpuperf-baselines={options.baselines}",
         f"--gpuperf-lock-timeout={options.lock_timeout}",
     ]
+    for flag in ("model_dir", "data_dir"):
+        value = getattr(config.option, f"gpuperf_{flag}")
+        command += [f"--gpuperf-{flag.replace('_', '-')}={value}"] if value else []
     command += ["--gpuperf"] if options.active else []
     return command + [f"{item.path}::{item.nodeid.partition('::')[2]}" for item in items]
 

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 RESULT = pytest.StashKey[Payload]()
 UNFIT = pytest.StashKey[str]()
 _DEVICE_FIXTURES = {"gpu", "kernels", "counters"}
-_NUMBER_FIXTURES = {"gpuperf", "benchmark"}  # these take host numbers too, and need no device for them
+_NUMBER_FIXTURES = {
+    "gpuperf",
+    "benchmark",
+    "loadgen",
+}  # these take host numbers too, and need no device for them
 _PACKAGE = Path(__file__).parent
 
 
@@ -75,9 +79,7 @@ def _uses_device(session: GpuperfSession, item: pytest.Item) -> bool:
     names = set(getattr(item, "fixturenames", ()))
     if names & _DEVICE_FIXTURES or not names & _NUMBER_FIXTURES:
         return bool(names & _DEVICE_FIXTURES)
-    from pytest_gpuperf.backends.cuda_driver import device_count
-
-    return session.options.backend != "emulated" and device_count() > 0
+    return session.expects_cuda()
 
 
 def judge_item(session: GpuperfSession, item: pytest.Item) -> None:
@@ -127,7 +129,7 @@ def _record(session: GpuperfSession, item: pytest.Item) -> Record | None:
     gpu = session.opened
     return Record(
         measurements=tuple(recorder.measurements.values()),
-        device=gpu.device.place() if gpu else {"backend": "host"},
+        device=gpu.device.place() if gpu else {"backend": "cpu"},
         host=environment.host_place(),
         environment=environment.describe(gpu.device if gpu else None, item.path.parent),
         unfit=item.stash.get(UNFIT, ""),

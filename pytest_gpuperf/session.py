@@ -129,6 +129,13 @@ class GpuperfSession:
         on_gpu = self._gpu is not None and self._gpu.backend == "cuda"
         return on_gpu or self.options.judge_host_times
 
+    def expects_cuda(self) -> bool:
+        """Whether this session runs on a CUDA device, without opening it."""
+        from pytest_gpuperf.backends.cuda_driver import device_count
+
+        chosen = self.options.backend
+        return chosen == "cuda" or (chosen == "auto" and device_count() > 0)
+
     def mark_memory(self) -> None:
         self._mark = self.gpu().mark()
 
@@ -200,7 +207,7 @@ class GpuperfSession:
         """The user's name for it, else the device's model, MIG profile and changed power limit."""
         if device.get("backend") == "emulated":
             return "emulated"
-        parts = [str(device.get("gpu", device.get("backend", "host")))]
+        parts = [str(device.get("gpu", device.get("backend", "cpu")))]
         parts += [str(device["mig"])] if device.get("mig") else []
         parts += [f"{device['power_limit_w']:g}W"] if "power_limit_default_w" in device else []
         return self.options.pool or " ".join(parts)

@@ -25,7 +25,7 @@ def session(pytester: pytest.Pytester) -> GpuperfSession:
         ({**H100, "mig": "3g.40gb"}, "NVIDIA H100 80GB HBM3 3g.40gb"),
         ({**H100, "power_limit_w": 500.0, "power_limit_default_w": 700.0}, "NVIDIA H100 80GB HBM3 500W"),
         ({"backend": "emulated"}, "emulated"),
-        ({"backend": "host"}, "host"),
+        ({"backend": "cpu"}, "cpu"),
     ],
 )
 def test_a_pool_is_named_after_what_makes_runners_alike(session: GpuperfSession, device, pool):

@@ -1,0 +1,154 @@
+"""What a suite of models asks for: ``resnet50`` and ``loadgen``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.measurement import Kind
+from pytest_gpuperf.options import test_options
+from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.mlperf.models import Model
+    from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
+
+# Images a query batch holds in Offline: the fastest of those measured on a GPU; small where a CPU works.
+OFFLINE_BATCH = {"cuda": 256, "cpu": 8}
+QUICK_SECONDS = 1.0  # of a phase that nobody measures, without --gpuperf
+CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
+
+
+def folders(config: pytest.Config) -> tuple[Path | None, Path | None]:
+    """The folders of MLPerf's model and of ImageNet: flags, else MODEL_DIR and DATA_DIR."""
+    model = config.option.gpuperf_model_dir or os.environ.get("MODEL_DIR")
+    data = config.option.gpuperf_data_dir or os.environ.get("DATA_DIR")
+    return Path(model) if model else None, Path(data) if data else None
+
+
+def name_model(metafunc: pytest.Metafunc) -> None:
+    """Puts the model's name into the id of every test that uses it: no figure goes without it."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    if "resnet50" not in metafunc.fixturenames or any("resnet50" in str(mark.args[0]) for mark in marks):
+        return
+    name = "resnet50" if folders(metafunc.config)[0] else "resnet50-digits"
+    metafunc.parametrize("resnet50", [name], indirect=True)
+
+
+@pytest.fixture
+def resnet50(request: pytest.FixtureRequest) -> Model:
+    """ResNet-50: MLPerf's own where ``--gpuperf-model-dir`` or MODEL_DIR holds it, else ``resnet50-digits``.
+
+    The embedded default has ResNet-50 v1.5's graph, seeded weights and a head fitted to handwritten digits.
+    """
+    from pytest_gpuperf.mlperf.models import resolve
+
+    return resolve(getattr(request, "param", None), *folders(request.config))
+
+
+@pytest.fixture
+def loadgen(request: pytest.FixtureRequest) -> Callable[..., PerformanceResult | AccuracyResult]:
+    """Runs a model under MLPerf's LoadGen: ``loadgen(resnet50, "SingleStream", seconds=10)``.
+
+    ``scenario`` "SingleStream", "MultiStream" or "Offline"; ``mode`` "performance" or "accuracy";
+    ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
+    phase; ``tails`` such as ("p99",) to judge beside p50 and throughput; ``count`` images of an accuracy
+    phase. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
+    ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. The
+    whole test runs in a process of its own. Without ``--gpuperf`` a phase lasts a second and is not judged.
+    """
+    return LoadGen(request.config.stash[SESSION], request.node)
+
+
+class LoadGen:
+    """The object behind the ``loadgen`` fixture, one per test."""
+
+    def __init__(self, session: GpuperfSession, item: pytest.Item) -> None:
+        self._session = session
+        self._item = item
+        self._phases = 0
+
+    def __call__(
+        self,
+        model: Model,
+        scenario: str = "Offline",
+        *,
+        mode: str = "performance",
+        precision: str = "fp32",
+        profile: str = "short",
+        seconds: float | None = None,
+        tails: Sequence[str] = (),
+        count: int | None = None,
+    ) -> PerformanceResult | AccuracyResult:
+        from pytest_gpuperf.mlperf.session import open_session
+
+        if mode not in ("performance", "accuracy"):
+            raise GpuperfError(f'there is no LoadGen mode "{mode}"; use "performance" or "accuracy"')
+        backend = "cuda" if self._session.expects_cuda() else "cpu"
+        sizes = {"SingleStream": 1, "MultiStream": 8}
+        session = open_session(model, backend, precision, (sizes.get(scenario, OFFLINE_BATCH[backend]),))  # type: ignore[arg-type]
+        if mode == "accuracy":
+            return self._accuracy(session, scenario, count)
+        return self._performance(session, scenario, profile, seconds, tails)
+
+    def _performance(
+        self, session: Any, scenario: str, profile: str, seconds: float | None, tails: Sequence[str]
+    ) -> PerformanceResult:
+        from pytest_gpuperf.mlperf import loadgen
+
+        active = self._session.options.active
+        result = loadgen.performance(
+            session,
+            scenario,  # type: ignore[arg-type]
+            log_dir=self._log_dir(f"{scenario}-{session.precision}"),
+            profile=profile if active else "short",
+            seconds=seconds if active else QUICK_SECONDS,
+        )
+        judged: Kind = "noisy" if self._session.judges_host_time() else "shown"
+        self._keep(result, result.measurements(judged, tails))
+        return result
+
+    def _accuracy(self, session: Any, scenario: str, count: int | None) -> AccuracyResult:
+        from pytest_gpuperf.mlperf import loadgen
+
+        if count is None and session.backend == "cpu" and session.model.name == "resnet50-digits":
+            count = CPU_IMAGES
+        result = loadgen.accuracy(
+            session,
+            scenario=scenario,  # type: ignore[arg-type]
+            log_dir=self._log_dir(f"accuracy-{session.precision}"),
+            count=count,
+        )
+        result.check()
+        self._keep(result, result.measurements())
+        return result
+
+    def _keep(self, result: PerformanceResult | AccuracyResult, measurements: Sequence[Any]) -> None:
+        for note in result.notes:
+            self._session.note(note)
+        if not self._session.options.active:
+            return
+        version = test_options(self._item).version
+        for measurement in measurements:
+            contract = {**measurement.contract, **({"version": version} if version is not None else {})}
+            recorder_of(self._item).add(replace(measurement, contract=contract))
+
+    def _log_dir(self, phase: str) -> Path:
+        """LoadGen's logs of this test's phase: the last run's, below .gpuperf beside the ini file."""
+        root = self._session.config.rootpath / ".gpuperf"
+        test = re.sub(r"[^\w.=-]+", "_", self._item.nodeid)
+        self._phases += 1
+        folder = root / "loadgen" / test / f"{self._phases}-{phase}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (root / ".gitignore").write_text("*\n")
+        except OSError as error:
+            raise GpuperfError(f"LoadGen's logs cannot be kept in {folder}: {error.strerror}") from None
+        return folder

@@ -1,0 +1,16 @@
+"""ResNet-50 under MLPerf's LoadGen on ONNX Runtime."""
+
+import pytest
+
+each_scenario = pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Offline"])
+
+
+@each_scenario
+def test_performance(loadgen, resnet50, precision, scenario):
+    result = loadgen(resnet50, scenario, precision=precision, seconds=10)
+    assert result.samples_per_second > 0
+
+
+def test_accuracy(loadgen, resnet50, precision):
+    result = loadgen(resnet50, mode="accuracy", precision=precision)
+    assert result.correct > 0
