@@ -1,6 +1,7 @@
-// The emulated device, as its parts see each other: pool.cpp keeps the OS threads, scheduler.cpp
-// runs the threads of a block as fibers, warp.cpp joins fibers at warp operations and barriers, memory.cpp checks
-// every access, warp_model.cpp counts what a GPU would move, faults.cpp survives what the CPU traps.
+// The emulated device, as its parts see each other: pool.cpp keeps the OS threads, scheduler.cpp runs the
+// threads of a block as fibers, warp.cpp joins fibers at warp operations and barriers, memory.cpp checks
+// every access, atomics.cpp does CUDA's, warp_model.cpp counts what a GPU would move, and faults.cpp
+// survives what the CPU traps.
 #pragma once
 
 #include <atomic>

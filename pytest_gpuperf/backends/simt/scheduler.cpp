@@ -97,15 +97,6 @@ void run_block(Worker &worker) {
   begin_block_memory(worker);
   do {
     while (turn(worker)) {
-      if (!worker.launch->stop.load(std::memory_order_relaxed)) continue;
-      worker.fault.kind = FaultKind::kStopped;
-      locate(worker, 0);
-      const Wait &wait = worker.fibers[0].wait;
-      if (wait.file) {
-        snprintf(worker.fault.file, sizeof worker.fault.file, "%s", wait.file);
-        worker.fault.line = wait.line;
-      }
-      return;
     }
   } while (worker.fault.kind == FaultKind::kNone && resolve_block(worker));
   if (worker.launch->request.counting) end_block_model(worker);
