@@ -75,6 +75,8 @@ def run_child(
                     report = config.hook.pytest_report_from_serializable(
                         config=config, data=message["report"]
                     )
+                    if isinstance(report.longrepr, list):
+                        report.longrepr = tuple(report.longrepr)  # of a skip, which JSON made a list
                     result.reports.append(report)
             process.wait(timeout=30)
         except TimeoutError as silence:
@@ -113,7 +115,7 @@ def arguments(
     command += [
         f"--gpuperf-child={descriptor}",
         f"--gpuperf-backend={options.backend}",
-        "--gpuperf-strict=off",
+        f"--gpuperf-strict={'on' if options.strict else 'off'}",
         f"--gpuperf-baselines={options.baselines}",
         f"--gpuperf-lock-timeout={options.lock_timeout}",
     ]

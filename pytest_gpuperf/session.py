@@ -120,8 +120,6 @@ class GpuperfSession:
             from pytest_gpuperf.fitness import FitnessWatch
 
             self._watch = FitnessWatch(gpu.uuid, getattr(gpu, "pci", None))
-            if self._watch.note:
-                self.note(self._watch.note)
         return self._watch
 
     def judges_host_time(self) -> bool:
@@ -167,8 +165,9 @@ class GpuperfSession:
         return stored.contract.get("batch") if stored else None
 
     def note(self, text: str) -> None:
-        """Something to say once at the end, however often it came up."""
-        self.notes[text] = None
+        """Something to say once at the end, however often it came up; nothing where it is empty."""
+        if text:
+            self.notes[text] = None
 
     # --- tests and their baselines
 
@@ -234,8 +233,9 @@ class GpuperfSession:
 
     def exit_status(self, status: int) -> int:
         """pytest's own status, or ours where every failure has one of our causes."""
-        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not self.causes:
-            return status
+        ours = status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if not ours or not self.causes or self.options.child is not None:
+            return status  # a child's parent decides
         if "wrong" in self.causes:
             return int(pytest.ExitCode.TESTS_FAILED)
         return EXIT_SETUP if "setup" in self.causes else EXIT_INFRASTRUCTURE

@@ -96,19 +96,19 @@ def test_row_sums_latency(kernels, gpuperf, case, name):
     assert np.all(np.abs(sums.get() - exact) <= bound * exact)
 
 
-@pytest.mark.parametrize(
-    ("name", "load", "store"),
-    [
-        ("linear_to_coalesced", 32, 4),
-        ("coalesced_to_linear", 4, 32),
-        ("row_sums_linear", 32, 4),
-        ("row_sums_coalesced", 4, 4),
-    ],
-)
-def test_sectors(gpu, kernels, counters, name, load, store):
+# Sectors per load and per store.
+SECTORS = {
+    "linear_to_coalesced": (32, 4),
+    "coalesced_to_linear": (4, 32),
+    "row_sums_linear": (32, 4),
+    "row_sums_coalesced": (4, 4),
+}
+
+
+@pytest.mark.parametrize("name", SECTORS)
+def test_sectors(gpu, kernels, counters, name):
     n = 2 * BLOCK
     src = gpu.random(n * LENGTH, seed=1)
     dst = gpu.empty(n if name.startswith("row_sums") else n * LENGTH)
     found = counters(kernels["layout.cu"][name][2, BLOCK], src, dst, n, LENGTH)
-    assert found.global_load.sectors_per_request == load
-    assert found.global_store.sectors_per_request == store
+    assert SECTORS[name] == (found.global_load.sectors_per_request, found.global_store.sectors_per_request)

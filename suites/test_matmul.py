@@ -71,18 +71,15 @@ def test_latency(gpu, matmul, gpuperf, side, name):
     assert np.all(np.abs(c.get() - exact) <= bound * exact)
 
 
-@pytest.mark.parametrize(
-    ("name", "load", "store"),
-    [
-        ("matmul_naive", 2.5, 4),  # one word of A for the whole warp (1 sector), 32 of B (4 sectors)
-        ("matmul_tiled", 4, 4),
-    ],
-)
-def test_sectors(gpu, matmul, counters, name, load, store):
+# Sectors per load and per store; of A the naive kernel reads one word a warp (1 sector), of B 32 (4 sectors).
+SECTORS = {"matmul_naive": (2.5, 4), "matmul_tiled": (4, 4)}
+
+
+@pytest.mark.parametrize("name", SECTORS)
+def test_sectors(gpu, matmul, counters, name):
     a, b, c = gpu.random((64, 64), seed=1), gpu.random((64, 64), seed=2), gpu.empty((64, 64))
     found = counters(matmul(name, 64, 64), a, b, c, 64, 64, 64)
-    assert found.global_load.sectors_per_request == load
-    assert found.global_store.sectors_per_request == store
+    assert SECTORS[name] == (found.global_load.sectors_per_request, found.global_store.sectors_per_request)
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(64, 64, 64), (31, 37, 41)])

@@ -51,12 +51,12 @@ def test_latency(gpu, kernels, gpuperf, side, name):
     assert abs(partial.get().sum(dtype=np.float64) - exact) <= bound * exact
 
 
-@pytest.mark.parametrize(("name", "load"), [("sum_coalesced", 4), ("sum_strided", 32)])
-def test_sectors_and_conflicts(gpu, kernels, counters, name, load):
+@pytest.mark.parametrize("name", SUMS)
+def test_sectors_and_conflicts(gpu, kernels, counters, name):
     n = 8 * THREADS * 32
     values, partial = gpu.random(n, seed=1), gpu.empty(8)
     found = counters(kernels["reduce.cu"][name][8, THREADS], values, partial, n)
-    assert found.global_load.sectors_per_request == load
+    assert found.global_load.sectors_per_request == {"sum_coalesced": 4, "sum_strided": 32}[name]
     assert found.global_store.sectors_per_request == 1
     assert found.shared_load.bank_conflicts == 0
     assert found.shared_store.bank_conflicts == 0

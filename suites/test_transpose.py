@@ -64,37 +64,26 @@ def test_latency(gpu, transpose, gpuperf, side, name):
     assert np.array_equal(dst.get(), src.get().T)
 
 
-@pytest.mark.parametrize(
-    ("name", "load", "store"),
-    [
-        ("transpose_naive", 4, 32),
-        ("transpose_tile16", 4, 4),
-        ("transpose_tile16_unpadded", 4, 4),
-        ("transpose_tiled", 4, 4),
-        ("transpose_best", 16, 16),  # 32 lanes of 16 bytes cannot be fewer
-    ],
-)
-def test_sectors(gpu, transpose, counters, name, load, store):
-    src, dst = gpu.random((256, 256), seed=1), gpu.empty((256, 256))
-    found = counters(transpose(name, 256, 256), src, dst, 256, 256)
-    assert found.global_load.sectors_per_request == load
-    assert found.global_store.sectors_per_request == store
+# Sectors per global load and store, wavefronts per shared load and store.
+TRAFFIC = {
+    "transpose_naive": (4, 32, None, None),
+    "transpose_tile16": (4, 4, 2, 2),
+    "transpose_tile16_unpadded": (4, 4, 8, 1),
+    "transpose_tiled": (4, 4, 1, 1),
+    "transpose_best": (16, 16, 1, 1),  # 32 lanes of 16 bytes cannot be fewer than 16 sectors
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "load", "store"),
-    [
-        ("transpose_tile16", 2, 2),
-        ("transpose_tile16_unpadded", 8, 1),
-        ("transpose_tiled", 1, 1),
-        ("transpose_best", 1, 1),
-    ],
-)
-def test_wavefronts(gpu, transpose, counters, name, load, store):
+@pytest.mark.parametrize("name", TRAFFIC)
+def test_traffic(gpu, transpose, counters, name):
     src, dst = gpu.random((256, 256), seed=1), gpu.empty((256, 256))
     found = counters(transpose(name, 256, 256), src, dst, 256, 256)
-    assert found.shared_load.wavefronts_per_request == load
-    assert found.shared_store.wavefronts_per_request == store
+    assert TRAFFIC[name] == (
+        found.global_load.sectors_per_request,
+        found.global_store.sectors_per_request,
+        found.shared_load.wavefronts_per_request,
+        found.shared_store.wavefronts_per_request,
+    )
 
 
 @pytest.mark.parametrize("name", ["transpose_tiled", "transpose_best"])

@@ -131,3 +131,27 @@ def _alive(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_skip_in_a_child_is_a_skip(pytester: pytest.Pytester):
+    pytester.makepyfile(ISOLATED + "    def test_skips(): pytest.skip('not today')")
+    result = pytester.runpytest("-rs", "-n2")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*not today*"])
+
+
+def test_what_is_not_there_is_skipped_in_a_child_too_and_fails_once_under_strict(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        ISOLATED
+        + """
+    def test_absent():
+        from pytest_gpuperf.errors import Unavailable
+        raise Unavailable("there is no flux capacitor; install one")
+    """
+    )
+    result = pytester.runpytest("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*install one*"])
+    result = pytester.runpytest("--gpuperf", "--gpuperf-strict=on")
+    result.assert_outcomes(failed=1)
+    assert result.ret == 22

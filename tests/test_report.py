@@ -52,7 +52,7 @@ class Screen:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def section(self, title: str, sep: str) -> None:
+    def write_sep(self, sep: str, title: str) -> None:
         self.lines.append(title)
 
     def write_line(self, text: str, **markup: bool) -> None:

@@ -29,7 +29,7 @@ _FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED}
 
 def summarise(reporter: TerminalReporter, title: str, rows: Sequence[Row], lines: Sequence[str]) -> None:
     """The table, the counts by verdict, then ``lines``: findings, notes and what to do next."""
-    reporter.section(f"gpuperf: {title}", sep="=")
+    reporter.write_sep("=", f"gpuperf: {title}")
     table = _table(rows)
     if table:
         width = max(80, min(reporter._tw.fullwidth, 120))
