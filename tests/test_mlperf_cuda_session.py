@@ -38,6 +38,7 @@ class FakeRuntime:
     """As much of onnxruntime as a CUDA session uses; the model's classes are the images' values."""
 
     __version__ = "1.31.1"
+    cuda_version = "13.0"
 
     def __init__(self, elsewhere=(), providers=(cuda_runtime.PROVIDER,), failure=None):
         self.elsewhere, self.providers, self.failure = list(elsewhere), list(providers), failure
@@ -148,6 +149,52 @@ def test_out_of_device_memory_says_to_use_a_smaller_batch(model):
         GpuperfError, match="m does not fit into memory while running a batch of 8: use a smaller"
     ):
         session.run(images(*range(8)))
+
+
+class FakeCudart:
+    """Knows which addresses are registered; refuses with ``code``."""
+
+    def __init__(self, code=0):
+        self.code, self.registered, self.cleared = code, {}, False
+
+    def cudaHostRegister(self, address, size, flags):
+        if not self.code:
+            self.registered[address.value] = size.value
+        return self.code
+
+    def cudaHostUnregister(self, address):
+        del self.registered[address.value]
+
+    def cudaGetLastError(self):
+        self.cleared = True
+
+
+def test_pages_are_locked_until_released():
+    cudart, array = FakeCudart(), np.zeros((4, 3), np.float16)
+    release = cuda_runtime.page_lock(array, 13, {"libcudart.so.13": cudart}.__getitem__)
+    assert cudart.registered == {array.ctypes.data: 24}
+    release()
+    assert cudart.registered == {}
+
+
+def test_a_refused_lock_is_no_error_and_leaves_none_behind():
+    cudart = FakeCudart(code=2)
+    assert cuda_runtime.page_lock(np.zeros(4), 12, {"libcudart.so.12": cudart}.__getitem__) is None
+    assert cudart.cleared
+
+
+@pytest.mark.parametrize(("code", "said"), [(0, "page-locked"), (2, "pageable")])
+def test_the_session_says_how_the_images_are_held(model, monkeypatch, code, said):
+    cudart = FakeCudart(code)
+    real = cuda_runtime.page_lock
+    monkeypatch.setattr(
+        cuda_runtime, "page_lock", lambda array, major: real(array, major, lambda name: cudart)
+    )
+    session = CudaSession(FakeRuntime(), model, "fp32", (1,))
+    release = session.hold(np.zeros(8, np.float32))
+    assert session.description["images"] == said
+    release()
+    assert cudart.registered == {}
 
 
 @pytest.mark.gpu

@@ -44,6 +44,12 @@ class Echo:
         self.runs += 1
         time.sleep(0.001)
         return batch[:, 0].astype(np.int64)
+    held = released = 0
+    def hold(self, images):
+        self.held += 1
+        def release():
+            self.released += 1
+        return release
 
 def show(**values):
     print(json.dumps(values))
@@ -88,12 +94,14 @@ def test_every_scenario_and_accuracy_in_one_process(tmp_path):
                     if "result_50.00_percentile_latency_ns" in l).split("MLLOG ")[1])["value"])
             a = loadgen.accuracy(echo, log_dir=Path("acc"), scenario=scenario, count=61)
             out[scenario]["correct"] = [a.correct, a.total]
+            out[scenario]["held"] = [echo.held, echo.released]
         show(**out)
         """,
         tmp_path,
     )
     single, multi, offline = found["SingleStream"], found["MultiStream"], found["Offline"]
     assert all(entry["correct"] == [61, 61] for entry in found.values())
+    assert all(held == released > 0 for held, released in (entry["held"] for entry in found.values()))
     # The median is LoadGen's own, to the nanosecond, whatever the machine was doing.
     assert single["p50"] == pytest.approx(single["detail"] * 1e-9, rel=1e-6)
     assert multi["p50"] == pytest.approx(multi["detail"] * 1e-9, rel=1e-6)

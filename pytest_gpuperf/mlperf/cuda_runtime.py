@@ -11,6 +11,8 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from ..errors import GpuperfError, Unavailable
 
 INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
@@ -109,6 +111,18 @@ def require_driver(built_for: tuple[int, int], load: Loader) -> None:
             f"the NVIDIA driver supports CUDA {major}.{minor}, this onnxruntime needs {built_for[0]}: "
             f"update the driver{older}"
         )
+
+
+def page_lock(array: np.ndarray, built_for: int, load: Loader = ctypes.CDLL) -> Callable[[], None] | None:
+    """Locks a host array's pages for copies at the link's speed; returns what undoes it, which must be called
+    before the array goes. None where CUDA refuses (a container's memory limit): copies then are slower.
+    """
+    runtime = load(f"libcudart.so.{built_for}")
+    address = ctypes.c_void_p(array.ctypes.data)
+    if runtime.cudaHostRegister(address, ctypes.c_size_t(array.nbytes), ctypes.c_uint(0)):
+        runtime.cudaGetLastError()  # or the next CUDA call of this thread would report the refusal
+        return None
+    return lambda: runtime.cudaHostUnregister(address)
 
 
 def require_libraries(major: int, load: Loader) -> None:

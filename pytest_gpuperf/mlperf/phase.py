@@ -42,7 +42,9 @@ class Phase:
         _require_folder(log_dir)
         self._lg, self._session, self._log_dir, self._stall = lg, session, log_dir, stall
         self._total = len(dataset)
-        self.callbacks = Callbacks(lg, session.run, SampleLibrary(dataset, session.dtype), batch)
+        self.callbacks = Callbacks(
+            lg, session.run, SampleLibrary(dataset, session.dtype, session.hold), batch
+        )
         self.notes: tuple[str, ...] = ()
         if Path("audit.config").exists():
             self.notes = (f"{Path('audit.config').resolve()} lies in the working directory and was not used",)
@@ -63,6 +65,7 @@ class Phase:
             self._wait(thread)
         finally:
             if not thread.is_alive():
+                self.callbacks.library.unload()
                 _running.release()
         error = self.callbacks.failure or outcome.get("error")
         if isinstance(error, GpuperfError):

@@ -6,7 +6,7 @@ query is a copy of its images to the device, one graph launch, and a copy of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -46,6 +46,9 @@ class Session(Protocol):
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """The class of every image of a C-contiguous [n, *input_shape] batch, int64 [n]."""
+
+    def hold(self, images: np.ndarray) -> Callable[[], None]:
+        """Told of the host array that batches will be slices of, and gives what to call before it goes."""
 
 
 def open_session(
@@ -193,6 +196,9 @@ class CpuSession(_OnnxSession):
             raise _failure(self.model, f"running a batch of {len(batch)}", error) from error
         return self._io.classes(output)
 
+    def hold(self, images: np.ndarray) -> Callable[[], None]:
+        return lambda: None
+
 
 class CudaSession(_OnnxSession):
     """ONNX Runtime's CUDA provider alone: one session, pair of buffers and CUDA graph for each batch size."""
@@ -212,6 +218,12 @@ class CudaSession(_OnnxSession):
                 f"a batch of {count} was run, the session was opened for {list(self.batch_sizes)}"
             )
         return self._lanes[size].run(batch)
+
+    def hold(self, images: np.ndarray) -> Callable[[], None]:
+        """Locks the images' pages; where that is refused, ``description`` says so and copies are slower."""
+        release = cuda_runtime.page_lock(images, cuda_runtime.cuda_version(self._ort)[0])
+        self.description["images"] = "pageable" if release is None else "page-locked"
+        return release or (lambda: None)
 
 
 class _Lane:

@@ -16,6 +16,7 @@ import numpy as np
 from .models import Dataset
 
 Run = Callable[[np.ndarray], np.ndarray]
+Hold = Callable[[np.ndarray], Callable[[], None]]
 
 
 class SampleLibrary:
@@ -25,8 +26,9 @@ class SampleLibrary:
     batch is a slice of one array and costs no gathering copy.
     """
 
-    def __init__(self, dataset: Dataset, dtype: Any) -> None:
-        self._dataset, self._dtype = dataset, dtype
+    def __init__(self, dataset: Dataset, dtype: Any, hold: Hold) -> None:
+        self._dataset, self._dtype, self._hold = dataset, dtype, hold
+        self._release: Callable[[], None] = lambda: None
         self._slots: dict[int, int] = {}
         self._images = np.empty(0, dtype)
 
@@ -34,12 +36,16 @@ class SampleLibrary:
         return len(self._images)
 
     def load(self, indices: Sequence[int]) -> None:
+        self.unload()
         # MultiStream pads its set with repeated indices.
         distinct = list(dict.fromkeys(indices))
         self._slots = {index: slot for slot, index in enumerate(distinct)}
         self._images = np.ascontiguousarray(self._dataset.images(distinct), dtype=self._dtype)
+        self._release = self._hold(self._images)
 
     def unload(self) -> None:
+        release, self._release = self._release, lambda: None
+        release()
         self._slots = {}
         self._images = np.empty(0, self._dtype)
 
