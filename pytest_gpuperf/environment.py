@@ -39,7 +39,7 @@ def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **_commit(folder),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()}-{platform.machine()}-{''.join(platform.libc_ver())}",
         **host_place(),
         "versions": packages(),
     }
