@@ -106,6 +106,15 @@ def test_freed_memory_behind_a_stale_pointer(backend, fails):
     fails("through_table", ONE, (32, 1, 1), table, dst, at=(FIRST, FIRST), says=says)
 
 
+def test_a_live_array_is_named_before_a_freed_one_whose_pages_it_took(backend, fails):
+    """The gap behind an array may lie where freed arrays were."""
+    for array in [backend.empty((n,), np.float32) for n in (30_000, 5000, 60_000, 32)]:
+        backend.free(array)
+    src, dst = backend.empty((32,), np.float32), backend.empty((32,), np.float32)
+    says = "reads 4 bytes before the start of argument 1 'src' (float32[32]): at byte -4 of 128"
+    fails("before_the_start", ONE, (32, 1, 1), src, dst, at=(FIRST, FIRST), says=says)
+
+
 def test_a_pointer_in_memory_may_be_followed(backend, program):
     other, dst = backend.to_device(np.arange(32, dtype=np.float32)), backend.empty((32,), np.float32)
     table = backend.to_device(np.array([backend.address(other)], np.uint64))

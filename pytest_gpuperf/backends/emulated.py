@@ -6,7 +6,6 @@ import mmap
 import os
 import platform
 import weakref
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,17 +36,17 @@ class EmulatedArray:
         self.size = int(np.prod(shape, dtype=np.int64))
         self.ndim = len(shape)
         self.nbytes = self.size * dtype.itemsize
-        gap = min(max(_LEAST_GAP, -(-self.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE), _MOST_GAP)
+        self.gap = min(max(_LEAST_GAP, -(-self.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE), _MOST_GAP)
         # Pages that nobody touches cost address space only.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         try:
-            pages = mmap.mmap(-1, self.nbytes + 2 * gap, flags=flags)
+            pages = mmap.mmap(-1, self.nbytes + 2 * self.gap, flags=flags)
         except OSError:
             raise KernelError(
                 f"{self.nbytes} bytes for an array {dtype}{list(shape)} do not fit into memory."
             ) from None
         self._host: np.ndarray | None = (
-            np.frombuffer(pages, np.uint8, self.nbytes, gap).view(dtype).reshape(shape)
+            np.frombuffer(pages, np.uint8, self.nbytes, self.gap).view(dtype).reshape(shape)
         )
         self.address = self._host.ctypes.data
         self.backend = backend
@@ -111,8 +110,9 @@ class EmulatedBackend:
         self.seconds = seconds
         self.device_name = f"emulated (g++ {self._compiler.version}, {platform.machine()})"
         self._live: dict[int, weakref.ref[EmulatedArray]] = {}
-        self._freed: deque[Region] = deque(maxlen=_REMEMBERED)
-        self._memory: np.ndarray | None = None
+        self._freed: list[Region] = []
+        self._changes = 0
+        self._memory: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.uint64))
 
     def place(self) -> dict[str, Any]:
         """Neither compiler nor processor: counters are equal on all of them."""
@@ -154,21 +154,23 @@ class EmulatedBackend:
 
     def close(self) -> None:
         """Frees every array that is left."""
-        for reference in list(self._live.values()):
-            array = reference()
-            if array is not None:
-                array.free()
+        for array in self.arrays():
+            array.free()
 
     def memory(self) -> np.ndarray:
         """Begin and end of every live array, sorted, as uint64[n, 2]."""
-        if self._memory is None:
+        # Arrays come and go in other Python threads and whenever garbage is collected.
+        changes = self._changes
+        known, memory = self._memory
+        if known != changes:
             spans = [(a.address, a.address + a.nbytes) for a in self.arrays()]
-            self._memory = np.array(sorted(spans), np.uint64).reshape(-1, 2)
-        return self._memory
+            memory = np.array(sorted(spans), np.uint64).reshape(-1, 2)
+            self._memory = changes, memory
+        return memory
 
     def arrays(self) -> list[EmulatedArray]:
         """The live arrays."""
-        return [array for reference in list(self._live.values()) if (array := reference()) is not None]
+        return [array for reference in self._live.copy().values() if (array := reference()) is not None]
 
     @property
     def freed(self) -> list[Region]:
@@ -178,13 +180,13 @@ class EmulatedBackend:
     def _array(self, shape: tuple[int, ...], dtype: np.dtype) -> EmulatedArray:
         array = EmulatedArray(self, shape, dtype)
         self._live[array.address] = weakref.ref(array)
-        self._memory = None
-        end = array.address + array.nbytes  # the system may hand out a freed array's pages again
-        kept = (r for r in self._freed if r.end <= array.address or r.begin >= end)
-        self._freed = deque(kept, maxlen=_REMEMBERED)
+        self._changes += 1
+        # The system may hand out a freed array's pages again, as this one's or as the gaps around it.
+        begin, end = array.address - array.gap, array.address + array.nbytes + array.gap
+        self._freed = [r for r in self._freed[-_REMEMBERED:] if r.end <= begin or r.begin >= end]
         return array
 
     def _forget(self, address: int, nbytes: int, name: str) -> None:
         self._live.pop(address, None)
-        self._memory = None
+        self._changes += 1
         self._freed.append(Region(address, address + nbytes, name))

@@ -13,7 +13,10 @@ from pytest_gpuperf.backends.emulated_runtime import Fault, FaultKind
 from pytest_gpuperf.backends.emulated_source import shown
 
 _VERBS = ("reads", "writes", "updates")
-_NEAR = 1 << 24  # the gap between two arrays is at most that: further away, no array was meant
+# Arrays keep at least this far apart, so an address nearer to a live one means that one, even where the
+# system has handed out the pages of a freed array again.
+_NEAR = 1 << 16
+_FAR = 1 << 24  # the widest gap behind an array: further away, no array was meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +124,14 @@ def _beside(fault: Fault, launched: Launched) -> str:
     begin = fault.address
     if begin < 4096:
         return f"at address {begin:#x} (a null pointer)"
-    for region in launched.freed:
-        if region.begin <= begin < region.end:
-            return f"of memory that was freed: {region.name}"
     anchor = fault.shared_anchor
     shared = [Region(r.begin + anchor, r.end + anchor, r.name) for r in launched.shared]
     nearest = min([*launched.regions, *shared], key=lambda r: _distance(begin, r), default=None)
-    if nearest is None or _distance(begin, nearest) > _NEAR:
+    distance = _distance(begin, nearest) if nearest else _FAR + 1
+    for region in launched.freed if distance > _NEAR else ():
+        if region.begin <= begin < region.end:
+            return f"of memory that was freed: {region.name}"
+    if nearest is None or distance > _FAR:
         return f"at address {begin:#x}, which is in no array of this device"
     length = nearest.end - nearest.begin
     if begin < nearest.begin:
