@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_gpuperf import running
+from pytest_gpuperf import per_run, per_test
 from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels  # noqa: F401  (fixtures)
 from pytest_gpuperf.model_fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
 from pytest_gpuperf.options import add_options, read_options, test_options
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "gpuperf(*, tolerance, version, l2, seconds, warmup, isolated): how a test is measured and judged",
     )
     options = read_options(config)
-    running.check_workers(config, options)
+    per_run.check_workers(config, options)
     config.stash[SESSION] = GpuperfSession(config, options)
     config.pluginmanager.register(Collector(config.stash[SESSION]), "gpuperf-collector")
     if options.child is not None:
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    return running.header(config.stash[SESSION])
+    return per_run.header(config.stash[SESSION])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -56,15 +56,15 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    return running.run_apart(item.config.stash[SESSION], item)
+    return per_test.run_apart(item.config.stash[SESSION], item)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     session = item.config.stash[SESSION]
-    with running.measuring(session, item):
+    with per_test.measuring(session, item):
         result = yield
-    running.judge_item(session, item)
+    per_test.judge_item(session, item)
     return result
 
 
@@ -73,14 +73,14 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    running.finish_report(item.config.stash[SESSION], item, call, report)
+    per_test.finish_report(item.config.stash[SESSION], item, call, report)
     return report
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
     result = yield
-    running.finish_run(session.config.stash[SESSION], session)
+    per_run.finish_run(session.config.stash[SESSION], session)
     return result
 
 
@@ -92,7 +92,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    running.summary(config.stash[SESSION], terminalreporter)
+    per_run.summary(config.stash[SESSION], terminalreporter)
 
 
 class Collector:

@@ -1,0 +1,109 @@
+"""What the hooks do with a run: begun, ended, summed up."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.measurement import Outcome
+from pytest_gpuperf.options import Options
+from pytest_gpuperf.session import JUDGED, GpuperfSession
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+
+def check_workers(config: pytest.Config, options: Options) -> None:
+    """Gives each xdist worker a device, and refuses what workers would spoil: times and baseline files."""
+    workers = len(getattr(config.option, "tx", None) or ())
+    if options.active and hasattr(config, "workerinput"):
+        _claim_device(int(config.workerinput["workerid"].removeprefix("gw")))
+        return
+    if not workers or not options.active:
+        return
+    if options.update:
+        raise pytest.UsageError("--gpuperf-update records in one process after the other; leave out -n")
+    from pytest_gpuperf.backends.cuda_driver import device_count
+
+    try:
+        devices = device_count() if options.backend != "emulated" else 0
+    except Unavailable as error:
+        raise pytest.UsageError(str(error)) from None
+    if 0 < devices < workers:
+        raise pytest.UsageError(
+            f"{workers} xdist workers would measure on {devices} device(s) at once; use -n {devices} or fewer"
+        )
+
+
+def _claim_device(number: int) -> None:
+    """The worker's own device becomes the only one that it and its children see; before CUDA starts."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else []
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices[number] if number < len(devices) else str(number)
+
+
+def finish_run(session: GpuperfSession, pytest_session: pytest.Session) -> None:
+    """When every test has run: records what was asked for, or names what strict finds amiss in the whole."""
+    in_worker = hasattr(session.config, "workerinput")
+    if not session.options.active or session.options.child is not None or in_worker:
+        return
+    complete = not (pytest_session.shouldstop or pytest_session.shouldfail)
+    from pytest_gpuperf import gate, recording
+
+    try:
+        if session.options.update:
+            recording.record(session, pytest_session.items)
+        else:
+            gate.close(session, complete)
+    except GpuperfError as error:
+        session.finding("wrong", str(error))
+
+
+def summary(session: GpuperfSession, reporter: TerminalReporter) -> None:
+    """The table and what to do next, at the end of every measured run."""
+    if not session.options.active or session.options.child is not None:
+        return
+    from pytest_gpuperf.report.terminal import summarise
+
+    devices = {
+        f"{record.environment.get('device_name', 'no device')} ({record.device.get('backend')})"
+        for record in session.records.values()
+    }
+    title = ", ".join(sorted(devices)) or "nothing was measured"
+    summarise(reporter, title, session.rows, (*session.notes, *session.findings, *_next_steps(session)))
+
+
+def _next_steps(session: GpuperfSession) -> list[str]:
+    """Lines that say what the figures leave open: how to arm the gate, what an improvement hides."""
+    from pytest_gpuperf.verdict import unseen_loss
+
+    lines = []
+    paths = " ".join(session.config.args)
+    update = f"pytest {paths} --gpuperf --gpuperf-update"
+    outcomes = {row.verdict.outcome for row in session.rows}
+    if any(record.device.get("backend") == "emulated" for record in session.records.values()):
+        lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
+    if session.options.update:
+        return lines
+    for row in session.rows:
+        if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
+            lines.append(
+                f"{row.test} improved: until its baseline is updated,\n  a later loss of "
+                f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update"
+            )
+    if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
+        lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")
+    elif Outcome.NO_BASELINE in outcomes:
+        lines.append(f"Some metrics have no baseline. To record only those:\n  {update}=new")
+    return lines
+
+
+def header(session: GpuperfSession) -> str | None:
+    if not session.options.active:
+        return None
+    options = session.options
+    strict = "on" if options.strict else "off"
+    return f"gpuperf: backend {options.backend}, strict {strict}, baselines {options.baselines}"
