@@ -112,7 +112,10 @@ class LoadGen:
             seconds=seconds if active else QUICK_SECONDS,
         )
         judged: Kind = "noisy" if self._session.judges_host_time() else "shown"
-        self._keep(result, result.measurements(judged, tails))
+        taken = result.measurements(judged, tails)
+        shown = {name: [float(value), value.enough] for name, value in result.latency.percentiles().items()}
+        details = {**taken[0].details, **({} if scenario == "Offline" else {"percentiles": shown})}
+        self._keep(result, [replace(taken[0], details=details), *taken[1:]])
         return result
 
     def _accuracy(self, session: Any, scenario: str, count: int | None) -> AccuracyResult:

@@ -185,6 +185,12 @@ class ChildReporter:
         data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
         self.send({"report": data})
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        phase = sys.modules.get("pytest_gpuperf.mlperf.phase")
+        if phase is not None and phase.poisoned():
+            os._exit(1)  # LoadGen would abort an ordinary exit; every report is sent
+
     def _end_with_parent(self) -> None:
         while self.link.recv(1024):
             pass

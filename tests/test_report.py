@@ -7,6 +7,7 @@ import pytest
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.format import elide, percent, quantity
+from pytest_gpuperf.report.percentiles import show_percentiles
 from pytest_gpuperf.report.terminal import summarise
 
 
@@ -59,7 +60,7 @@ class Screen:
         self.lines.append(text)
 
 
-def row(name: str, outcome: Outcome, **details: float) -> Row:
+def row(name: str, outcome: Outcome, **details: object) -> Row:
     metric = Metric("transpose_tiled", "s", "lower", "noisy", "device_time")
     verdict = Verdict(outcome, now=1.935e-4, baseline=1.9e-4, change=0.0184, tolerance=0.02)
     return Row(TestKey("suites/test_transpose.py", name), metric, verdict, details)
@@ -102,3 +103,13 @@ def test_every_red_metric_has_a_line_that_names_it():
         ["regressed", "test_it", "loads"],
         ["regressed", "test_it", "stores"],
     ]
+
+
+def test_percentiles_without_enough_queries_stand_in_brackets():
+    screen = Screen()
+    screen.write = lambda text, **markup: screen.lines.append(text)
+    percentiles = {"p50": [0.02794, True], "p99_9": [0.0331, False]}
+    rows = [row("test_it", Outcome.SHOWN, queries=357, percentiles=percentiles)]
+    show_percentiles(screen, rows)
+    assert screen.lines[0].split() == ["latency", "queries", "p50", "p99.9"]
+    assert [line.strip() for line in screen.lines[2:4]] == ["27.94ms", "(33.10ms)"]

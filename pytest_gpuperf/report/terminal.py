@@ -10,6 +10,7 @@ from _pytest.terminal import TerminalReporter
 from pytest_gpuperf.measurement import Outcome, TestKey
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.format import elide, percent, quantity
+from pytest_gpuperf.report.percentiles import show_percentiles
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
@@ -41,6 +42,7 @@ def summarise(reporter: TerminalReporter, title: str, rows: Sequence[Row], lines
         counts = Counter(row.verdict.outcome for row in rows)
         told = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
         reporter.write_line(told)
+    show_percentiles(reporter, rows)
     for line in lines:
         reporter.write_line(line)
 

@@ -1,0 +1,31 @@
+"""The table of LoadGen's latency percentiles, with the number of queries behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from _pytest.terminal import TerminalReporter
+
+from pytest_gpuperf.records import Row
+from pytest_gpuperf.report.format import elide, quantity
+
+_COLUMN = 9
+_QUERIES = 7
+
+
+def show_percentiles(reporter: TerminalReporter, rows: Sequence[Row]) -> None:
+    """A line a phase. A percentile without enough queries is in brackets and grey: it judges nothing."""
+    phases = [row for row in rows if "percentiles" in row.details]
+    if not phases:
+        return
+    names = list(phases[0].details["percentiles"])
+    room = 80 - _QUERIES - _COLUMN * len(names) - 1
+    titles = "".join(f"{name.replace('_', '.'):>{_COLUMN}}" for name in names)
+    reporter.write_line(f"{'latency':<{room}} {'queries':>{_QUERIES}}{titles}")
+    for row in phases:
+        reporter.write(f"{elide(row.test.name, room):<{room}} {row.details['queries']:>{_QUERIES}}")
+        for seconds, enough in row.details["percentiles"].values():
+            text = quantity(seconds, "s").replace(" ", "")
+            cell = text if enough else f"({text})"
+            reporter.write(f"{cell:>{_COLUMN}}", light=not enough)
+        reporter.write_line("")

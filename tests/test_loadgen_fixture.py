@@ -1,0 +1,136 @@
+"""The ``loadgen`` and ``resnet50`` fixtures end to end: suites run models on the CPU."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not all(find_spec(name) for name in ("mlperf_loadgen", "onnx", "onnxruntime")),
+    reason="needs mlcommons-loadgen, onnx and onnxruntime: pip install 'pytest-gpuperf[mlperf,cpu]'",
+)
+
+# A network small enough for tests, one class for each of the ten values an image of one pixel can have.
+MODEL = """
+    import dataclasses, time
+    from pathlib import Path
+    import numpy as np
+    import onnx
+    import pytest
+    from onnx import TensorProto, helper, numpy_helper
+    from pytest_gpuperf.mlperf.accuracy import StoredPredictions
+    from pytest_gpuperf.mlperf.models import Model
+
+    class Numbers:
+        name = "numbers"
+        def __init__(self, count=None):
+            self.labels = (np.arange(64) % 10)[:count]
+        def __len__(self):
+            return len(self.labels)
+        def images(self, indices):
+            images = np.zeros((len(indices), 10), np.float32)
+            images[np.arange(len(indices)), np.asarray(indices) % 10] = 1
+            return images
+
+    def network(path, weights, inputs=10):
+        graph = helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], ["scores"])],
+            "tiny",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", inputs])],
+            [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 10])],
+            [numpy_helper.from_array(weights.astype(np.float32), "w")],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+        return path
+
+    @pytest.fixture
+    def tiny(tmp_path):
+        stored = StoredPredictions((np.arange(64) % 10).astype(np.uint8), np.ones(64, np.float32))
+        path = network(tmp_path / "tiny.onnx", np.eye(10))
+        return Model("tiny", path, "by hand", Numbers, input_shape=(10,), reference=stored)
+"""
+QUICK = ("-p", "no:cacheprovider")
+
+
+def run(pytester: pytest.Pytester, test: str, *flags: str) -> pytest.RunResult:
+    import textwrap
+
+    pytester.makepyfile(test_model=textwrap.dedent(MODEL) + textwrap.dedent(test))
+    return pytester.runpytest_subprocess(*QUICK, *flags)
+
+
+PHASES = """
+@pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Offline"])
+def test_performance(loadgen, tiny, scenario):
+    result = loadgen(tiny, scenario, seconds=0.5)
+    assert result.samples_per_second > 0
+
+def test_accuracy(loadgen, tiny):
+    assert loadgen(tiny, mode="accuracy").correct == 64
+"""
+
+
+def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
+    (pytester.path / "baselines").mkdir()
+    result = run(pytester, PHASES, "--gpuperf", "--gpuperf-update")
+    assert result.ret == 0, result.stdout.str()
+    result = pytester.runpytest_subprocess(*QUICK, "--gpuperf", "--gpuperf-strict=on")
+    assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(["equal *test_accuracy*", "shown *SingleStream* latency_p50*", "*p99.9*"])
+    (logs,) = (pytester.path / ".gpuperf" / "loadgen").glob("*Offline*")
+    assert list(logs.rglob("mlperf_log_summary.txt"))
+
+
+def test_without_the_flag_phases_are_short_and_nothing_is_judged(pytester: pytest.Pytester):
+    result = run(pytester, PHASES.replace("seconds=0.5", "seconds=600"))
+    result.assert_outcomes(passed=4)
+    assert "verdict" not in result.stdout.str()
+
+
+def test_a_disturbed_model_is_red_and_names_the_images(pytester: pytest.Pytester):
+    result = run(
+        pytester,
+        """
+        def test_accuracy(loadgen, tiny, tmp_path):
+            weights = np.eye(10)
+            weights[[3, 4]] = weights[[4, 3]]
+            network(tiny.path, weights)
+            loadgen(tiny, mode="accuracy")
+        """,
+        "--gpuperf",
+    )
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*images changed their class*image 3: 3 became 4*"])
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        ("loadgen(tiny, 'Server')", 'there is no scenario "Server"'),
+        ("loadgen(tiny, mode='speed')", 'there is no LoadGen mode "speed"'),
+        ("loadgen(tiny, precision='fp8')", 'there is no precision "fp8"'),
+        ("network(tiny.path, np.eye(10)[:7], 7); loadgen(tiny)", "*7*"),
+        ("tiny.path.write_text('no model'); loadgen(tiny)", "*tiny.onnx*"),
+        ("(Path.cwd() / '.gpuperf').write_text('a file'); loadgen(tiny)", "logs cannot be kept in"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(pytester: pytest.Pytester, test: str, words: str):
+    result = run(pytester, f"\ndef test_it(loadgen, tiny):\n    {test}\n", "--gpuperf")
+    assert result.ret == 1, result.stdout.str()
+    result.stdout.fnmatch_lines([f"*test_model.py:*: *{words}*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_the_models_name_stands_in_the_tests_id(pytester: pytest.Pytester, monkeypatch):
+    pytester.makepyfile("def test_it(loadgen, resnet50): pass")
+    pytester.runpytest("--collect-only", "-q").stdout.fnmatch_lines(["*::test_it[[]resnet50-digits]"])
+    monkeypatch.setenv("MODEL_DIR", str(pytester.path))
+    pytester.runpytest("--collect-only", "-q").stdout.fnmatch_lines(["*::test_it[[]resnet50]"])
+
+
+def test_a_missing_mlperf_model_is_named(pytester: pytest.Pytester):
+    pytester.makepyfile("def test_it(loadgen, resnet50): pass")
+    result = pytester.runpytest_subprocess(*QUICK, f"--gpuperf-model-dir={pytester.path}")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*MODEL_DIR*DATA_DIR*"])
