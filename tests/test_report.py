@@ -112,4 +112,4 @@ def test_percentiles_without_enough_queries_stand_in_brackets():
     rows = [row("test_it", Outcome.SHOWN, queries=357, percentiles=percentiles)]
     show_percentiles(screen, rows)
     assert screen.lines[0].split() == ["latency", "queries", "p50", "p99.9"]
-    assert [line.strip() for line in screen.lines[2:4]] == ["27.94ms", "(33.10ms)"]
+    assert [line.strip() for line in screen.lines[2:4]] == ["27.9ms", "(33.1ms)"]

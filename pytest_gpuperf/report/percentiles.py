@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from _pytest.terminal import TerminalReporter
 
 from pytest_gpuperf.records import Row
-from pytest_gpuperf.report.format import elide, quantity
+from pytest_gpuperf.report.format import quantity
 
 _COLUMN = 9
 _QUERIES = 7
@@ -23,9 +23,14 @@ def show_percentiles(reporter: TerminalReporter, rows: Sequence[Row]) -> None:
     titles = "".join(f"{name.replace('_', '.'):>{_COLUMN}}" for name in names)
     reporter.write_line(f"{'latency':<{room}} {'queries':>{_QUERIES}}{titles}")
     for row in phases:
-        reporter.write(f"{elide(row.test.name, room):<{room}} {row.details['queries']:>{_QUERIES}}")
+        reporter.write(f"{_end(row.test.name, room):<{room}} {row.details['queries']:>{_QUERIES}}")
         for seconds, enough in row.details["percentiles"].values():
-            text = quantity(seconds, "s").replace(" ", "")
+            text = quantity(seconds, "s", 3).replace(" ", "")
             cell = text if enough else f"({text})"
             reporter.write(f"{cell:>{_COLUMN}}", light=not enough)
         reporter.write_line("")
+
+
+def _end(name: str, width: int) -> str:
+    """The end of a test's name, where its parameters are; the table above has the whole."""
+    return name if len(name) <= width else f"…{name[1 - width :]}"
