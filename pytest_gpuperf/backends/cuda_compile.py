@@ -13,11 +13,12 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
+from pytest_gpuperf.backends.sources import include_folders, sources
+from pytest_gpuperf.cache import cache_folder
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 _TOOLKIT = "/usr/local/cuda"
 _INSTALL = 'pip install "cuda-toolkit[nvcc,cccl]", or install the CUDA toolkit and put its bin folder on PATH'
-_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
 
 
 def compile_cubin(
@@ -87,60 +88,14 @@ def _explained(path: Path, output: str) -> KernelError | Unavailable:
     return KernelError(f"{path} does not compile:\n{said}")
 
 
-# --------------------------------------------------------------------------- the cache
-
-
-def cache_folder() -> Path:
-    """$PYTEST_GPUPERF_CACHE, or the user's cache folder."""
-    chosen = os.environ.get("PYTEST_GPUPERF_CACHE")
-    if chosen:
-        return Path(chosen)
-    import platformdirs
-
-    return platformdirs.user_cache_path("pytest-gpuperf")
-
-
 def _key(path: Path, flags: Sequence[str], options: Sequence[str], nvcc: Path) -> str:
     digest = hashlib.sha256()
     for part in (_version(nvcc), *flags):
         digest.update(part.encode() + b"\0")
-    for file in _sources(path, _include_folders(path, options)):
+    for file in sources(path, include_folders(path, options)):
         content = file.read_bytes()
         digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
-
-
-def _include_folders(path: Path, options: Sequence[str]) -> list[Path]:
-    """The folders that -I and --include-path options name, relative ones from the file's folder."""
-    folders = []
-    for option, following in zip(options, (*options, "")[1:], strict=True):
-        if option in ("-I", "--include-path"):
-            folders.append(path.parent / following)
-        elif match := re.match(r"(?:-I|--include-path=)(.+)", option):
-            folders.append(path.parent / match[1])
-    return folders
-
-
-def _sources(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
-    """The file and what it includes from beside it or from ``folders``, each once, in reading order.
-
-    The toolkit's and the system's own headers are not followed: nvcc's version stands for them.
-    """
-    seen: set[Path] = set()
-    waiting = [path]
-    while waiting:
-        file = waiting.pop(0)
-        if file in seen:
-            continue
-        seen.add(file)
-        yield file
-        for match in _INCLUDE.finditer(file.read_bytes()):
-            name = os.fsdecode(match[1])
-            found = next(
-                (place / name for place in (file.parent, *folders) if (place / name).is_file()), None
-            )
-            if found:
-                waiting.append(found.resolve())
 
 
 # --------------------------------------------------------------------------- the compiler

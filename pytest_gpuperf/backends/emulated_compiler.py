@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pytest_gpuperf.backends.cuda_compile import _include_folders, _sources, cache_folder
 from pytest_gpuperf.backends.emulated_source import refuse, shown
+from pytest_gpuperf.backends.sources import include_folders, sources
+from pytest_gpuperf.cache import cache_folder
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 _SIMT = Path(__file__).parent / "simt"
@@ -108,7 +109,7 @@ def build_kernels(
     Raises KernelError with the compiler's own first error, in the file's own lines.
     """
     path = path.resolve()
-    files = list(_sources(path, _include_folders(path, options) if options else []))
+    files = list(sources(path, include_folders(path, options)))
     refuse(files)
     flags = [*_KERNEL_FLAGS, *_host_options(options)]
     key = _key(compiler, [*flags, runtime.name, *names, *map(str, files)], files)

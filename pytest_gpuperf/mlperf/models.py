@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..cache import cache_folder
 from ..errors import GpuperfError, Unavailable
 from . import resnet50
 from .accuracy import Gate, Reference, StoredPredictions
@@ -174,21 +175,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cache_dir() -> Path:
-    """PYTEST_GPUPERF_CACHE, else the user's cache folder, with "models" below it."""
-    import platformdirs
-
-    chosen = os.environ.get("PYTEST_GPUPERF_CACHE")
-    return Path(chosen or platformdirs.user_cache_path("pytest-gpuperf")) / "models"
-
-
 def cached(name: str, make: Callable[[], bytes]) -> Path:
     """The file ``name`` in the cache, made by one process while others wait, and made anew where its bytes
     are no longer those that were written (their SHA-256 lies beside them).
     """
     from filelock import FileLock
 
-    folder = cache_dir()
+    folder = cache_folder() / "models"
     path, digest = folder / name, folder / f"{name}.sha256"
     try:
         folder.mkdir(parents=True, exist_ok=True)
