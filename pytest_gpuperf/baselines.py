@@ -9,18 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
-import secrets
-import stat
 import unicodedata
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from .differences import differences, question_changes
+from .documents import explained, replace_file
 from .errors import BaselineError
 from .measurement import Baseline, Metric, Run, TestKey
 
@@ -72,13 +70,13 @@ class Store:
         """The folders of the pools there are, as ``slug`` names them, sorted."""
         if not self.folder.exists():
             return []
-        with _explained(self.folder, "read"):
+        with explained(self.folder, "read"):
             return sorted(path.name for path in self.folder.iterdir() if any(path.rglob("*.json")))
 
     def suites(self, pool: str) -> list[str]:
         """The suite files that have a baseline file in ``pool``, sorted."""
         folder = self.folder / slug(pool)
-        with _explained(folder, "read"):
+        with explained(folder, "read"):
             files = [path.relative_to(folder) for path in folder.rglob("*.json")]
         return sorted(path.with_suffix(".py").as_posix() for path in files)
 
@@ -98,7 +96,7 @@ class Store:
         from . import baselines_format
 
         path = self.path(pool, suite)
-        with _explained(path, "read"):
+        with explained(path, "read"):
             try:
                 data = path.read_bytes()
             except FileNotFoundError:
@@ -124,7 +122,7 @@ class Store:
         path = self.path(pool, suite)
         merged = _merge(self.load(pool, suite), updates, mode, path)
         if not merged:
-            with _explained(path, "written"), suppress(FileNotFoundError):
+            with explained(path, "written"), suppress(FileNotFoundError):
                 path.unlink()
             return None
         try:
@@ -134,7 +132,7 @@ class Store:
         # What could not be read back must never replace what could.
         remedy = "nothing was written, mend what the test records"
         baselines_format.parse(text.encode(), str(path), remedy)
-        _write(path, text.encode())
+        replace_file(path, text.encode())
         return path
 
 
@@ -243,33 +241,3 @@ def _kept(metric: Metric, samples: tuple[float, ...]) -> list[float]:
             middle if 2 * i == steps else ordered[round(i * last / steps)] for i in range(KEPT_SAMPLES)
         ]
     return [float(f"{sample:.{DIGITS}g}") for sample in ordered]
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replaces ``path`` in one step, through a file beside it, with the old file's permissions."""
-    target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    with _explained(path, "written"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("xb") as file:
-                with suppress(FileNotFoundError):
-                    os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-
-
-@contextmanager
-def _explained(path: Path, done: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BaselineError(
-            f"{path}: cannot be {done} ({error.strerror or error}), and was left as it was: "
-            "check the path and its permissions"
-        ) from error

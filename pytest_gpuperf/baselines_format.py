@@ -7,20 +7,19 @@ prints the JSON Schema that ships as baseline.schema.json.
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from .documents import Malformed, check_schema, impossible, read_json, step
 from .errors import BaselineError
 from .measurement import INSTRUMENTS, Better
 
 SCHEMA = 1
 Scalar = str | int | float | bool | None
-_CONFLICT = re.compile(r"^(<{7}|\|{7}|={7}|>{7})( |$)", re.MULTILINE)
+_AFTER_CONFLICT = "take one side's entries whole, or delete the file and record again with --gpuperf-update"
 _RECOVER = "restore the file from version control, or delete it and record again with --gpuperf-update"
 
 
@@ -66,30 +65,22 @@ def parse(data: bytes, name: str, remedy: str = _RECOVER) -> BaselineFile:
     """
     try:
         return _checked(data)
-    except _Bad as bad:
+    except Malformed as bad:
         raise BaselineError(f"{name}: {bad}; {bad.remedy or remedy}") from None
 
 
-class _Bad(Exception):
-    """What is wrong with a file and where in it, and what to do about it if that is no general remedy."""
-
-    def __init__(self, problem: str, remedy: str | None = None) -> None:
-        super().__init__(problem)
-        self.remedy = remedy
-
-
 def _checked(data: bytes) -> BaselineFile:
-    document = _document(data)
+    document = read_json(data, _AFTER_CONFLICT)
     if not isinstance(document, dict):
-        raise _Bad("a baseline file holds a JSON object")
-    _check_schema(document)
-    for problem in _impossible(document, "$"):
-        raise _Bad(problem)
+        raise Malformed("a baseline file holds a JSON object")
+    check_schema(document, SCHEMA)
+    for problem in impossible(document, "$"):
+        raise Malformed(problem)
     file = _convert(document)
     for test, metrics in file.entries.items():
         for metric, entry in metrics.items():
             for problem in _entry_problems(entry, file):
-                raise _Bad(_entry_path(test, metric) + problem)
+                raise Malformed(_entry_path(test, metric) + problem)
     return file
 
 
@@ -116,66 +107,6 @@ def json_schema() -> str:
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 
-class _Object(dict[str, Any]):
-    """A JSON object that remembers a key it was given twice, which dict and msgspec drop silently."""
-
-    twice: str | None = None
-
-    @classmethod
-    def of(cls, pairs: list[tuple[str, Any]]) -> _Object:
-        found = cls(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            found.twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-        return found
-
-
-def _document(data: bytes) -> Any:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise _Bad(f"byte {error.start} is not UTF-8") from None
-    if conflict := _CONFLICT.search(text):
-        line = text.count("\n", 0, conflict.start()) + 1
-        raise _Bad(
-            f"line {line} is a merge conflict marker ({conflict[1]})",
-            "take one side's entries whole, or delete the file and record again with --gpuperf-update",
-        )
-    try:
-        return json.loads(text, object_pairs_hook=_Object.of)
-    except json.JSONDecodeError as error:
-        end = " (cut short?)" if error.pos >= len(text.rstrip()) else ""
-        where = f"line {error.lineno} column {error.colno}"
-        raise _Bad(f"{where} is not JSON: {error.msg}{end}") from None
-    except (ValueError, RecursionError) as error:
-        raise _Bad(f"not JSON that can be read: {error}") from None
-
-
-def _check_schema(document: dict[str, Any]) -> None:
-    schema = document.get("schema")
-    if type(schema) is not int or schema < 1:
-        raise _Bad(f"$.schema is {schema!r}, not a version from 1 on")
-    if schema > SCHEMA:
-        raise _Bad(
-            f"written by a newer pytest-gpuperf (schema {schema}, and this one reads {SCHEMA})",
-            "pip install --upgrade pytest-gpuperf",
-        )
-
-
-def _impossible(value: Any, path: str) -> Iterator[str]:
-    """Where the document says what JSON parsers let pass: a key given twice, a number that is none."""
-    if isinstance(value, _Object):
-        if value.twice is not None:
-            yield f"{path} has the key {value.twice!r} twice"
-        for key, inner in value.items():
-            yield from _impossible(inner, f"{path}{_step(key)}")
-    elif isinstance(value, list):
-        for i, inner in enumerate(value):
-            yield from _impossible(inner, f"{path}[{i}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield f"{path} is {value}, not a number that can be compared"
-
-
 def _convert(document: dict[str, Any]) -> BaselineFile:
     # Entry by entry, because msgspec's path says `[...]` where the name of the test belongs.
     entries = document.get("entries")
@@ -194,7 +125,7 @@ def _convert(document: dict[str, Any]) -> BaselineFile:
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
         where = prefix + place.rstrip("`")
-        raise _Bad(f"{where}: {problem}") from None
+        raise Malformed(f"{where}: {problem}") from None
     file.entries = converted
     return file
 
@@ -218,11 +149,7 @@ def _entry_problems(entry: EntryRecord, file: BaselineFile) -> Iterator[str]:
 
 
 def _entry_path(test: str, metric: str) -> str:
-    return f"$.entries{_step(test)}{_step(metric)}"
-
-
-def _step(key: str) -> str:
-    return f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]"
+    return f"$.entries{step(test)}{step(metric)}"
 
 
 def _in_order(mapping: dict[str, Any]) -> dict[str, Any]:
