@@ -30,7 +30,7 @@ OWN_UNIT_BELOW = 0.01
 """Tolerances below this are judged on the same GPU only: two units of one model differ by up to 0.5 %."""
 EXACT_SLACK = 1e-9
 """Relative difference between exact values that is a float's representation and not a change."""
-_POWER = 0.95
+POWER = 0.95
 _MAX_EXPONENT = 709.0
 
 
@@ -74,14 +74,14 @@ def judge(
     metric = screen.metric
     if metric.kind == "shown":
         return Verdict(Outcome.SHOWN, now=screen.value if screen.samples else None)
-    theta = _checked_tolerance(metric, tolerance)
+    theta = checked_tolerance(metric, tolerance)
     for measurement in (screen, *replicas):
-        _check_samples(metric, measurement.samples, "measured")
+        check_samples(metric, measurement.samples, "measured")
     if incomparable := _incomparable(baseline, screen, replicas, place, theta):
         return incomparable
     assert baseline is not None
     for run in baseline.runs:
-        _check_samples(metric, run.samples, "baseline")
+        check_samples(metric, run.samples, "baseline")
     if metric.kind == "exact":
         return _judge_exact(baseline, screen, theta)
     runs = [run for run in baseline.runs if theta >= OWN_UNIT_BELOW or _of_unit(run, device_uuid)]
@@ -149,10 +149,10 @@ def _estimate(
     # decided by the replicas that a slower screen would have called for.
     confirming = len(new_logs) if len(new_logs) > 1 else REPLICAS
     confirming_freedom = PRIOR_DF + len(old_logs) + confirming - 2
-    quantiles = float(stdtrit(confirming_freedom, 1 - alpha)) + float(stdtrit(confirming_freedom, _POWER))
+    quantiles = float(stdtrit(confirming_freedom, 1 - alpha)) + float(stdtrit(confirming_freedom, POWER))
     return _Estimate(
-        baseline=_exp(old_mean),
-        now=_exp(new_mean),
+        baseline=bounded_exp(old_mean),
+        now=bounded_exp(new_mean),
         change=sign * (new_mean - old_mean),
         each=tuple(sign * (y - old_mean) for y in new_logs),
         half_width=float(stdtrit(freedom, 1 - alpha))
@@ -180,18 +180,18 @@ def _judge_noisy(metric: Metric, found: _Estimate, theta: float, *, replicated: 
         outcome, reason = Outcome.REGRESSED, code
     elif above_floor and change + half_width < -limit:
         outcome, reason = Outcome.IMPROVED, ""
-    elif reach < limit or max(found.now, found.baseline) * (_exp(reach) - 1) <= floor:
+    elif reach < limit or max(found.now, found.baseline) * (bounded_exp(reach) - 1) <= floor:
         outcome, reason = Outcome.EQUAL, ""
     else:
         outcome, reason = Outcome.INCONCLUSIVE, _why_inconclusive(metric, found, limit, replicated)
     signed = change if metric.better == "lower" else -change
-    detectable = max(_exp(limit + found.margin) - 1, floor / found.baseline)
+    detectable = max(bounded_exp(limit + found.margin) - 1, floor / found.baseline)
     return Verdict(
         outcome,
         now=found.now,
         baseline=found.baseline,
-        change=_exp(signed) - 1,
-        interval=(_exp(signed - half_width) - 1, _exp(signed + half_width) - 1),
+        change=bounded_exp(signed) - 1,
+        interval=(bounded_exp(signed - half_width) - 1, bounded_exp(signed + half_width) - 1),
         tolerance=theta,
         detectable=detectable if found.baseline_runs >= MIN_RUNS else None,
         exceeds=above_floor and change > limit,
@@ -265,7 +265,7 @@ def _incomparable(
     return None
 
 
-def _checked_tolerance(metric: Metric, tolerance: float | None) -> float:
+def checked_tolerance(metric: Metric, tolerance: float | None) -> float:
     if tolerance is None:
         return metric.constants.tolerance
     if not (math.isfinite(tolerance) and tolerance >= 0):
@@ -275,7 +275,7 @@ def _checked_tolerance(metric: Metric, tolerance: float | None) -> float:
     return float(tolerance)
 
 
-def _check_samples(metric: Metric, samples: Sequence[float], whose: str) -> None:
+def check_samples(metric: Metric, samples: Sequence[float], whose: str) -> None:
     if not samples:
         raise GpuperfError(f"{metric.name} has no {whose} samples: have the test record at least one")
     low = 0.0 if metric.kind == "noisy" else -math.inf
@@ -309,6 +309,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _exp(exponent: float) -> float:
+def bounded_exp(exponent: float) -> float:
     # Absurd but finite input must give an absurd but finite figure, not an OverflowError.
     return math.exp(min(exponent, _MAX_EXPONENT))
