@@ -109,18 +109,21 @@ class Store:
             )
         return _baselines(file)
 
-    def save(self, pool: str, suite: str, updates: Entries, mode: Mode = "replace") -> Path | None:
+    def save(
+        self, pool: str, suite: str, updates: Entries, mode: Mode = "replace", keep: int | None = None
+    ) -> Path | None:
         """Writes ``updates`` and leaves every other test of the file as it is.
 
         "replace" stores each given test with exactly the given metrics (none: the test's entry goes);
         "append" adds the given runs to the stored ones, which must answer the same question in the same
-        place; "new" adds only the tests and metrics that are not there. Returns the file, or None
+        place, and of more than ``keep`` runs drops the oldest; "new" adds only the tests and metrics that
+        are not there. Returns the file, or None
         where no entry is left and so no file. Raises BaselineError and then changes nothing.
         """
         from . import baselines_format
 
         path = self.path(pool, suite)
-        merged = _merge(self.load(pool, suite), updates, mode, path)
+        merged = _merge(self.load(pool, suite), updates, mode, path, keep)
         if not merged:
             with explained(path, "written"), suppress(FileNotFoundError):
                 path.unlink()
@@ -137,7 +140,7 @@ class Store:
 
 
 def _merge(
-    stored: dict[str, dict[str, Baseline]], updates: Entries, mode: Mode, path: Path
+    stored: dict[str, dict[str, Baseline]], updates: Entries, mode: Mode, path: Path, keep: int | None
 ) -> dict[str, dict[str, Baseline]]:
     merged = {test: dict(metrics) for test, metrics in stored.items()}
     for test, metrics in updates.items():
@@ -149,7 +152,8 @@ def _merge(
             if name not in kept:
                 kept[name] = baseline
             elif mode == "append":
-                kept[name] = _appended(kept[name], baseline, f"{path}: {test}, {name}")
+                both = _appended(kept[name], baseline, f"{path}: {test}, {name}")
+                kept[name] = replace(both, runs=both.runs[-keep:] if keep else both.runs)
     return {test: metrics for test, metrics in merged.items() if metrics}
 
 

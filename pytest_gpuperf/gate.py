@@ -35,13 +35,14 @@ def judge(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[R
     from pytest_gpuperf import verdict
 
     key = session.key(item.nodeid)
-    stored = session.store(item.path).load(session.pool(record), key.suite).get(key.name, {})
-    tolerance = test_options(item).tolerance
+    marker, pool, rules = test_options(item).tolerance, session.pool(record), session.options.rules
+    stored = session.store(item.path).load(pool, key.suite).get(key.name, {})
     uuid = record.environment.get("device_uuid")
 
     def ask(function: Callable[..., T], measurement: Measurement, *replicas: list[Measurement]) -> T:
         place = record.place(measurement.metric)
         baseline = stored.get(measurement.metric.name)
+        tolerance = rules.tolerance(marker, measurement.metric, pool)
         return function(baseline, measurement, *replicas, tolerance=tolerance, place=place, device_uuid=uuid)
 
     tripped = [m for m in record.measurements if not ask(verdict.screen, m)]

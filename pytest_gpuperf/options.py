@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import pytest
 
+from pytest_gpuperf.rules import Rules, add_rules, read_rules, whole
+
 Backend = Literal["auto", "cuda", "emulated"]
 UpdateMode = Literal["replace", "append", "new"]
 BACKENDS = ("auto", "cuda", "emulated")
@@ -30,6 +32,7 @@ class Options:
     strict: bool
     update: UpdateMode | None
     runs: int
+    calibrate: int | Path | None
     pool: str | None
     baselines: str
     kernels: str
@@ -37,6 +40,12 @@ class Options:
     lock_timeout: float
     child_timeout: float
     child: int | None
+    rules: Rules
+
+    @property
+    def only_records(self) -> bool:
+        """Whether this run's figures are kept, or tried on each other, and not judged."""
+        return self.update is not None or self.calibrate is not None
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -65,9 +74,16 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "--gpuperf-runs",
         metavar="N",
-        type=_whole(1, 100),
+        type=whole(1, 100),
         default=5,
         help="Fresh processes that --gpuperf-update records (default: 5).",
+    )
+    add(
+        "--gpuperf-calibrate",
+        metavar="N|FILE",
+        type=_count_or_file,
+        help="Measure the false-red rate and the power of the verdict on N fresh processes of identical "
+        "code, or on the runs that an earlier calibration recorded in FILE.",
     )
     add(
         "--gpuperf-strict",
@@ -85,6 +101,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add("--gpuperf-model-dir", metavar="DIR", help="MLPerf's resnet50_v1.onnx (default: MODEL_DIR).")
     add("--gpuperf-data-dir", metavar="DIR", help="ImageNet with val_map.txt (default: DATA_DIR).")
+    add_rules(parser)
     add("--gpuperf-child", type=int, help=argparse.SUPPRESS)
     for name, default, text in (
         ("gpuperf_backend", "auto", "Default of --gpuperf-backend."),
@@ -119,6 +136,7 @@ def read_options(config: pytest.Config) -> Options:
         strict=strict == "on",
         update=option.gpuperf_update,
         runs=option.gpuperf_runs,
+        calibrate=option.gpuperf_calibrate,
         pool=option.gpuperf_pool or config.getini("gpuperf_pool") or None,
         baselines=option.gpuperf_baselines or config.getini("gpuperf_baselines"),
         kernels=config.getini("gpuperf_kernels"),
@@ -126,9 +144,14 @@ def read_options(config: pytest.Config) -> Options:
         lock_timeout=lock_timeout,
         child_timeout=_ini(config, "gpuperf_child_timeout", _seconds),
         child=option.gpuperf_child,
+        rules=read_rules(config),
     )
     if options.update and not options.active:
         raise pytest.UsageError("--gpuperf-update records measurements, so it needs --gpuperf beside it")
+    if isinstance(options.calibrate, int) and not options.active:
+        raise pytest.UsageError("--gpuperf-calibrate=N measures, so it needs --gpuperf beside it")
+    if options.calibrate and options.update:
+        raise pytest.UsageError("--gpuperf-calibrate and --gpuperf-update record different things; give one")
     return options
 
 
@@ -223,13 +246,8 @@ def _update_mode(text: str) -> str:
     return text
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-        return int(text)
-
-    return convert
+def _count_or_file(text: str) -> int | Path:
+    return int(text) if text.isdecimal() else Path(text)
 
 
 def _seconds(text: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ def record(session: GpuperfSession, items: Sequence[pytest.Item]) -> None:
     """
     measured = [i for i in items if i.nodeid in session.records and session.outcomes[i.nodeid] == "passed"]
     noisy = [item for item in measured if _is_noisy(session.records[item.nodeid])]
-    runs = _runs(session, noisy)
+    runs = list(fresh_runs(session, noisy, session.options.runs))
     updates: dict[tuple[Path, str, str], dict[str, dict[str, Baseline]]] = defaultdict(dict)
     for item in measured:
         first = session.records[item.nodeid]
@@ -62,13 +62,14 @@ def _is_noisy(record: Record) -> bool:
     return any(measurement.metric.kind == "noisy" for measurement in record.measurements)
 
 
-def _runs(session: GpuperfSession, items: Sequence[pytest.Item]) -> list[dict[str, Record]]:
-    """Node ids to records, one mapping a run; tests that ask for it get a process of their own."""
-    runs: list[dict[str, Record]] = []
+def fresh_runs(
+    session: GpuperfSession, items: Sequence[pytest.Item], count: int
+) -> Iterator[dict[str, Record]]:
+    """Node ids to records, one mapping a run, as each ends; tests that ask for it get their own process."""
     together = [item for item in items if not isolates(item)]
     batches = [batch for batch in (together, *([item] for item in items if isolates(item))) if batch]
-    for number in range(1, session.options.runs + 1 if items else 1):
-        session.progress(f"gpuperf: recording run {number} of {session.options.runs}, {len(items)} tests")
+    for number in range(1, count + 1 if items else 1):
+        session.progress(f"gpuperf: recording run {number} of {count}, {len(items)} tests")
         found: dict[str, Record] = {}
         for batch in batches:
             settled = {item.nodeid: session.records[item.nodeid].batches for item in batch}
@@ -85,8 +86,7 @@ def _runs(session: GpuperfSession, items: Sequence[pytest.Item]) -> list[dict[st
                 session.finding(
                     "wrong", f"run {number}: the process {result.trouble}: {result.output[-500:]}"
                 )
-        runs.append(found)
-    return runs
+        yield found
 
 
 def _baselines(first: Record, replicas: Sequence[Record], runs: Sequence[object]) -> dict[str, Baseline]:
@@ -126,8 +126,10 @@ def _run(measurement: Measurement, record: Record) -> Run:
 def _write(
     session: GpuperfSession, path: Path, pool: str, suite: str, tests: dict[str, dict[str, Baseline]]
 ) -> None:
+    mode, keep = session.options.update or "replace", session.options.rules.max_runs
     try:
-        written = session.store(path).save(pool, suite, tests, mode=session.options.update or "replace")
+        dropped = _beyond(session.store(path).load(pool, suite), tests, keep) if mode == "append" else 0
+        written = session.store(path).save(pool, suite, tests, mode=mode, keep=keep)
     except BaselineError as error:
         session.finding("wrong", f"not recorded: {error}")
         return
@@ -137,6 +139,24 @@ def _write(
     metrics = sum(len(metrics) for metrics in tests.values())
     tests = {name: kept for name, kept in tests.items() if kept}
     session.note(f"Recorded {metrics} metric(s) of {len(tests)} test(s) in {_relative(session, written)}")
+    if dropped:
+        session.note(
+            f"Dropped the oldest runs of {dropped} metric(s) there: a baseline keeps {keep} "
+            "(ini key gpuperf_max_runs)"
+        )
+
+
+def _beyond(
+    stored: Mapping[str, Mapping[str, Baseline]], tests: Mapping[str, Mapping[str, Baseline]], keep: int
+) -> int:
+    """How many metrics would have more runs than a baseline keeps."""
+    counts = [
+        len(old.runs) + len(baseline.runs)
+        for test, metrics in tests.items()
+        for name, baseline in metrics.items()
+        if (old := stored.get(test, {}).get(name))
+    ]
+    return sum(count > keep for count in counts)
 
 
 def _relative(session: GpuperfSession, path: Path) -> Path:
