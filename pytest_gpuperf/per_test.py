@@ -16,7 +16,7 @@ from pytest_gpuperf.records import Cause, Payload, Record, Row, attach, payload_
 from pytest_gpuperf.session import GpuperfSession, isolates, recorder_of
 
 if TYPE_CHECKING:
-    pass
+    from pytest_gpuperf.gpu import Gpu
 
 RESULT = pytest.StashKey[Payload]()
 UNFIT = pytest.StashKey[str]()
@@ -31,26 +31,34 @@ _PACKAGE = Path(__file__).parent
 
 @contextmanager
 def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
-    """Around a test's call: the device is ours, and we look whether it stays fit to measure."""
-    if not session.options.active or not _uses_device(session, item):
+    """Around a test's call: what it measures on is ours, and we look whether it stays fit to measure."""
+    gpu = session.gpu() if session.options.active and _uses_device(session, item) else None
+    if gpu:
+        session.mark_memory()
+    if not session.options.active or not _measures(session, item, gpu):
         yield
         return
-    with session.exclusive():
-        session.mark_memory()
-        watch = session.watch()
-        if watch:
-            watch.before()
+    with session.guard.measuring(gpu):
         yield
-        if watch:
-            item.stash[UNFIT] = watch.after().reason
-            session.note(watch.note)
+    item.stash[UNFIT] = session.guard.unfit
+
+
+def _measures(session: GpuperfSession, item: pytest.Item, gpu: Gpu | None) -> bool:
+    """Whether nobody else may measure meanwhile: on a CUDA device, or on a host whose times are judged."""
+    if gpu and gpu.backend == "cuda":
+        return True
+    return session.options.judge_host_times and bool(_NUMBER_FIXTURES & _fixtures(item))
 
 
 def _uses_device(session: GpuperfSession, item: pytest.Item) -> bool:
-    names = set(getattr(item, "fixturenames", ()))
+    names = _fixtures(item)
     if names & _DEVICE_FIXTURES or not names & _NUMBER_FIXTURES:
         return bool(names & _DEVICE_FIXTURES)
     return session.expects_cuda()
+
+
+def _fixtures(item: pytest.Item) -> set[str]:
+    return set(getattr(item, "fixturenames", ()))
 
 
 def judge_item(session: GpuperfSession, item: pytest.Item) -> None:
@@ -61,7 +69,7 @@ def judge_item(session: GpuperfSession, item: pytest.Item) -> None:
     if record is None:
         return
     item.stash[RESULT] = Payload(record=record)
-    if session.options.child is None and session.options.update is None:
+    if session.options.child is None and not session.options.only_records:
         text, payload = verdicts(session, item, record)
         item.stash[RESULT] = payload
         item.user_properties += _properties(payload.rows)
@@ -102,7 +110,10 @@ def _record(session: GpuperfSession, item: pytest.Item) -> Record | None:
         measurements=tuple(recorder.measurements.values()),
         device=gpu.device.place() if gpu else {"backend": "cpu"},
         host=environment.host_place(),
-        environment=environment.describe(gpu.device if gpu else None, item.path.parent),
+        environment={
+            **environment.describe(gpu.device if gpu else None, item.path.parent),
+            **({"sentinels": sentinels} if (sentinels := session.guard.sentinels) else {}),
+        },
         unfit=item.stash.get(UNFIT, ""),
     )
 
@@ -148,7 +159,7 @@ def run_apart(session: GpuperfSession, item: pytest.Item) -> bool | None:
 
 def _judge_report(session: GpuperfSession, item: pytest.Item, report: pytest.TestReport) -> None:
     record = payload_of(report).record
-    if record is None or not session.options.active or session.options.update:
+    if record is None or not session.options.active or session.options.only_records:
         return
     try:
         text, payload = verdicts(session, item, record)
@@ -173,13 +184,14 @@ def finish_report(
     payload = item.stash.get(RESULT, Payload()) if report.when == "call" else Payload()
     if isinstance(error, GpuperfError):
         cause: Cause = "infrastructure" if isinstance(error, NotFit) else "wrong"
-        where = _where(session, call)
+        where = _where(item, call)
         text = "\n".join((f"{where}: {error}", *getattr(error, "__notes__", ())))
         if isinstance(error, Unavailable):
             cause = "setup"
             # a GPU machine with a part missing is broken; elsewhere it is a machine that has less
             if not session.options.strict and not _has_gpu(session):
-                report.outcome, report.longrepr = "skipped", (*_location(item), f"Skipped: {error}")
+                path, line = _location(item)
+                report.outcome, report.longrepr = "skipped", (str(path), line, f"Skipped: {error}")
                 return
         report.outcome, report.longrepr = "failed", text
         payload = Payload(payload.record, payload.rows, cause)
@@ -205,19 +217,18 @@ def _has_gpu(session: GpuperfSession) -> bool:
         return True  # its driver does not start
 
 
-def _where(session: GpuperfSession, call: pytest.CallInfo[None]) -> str:
+def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
     """The suite's line that met the error: the last one outside this package and its libraries."""
     assert call.excinfo is not None
     ours = [e for e in call.excinfo.traceback if _is_users(Path(str(e.path)))]
-    entry = ours[-1] if ours else call.excinfo.traceback[-1]
-    path = Path(str(entry.path))
-    root = session.config.rootpath
-    return f"{path.relative_to(root) if path.is_relative_to(root) else path}:{entry.lineno + 1}"
+    path, line = (Path(str(ours[-1].path)), ours[-1].lineno + 1) if ours else _location(item)
+    root = item.config.rootpath
+    return f"{path.relative_to(root) if path.is_relative_to(root) else path}:{line}"
 
 
 def _is_users(path: Path) -> bool:
     return _PACKAGE not in path.parents and "site-packages" not in path.parts
 
 
-def _location(item: pytest.Item) -> tuple[str, int]:
-    return str(item.path), (item.location[1] or 0) + 1
+def _location(item: pytest.Item) -> tuple[Path, int]:
+    return item.path, (item.location[1] or 0) + 1
