@@ -8,7 +8,7 @@ from typing import Any
 
 from .measurement import Metric
 
-_NOT_SURROUNDINGS = frozenset({"commit", "dirty", "date"})
+_NOT_SURROUNDINGS = frozenset({"commit", "dirty", "date", "sentinels"})
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -44,8 +44,8 @@ def environment_differences(old: Iterable[Mapping[str, Any]], new: Mapping[str, 
 
     ``old`` holds the environments of the baseline's runs (``run.environment for run in
     baseline.runs``), ``new`` the one now. Nested mappings are named with dots
-    (``versions.cuda-toolkit 13.0.1 -> 13.0.2``). Commit, dirty flag and date always differ and are
-    not listed.
+    (``versions.cuda-toolkit 13.0.1 -> 13.0.2``). Commit, dirty flag, date and the
+    sentinels' times always differ and are not listed.
     """
     before = [_flat(environment) for environment in old]
     if not before:

@@ -1,7 +1,9 @@
-"""Was the device fit to measure: what NVML says held its clocks back, before and after."""
+"""Was the device fit to measure: what NVML says held its clocks back, and whether somebody else uses it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,10 @@ _REASONS = "nvmlDeviceGetCurrentClocksEventReasons"
 _REASONS_BEFORE_R535 = "nvmlDeviceGetCurrentClocksThrottleReasons"
 # nvml.h, nvmlClockType_t and nvmlTemperatureSensors_t
 _CLOCK_SM, _CLOCK_MEM, _TEMPERATURE_GPU = 1, 2, 0
+# nvml.h, nvmlDeviceGetUtilizationRates: the figure is of the last 1/6 to 1 s, as the product has it. When we
+# have looked for longer than that, nothing of what we did ourselves is left in it.
+_LOOKS, _BETWEEN_LOOKS = 6, 0.25
+_IDLE = 5  # percent: a choice, above what a display or a monitoring agent takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Fitness:
 
 
 class FitnessWatch:
-    """Looks at one device before and after a measurement.
+    """Looks at one device around a measurement.
 
     ``pci`` (such as "0000:1b:00.0") names the whole GPU and is preferred: a MIG instance has a UUID of its
     own, but clocks belong to the GPU. ``note`` is one line that says why nothing is watched, for the session
@@ -49,19 +55,39 @@ class FitnessWatch:
     def __init__(self, uuid: str, pci: str | None = None, nvml: Any = None) -> None:
         self.note = ""
         self._device: Any = None
-        self._before = Fitness(fit=True)
+        self._looks: list[Fitness] = []
         self._nvml: Any = nvml or self._import()
         if self._nvml is not None:
             self._open(uuid, pci)
 
+    def busy(self, sleep: Callable[[float], None] = time.sleep) -> str:
+        """Who else uses the device, in words; "" where nobody does. To be asked while we leave it idle.
+
+        By its utilisation, not by the list of processes: one that only holds memory disturbs nobody, and
+        inside a container the list names no process outside it. At once where the device is idle, else after
+        up to 1.25 s. Where NVML does not tell (a MIG instance has no such figure), ``note`` says so.
+        """
+        share = 0
+        for look in range(_LOOKS):
+            if look:
+                sleep(_BETWEEN_LOOKS)
+            share = self._utilisation()
+            if share <= _IDLE:
+                return ""
+        return f"the device is in others' use: {share} % busy while this session left it idle"
+
     def before(self) -> None:
-        """Remembers how the device is now."""
-        self._before = self._look()
+        """Begins a measurement."""
+        self._looks = [self._look()]
+
+    def during(self) -> None:
+        """Looks in the middle of it, best just when the device has done what counts."""
+        self._looks.append(self._look())
 
     def after(self) -> Fitness:
-        """The measurement since before(): unfit where the device was so at either end of it."""
-        now = self._look()
-        return self._before if now.fit and not self._before.fit else now
+        """The measurement since before(): unfit where the device was so at any look."""
+        self._looks.append(self._look())
+        return next((look for look in self._looks if not look.fit), self._looks[-1])
 
     def close(self) -> None:
         if self._nvml is not None:
@@ -114,6 +140,16 @@ class FitnessWatch:
             memory_clock=self._ask("nvmlDeviceGetClockInfo", _CLOCK_MEM),
             temperature=self._ask("nvmlDeviceGetTemperature", _TEMPERATURE_GPU),
         )
+
+    def _utilisation(self) -> int:
+        """Percent of the last moment in which a kernel ran; 0 where NVML does not tell."""
+        if self._device is None:
+            return 0
+        try:
+            return int(self._nvml.nvmlDeviceGetUtilizationRates(self._device).gpu)
+        except self._nvml.NVMLError as error:
+            self.note = f"whether others use the device is not watched: NVML says {error}"
+            return 0
 
     def _reasons(self) -> int:
         nvml = self._nvml

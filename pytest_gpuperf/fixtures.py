@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_gpuperf.bounds import checked
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Better, Kind, Measurement, Metric
 from pytest_gpuperf.options import TestOptions, test_options
@@ -105,16 +106,20 @@ class Gpuperf:
         name: str | None = None,
         bytes: int | None = None,
         flops: int | None = None,
+        max: float | None = None,
+        min: float | None = None,
     ) -> Timing:
         """Times ``launch(*args)`` on the device and returns its samples, in seconds.
 
         ``bytes`` moved and ``flops`` done per launch give the rates that are shown. ``name`` is the
-        metric's; by default the kernel's or function's own.
+        metric's; by default the kernel's or function's own. ``max`` and ``min`` are bounds of the time,
+        in seconds: beyond them the test is red, with a baseline or without.
         """
         from pytest_gpuperf.instruments import device_time
 
         if not callable(launch):
             raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
+        bounds = checked("gpuperf(...)", min, max)
         gpu = self._session.gpu()
         if not self._session.options.active:
             launch(*args)
@@ -122,6 +127,7 @@ class Gpuperf:
         options = test_options(self._item)
         name = str(name or getattr(launch, "name", None) or getattr(launch, "__name__", "launch"))
         timing = device_time.measure(gpu, launch, args, options, batch=self._session.batch(self._item, name))
+        self._session.guard.look()  # before the device cools down
         emulated = gpu.backend == "emulated"
         # what the host's gaps are part of is a host time, and is judged as one
         instrument = "host_time" if "host-bound" in timing.details else "device_time"
@@ -130,7 +136,7 @@ class Gpuperf:
         contract = _contract(gpu, args, options, {**mode, "bytes": bytes, "flops": flops})
         details = {**timing.details, **_rates(gpu, timing.median, bytes, flops)}
         code = getattr(launch, "code_hash", None)
-        recorder_of(self._item).add(Measurement(metric, contract, timing.samples, code, details))
+        recorder_of(self._item).add(Measurement(metric, contract, timing.samples, code, details, bounds))
         return timing
 
     def record(
@@ -141,12 +147,16 @@ class Gpuperf:
         better: Better = "lower",
         *,
         kind: Kind = "noisy",
+        max: float | None = None,
+        min: float | None = None,
     ) -> None:
         """Judges a number that the test took itself, or several samples of it.
 
         ``kind`` "exact" compares it directly; a "noisy" one is measured again in fresh processes
-        before it turns red, and on a machine without a GPU it is shown only.
+        before it turns red, and on a machine without a GPU it is shown only. ``max`` and ``min`` are
+        bounds in its unit: beyond them the test is red, with a baseline or without.
         """
+        bounds = checked(f'gpuperf.record("{name}")', min, max, kind)
         if better not in ("lower", "higher"):
             raise GpuperfError(f'gpuperf.record("{name}"): better={better!r}; say "lower" or "higher"')
         if kind not in ("noisy", "exact", "shown"):
@@ -162,9 +172,8 @@ class Gpuperf:
         if kind == "noisy" and not self._session.judges_host_time():
             kind = "shown"
         contract = {"version": test_options(self._item).version} if test_options(self._item).version else {}
-        recorder_of(self._item).add(
-            Measurement(Metric(name, unit, better, kind, "record"), contract, samples)
-        )
+        metric = Metric(name, unit, better, kind, "record")
+        recorder_of(self._item).add(Measurement(metric, contract, samples, bounds=bounds))
 
 
 def _contract(gpu: Gpu, args: Sequence[Any], options: TestOptions, extra: dict[str, Any]) -> dict[str, Any]:

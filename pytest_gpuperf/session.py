@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.guard import Guard
 from pytest_gpuperf.measurement import Outcome, TestKey
 from pytest_gpuperf.options import Options, owner_of, test_options
 from pytest_gpuperf.records import Cause, Record, Recorder, Row, attach, payload_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.baselines import Store
-    from pytest_gpuperf.fitness import FitnessWatch
     from pytest_gpuperf.gpu import Gpu
-    from pytest_gpuperf.lock import DeviceLock
 
 SESSION = pytest.StashKey["GpuperfSession"]()
 RECORDER = pytest.StashKey[Recorder]()
@@ -46,8 +45,7 @@ class GpuperfSession:
         self._gpu: Gpu | None = None
         self._mark: int = 0
         self._unavailable: Unavailable | None = None
-        self._lock: DeviceLock | None = None
-        self._watch: FitnessWatch | None = None
+        self.guard = Guard(options.lock_timeout, on_wait=self._on_wait, note=self.note)
         self._stores: dict[Path, Store] = {}
 
     # --- the device
@@ -65,7 +63,7 @@ class GpuperfSession:
             except Unavailable as error:
                 self._unavailable = error
                 raise
-            device.compiling = self._aside
+            device.compiling = self.guard.aside
             self._gpu = Gpu(device)
         return self._gpu
 
@@ -73,54 +71,12 @@ class GpuperfSession:
     def opened(self) -> Gpu | None:
         return self._gpu
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Holds the device for a test that measures on a GPU; re-entrant.
-
-        Raises NotFit when another session keeps it longer than the limit.
-        """
-        gpu = self.gpu()
-        if gpu.backend != "cuda" or not self.options.active:
-            yield
-            return
-        if self._lock is None:
-            from pytest_gpuperf.lock import DeviceLock
-
-            self._lock = DeviceLock(gpu.uuid, timeout=self.options.lock_timeout, on_wait=self._on_wait)
-        self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """Lets others use the device while we do something long without it, such as compiling."""
-        lock = self._lock if self._lock and self._lock.held else None
-        if lock:
-            lock.release()
-        try:
-            yield
-        finally:
-            if lock:
-                lock.acquire()
-
     def _on_wait(self, message: str) -> None:
         self.note(message)
+        self.progress(f"gpuperf: {message}")
         reporter = self.config.pluginmanager.get_plugin("gpuperf-child")
         if reporter is not None:
             reporter.send({"event": "waiting"})
-
-    def watch(self) -> FitnessWatch | None:
-        """Reads the machine's fitness around measurements; None where there is no GPU to read."""
-        gpu = self.gpu()
-        if gpu.backend != "cuda":
-            return None
-        if self._watch is None:
-            from pytest_gpuperf.fitness import FitnessWatch
-
-            self._watch = FitnessWatch(gpu.uuid, getattr(gpu, "pci", None))
-        return self._watch
 
     def judges_host_time(self) -> bool:
         """Host times are judged on a GPU runner; on a shared CPU they say nothing about the code."""
@@ -143,11 +99,13 @@ class GpuperfSession:
             self._gpu.free_since(self._mark)
 
     def progress(self, text: str) -> None:
-        """A line for the person who waits, now."""
+        """A line for the person who waits, now, also while pytest captures a test's output."""
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
         if reporter is not None:
-            reporter.ensure_newline()
-            reporter.write_line(text)
+            with capture.global_and_fixture_disabled() if capture else nullcontext():
+                reporter.ensure_newline()
+                reporter.write_line(text)
 
     def batch(self, item: pytest.Item, metric: str) -> int | None:
         """How many launches make a sample, where the baseline or the parent process has settled it.
@@ -241,6 +199,7 @@ class GpuperfSession:
         return EXIT_SETUP if "setup" in self.causes else EXIT_INFRASTRUCTURE
 
     def close(self) -> None:
+        self.guard.close()
         if self._gpu is not None:
             self._gpu.close()
             self._gpu = None

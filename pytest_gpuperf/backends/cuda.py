@@ -56,6 +56,7 @@ class CudaBackend:
         # PyCUDA aborts the process at exit when its context stack is not empty.
         atexit.register(self.close)
         self.uuid = device_uuid(index)
+        self.pci: str = device.pci_bus_id()  # of the whole GPU, also where this is a MIG instance of it
         self.stream: Any = driver.Stream()
         self.total_memory: int = device.total_memory()
         self.l2_bytes: int = device.get_attribute(driver.device_attribute.L2_CACHE_SIZE)
