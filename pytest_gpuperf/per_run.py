@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,8 +26,9 @@ def check_workers(config: pytest.Config, options: Options) -> None:
         return
     if not workers or not options.active:
         return
-    if options.update:
-        raise pytest.UsageError("--gpuperf-update records in one process after the other; leave out -n")
+    if options.only_records:
+        flag = "--gpuperf-update" if options.update else "--gpuperf-calibrate"
+        raise pytest.UsageError(f"{flag} records in one process after the other; leave out -n")
     from pytest_gpuperf.backends.cuda_driver import device_count
 
     try:
@@ -45,17 +48,50 @@ def _claim_device(number: int) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = devices[number] if number < len(devices) else str(number)
 
 
+def check_calibration(options: Options) -> None:
+    if options.calibrate is not None:
+        from pytest_gpuperf import calibrating
+
+        calibrating.check_count(options)
+
+
+def calibrate_offline(config: pytest.Config) -> int | None:
+    """Instead of a run: judges the recorded runs of a file; None where that is not what was asked for."""
+    if not isinstance(config.option.gpuperf_calibrate, Path):
+        return None
+    from _pytest.main import wrap_session
+
+    from pytest_gpuperf import calibrating
+
+    status = wrap_session(config, lambda config, _: calibrating.judge_file(config))
+    return int(status)
+
+
+def prepare(session: GpuperfSession, items: Sequence[pytest.Item]) -> None:
+    """Before the first test: what the gate reads beside the baselines is read, or the run stops here."""
+    if not session.options.active or session.options.child is not None:
+        return
+    from pytest_gpuperf import quarantine
+
+    try:
+        quarantine.check(session, items)
+    except GpuperfError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 def finish_run(session: GpuperfSession, pytest_session: pytest.Session) -> None:
     """When every test has run: records what was asked for, or names what strict finds amiss in the whole."""
     in_worker = hasattr(session.config, "workerinput")
     if not session.options.active or session.options.child is not None or in_worker:
         return
     complete = not (pytest_session.shouldstop or pytest_session.shouldfail)
-    from pytest_gpuperf import gate, recording
+    from pytest_gpuperf import calibrating, gate, recording
 
     try:
         if session.options.update:
             recording.record(session, pytest_session.items)
+        elif session.options.calibrate:
+            calibrating.record(session, pytest_session.items)
         else:
             gate.close(session, complete)
     except GpuperfError as error:
@@ -86,7 +122,7 @@ def _next_steps(session: GpuperfSession) -> list[str]:
     outcomes = {row.verdict.outcome for row in session.rows}
     if any(record.device.get("backend") == "emulated" for record in session.records.values()):
         lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
-    if session.options.update:
+    if session.options.only_records:
         return lines
     for row in session.rows:
         if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
@@ -101,9 +137,13 @@ def _next_steps(session: GpuperfSession) -> list[str]:
     return lines
 
 
-def header(session: GpuperfSession) -> str | None:
-    if not session.options.active:
+def header(session: GpuperfSession) -> list[str] | None:
+    """The run's settings, and the false reds that the last calibration lets one expect."""
+    if not session.options.active or session.options.child is not None:
         return None
+    from pytest_gpuperf import calibrating
+
     options = session.options
     strict = "on" if options.strict else "off"
-    return f"gpuperf: backend {options.backend}, strict {strict}, baselines {options.baselines}"
+    settings = f"gpuperf: backend {options.backend}, strict {strict}, baselines {options.baselines}"
+    return [settings, *calibrating.header(session)]

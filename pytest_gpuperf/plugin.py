@@ -21,10 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "gpuperf(*, tolerance, version, l2, seconds, warmup, isolated): how a test is measured and judged",
+        "gpuperf(*, tolerance, version, l2, seconds, warmup, isolated, expected, until): "
+        "how a test is measured and judged",
     )
     options = read_options(config)
     per_run.check_workers(config, options)
+    per_run.check_calibration(options)
     config.stash[SESSION] = GpuperfSession(config, options)
     config.pluginmanager.register(Collector(config.stash[SESSION]), "gpuperf-collector")
     if options.child is not None:
@@ -35,7 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SESSION].batches = reporter.batches
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    return per_run.calibrate_offline(config)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str] | None:
     return per_run.header(config.stash[SESSION])
 
 
@@ -47,6 +53,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
         test_options(item)  # a wrong marker stops the run before anything is measured
+    if items:
+        per_run.prepare(items[0].config.stash[SESSION], items)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

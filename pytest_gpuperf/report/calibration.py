@@ -1,0 +1,87 @@
+"""A calibration in words: the report at 80 columns, and the header's line."""
+
+from __future__ import annotations
+
+import textwrap
+
+from pytest_gpuperf.calibration import CONFIDENCE, Calibration, MetricResult, Rate
+from pytest_gpuperf.report.format import elide
+
+_NAME = 28
+_WIDTH = 80
+_CAVEAT = (
+    "A run's own luck is in these figures; a shift that all of the runs share (a day, a unit, a "
+    "driver) is not. Each bound takes a run, once as the screen, for one trial; draws from one set "
+    "of runs are not independent, so rates over draws have no bound of their own."
+)
+
+
+def expectation(calibration: Calibration) -> str:
+    """How many false reds a run of the suite lets one expect, for the header."""
+    rate = calibration.reds.runs
+    return (
+        f"{elide(calibration.pool, 30)}: {calibration.expected_reds:.2g} false reds expected a run\n"
+        f"  ({_of(rate)} runs red, at most {_percent(rate.at_most)}; "
+        f"{len(calibration.tests)} tests, {calibration.last[:10] or 'undated'})"
+    )
+
+
+def report(calibration: Calibration) -> str:
+    """The whole of it: reds per run and per test with their bounds, then each metric's power."""
+    runs = calibration.reds.runs
+    tests = [test.reds.runs for test in calibration.tests.values()]
+    pooled = Rate(sum(rate.reds for rate in tests), sum(rate.trials for rate in tests))
+    lines = [
+        f"calibration: {calibration.pool}, {calibration.runs} runs of identical code",
+        f"  {calibration.first[:10]} to {calibration.last[:10]}, {_units(calibration)}",
+        f"  each run once as the screen: {calibration.baseline_runs} others its baseline, "
+        f"{calibration.replicas} its replicas",
+        f"  {calibration.reds.draws.trials} draws in all, seed {calibration.seed}",
+        "",
+        f"red runs   {_of(runs)}, at most {_percent(runs.at_most)} ({CONFIDENCE:.0%} confidence)",
+        f"red tests  {_of(pooled)}; {calibration.expected_reds:.2g} expected a run, over all draws",
+        "",
+        *_table(calibration),
+        "",
+        *textwrap.wrap(_CAVEAT, _WIDTH),
+    ]
+    return "\n".join(lines)
+
+
+def _table(calibration: Calibration) -> list[str]:
+    shifts = next((m.power for t in calibration.tests.values() for m in t.metrics.values()), {})
+    titles = "".join(f"{f'+{shift}%':>6}" for shift in shifts)
+    head = [f"{'test':<{_NAME}}{'theta':>7}{'spread':>8}{'reds':>7}{titles}"]
+    if shifts:
+        head.insert(0, " " * (_NAME + 22) + f"{'red in % of draws, slower by':>{6 * len(shifts)}}")
+    lines = []
+    for name, test in calibration.tests.items():
+        reds = f"{test.reds.runs.reds}/{test.reds.runs.trials}"
+        if not test.metrics:
+            lines.append(f"{_short(name):<{_NAME}}{'exact':>7}{'-':>8}{reds:>7}")
+        for metric, found in test.metrics.items():
+            label = name if len(test.metrics) == 1 else f"{name} {metric}"
+            lines.append(f"{_short(label):<{_NAME}}{_metric(found, reds)}")
+    return head + lines
+
+
+def _metric(found: MetricResult, reds: str) -> str:
+    power = "".join(f"{100 * figure.draws.share:>6.0f}" for figure in found.power.values())
+    return f"{f'{100 * found.tolerance:g}%':>7}{f'{100 * found.spread:.2f}%':>8}{reds:>7}{power}"
+
+
+def _short(name: str) -> str:
+    return elide(name.partition("::")[2] or name, _NAME - 1)
+
+
+def _units(calibration: Calibration) -> str:
+    count = len(calibration.devices)
+    return "no device named" if not count else f"{count} unit{'s' if count > 1 else ''}"
+
+
+def _of(rate: Rate) -> str:
+    return f"{rate.reds} of {rate.trials}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,452 @@
+"""Calibration: how often the verdict errs on runs of identical code, counted, stored, told and drawn."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from scipy.special import bdtr
+
+from pytest_gpuperf import calibration
+from pytest_gpuperf.baselines import Store
+from pytest_gpuperf.calibration import (
+    SHIFTS,
+    Calibration,
+    Rate,
+    RecordedTest,
+    calibrate,
+    every_series,
+    is_red,
+    runs_needed,
+)
+from pytest_gpuperf.calibration_files import append_run, read_result, read_runs, results, save_result
+from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.measurement import Measurement, Metric
+from pytest_gpuperf.records import Record
+from pytest_gpuperf.report import plot
+from pytest_gpuperf.report.calibration import expectation, report
+
+TIME = Metric("time", "s", "lower", "noisy", "device_time")
+RATE = Metric("rate", "1/s", "higher", "noisy", "device_time")
+SECTORS = Metric("sectors", "1", "lower", "exact", "counters")
+KEY = "suites/test_it.py::test_it"
+R = 5
+
+
+def recorded(value, metric=TIME, *, pool="h100", unfit="", contract=None, tolerances=None):
+    """One test in one run, of the given median."""
+    measured = Measurement(metric, contract or {}, (float(value),))
+    environment = {"date": "2026-11-23T10:00:00+00:00", "device_uuid": "GPU-1"}
+    return RecordedTest(pool, tolerances or {}, Record((measured,), {}, {}, environment, unfit))
+
+
+def runs_of(values, metric=TIME, **details):
+    return [{KEY: recorded(value, metric, **details)} for value in values]
+
+
+def steady(count=20, spread=0.0006, seed=1):
+    return np.exp(np.random.default_rng(seed).normal(0, spread, count)).tolist()
+
+
+def only(runs) -> Calibration:
+    (found,) = calibrate(runs, R)
+    return found
+
+
+# Bounds
+
+
+@pytest.mark.parametrize(("reds", "trials"), [(0, 20), (3, 20), (1, 60), (19, 20)])
+def test_the_bounds_are_clopper_and_pearsons(reds, trials):
+    rate = Rate(reds, trials)
+    assert bdtr(reds, trials, rate.at_most) == pytest.approx(0.05)
+    if reds:
+        assert 1 - bdtr(reds - 1, trials, rate.at_least) == pytest.approx(0.05)
+    else:
+        assert rate.at_least == 0
+
+
+def test_all_red_is_bounded_below_only():
+    assert Rate(20, 20).at_most == 1
+    assert Rate(20, 20).at_least == pytest.approx(0.05 ** (1 / 20))
+
+
+def test_fifty_nine_clean_runs_claim_five_percent_and_fifty_eight_do_not():
+    assert Rate(0, 59).at_most < 0.05 < Rate(0, 58).at_most
+
+
+# The procedure, once
+
+
+def red(values, *, slowdown=0.0, metric=TIME, unfit=(), tolerances=None, **roles):
+    runs = [
+        {KEY: recorded(value, metric, unfit="hot" if i in unfit else "", tolerances=tolerances)}
+        for i, value in enumerate(values)
+    ]
+    (series,) = every_series(runs)
+    return is_red(series, range(R), R, range(R + 1, R + 5), slowdown)
+
+
+def test_a_slower_screen_and_slower_replicas_are_red():
+    assert red([1.0] * 5 + [1.1] * 5)
+
+
+def test_a_screen_within_tolerance_asks_for_no_replica():
+    assert not red([1.0] * 5 + [1.0] + [1.1] * 4)
+
+
+def test_one_replica_within_tolerance_clears():
+    assert not red([1.0] * 5 + [1.1] * 4 + [1.0])
+
+
+def test_an_unfit_replica_makes_it_no_red():
+    values = [1.0] * 5 + [1.1] * 5
+    assert not red(values, unfit={9})
+    assert red(values, unfit={5})  # the screen's own fitness is not asked where replicas are
+
+
+def test_a_planted_slowdown_makes_times_longer_and_rates_lower():
+    assert red([1.0] * 10, slowdown=0.05)
+    assert red([1.0] * 10, slowdown=0.05, metric=RATE)
+    assert not red([1.0] * 10, slowdown=-0.05)
+    assert not red([1.0] * 10, slowdown=-0.05, metric=RATE)
+
+
+def test_the_stated_tolerance_counts():
+    assert not red([1.0] * 10, slowdown=0.05, tolerances={"time": 0.2})
+
+
+def test_an_exact_metric_needs_no_replica():
+    assert red([4.0] * 5 + [5.0] + [4.0] * 4, metric=SECTORS)
+    assert not red([4.0] * 10, metric=SECTORS)
+
+
+# All draws
+
+
+def test_steady_runs_have_no_false_red_and_full_power_beyond_the_tolerance():
+    found = only(runs_of(steady()))
+    assert found.reds.runs == Rate(0, 20)
+    assert found.reds.draws == Rate(0, 500)
+    assert found.expected_reds == 0
+    metric = found.tests[KEY].metrics["time"]
+    assert metric.spread == pytest.approx(np.std(np.log(steady()), ddof=1))
+    assert metric.tolerance == 0.02
+    power = {shift: figure.draws.share for shift, figure in metric.power.items()}
+    assert list(power) == ["1", "2", "3", "5", "10"]
+    assert power["1"] == 0
+    assert power["2"] < 0.05
+    assert power["3"] == power["5"] == power["10"] == 1
+
+
+def test_a_lucky_screen_of_one_run_is_cleared_by_its_replicas():
+    found = only(runs_of([*steady(19), 1.1]))
+    assert found.reds.draws.reds == 0
+
+
+def test_reds_are_counted_by_run_by_test_and_by_draw():
+    counts = runs_of([4.0] * 19 + [5.0], SECTORS)
+    more = [{**run, "suites/test_it.py::test_time": recorded(1.0)} for run in counts]
+    found = only(more)
+    assert found.reds.runs == Rate(1, 20)  # the odd run, as the screen
+    assert found.reds.draws == Rate(25, 500)
+    assert found.tests[KEY].reds.runs == Rate(1, 20)
+    assert found.tests["suites/test_it.py::test_time"].reds.runs == Rate(0, 20)
+    assert found.expected_reds == 25 / 500
+    assert found.tests[KEY].metrics == {}
+
+
+def test_a_trial_uses_each_run_once_and_records_no_unfit_one(monkeypatch):
+    trials = []
+
+    def spy(series, baseline, screen, replicas, slowdown=0.0):
+        trials.append((slowdown, tuple(baseline), screen, tuple(replicas)))
+        return False
+
+    monkeypatch.setattr(calibration, "is_red", spy)
+    values = steady(14)
+    calibrate([{KEY: recorded(v, unfit="hot" if i == 3 else "")} for i, v in enumerate(values)], R)
+    for _, baseline, screen, replicas in trials:
+        assert len({*baseline, screen, *replicas}) == R + 1 + 4
+        assert 3 not in baseline
+    assert any(3 in replicas for *_, replicas in trials)
+    plain = [screen for slowdown, _, screen, _ in trials if not slowdown]
+    assert {plain.count(number) for number in range(14)} == {36}
+    assert len({trial[1:] for trial in trials}) == 14 * 36
+    assert {slowdown for slowdown, *_ in trials} == {0.0, *SHIFTS}
+
+
+def test_the_same_runs_give_the_same_figures():
+    runs = runs_of(steady(spread=0.02))
+    assert calibrate(runs, R) == calibrate(runs, R)
+    assert calibrate(runs, R) != calibrate(runs, R, seed=2)
+
+
+def test_all_tests_of_a_draw_share_its_runs():
+    other = "suites/test_it.py::test_other"
+    odd = [{KEY: recorded(v, SECTORS), other: recorded(v, SECTORS)} for v in [4.0] * 19 + [5.0]]
+    found = only(odd)
+    assert found.reds.runs == Rate(1, 20)  # one bad run is one red run, with two red tests in it
+    assert found.expected_reds == 2 * 25 / 500
+
+
+def test_a_test_counts_with_the_runs_that_measured_it():
+    runs = runs_of(steady(20))
+    for run in runs[:10]:
+        run["suites/test_it.py::test_rare"] = recorded(1.0)
+    for run in runs[:9]:
+        run["suites/test_it.py::test_too_rare"] = recorded(1.0)
+    found = only(runs)
+    assert found.tests["suites/test_it.py::test_rare"].reds.runs.trials == 10
+    assert "suites/test_it.py::test_too_rare" not in found.tests
+
+
+def test_another_question_is_left_out():
+    runs = [*runs_of(steady(12)), *runs_of([9.0], contract={"version": 2})]
+    assert only(runs).tests[KEY].reds.runs.trials == 12
+
+
+def test_pools_are_calibrated_apart_and_small_ones_not_at_all():
+    runs = [*runs_of(steady(12)), *runs_of(steady(11), pool="a100"), *runs_of(steady(9), pool="t4")]
+    found = calibrate(runs, R)
+    assert [(c.pool, c.runs) for c in found] == [("a100", 11), ("h100", 12)]
+    assert calibrate([], R) == []
+
+
+def test_too_few_fit_runs_give_no_figure():
+    assert calibrate(runs_of(steady(12), unfit="hot"), R) == []
+
+
+def test_a_baseline_of_other_size_needs_other_many_runs():
+    assert runs_needed(5) == 10
+    assert calibrate(runs_of(steady(9)), 5) == []
+    assert calibrate(runs_of(steady(9)), 4)[0].baseline_runs == 4
+
+
+# Files
+
+
+def test_runs_come_back_as_they_were(tmp_path: Path):
+    path = tmp_path / "new" / "runs.jsonl"
+    samples = tuple(np.random.default_rng(1).normal(1e-4, 1e-6, 300).tolist())
+    measured = Measurement(TIME, {"batch": 4, "dtype": "float32"}, samples, "c0de", {"gbs": 1.0})
+    test = recorded(1.0, tolerances={"time": 0.03})
+    test = replace(test, record=replace(test.record, measurements=(measured,)))
+    append_run(path, {KEY: test})
+    append_run(path, {KEY: recorded(2.0)})
+    first, second = read_runs(path)
+    (back,) = first[KEY].record.measurements
+    assert back.samples == pytest.approx(samples, rel=1e-5)
+    assert (back.contract, back.code, first[KEY].tolerances) == (measured.contract, "c0de", {"time": 0.03})
+    assert first[KEY].record.environment == test.record.environment
+    assert second[KEY].record.measurements[0].value == 2.0
+
+
+def damaged(path: Path, change) -> str:
+    append_run(path, {KEY: recorded(1.0)})
+    append_run(path, {KEY: recorded(1.0)})
+    good, bad = path.read_text().splitlines()
+    path.write_text(f"{good}\n{change(bad)}\n")
+    before = path.read_bytes()
+    with pytest.raises(BaselineError) as caught:
+        read_runs(path)
+    assert path.read_bytes() == before
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda line: line[:-20], "not JSON"),
+        (lambda line: line.replace('"schema": 1', '"schema": 2'), "pip install --upgrade"),
+        (lambda line: line.replace("1.0]", "NaN]"), "not a number"),
+        (lambda line: line.replace("1.0]", "-1.0]"), "not above zero"),
+        (lambda line: line.replace("[1.0]", "[]"), "no samples"),
+        (lambda line: line.replace("device_time", "stopwatch"), "'stopwatch' is unknown"),
+        (lambda line: line.replace('"pool": "h100"', '"pool": 7'), "Expected `str`, got `int`"),
+        (lambda line: line.replace('"pool": "h100"', '"pool": "h", "pool": "i"'), "'pool' twice"),
+        (lambda line: "[]", "a run is a JSON object"),
+        (lambda line: "<<<<<<< HEAD", "merge conflict"),
+    ],
+)
+def test_a_damaged_run_is_one_sentence_with_its_line(tmp_path: Path, change, words):
+    text = damaged(tmp_path / "runs.jsonl", change)
+    assert "runs.jsonl: run on line 2: " in text
+    assert words in text
+    assert "\n" not in text
+
+
+def test_a_result_comes_back_as_it_was_and_is_no_suites_baseline(tmp_path: Path):
+    found = only(runs_of(steady()))
+    path = save_result(tmp_path / "baselines", found)
+    assert path.name == "h100.calibration.json"
+    assert read_result(path) == found
+    assert results(path.parent, "h100") == results(path.parent, None) == [path]
+    assert results(path.parent, "a100") == results(tmp_path / "nowhere", None) == []
+    store = Store(path.parent)
+    assert store.pools() == []
+    assert store.suites("h100") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[:-30], "not JSON"),
+        (lambda text: text.replace('"schema": 1', '"schema": 99'), "pip install --upgrade"),
+        (lambda text: text.replace('"expected_reds": 0.0', '"expected_reds": -1.0'), "$.expected_reds"),
+        (lambda text: text.replace('"reds": 0', '"reds": 9999', 1), "more reds than trials"),
+        (lambda text: text.replace('"pool": "h100",', ""), "missing required field `pool`"),
+    ],
+)
+def test_a_damaged_result_is_one_sentence(tmp_path: Path, change, words):
+    path = save_result(tmp_path, only(runs_of(steady())))
+    path.write_text(change(path.read_text()))
+    with pytest.raises(BaselineError) as caught:
+        read_result(path)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+# Words and picture
+
+
+def wide(count=20):
+    names = [f"suites/test_transpose.py::test_latency[transpose_tile{i}_unpadded]" for i in range(3)]
+    return [
+        {name: recorded(v * 1e-4) for name in names} | {KEY: recorded(4.0, SECTORS)} for v in steady(count)
+    ]
+
+
+def test_the_report_says_the_figures_within_eighty_columns():
+    text = report(only(wide()))
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "red runs   0 of 20, at most 13.9 % (95% confidence)" in text
+    assert "red tests  0 of 80; 0 expected a run" in text
+    line = next(line for line in text.splitlines() if "le1_unpadded" in line)
+    spread = f"{100 * np.std(np.log(steady()), ddof=1):.2f}%"
+    assert line.split()[1:5] == ["2%", spread, "0/20", "0"]
+    assert line.split()[6:] == ["100", "100", "100"]
+    assert next(line for line in text.splitlines() if line.startswith("test_it")).split()[1] == "exact"
+
+
+def test_the_expectation_fits_a_header():
+    found = replace(only(wide()), pool="NVIDIA H100 80GB HBM3 with a rather long name of its own")
+    assert all(len(line) <= 80 for line in f"gpuperf: {expectation(found)}".splitlines())
+    assert "0 of 20 runs red, at most 13.9 %; 4 tests, 2026-11-23" in expectation(found)
+
+
+def test_the_plot_is_a_png(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "power.png"
+    assert plot.write_plot(only(wide()), path) == ""
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_plot_says_what_to_install(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "pip install 'pytest-gpuperf[report]'" in plot.write_plot(only(wide()), tmp_path / "power.png")
+    assert not (tmp_path / "power.png").exists()
+
+
+# The whole way
+
+SUITE = """
+import pathlib
+
+HERE = pathlib.Path(__file__).parent
+
+def next_value():
+    words = (HERE / "latency.txt").read_text().split()
+    count = HERE / "count.txt"
+    number = int(count.read_text()) if count.exists() else 0
+    count.write_text(str(number + 1))
+    return float(words[min(number, len(words) - 1)])
+
+def test_latency(gpuperf):
+    gpuperf.record("latency", next_value(), "s")
+"""
+QUICK = ("-p", "no:benchmark", "-p", "no:hypothesispytest", "--gpuperf-runs=3")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
+    pytester.makepyfile(test_suite=SUITE)
+    (pytester.path / "baselines").mkdir()
+    (pytester.path / "latency.txt").write_text("9.0 1.00 1.01 0.99 1.0 1.02 0.98 1.0 1.01 1.0")
+    return pytester
+
+
+def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Pytester):
+    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=8", *QUICK)
+    assert result.ret == 0, result.stdout.str()
+    assert (project.path / "count.txt").read_text() == "9"
+    result.stdout.fnmatch_lines(
+        [
+            "gpuperf: each run is written to .gpuperf/runs-*.jsonl as it ends",
+            "gpuperf: recording run 8 of 8, 1 tests",
+            "calibration: cpu, 8 runs of identical code",
+            "red runs   0 of 8, at most 31.2 % (95% confidence)",
+            "test_latency *5%*0/8*",
+            "Stored in baselines/cpu.calibration.json",
+        ]
+    )
+    (file,) = (project.path / ".gpuperf").glob("*.jsonl")
+    values = [run["test_suite.py::test_latency"].record.measurements[0].value for run in read_runs(file)]
+    assert values == [1.0, 1.01, 0.99, 1.0, 1.02, 0.98, 1.0, 1.01]  # not the session's own 9.0
+    assert (project.path / ".gpuperf" / ".gitignore").read_text() == "*\n"
+
+    stored = project.path / "baselines" / "cpu.calibration.json"
+    first = read_result(stored)
+    stored.unlink()
+    again = project.runpytest_subprocess(f"--gpuperf-calibrate=.gpuperf/{file.name}", *QUICK)
+    assert again.ret == 0
+    again.stdout.fnmatch_lines(["calibration: cpu, 8 runs of identical code"])
+    assert (project.path / "count.txt").read_text() == "9"  # nothing was measured
+    assert read_result(stored) == first
+
+    armed = project.runpytest_subprocess("--gpuperf", *QUICK)
+    armed.stdout.fnmatch_lines(
+        ["gpuperf: cpu: 0 false reds expected a run", "  (0 of 8 runs red, at most 31.2 %; 1 tests, *)"]
+    )
+    stored.write_text("{")
+    broken = project.runpytest_subprocess("--gpuperf", *QUICK)
+    assert broken.ret == armed.ret
+    broken.stdout.fnmatch_lines(["gpuperf: *cpu.calibration.json: *not JSON*calibrate again with *"])
+
+
+def test_runs_that_failed_in_part_are_said_and_the_rest_is_kept(project: pytest.Pytester):
+    (project.path / "latency.txt").write_text("1.0 1.0 1.0 nonsense 1.0 1.0 1.0 1.0 1.0 1.0 1.0")
+    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=9", *QUICK)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*failed in run 3: *test_latency*"])
+    found = json.loads((project.path / "baselines" / "cpu.calibration.json").read_text())
+    assert msgspec.convert(found, Calibration).tests["test_suite.py::test_latency"].reds.runs.trials == 8
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--gpuperf", "--gpuperf-calibrate=9"], "*one trial takes 10 runs (5 of a baseline, a screen*"),
+        (["--gpuperf-calibrate=20"], "*needs --gpuperf beside it*"),
+        (["--gpuperf", "--gpuperf-calibrate=20", "--gpuperf-update"], "*record different things; give one*"),
+        (["--gpuperf", "--gpuperf-calibrate=20", "-n2"], "*--gpuperf-calibrate records*leave out -n*"),
+        (["--gpuperf-calibrate=nowhere.jsonl"], "*nowhere.jsonl: cannot be read (No such file*"),
+        (["--gpuperf-calibrate=latency.txt"], "*latency.txt: run on line 1: *"),
+        (["--gpuperf-calibrate=empty.jsonl"], "*no test was measured in 10 runs or more*"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_a_usage_error(project: pytest.Pytester, flags, words):
+    (project.path / "empty.jsonl").write_text("")
+    result = project.runpytest_subprocess(*flags)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    output = result.stdout.str() + result.stderr.str()
+    assert "Traceback" not in output
+    pytest.LineMatcher(output.splitlines()).fnmatch_lines([words])
