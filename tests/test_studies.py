@@ -1,0 +1,311 @@
+"""The studies' scripts: each tool's rule gives its known answers, and the table compares what it says."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_ind
+
+from pytest_gpuperf.backends.arguments import check
+from pytest_gpuperf.backends.emulated import EmulatedBackend
+from pytest_gpuperf.backends.library import Kernels
+from pytest_gpuperf.calibration import RecordedTest
+from pytest_gpuperf.calibration_files import append_run, read_runs
+from pytest_gpuperf.errors import Unavailable
+from pytest_gpuperf.gpu import Gpu
+from pytest_gpuperf.instruments.counters import count
+from pytest_gpuperf.measurement import Measurement, Metric
+from pytest_gpuperf.records import Record
+
+CHECKOUT = Path(__file__).parent.parent
+STUDIES = CHECKOUT / "docs" / "studies"
+
+
+def load(path: str):
+    """A script of the studies, as a module."""
+    name = "study_" + Path(path).stem
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, STUDIES / path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+rules, side_by_side = load("rules.py"), load("side_by_side.py")
+more_work, gpu_runs = load("more_work/more_work.py"), load("gpu_runs.py")
+
+
+def process(median=1.0, spread=0.003, count=200, seed=1):
+    return np.random.default_rng(seed).normal(median, spread * median, count).tolist()
+
+
+# Each tool's rule
+
+
+@pytest.mark.parametrize(("field", "percent"), [("median", 5), ("mean", 2)])
+def test_pytest_benchmark_compares_one_statistic(field, percent):
+    red = rules.pytest_benchmark(field, percent)
+    old = [1.0, 2.0, 9.0]
+    scaled = lambda factor: [sample * factor for sample in old]  # noqa: E731
+    assert red(old, scaled(1 + (percent + 0.1) / 100))
+    assert not red(old, scaled(1 + (percent - 0.1) / 100))
+    assert not red(old, scaled(0.5))
+    outlier = [1.0, 2.0, 99.0]
+    assert red(old, outlier) == (field == "mean")
+
+
+def test_nvbench_holds_the_change_against_the_smaller_noise():
+    old = [0.99, 1.01] * 5  # relative deviation 1.054 %
+    noisy = [0.9, 1.1] * 5
+    assert rules.nvbench(old, [sample * 1.0106 for sample in old])
+    assert not rules.nvbench(old, [sample * 1.0105 for sample in old])
+    assert rules.nvbench(noisy, [sample * 1.02 for sample in old])
+    assert not rules.nvbench(old, [sample * 0.9 for sample in old])
+
+
+def test_nvbench_knows_no_noise_below_five_samples_or_without_scatter():
+    assert not rules.nvbench([1.0, 1.01, 0.99, 1.0], [2.0, 2.01, 1.99, 2.0])
+    assert not rules.nvbench([1.0] * 10, [2.0] * 10)
+
+
+def test_nvbench_robust_wants_a_gap_between_the_minimum_and_the_third_quartile():
+    try:
+        rules._nvbench_robust()
+    except ImportError as missing:
+        pytest.skip(str(missing))
+    old = np.linspace(1.0, 1.1, 101).tolist()  # third quartile 1.075
+    assert rules.nvbench_robust(old, [sample * 1.075 * 1.006 for sample in old])
+    assert not rules.nvbench_robust(old, [sample * 1.075 * 1.004 for sample in old])
+    assert not rules.nvbench_robust(old, [sample * 0.5 for sample in old])
+    assert not rules.nvbench_robust(old, old)
+
+
+def test_the_robust_rule_is_left_out_where_its_package_is_missing(monkeypatch):
+    def missing():
+        raise ImportError
+
+    monkeypatch.setattr(rules, "_nvbench_robust", missing)
+    names = [rule.name for rule in rules.pair_rules()]
+    assert "NVBench compare (legacy)" in names
+    assert "NVBench compare (robust)" not in names
+
+
+def test_google_benchmarks_u_test_needs_separation_and_enough_repetitions():
+    old, new = np.arange(1.0, 10.0).tolist(), np.arange(11.0, 20.0).tolist()
+    assert rules.google_benchmark(old, new)
+    assert not rules.google_benchmark(new, old)  # significant, and faster
+    assert not rules.google_benchmark(old, (np.arange(1.0, 10.0) + 0.5).tolist())
+    assert not rules.google_benchmark(old[:3], new[:3])  # three of three: p is 0.1 at best
+    assert not rules.google_benchmark([1.0], [2.0])
+
+
+def test_google_benchmark_takes_one_process_for_many_repetitions():
+    # Two processes of identical code whose luck differs by 0.1 %: the U test takes it for the code's.
+    assert rules.google_benchmark(process(spread=0.0005), process(1.001, spread=0.0005, seed=2))
+
+
+def test_criterion_wants_significance_and_the_interval_beyond_its_noise_threshold():
+    assert rules.criterion(process(), process(1.02, seed=2))
+    assert not rules.criterion(process(), process(1.005, seed=2))  # significant, below 1 %
+    assert not rules.criterion(process(), process(0.98, seed=2))
+    assert not rules.criterion(process(spread=0.5), process(1.02, spread=0.5, seed=2))
+    assert not rules.criterion([1.0] * 100, [1.0] * 100)
+
+
+def test_criterions_p_value_is_that_of_welchs_test_where_that_holds():
+    for shift in (0.0, 0.0005, 0.0008):
+        a, b = np.array(process(1 + shift, seed=3, count=100)), np.array(process(seed=4, count=100))
+        found = rules._criterion_p(a, b, np.random.default_rng(1))
+        assert found == pytest.approx(ttest_ind(a, b, equal_var=False).pvalue, abs=0.05)
+
+
+def test_blocks_are_means_of_neighbours():
+    assert rules.blocks([1, 2, 3, 4, 5, 6], 3) == [1.5, 3.5, 5.5]
+    assert rules.blocks([1, 2], 3) == [1, 2]
+
+
+# Side by side
+
+
+def runs_of(values, metric="time", unit="s", better="lower", contract=None):
+    noisy = Metric(metric, unit, better, "noisy", "device_time")
+    return [
+        {"s.py::t": RecordedTest("h100", {}, Record((Measurement(noisy, contract or {}, samples),)))}
+        for samples in values
+    ]
+
+
+def steady(count=12, level=1.0):
+    return [
+        tuple(process(level * np.exp(0.0005 * np.sin(i)), count=60, seed=int(1000 * level) + i))
+        for i in range(count)
+    ]
+
+
+def test_a_process_is_never_compared_with_itself():
+    (case,) = side_by_side.cases(runs_of(steady()))
+    pairs = []
+    judge = side_by_side.pairwise(lambda old, new: pairs.append((tuple(old), tuple(new))) or False)
+    found = side_by_side.count(judge, [case])
+    assert len(pairs) == len(found.tests) == len(found.runs) == 12
+    assert all(old != new for old, new in pairs)
+    assert {new for _, new in pairs} == set(steady())
+
+
+def test_a_planted_slowdown_lengthens_every_sample_of_the_new_process():
+    (case,) = side_by_side.cases(runs_of(steady()))
+    news = []
+    side_by_side.count(
+        side_by_side.pairwise(lambda _, new: news.append(new) or new > [9]), [case], percent=100
+    )
+    assert news[0] == [2 * sample for sample in steady()[0]]
+
+
+def test_rates_are_compared_as_times():
+    (case,) = side_by_side.cases(runs_of([(2.0, 4.0)] * 12, "rate", "1/s", "higher"))
+    assert case.new_samples[0] == (0.5, 0.25)
+
+
+def test_the_table_of_steady_processes_is_clean_and_sees_ten_percent():
+    text = side_by_side.table(side_by_side.cases(runs_of(steady())), {})
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines()[2:]}
+    assert {"pytest-gpuperf", "criterion", "Google Benchmark U test"} <= set(rows)
+    first, bound, _, *power = (cell.strip() for cell in rows["pytest-gpuperf"])
+    assert (first, bound) == ("0 of 12", "22.1 %")
+    assert power == ["0 %", "0 %", "100 %", "100 %", "100 %"]
+    assert [cell.strip() for cell in rows["pytest-gpuperf, tolerance 1 %"]][3:5] == ["0 %", "100 %"]
+
+
+def write(path: Path, runs) -> str:
+    for run in runs:
+        append_run(path, run)
+    return str(path)
+
+
+def test_files_of_other_units_and_of_real_work_are_judged(tmp_path: Path, capsys):
+    identical = write(tmp_path / "identical.jsonl", runs_of(steady()))
+    other = write(tmp_path / "other.jsonl", runs_of(steady(level=1.001)))
+    slow = write(tmp_path / "slow.jsonl", runs_of(steady(level=1.05)))
+    side_by_side.main([identical, "--baseline", other, "--slower", f"5={slow}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("| red tests | +5 % |")
+    ours = next(line for line in lines if line.startswith("| pytest-gpuperf |"))
+    assert ours.split("|")[2].strip() == "0 of 12"
+    assert ours.split("|")[5].strip() == "100 %"
+
+
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        (runs_of(steady(), contract={"version": 2}), "measured other things"),
+        (runs_of(steady(3)), "no metric has 10 runs"),
+        (runs_of(steady(), metric="other"), "no metric has 10 runs"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence(new, words):
+    with pytest.raises(SystemExit, match=words):
+        side_by_side.cases(runs_of(steady()), new)
+
+
+def test_simulated_runs_have_the_stated_spread_and_share():
+    quiet = side_by_side.simulate("device_time", 0.02, 0.0)
+    logs = np.log([run["simulated"].record.measurements[0].value for run in quiet])
+    assert np.std(logs) == pytest.approx(0.02, rel=0.15)
+    bimodal = side_by_side.simulate("device_time", 0.0006, 0.15)
+    slow = sum(run["simulated"].record.measurements[0].value > 1.06 for run in bimodal)
+    assert 15 <= slow <= 45  # of 200
+
+
+# More real work
+
+
+def test_a_percent_more_blocks_in_the_direction_of_rows():
+    assert more_work.enlarged((200, 400), 2) == (200, 408)
+    assert more_work.enlarged((6000, 1), 3) == (6180, 1)
+    assert more_work.enlarged((200, 400), 0) == (200, 400)
+    with pytest.raises(ValueError, match="no whole blocks"):
+        more_work.enlarged((200, 250), 1)
+
+
+def test_more_blocks_are_that_much_more_traffic_and_the_same_result(tmp_path: Path):
+    try:
+        backend = EmulatedBackend()
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    gpu = Gpu(backend)
+    (tmp_path / "transpose.cu").write_text(
+        more_work.wrapped((CHECKOUT / "kernels" / "transpose.cu").read_text())
+    )
+    rows, cols, grid = 3200, 32, (1, 100)
+    file = Kernels(tmp_path, gpu)[("transpose.cu", *more_work.options(grid))]
+    src = gpu.random((rows, cols), seed=1)
+    requests = {}
+    for percent in (0, 5):
+        dst = gpu.empty((cols, rows))
+        launch = file.transpose_tiled[more_work.enlarged(grid, percent), (32, 8)]
+        arguments = check(launch.declaration, (src, dst, rows, cols), launch.backend)
+        found = count(file.program, launch.name, launch.grid, launch.block, 0, arguments)
+        requests[percent] = found.global_store.requests
+        launch(src, dst, rows, cols)
+        assert np.array_equal(dst.get(), src.get().T)
+    gpu.close()
+    assert requests[5] == 1.05 * requests[0]
+
+
+def test_the_suite_with_more_work_is_right_and_asks_the_same_question(tmp_path: Path):
+    (tmp_path / "tell_contracts.py").write_text(
+        "from pytest_gpuperf.records import payload_of\n"
+        "def pytest_runtest_logreport(report):\n"
+        "    record = payload_of(report).record\n"
+        "    if record:\n"
+        "        print('CONTRACT', [dict(m.contract) for m in record.measurements])\n"
+    )
+    contracts = {}
+    for percent in ("0", "3"):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "docs/studies/more_work", "-k", "best or row_sums"),
+                *("--gpuperf", "--gpuperf-strict=off", "--gpuperf-backend=emulated"),
+                *("-p", "tell_contracts", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-s"),
+            ],
+            cwd=CHECKOUT,
+            env=os.environ | {"GPUPERF_STUDY_PERCENT": percent, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout
+        lines = [line.partition("CONTRACT ")[2] for line in done.stdout.splitlines() if "CONTRACT" in line]
+        contracts[percent] = [ast.literal_eval(line) for line in lines]
+    assert len(contracts["0"]) == 2
+    assert contracts["0"] == contracts["3"]
+
+
+# Recording
+
+
+def test_recorded_runs_are_kept_and_added_to(pytester: pytest.Pytester, monkeypatch):
+    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
+    pytester.makepyfile(
+        test_it="import os\ndef test_it(gpuperf):\n"
+        "    gpuperf.record('x', 1.0 + int(os.environ['GPUPERF_STUDY_PERCENT']), 's')\n"
+    )
+    monkeypatch.setattr(gpu_runs, "ROOT", pytester.path)
+    out = pytester.path / "out" / "work-2.jsonl"
+    out.parent.mkdir()
+    append_run(out, runs_of([(9.0,)])[0])
+    quick = ["--gpuperf-runs=1", "-p", "no:benchmark", "-p", "no:hypothesispytest"]
+    assert gpu_runs.record(["test_it.py"], 2, 6, out, quick) == 0
+    values = [test.record.measurements[0].value for run in read_runs(out) for test in run.values()]
+    assert values == [9.0] + [3.0] * 6
+    assert json.loads((out.parent / "baselines" / "cpu.calibration.json").read_text())["runs"] == 6
