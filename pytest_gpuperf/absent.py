@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_gpuperf import quarantine
 from pytest_gpuperf.measurement import Baseline, Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.session import GpuperfSession
@@ -31,12 +32,17 @@ def vanished(session: GpuperfSession) -> list[Entry]:
     return [entry for entry in _not_measured(session) if not _nodeid(session, entry)]
 
 
+def whole(session: GpuperfSession) -> bool:
+    """Whether the paths that were given were run in full: no test was picked out of them."""
+    return not session.deselected and not any("::" in argument for argument in session.config.args)
+
+
 def _not_measured(session: GpuperfSession) -> list[Entry]:
     """The entries of the suites that were run in full, but for the tests that measured.
 
     Pools are those of this run's own figures: another pool's entries are another machine's to measure.
     """
-    if session.deselected or any("::" in argument for argument in session.config.args):
+    if not whole(session):
         return []
     selected = [session.config.invocation_params.dir / argument for argument in session.config.args]
     pools = sorted({session.pool(record) for record in session.records.values()})
@@ -84,7 +90,10 @@ def _rows(session: GpuperfSession, entry: Entry) -> list[Row]:
             "in the baseline, but no such test was in this run; where that is meant, "
             "a full run with --gpuperf-update drops it"
         )
+    uuids = {str(record.environment.get("device_uuid")) for record in session.records.values()}
+    held = quarantine.excuse(session, entry.path, entry.key, entry.pool, uuids)
+    excuse = quarantine.QUARANTINED if held else ""
     return [
-        Row(entry.key, baseline.metric, Verdict(kind, baseline=baseline.value, reason=why))
+        Row(entry.key, baseline.metric, Verdict(kind, baseline=baseline.value, reason=why), excuse=excuse)
         for baseline in entry.metrics.values()
     ]

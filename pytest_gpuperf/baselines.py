@@ -96,11 +96,9 @@ class Store:
         from . import baselines_format
 
         path = self.path(pool, suite)
-        with explained(path, "read"):
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                return {}
+        data = self.read(path)
+        if data is None:
+            return {}
         file = baselines_format.parse(data, str(path))
         if slug(file.pool) != slug(pool) or PurePosixPath(file.suite) != PurePosixPath(suite):
             raise BaselineError(
@@ -108,6 +106,14 @@ class Store:
                 f"in {pool!r}: move it where it belongs, or name the pool with --gpuperf-pool"
             )
         return _baselines(file)
+
+    def read(self, path: Path) -> bytes | None:
+        """The text of a baseline file, None where there is no such file."""
+        with explained(path, "read"):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
 
     def save(
         self, pool: str, suite: str, updates: Entries, mode: Mode = "replace", keep: int | None = None

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from pytest_gpuperf import absent
-from pytest_gpuperf.measurement import Baseline, Measurement, Outcome, TestKey, Verdict
+from pytest_gpuperf import absent, bounds, quarantine
+from pytest_gpuperf.circumstances import with_circumstances
+from pytest_gpuperf.confirm import Confirmer, Replicas
+from pytest_gpuperf.expected import expectation
+from pytest_gpuperf.measurement import Measurement, Outcome, Verdict
 from pytest_gpuperf.options import test_options
-from pytest_gpuperf.records import Cause, Record, Row, payload_of
-from pytest_gpuperf.replicas import run_child
+from pytest_gpuperf.records import Cause, Record, Row
 from pytest_gpuperf.session import JUDGED, GpuperfSession
 
-T = TypeVar("T")
+CONFIRMER = pytest.StashKey[Confirmer]()
 
 STRICT_CAUSE: Mapping[Outcome, Cause] = {
     Outcome.REGRESSED: "wrong",
@@ -27,101 +27,107 @@ STRICT_CAUSE: Mapping[Outcome, Cause] = {
 }
 
 
+class Case:
+    """One passed test, what it measured, and what that is judged against."""
+
+    def __init__(self, session: GpuperfSession, item: pytest.Item, record: Record) -> None:
+        self.session, self.item, self.record = session, item, record
+        self.key, self.pool = session.key(item.nodeid), session.pool(record)
+        self.stored = session.store(item.path).load(self.pool, self.key.suite).get(self.key.name, {})
+        self._uuid = record.environment.get("device_uuid")
+        entry = quarantine.excuse(session, item.path, self.key, self.pool, [str(self._uuid)])
+        self.excuse = quarantine.QUARANTINED if entry else ""
+        self.tripped = self._tripped()
+
+    def verdict(self, measurement: Measurement, replicas: Sequence[Measurement] = ()) -> Verdict:
+        from pytest_gpuperf import verdict
+
+        metric = measurement.metric
+        tolerance = self.session.options.rules.tolerance(test_options(self.item).tolerance, metric, self.pool)
+        decided = verdict.judge(
+            self.stored.get(metric.name),
+            measurement,
+            replicas,
+            tolerance=tolerance,
+            place=self.record.place(metric),
+            device_uuid=self._uuid,
+        )
+        return bounds.judge(decided, measurement, replicas)
+
+    def _tripped(self) -> tuple[Measurement, ...]:
+        """What replicas must measure again: what looks worse, and whatever was expected to."""
+        if self.excuse:
+            return ()  # no replica could make it red
+        noisy = [(m, self.verdict(m)) for m in self.record.measurements if m.metric.kind == "noisy"]
+        expected = expectation(self.item) is not None
+        return tuple(m for m, found in noisy if found.exceeds or (expected and found.outcome in JUDGED))
+
+    def rows(self, replicas: Replicas) -> tuple[Row, ...]:
+        """Every metric, judged; those that had tripped by ``replicas`` alone."""
+        rows = []
+        for measurement in self.record.measurements:
+            tripped = measurement in self.tripped
+            name = measurement.metric.name
+            again = [found for r in replicas.records if (found := r.measurement(name))] if tripped else []
+            decided = self.verdict(measurement, again)
+            if tripped:
+                stored = self.stored.get(name)
+                decided = with_circumstances(decided, measurement.metric, stored, self.record, replicas)
+            rows.append(
+                Row(self.key, measurement.metric, decided, measurement.details, self._command, self.excuse)
+            )
+        return (*rows, *self._unmeasured())
+
+    def _unmeasured(self) -> list[Row]:
+        names = {measurement.metric.name for measurement in self.record.measurements}
+        reason = "in the baseline, but this run of the test did not record it"
+        return [
+            Row(
+                self.key,
+                baseline.metric,
+                Verdict(Outcome.UNMEASURED, baseline=baseline.value, reason=reason),
+                command=self._command,
+                excuse=self.excuse,
+            )
+            for name, baseline in self.stored.items()
+            if name not in names
+        ]
+
+    @property
+    def _command(self) -> str:
+        import shlex
+
+        return f"pytest {shlex.quote(self.item.nodeid)} --gpuperf"
+
+
 def judge(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[Row, ...]:
     """Every metric of one passed test, judged; measures again in replicas where the screen trips.
 
     The caller has given the test's memory and the device lock back: replicas need both.
     """
-    from pytest_gpuperf import verdict
-
-    key = session.key(item.nodeid)
-    marker, pool, rules = test_options(item).tolerance, session.pool(record), session.options.rules
-    stored = session.store(item.path).load(pool, key.suite).get(key.name, {})
-    uuid = record.environment.get("device_uuid")
-
-    def ask(function: Callable[..., T], measurement: Measurement, *replicas: list[Measurement]) -> T:
-        place = record.place(measurement.metric)
-        baseline = stored.get(measurement.metric.name)
-        tolerance = rules.tolerance(marker, measurement.metric, pool)
-        return function(baseline, measurement, *replicas, tolerance=tolerance, place=place, device_uuid=uuid)
-
-    tripped = [m for m in record.measurements if not ask(verdict.screen, m)]
-    replicas, trouble = _replicate(session, item, record) if tripped else ([], "")
-    rows = []
-    for measurement in record.measurements:
-        metric = measurement.metric
-        again = (
-            [found for r in replicas if (found := r.measurement(metric.name))]
-            if measurement in tripped
-            else []
-        )
-        decided: Verdict = ask(verdict.judge, measurement, again)
-        if measurement in tripped:
-            decided = _with_circumstances(decided, trouble, [r.unfit for r in replicas] or [record.unfit])
-        rows.append(Row(key, metric, decided, measurement.details, _command(session, item)))
-    return (*rows, *_unmeasured(session, item, key, record, stored))
+    case = Case(session, item, record)
+    if not case.tripped:
+        return case.rows(Replicas())
+    items = item.session.items
+    left = items[items.index(item) :]
+    return case.rows(confirmer(session).confirm(item, record, left))
 
 
-def _replicate(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[list[Record], str]:
-    """The test measured again in fresh processes; the words of the first one that did not manage."""
-    from pytest_gpuperf import verdict
-
-    records: list[Record] = []
-    session.free_memory()
-    for _ in range(verdict.REPLICAS):
-        result = run_child(session.config, session.options, [item], {item.nodeid: record.batches})
-        reports = result.of(item.nodeid)
-        found = next((p.record for r in reports if (p := payload_of(r)).record), None)
-        if found is None or any(report.failed for report in reports):
-            failed = next((_crash(report) for report in reports if report.failed), result.output[-400:])
-            return records, result.trouble or f"failed: {failed}"
-        records.append(found)
-    return records, ""
-
-
-def _crash(report: pytest.TestReport) -> str:
-    """What a failed report says in one line."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return (crash.message if crash else report.longreprtext).strip().partition("\n")[0]
-
-
-def _with_circumstances(decided: Verdict, trouble: str, unfit: Sequence[str]) -> Verdict:
-    """Only replicas that ran, on a machine fit to measure, clear or confirm a tripped screen."""
-    if trouble:
-        reason = f"measured worse once, and a process that measured it again {trouble}"
-        return replace(decided, outcome=Outcome.UNMEASURED, reason=reason)
-    causes = [why for why in unfit if why]
-    if causes and decided.outcome in (Outcome.REGRESSED, Outcome.INCONCLUSIVE):
-        return replace(
-            decided, outcome=Outcome.UNFIT, reason=f"the machine was not fit to measure: {causes[0]}"
-        )
-    return decided
-
-
-def _unmeasured(
-    session: GpuperfSession, item: pytest.Item, key: TestKey, record: Record, stored: Mapping[str, Baseline]
-) -> list[Row]:
-    names = {measurement.metric.name for measurement in record.measurements}
-    reason = "in the baseline, but this run of the test did not record it"
-    return [
-        Row(
-            key,
-            baseline.metric,
-            Verdict(Outcome.UNMEASURED, baseline=baseline.value, reason=reason),
-            command=_command(session, item),
-        )
-        for name, baseline in stored.items()
-        if name not in names
-    ]
+def confirmer(session: GpuperfSession) -> Confirmer:
+    return session.config.stash.setdefault(CONFIRMER, Confirmer(session))
 
 
 def close(session: GpuperfSession, complete: bool) -> None:
     """The end of a run: what the baselines hold and nobody measured, and what strict cannot let pass."""
     if complete:
         session.rows += absent.rows(session)
+    for line in quarantine.told(session, complete and absent.whole(session)):
+        session.note(line)
     if not session.options.strict:
         return
     for row in session.rows:
+        if row.excuse:
+            continue
         if row.verdict.outcome is Outcome.MISSING or (
             row.verdict.outcome is Outcome.UNMEASURED and not row.command
         ):
@@ -132,7 +138,8 @@ def close(session: GpuperfSession, complete: bool) -> None:
         session.finding(
             "setup", f"{suite} has CUDA baselines, but backend auto found no device and emulated it"
         )
-    if not any(row.verdict.outcome in JUDGED for row in session.rows):
+    judged = any(row.verdict.outcome in JUDGED for row in session.rows)
+    if not judged and "infrastructure" not in session.causes:  # which is why, then
         session.finding("setup", "nothing was judged in this run")
 
 
@@ -153,9 +160,13 @@ def _emulated_instead(session: GpuperfSession) -> list[str]:
 def cause_of(row: Row, strict: bool) -> Cause | None:
     """Why a row fails its test; None where it does not."""
     verdict = row.verdict
+    if row.excuse:
+        return None
     # an unconfirmed trip of the screen is no pass either
     if verdict.outcome is Outcome.REGRESSED or (verdict.outcome is Outcome.UNMEASURED and verdict.exceeds):
         return "wrong"
+    if verdict.outcome is Outcome.ENVIRONMENT_MOVED:
+        return "environment"
     if not strict:
         return None
     if verdict.outcome is Outcome.INCONCLUSIVE:
@@ -165,11 +176,5 @@ def cause_of(row: Row, strict: bool) -> Cause | None:
 
 def worst(causes: Sequence[Cause]) -> Cause:
     """The cause that decides the exit code: a fault of the change, before set-up, before the machine."""
-    order: tuple[Cause, ...] = ("wrong", "setup", "infrastructure")
+    order: tuple[Cause, ...] = ("wrong", "setup", "environment", "infrastructure")
     return next(cause for cause in order if cause in causes)
-
-
-def _command(session: GpuperfSession, item: pytest.Item) -> str:
-    import shlex
-
-    return f"pytest {shlex.quote(item.nodeid)} --gpuperf"

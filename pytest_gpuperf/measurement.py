@@ -72,13 +72,30 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a test says a metric must never pass, in the metric's unit; None is no bound."""
+
+    min: float | None = None
+    max: float | None = None
+
+    def passed_by(self, value: float) -> str:
+        """Which bound ``value`` lies beyond, in words; "" where it lies within them."""
+        if self.max is not None and value > self.max:
+            return f"above max={self.max:g}"
+        if self.min is not None and value < self.min:
+            return f"below min={self.min:g}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """One metric of one test in one process.
 
     ``samples`` are in the metric's unit; an exact metric has one. ``contract`` says which question
     the number answers (DESIGN: metric, timing mode, arguments' dtypes and shapes, ...), a flat
     mapping of names to JSON scalars. ``code`` is the hash of the kernel's machine code, where there
-    is one. ``details`` are figures derived for display (bytes moved per launch, a warning).
+    is one. ``details`` are figures derived for display (bytes moved per launch, a warning). ``bounds``
+    are the test's own, and no part of the question.
     """
 
     metric: Metric
@@ -86,6 +103,7 @@ class Measurement:
     samples: tuple[float, ...]
     code: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    bounds: Bounds = Bounds()
 
     @property
     def value(self) -> float:
@@ -132,6 +150,7 @@ class Outcome(StrEnum):
     """What was decided of one metric; the order is the order of the summary, red first."""
 
     REGRESSED = "regressed"
+    ENVIRONMENT_MOVED = "environment moved"
     MISSING = "missing"
     UNMEASURED = "unmeasured"
     CONTRACT_CHANGED = "contract changed"

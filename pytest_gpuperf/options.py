@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
+from pytest_gpuperf.revisions import RevisionOptions, add_revision_options, read_revisions
 from pytest_gpuperf.rules import Rules, add_rules, read_rules, whole
 
 Backend = Literal["auto", "cuda", "emulated"]
@@ -39,8 +41,10 @@ class Options:
     judge_host_times: bool
     lock_timeout: float
     child_timeout: float
+    cooldown: float
     child: int | None
     rules: Rules
+    revisions: RevisionOptions
 
     @property
     def only_records(self) -> bool:
@@ -102,6 +106,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("--gpuperf-model-dir", metavar="DIR", help="MLPerf's resnet50_v1.onnx (default: MODEL_DIR).")
     add("--gpuperf-data-dir", metavar="DIR", help="ImageNet with val_map.txt (default: DATA_DIR).")
     add_rules(parser)
+    add_revision_options(parser)
     add("--gpuperf-child", type=int, help=argparse.SUPPRESS)
     for name, default, text in (
         ("gpuperf_backend", "auto", "Default of --gpuperf-backend."),
@@ -111,6 +116,7 @@ def add_options(parser: pytest.Parser) -> None:
         ("gpuperf_kernels", "kernels", "Folder of the .cu files, beside or above the suites."),
         ("gpuperf_lock_timeout", "600", "Default of --gpuperf-lock-timeout, seconds."),
         ("gpuperf_child_timeout", "600", "A child process silent for so many seconds is ended."),
+        ("gpuperf_cooldown", "10", "Seconds to wait before measuring again what was measured while unfit."),
     ):
         parser.addini(name, text, default=default)
     parser.addini(
@@ -143,8 +149,10 @@ def read_options(config: pytest.Config) -> Options:
         judge_host_times=config.getini("gpuperf_judge_host_times"),
         lock_timeout=lock_timeout,
         child_timeout=_ini(config, "gpuperf_child_timeout", _seconds),
+        cooldown=_ini(config, "gpuperf_cooldown", _seconds),
         child=option.gpuperf_child,
         rules=read_rules(config),
+        revisions=read_revisions(config),
     )
     if options.update and not options.active:
         raise pytest.UsageError("--gpuperf-update records measurements, so it needs --gpuperf beside it")
@@ -175,7 +183,7 @@ class TestOptions:
     ``tolerance``: the smallest change worth a red, a fraction (0.02 is 2 %). ``version``: part of the
     contract; change it when the test asks another question. ``l2``: "hot" or "cold". ``seconds`` of
     device time to sample, at most; ``warmup`` seconds before it. ``isolated``: run the whole test in a
-    process of its own.
+    process of its own. ``expected``: why the test may regress, and ``until`` which day ("2026-12-31").
     """
 
     __test__ = False
@@ -186,6 +194,15 @@ class TestOptions:
     seconds: float = 0.5
     warmup: float = 0.2
     isolated: bool = False
+    expected: str | None = None
+    until: str | None = None
+
+
+def _is_day(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and datetime.date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -195,6 +212,8 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seconds": (lambda v: _number(v) and 0 < v <= 600, "seconds above 0, at most 600"),
     "warmup": (lambda v: _number(v) and 0 <= v <= 600, "seconds from 0 to 600"),
     "isolated": (lambda v: isinstance(v, bool), "True or False"),
+    "expected": (lambda v: isinstance(v, str) and bool(v.strip()), "the reason, in words"),
+    "until": (_is_day, 'a day such as "2026-12-31"'),
 }
 
 
@@ -212,6 +231,11 @@ def test_options(item: pytest.Item) -> TestOptions:
             if not check(value):
                 raise pytest.UsageError(f"{where}: {name}={value!r} is out of range; give {wanted}")
             found.setdefault(name, value)
+    if ("expected" in found) != ("until" in found):
+        raise pytest.UsageError(
+            f"{item.nodeid}: @pytest.mark.gpuperf: expected= and until= go together: "
+            "why a regression is expected, and the last day on which it is"
+        )
     return TestOptions(**found)
 
 

@@ -85,13 +85,15 @@ def finish_run(session: GpuperfSession, pytest_session: pytest.Session) -> None:
     if not session.options.active or session.options.child is not None or in_worker:
         return
     complete = not (pytest_session.shouldstop or pytest_session.shouldfail)
-    from pytest_gpuperf import calibrating, gate, recording
+    from pytest_gpuperf import against, calibrating, gate, recording
 
     try:
         if session.options.update:
             recording.record(session, pytest_session.items)
         elif session.options.calibrate:
             calibrating.record(session, pytest_session.items)
+        elif session.options.revisions.against:
+            against.close(session, session.options.revisions.against)
         else:
             gate.close(session, complete)
     except GpuperfError as error:
@@ -122,8 +124,14 @@ def _next_steps(session: GpuperfSession) -> list[str]:
     outcomes = {row.verdict.outcome for row in session.rows}
     if any(record.device.get("backend") == "emulated" for record in session.records.values()):
         lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
-    if session.options.only_records:
+    if session.options.only_records or session.options.revisions.against:
         return lines
+    if moved := [row for row in session.rows if row.verdict.outcome is Outcome.ENVIRONMENT_MOVED]:
+        tests = " ".join(dict.fromkeys(row.command.removesuffix(" --gpuperf")[7:] for row in moved))
+        lines.append(
+            "The machine's software moved, and the code did not. To take its figures as the new baseline:\n"
+            f"  pytest {tests} --gpuperf --gpuperf-update"
+        )
     for row in session.rows:
         if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
             lines.append(
@@ -145,5 +153,13 @@ def header(session: GpuperfSession) -> list[str] | None:
 
     options = session.options
     strict = "on" if options.strict else "off"
-    settings = f"gpuperf: backend {options.backend}, strict {strict}, baselines {options.baselines}"
+    settings = f"gpuperf: backend {options.backend}, strict {strict}, {_compared_with(options)}"
     return [settings, *calibrating.header(session)]
+
+
+def _compared_with(options: Options) -> str:
+    revisions = options.revisions
+    if revisions.against:
+        return f"against {revisions.against} in {revisions.blocks} blocks"
+    at = f" at {revisions.baselines_from}" if revisions.baselines_from else ""
+    return f"baselines {options.baselines}{at}"

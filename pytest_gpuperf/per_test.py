@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ from pytest_gpuperf.session import GpuperfSession, isolates, recorder_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.gpu import Gpu
+
+Decide = Callable[[GpuperfSession, pytest.Item, Record], tuple[str, Payload]]
 
 RESULT = pytest.StashKey[Payload]()
 UNFIT = pytest.StashKey[str]()
@@ -70,23 +72,34 @@ def judge_item(session: GpuperfSession, item: pytest.Item) -> None:
         return
     item.stash[RESULT] = Payload(record=record)
     if session.options.child is None and not session.options.only_records:
-        text, payload = verdicts(session, item, record)
+        text, payload = _deciding(session)(session, item, record)
         item.stash[RESULT] = payload
         item.user_properties += _properties(payload.rows)
         if payload.cause:
             pytest.fail(text, pytrace=False)
+        if text:
+            pytest.xfail(text)
+
+
+def _deciding(session: GpuperfSession) -> Decide:
+    if session.options.revisions.against is None:
+        return verdicts
+    from pytest_gpuperf import against
+
+    return against.unforeseen
 
 
 def verdicts(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[str, Payload]:
-    """The rows of a test, and where they fail it, the message and the cause."""
-    from pytest_gpuperf import gate
+    """The rows of a test; where they fail it the message and the cause; a message alone makes it an xfail."""
+    from pytest_gpuperf import acquittal, expected, gate
     from pytest_gpuperf.report.message import explain
     from pytest_gpuperf.verdict import environment_differences
 
-    rows = gate.judge(session, item, record)
+    rows, broken, xfail = expected.settle(item, gate.judge(session, item, record))
+    rows = acquittal.review(session, item, record, rows)
     failing = [(row, cause) for row in rows if (cause := gate.cause_of(row, session.options.strict))]
     if not failing:
-        return "", Payload(record, rows)
+        return broken or xfail, Payload(record, rows, "wrong" if broken else None)
     key = session.key(item.nodeid)
     stored = session.store(item.path).load(session.pool(record), key.suite).get(key.name, {})
     texts = []
@@ -138,8 +151,7 @@ def run_apart(session: GpuperfSession, item: pytest.Item) -> bool | None:
         return None
     from pytest_gpuperf.replicas import run_child
 
-    hook = item.ihook
-    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     result = run_child(session.config, session.options, [item])
     reports = result.of(item.nodeid)
     if result.trouble or not reports:
@@ -147,27 +159,55 @@ def run_apart(session: GpuperfSession, item: pytest.Item) -> bool | None:
         text = f"The process of this test {trouble}. It printed last:\n{result.output}"
         reports = [r for r in reports if r.when != "teardown"]
         reports.append(_failed(item, text))
-    for report in reports:
-        if report.when == "call" and report.passed:
-            _judge_report(session, item, report)
-            for each in reports:
-                each.user_properties += _properties(payload_of(report).rows)
-        hook.pytest_runtest_logreport(report=report)
-    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    _hand_on(session, item, reports, verdicts)
     return True
 
 
-def _judge_report(session: GpuperfSession, item: pytest.Item, report: pytest.TestReport) -> None:
+def run_compared(session: GpuperfSession, item: pytest.Item) -> bool | None:
+    """Under --gpuperf-against, what this checkout's processes report of a test; None leaves it to pytest."""
+    if session.options.revisions.against is None or session.options.child is not None:
+        return None
+    from pytest_gpuperf import against
+
+    if not against.measures(item):
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    try:
+        reports = against.own_reports(session, item)
+    except GpuperfError as error:
+        reports = [_failed(item, str(error))]
+    _hand_on(session, item, reports, against.verdicts)
+    return True
+
+
+def _hand_on(
+    session: GpuperfSession, item: pytest.Item, reports: Sequence[pytest.TestReport], decide: Decide
+) -> None:
+    """Reports a test that ran in another process as if it had run here, judged."""
+    for report in reports:
+        if report.when == "call" and report.passed:
+            _judge_report(session, item, report, decide)
+            for each in reports:
+                each.user_properties += _properties(payload_of(report).rows)
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+
+def _judge_report(
+    session: GpuperfSession, item: pytest.Item, report: pytest.TestReport, decide: Decide
+) -> None:
     record = payload_of(report).record
     if record is None or not session.options.active or session.options.only_records:
         return
     try:
-        text, payload = verdicts(session, item, record)
+        text, payload = decide(session, item, record)
     except GpuperfError as error:
         text, payload = str(error), Payload(record, cause="wrong")
     attach(report, payload)
     if payload.cause:
         report.outcome, report.longrepr = "failed", text
+    elif text:
+        report.outcome, report.wasxfail = "skipped", f"reason: {text}"
 
 
 def _failed(item: pytest.Item, text: str) -> pytest.TestReport:
@@ -206,7 +246,7 @@ def _properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = []
     for row in rows:
         now, change = quantity(row.verdict.now, row.metric.unit), percent(row.verdict.change)
-        found.append((f"gpuperf.{row.metric.name}", f"{row.verdict.outcome} {now} {change}"))
+        found.append((f"gpuperf.{row.metric.name}", f"{row.word} {now} {change}"))
     return found
 
 

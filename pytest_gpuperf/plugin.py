@@ -64,7 +64,8 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    return per_test.run_apart(item.config.stash[SESSION], item)
+    session = item.config.stash[SESSION]
+    return per_test.run_compared(session, item) or per_test.run_apart(session, item)
 
 
 @pytest.hookimpl(wrapper=True)

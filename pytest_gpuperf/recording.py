@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_gpuperf.circumstances import run_fit
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import Baseline, Measurement, Run
-from pytest_gpuperf.records import Record, payload_of
-from pytest_gpuperf.replicas import run_child
+from pytest_gpuperf.records import Cause, Record, payload_of
 from pytest_gpuperf.session import GpuperfSession, isolates
 
 
@@ -30,7 +30,7 @@ def record(session: GpuperfSession, items: Sequence[pytest.Item]) -> None:
         try:
             baselines = _baselines(first, [run[item.nodeid] for run in runs if item.nodeid in run], runs)
         except _NotRecorded as reason:
-            session.finding("wrong", f"not recorded: {item.nodeid}: {reason}")
+            session.finding(reason.cause, f"not recorded: {item.nodeid}: {reason}")
             continue
         if baselines:
             key = session.key(item.nodeid)
@@ -39,7 +39,7 @@ def record(session: GpuperfSession, items: Sequence[pytest.Item]) -> None:
         _drop_vanished(session, updates)
     for (path, pool, suite), tests in updates.items():
         _write(session, path, pool, suite, tests)
-    if not updates:
+    if not updates and "infrastructure" not in session.causes:  # which is why, then
         session.finding("setup", "nothing was measured that a baseline could keep")
 
 
@@ -55,7 +55,11 @@ def _drop_vanished(
 
 
 class _NotRecorded(Exception):
-    """Why a test's measurements cannot become a baseline."""
+    """Why a test's measurements cannot become a baseline, and whose fault that is."""
+
+    def __init__(self, why: str, cause: Cause = "wrong") -> None:
+        super().__init__(why)
+        self.cause: Cause = cause
 
 
 def _is_noisy(record: Record) -> bool:
@@ -73,15 +77,14 @@ def fresh_runs(
         found: dict[str, Record] = {}
         for batch in batches:
             settled = {item.nodeid: session.records[item.nodeid].batches for item in batch}
-            result = run_child(session.config, session.options, batch, settled)
+            result = run_fit(session, batch, settled)
             for report in result.reports:
-                kept = payload_of(report).record
-                if kept and report.passed:
-                    found[report.nodeid] = kept
+                payload = payload_of(report)
+                if payload.record and report.passed:
+                    found[report.nodeid] = payload.record
                 elif report.failed:
-                    session.finding(
-                        "wrong", f"failed in run {number}: {report.nodeid}: {report.longreprtext}"
-                    )
+                    text = f"failed in run {number}: {report.nodeid}: {report.longreprtext}"
+                    session.finding(payload.cause or "wrong", text)
             if result.trouble:
                 session.finding(
                     "wrong", f"run {number}: the process {result.trouble}: {result.output[-500:]}"
@@ -112,11 +115,13 @@ def _baselines(first: Record, replicas: Sequence[Record], runs: Sequence[object]
 
 def _check(first: Measurement, again: Sequence[Measurement], replicas: Sequence[Record], wanted: int) -> None:
     if len(again) < wanted or len(again) != len(replicas):
-        raise _NotRecorded(f"{first.metric.name} was measured in {len(again)} of {wanted} processes")
+        # a process that failed is a finding with a cause of its own already
+        cause: Cause = "wrong" if len(again) != len(replicas) else "infrastructure"
+        raise _NotRecorded(f"{first.metric.name} was measured in {len(again)} of {wanted} processes", cause)
     if any(dict(m.contract) != dict(first.contract) for m in again):
         raise _NotRecorded(f"{first.metric.name} has another contract in another process")
     if unfit := [record.unfit for record in replicas if record.unfit]:
-        raise _NotRecorded(f"the machine was not fit to measure: {unfit[0]}")
+        raise _NotRecorded(f"the machine was not fit to measure: {unfit[0]}", "infrastructure")
 
 
 def _run(measurement: Measurement, record: Record) -> Run:

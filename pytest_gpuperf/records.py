@@ -15,8 +15,9 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Measurement, Metric, TestKey, Verdict
 
-# Why a test failed, for the exit code: a fault of the change, of the machine, or of the set-up.
-Cause = Literal["wrong", "infrastructure", "setup"]
+# Why a test failed, for the exit code: a fault of the change, of the machine, of the set-up, or of the
+# software that the machine has by now.
+Cause = Literal["wrong", "infrastructure", "setup", "environment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,22 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the summary: one metric of one test and what was decided of it."""
+    """A line of the summary: one metric of one test and what was decided of it.
+
+    ``excuse`` is why it fails nothing though its outcome would: "quarantined" or "expected".
+    """
 
     test: TestKey
     metric: Metric
     verdict: Verdict
     details: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    excuse: str = ""
+
+    @property
+    def word(self) -> str:
+        """What the summary calls it."""
+        return self.excuse or self.verdict.outcome.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_gpuperf.options import Options
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.checkouts import Checkout
 
 # Variables by which another tool would bend the child's arguments or take its process for its own.
 _FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "COV_CORE_", "COVERAGE_PROCESS")
@@ -48,23 +52,25 @@ def run_child(
     options: Options,
     items: Sequence[pytest.Item],
     batches: Mapping[str, Mapping[str, int]] | None = None,
+    checkout: Checkout | None = None,
 ) -> ChildResult:
     """Runs ``items`` in one fresh process, bounded: a child silent for ``child_timeout`` seconds is ended.
 
     ``batches`` says, by node id and metric, how many launches make a sample. The time a child waits for
-    the device lock does not count: the lock has its own limit.
+    the device lock does not count: the lock has its own limit. ``checkout`` is the side of a comparison
+    whose code runs; by default whatever this process would import.
     """
     ours, theirs = socket.socketpair()
     result = ChildResult()
     with ours, tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            arguments(config, options, items, theirs.fileno()),
+            arguments(config, options, items, theirs.fileno(), checkout),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             pass_fds=(theirs.fileno(),),
-            env=environment(),
-            cwd=config.invocation_params.dir,
+            env=environment() | (checkout.environment() if checkout else {}),
+            cwd=_working_folder(config, checkout),
             start_new_session=True,
         )
         theirs.close()
@@ -93,21 +99,15 @@ def run_child(
 
 
 def arguments(
-    config: pytest.Config, options: Options, items: Sequence[pytest.Item], descriptor: int
+    config: pytest.Config,
+    options: Options,
+    items: Sequence[pytest.Item],
+    descriptor: int,
+    checkout: Checkout | None = None,
 ) -> list[str]:
     """The child's command line, built afresh: nothing of the parent's reporting, selection or parallelism."""
-    paths = {"", os.getcwd()}
-    command = [sys.executable, *([] if paths & set(sys.path) else ["-P"]), "-m", "pytest"]
-    command += ["-c", str(config.inipath)] if config.inipath else []
-    command += [
-        f"--rootdir={config.rootpath}",
-        "-o",
-        "addopts=",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:randomly",
-    ]
+    command = [*_interpreter(checkout), "-m", "pytest", *_project(config, checkout)]
+    command += ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:randomly"]
     for override in config.option.override_ini or ():
         command += ["-o", override]
     for plugin in dict.fromkeys(config.option.plugins or ()):
@@ -121,13 +121,42 @@ def arguments(
     ]
     for flag in ("model_dir", "data_dir"):
         value = getattr(config.option, f"gpuperf_{flag}")
-        command += [f"--gpuperf-{flag.replace('_', '-')}={value}"] if value else []
+        path = config.invocation_params.dir / (value or "")
+        command += [f"--gpuperf-{flag.replace('_', '-')}={path}"] if value else []
     command += ["--gpuperf"] if options.active else []
+    if checkout:
+        # Alternating sides on one machine is what makes a shared machine's times worth judging.
+        return [*command, "-o", "gpuperf_judge_host_times=true", *checkout.selection(items)]
     return command + [f"{item.path}::{item.nodeid.partition('::')[2]}" for item in items]
+
+
+def _working_folder(config: pytest.Config, checkout: Checkout | None) -> Path:
+    here = config.invocation_params.dir
+    return checkout.folder(here) if checkout else here
+
+
+def _interpreter(checkout: Checkout | None) -> list[str]:
+    if checkout:
+        return [sys.executable, "-P"]  # its environment() says where to import from, and in which order
+    return [sys.executable, *([] if {"", os.getcwd()} & set(sys.path) else ["-P"])]
+
+
+def _project(config: pytest.Config, checkout: Checkout | None) -> list[str]:
+    ini, root = config.inipath, config.rootpath
+    if checkout:
+        ini, root = checkout.path(ini) if ini else None, checkout.path(root)
+        ini = ini if ini and ini.exists() else None  # pytest then looks for the revision's own
+    return [*(["-c", str(ini)] if ini else []), f"--rootdir={root}"]
 
 
 def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+
+
+def crash_line(report: pytest.TestReport) -> str:
+    """What a failed report says in one line."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return (crash.message if crash else report.longreprtext).strip().partition("\n")[0]
 
 
 def _messages(link: socket.socket, timeout: float) -> Iterator[dict[str, Any]]:

@@ -23,8 +23,15 @@ if TYPE_CHECKING:
 SESSION = pytest.StashKey["GpuperfSession"]()
 RECORDER = pytest.StashKey[Recorder]()
 EXIT_INFRASTRUCTURE = 20
+EXIT_ENVIRONMENT = 21
 EXIT_SETUP = 22
-JUDGED = (Outcome.REGRESSED, Outcome.IMPROVED, Outcome.EQUAL, Outcome.INCONCLUSIVE)
+JUDGED = (
+    Outcome.REGRESSED,
+    Outcome.ENVIRONMENT_MOVED,
+    Outcome.IMPROVED,
+    Outcome.EQUAL,
+    Outcome.INCONCLUSIVE,
+)
 
 
 class GpuperfSession:
@@ -152,10 +159,18 @@ class GpuperfSession:
         """The baselines that belong to the suite file ``path``."""
         folder = self.owner(path, self.options.baselines) / self.options.baselines
         if folder not in self._stores:
-            from pytest_gpuperf.baselines import Store
-
-            self._stores[folder] = Store(folder)
+            self._stores[folder] = self._open(folder)
         return self._stores[folder]
+
+    def _open(self, folder: Path) -> Store:
+        revision = self.options.revisions.baselines_from
+        if revision is not None:
+            from pytest_gpuperf.revision_store import RevisionStore
+
+            return RevisionStore(folder, revision)
+        from pytest_gpuperf.baselines import Store
+
+        return Store(folder)
 
     def pool(self, record: Record) -> str:
         return self.pool_of(record.device)
@@ -196,7 +211,9 @@ class GpuperfSession:
             return status  # a child's parent decides
         if "wrong" in self.causes:
             return int(pytest.ExitCode.TESTS_FAILED)
-        return EXIT_SETUP if "setup" in self.causes else EXIT_INFRASTRUCTURE
+        if "setup" in self.causes:
+            return EXIT_SETUP
+        return EXIT_ENVIRONMENT if "environment" in self.causes else EXIT_INFRASTRUCTURE
 
     def close(self) -> None:
         self.guard.close()

@@ -267,7 +267,7 @@ def _incomparable(
 
 def checked_tolerance(metric: Metric, tolerance: float | None) -> float:
     if tolerance is None:
-        return metric.constants.tolerance
+        return 0.0 if metric.kind == "exact" else metric.constants.tolerance
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise GpuperfError(
             f"tolerance {tolerance!r} of {metric.name}: give a fraction of 0 or more, 0.03 for 3 %"

@@ -1,10 +1,13 @@
 """The watch on throttling, with a stand-in for NVML where a GPU would be needed."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from pytest_gpuperf import sentinels
 from pytest_gpuperf.fitness import Fitness, FitnessWatch
+from pytest_gpuperf.guard import Guard
 
 HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER_BRAKE = 0x08, 0x20, 0x40, 0x80
 IDLE, CHOSEN_CLOCKS, SW_POWER_CAP, SYNC_BOOST = 0x01, 0x02, 0x04, 0x10
@@ -18,8 +21,9 @@ class Nvml:
             super().__init__(f"error {value}")
             self.value = value
 
-    def __init__(self, reasons=0, **errors):
+    def __init__(self, reasons=0, use=(0,), **errors):
         self.reasons = reasons
+        self.use = list(use)  # the utilisation at each look, in percent; the last one stays
         self.errors = errors
         self.handle = None
         self.users = 0
@@ -51,6 +55,11 @@ class Nvml:
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle):
         assert handle == self.handle
         return self._call("nvmlDeviceGetCurrentClocksThrottleReasons", self.reasons)
+
+    def nvmlDeviceGetUtilizationRates(self, handle):
+        assert handle == self.handle
+        gpu = self.use.pop(0) if len(self.use) > 1 else self.use[0]
+        return self._call("nvmlDeviceGetUtilizationRates", SimpleNamespace(gpu=gpu, memory=0))
 
     def nvmlDeviceGetClockInfo(self, handle, kind):
         return self._call("nvmlDeviceGetClockInfo", {1: 1980, 2: 2619}[kind])
@@ -192,3 +201,108 @@ def test_asks_the_real_package():
     watch = FitnessWatch("GPU-00000000-0000-0000-0000-000000000000")
     assert watch.note.startswith("throttling is not watched: NVML says ")
     assert watch.after().fit
+
+
+def test_what_happened_in_the_middle_counts():
+    nvml = Nvml()
+    watch = FitnessWatch("GPU-1", nvml=nvml)
+    watch.before()
+    nvml.reasons = HW_THERMAL
+    watch.during()
+    nvml.reasons = 0
+    assert watch.after().reason == "the device was throttled: its hardware slowed it down for heat"
+
+
+# --------------------------------------------------------------------------- in others' use
+
+
+@pytest.mark.parametrize(
+    ("use", "pauses"), [([0], 0), ([5], 0), ([100, 60, 0], 2), ([90, 90, 90, 90, 90, 0], 5)]
+)
+def test_a_device_that_is_idle_or_becomes_so_is_ours(use, pauses):
+    slept = []
+    assert FitnessWatch("GPU-1", nvml=Nvml(use=use)).busy(slept.append) == ""
+    assert len(slept) == pauses
+
+
+def test_a_device_that_works_while_we_do_not_is_in_others_use():
+    slept = []
+    reason = FitnessWatch("GPU-1", nvml=Nvml(use=[37])).busy(slept.append)
+    assert reason == "the device is in others' use: 37 % busy while this session left it idle"
+    assert 1.0 < sum(slept) < 2.0  # longer than NVML looks back, and not for ever
+
+
+def test_a_mig_instance_has_no_utilisation_and_that_is_said():
+    watch = FitnessWatch("MIG-1", "0000:1b:00.0", nvml=Nvml(nvmlDeviceGetUtilizationRates=3))
+    assert watch.busy() == ""
+    assert watch.note == "whether others use the device is not watched: NVML says error 3"
+    watch.before()
+    assert watch.after().fit
+
+
+# --------------------------------------------------------------------------- around tests
+
+
+@pytest.fixture
+def guarded(monkeypatch, tmp_path):
+    """A guard of a CUDA device, a measurement under it, the NVML it asks, and what it noted."""
+    monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path / "locks"))
+    monkeypatch.setattr(sentinels, "take", lambda gpu: {"compute_s": 1.0})
+    monkeypatch.setattr("pytest_gpuperf.fitness._BETWEEN_LOOKS", 0.0)
+    nvml, notes = Nvml(), []
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    guard = Guard(1.0, on_wait=notes.append, note=notes.append)
+    gpu = SimpleNamespace(backend="cuda", uuid="MIG-1", device=SimpleNamespace(pci="0000:1b:00.0"))
+
+    def measure(during=0, after=0):
+        with guard.measuring(gpu):
+            nvml.reasons = during
+            guard.look()
+            nvml.reasons = after
+        nvml.reasons = 0
+        return guard.unfit
+
+    return SimpleNamespace(guard=guard, measure=measure, nvml=nvml, notes=notes)
+
+
+def test_the_watch_looks_at_the_whole_gpu(guarded):
+    assert guarded.measure() == ""
+    assert guarded.nvml.handle == ("pci", "0000:1b:00.0")
+
+
+def test_each_test_is_unfit_for_itself(guarded):
+    assert guarded.measure(during=HW_THERMAL)
+    assert guarded.measure() == ""
+    assert guarded.measure(after=HW_POWER_BRAKE)
+
+
+def test_in_others_use_is_unfit_until_they_are_gone(guarded):
+    guarded.nvml.use = [80]
+    assert guarded.measure() == "the device is in others' use: 80 % busy while this session left it idle"
+    assert guarded.guard.sentinels == {}, "sentinels beside a neighbour would say that the machine moved"
+    guarded.nvml.use = [0]
+    assert guarded.measure() == ""
+    assert guarded.guard.sentinels == {"compute_s": 1.0}
+    guarded.nvml.use = [80]  # our own tests' work from now on
+    assert guarded.measure() == ""
+
+
+def test_without_permission_it_is_said_in_one_line_however_many_tests(guarded):
+    guarded.nvml.errors["nvmlDeviceGetCurrentClocksEventReasons"] = 4
+    for _ in range(3):
+        assert guarded.measure() == ""
+    assert set(guarded.notes) - {""} == {"throttling is not watched: NVML says error 4"}
+
+
+def test_the_end_of_the_session_gives_nvml_back(guarded):
+    guarded.measure()
+    assert guarded.nvml.users == 1
+    guarded.guard.close()
+    guarded.guard.close()
+    assert guarded.nvml.users == 0
+
+
+def test_the_host_has_a_lock_and_no_watch(guarded, tmp_path):
+    with guarded.guard.measuring(None):
+        assert (tmp_path / "locks" / "cpu.holder").read_text()
+    assert guarded.nvml.handle is None

@@ -161,3 +161,11 @@ def test_an_append_drops_the_oldest_runs_beyond_the_limit_and_says_so(pytester: 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--gpuperf-runs=7 is more than the 6 runs*gpuperf_max_runs*"])
     assert len(kept) == 6
+
+
+def test_an_exact_number_has_no_tolerance_unless_one_is_stated(project: pytest.Pytester):
+    project.makeini("")
+    (project.path / "latency.txt").write_text("1.001")
+    result = project.runpytest_subprocess("--gpuperf")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: latency +0.10 %, tolerance 0 %"])

@@ -22,13 +22,29 @@ def explain(row: Row, baseline: Baseline | None, record: Record | None, differen
         lines.append(f"  now       {quantity(verdict.now, metric.unit)}")
     if record is not None:
         lines.append(f"  device    {_device(record.device, record.environment)}")
-    if verdict.outcome is Outcome.REGRESSED and baseline is not None:
+    if verdict.outcome in (Outcome.REGRESSED, Outcome.ENVIRONMENT_MOVED) and baseline is not None:
         lines.append(f"  differs   {'; '.join(differences) or 'nothing known but the code'}")
     if verdict.outcome is Outcome.NO_BASELINE:
         lines.append(f"  record    {row.command} --gpuperf-update=new")
     elif row.command:
         lines.append(f"  again     {row.command}")
     return "\n".join(lines)
+
+
+def explain_compared(row: Row, record: Record, revision: str, processes: int) -> str:
+    """The failure text of one metric that was measured against ``revision`` in ``processes`` of each side."""
+    verdict, unit = row.verdict, row.metric.unit
+    lines = [_headline(row)]
+    if verdict.reason:
+        lines.append(f"  why       {verdict.reason}")
+    if verdict.baseline is not None:
+        alternating = f", {processes} processes" if row.metric.kind == "noisy" else ""
+        lines.append(f"  against   {quantity(verdict.baseline, unit)}  ({revision}{alternating})")
+    if verdict.now is not None:
+        alternating = f"  ({processes} processes, alternating)" if row.metric.kind == "noisy" else ""
+        lines.append(f"  now       {quantity(verdict.now, unit)}{alternating}")
+    lines.append(f"  device    {_device(record.device, record.environment)}")
+    return "\n".join([*lines, f"  again     {row.command}"])
 
 
 def _headline(row: Row) -> str:

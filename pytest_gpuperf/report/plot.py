@@ -34,9 +34,11 @@ def write_plot(calibration: Calibration, path: Path) -> str:
     for name, metric, found in curves:
         shifts = [0.0, *(float(shift) for shift in found.power)]
         reds = [calibration.tests[name].reds, *found.power.values()]
-        style = {} if few else {"color": "0.5", "alpha": 0.5}
+        colour = None if few else "0.6"
         label = f"{elide(name.partition('::')[2], 40)} {metric}, θ {100 * found.tolerance:g} %"
-        axes.plot(shifts, [100 * r.draws.share for r in reds], marker="o", markersize=3, label=label, **style)
+        axes.plot(
+            shifts, [100 * r.draws.share for r in reds], marker="o", markersize=3, label=label, color=colour
+        )
     runs = calibration.reds.runs
     axes.plot([0, 0], [100 * runs.at_least, 100 * runs.at_most], color="black", linewidth=3, label=_bar(runs))
     axes.set(
@@ -46,9 +48,7 @@ def write_plot(calibration: Calibration, path: Path) -> str:
         title=f"{elide(calibration.pool, 50)}: {calibration.runs} runs of identical code",
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small", loc="lower right") if few else axes.legend(
-        handles=[axes.lines[-1]], fontsize="x-small", loc="lower right"
-    )
+    axes.legend(handles=axes.lines if few else axes.lines[-1:], fontsize="x-small", loc="lower right")
     figure.savefig(path, dpi=120, metadata={"Software": None})
     return ""
 

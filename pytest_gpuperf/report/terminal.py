@@ -14,6 +14,7 @@ from pytest_gpuperf.report.percentiles import show_percentiles
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
+    Outcome.ENVIRONMENT_MOVED: {"red": True},
     Outcome.MISSING: {"yellow": True},
     Outcome.UNMEASURED: {"yellow": True},
     Outcome.CONTRACT_CHANGED: {"yellow": True},
@@ -39,9 +40,8 @@ def summarise(reporter: TerminalReporter, title: str, rows: Sequence[Row], lines
         reporter.write_line(_line(header, widths))
         for outcome, cells in table:
             reporter.write_line(_line(cells, widths), **_COLOURS.get(outcome, {}))
-        counts = Counter(row.verdict.outcome for row in rows)
-        told = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
-        reporter.write_line(told)
+        counts = Counter((_rank(row), row.word) for row in rows)
+        reporter.write_line(", ".join(f"{count} {word}" for (_, word), count in sorted(counts.items())))
     show_percentiles(reporter, rows)
     for line in lines:
         reporter.write_line(line)
@@ -49,26 +49,30 @@ def summarise(reporter: TerminalReporter, title: str, rows: Sequence[Row], lines
 
 def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...]]]:
     """The cells of each line, red first, then in the order of the suites."""
-    groups: dict[tuple[int, TestKey, str], list[Row]] = {}
-    several = Counter((row.test, row.verdict.outcome) for row in rows)
+    groups: dict[tuple[int, TestKey, str, str], list[Row]] = {}
+    several = Counter((row.test, row.word) for row in rows)
     for row in rows:
-        outcome = row.verdict.outcome
-        folded = outcome in _FOLDED and several[row.test, outcome] >= _MANY
+        folded = row.verdict.outcome in _FOLDED and several[row.test, row.word] >= _MANY
         metric = "" if folded else row.metric.name
-        groups.setdefault((_ORDER[outcome], row.test, metric), []).append(row)
-    crowded = {row.test for row in rows if several[row.test, row.verdict.outcome] > 1}
+        groups.setdefault((_rank(row), row.test, row.word, metric), []).append(row)
+    crowded = {row.test for row in rows if several[row.test, row.word] > 1}
     return [
-        (group[0].verdict.outcome, _cells(group, key in crowded))
-        for (_, key, _), group in sorted(groups.items(), key=lambda entry: entry[0])
+        (list(Outcome)[rank], _cells(group, key in crowded))
+        for (rank, key, _, _), group in sorted(groups.items(), key=lambda entry: entry[0])
     ]
+
+
+def _rank(row: Row) -> int:
+    """The row's place in the summary; what is excused is nobody's red."""
+    return _ORDER[Outcome.INCONCLUSIVE if row.excuse else row.verdict.outcome]
 
 
 def _cells(group: Sequence[Row], name_metric: bool) -> tuple[str, ...]:
     row = group[0]
     if len(group) > 1:
-        return row.verdict.outcome.value, row.test.name, f"{len(group)} metrics", "", ""
+        return row.word, row.test.name, f"{len(group)} metrics", "", ""
     name = f"{row.test.name} {row.metric.name}" if name_metric else row.test.name
-    return row.verdict.outcome.value, name, _now(row), percent(row.verdict.change), _rate(row)
+    return row.word, name, _now(row), percent(row.verdict.change), _rate(row)
 
 
 def _widths(table: Sequence[Sequence[str]], width: int) -> list[int]:

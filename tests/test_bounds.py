@@ -1,0 +1,166 @@
+"""Absolute bounds: without a baseline, beside one, and only after replicas agree."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_gpuperf import bounds
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.measurement import Bounds, Kind, Measurement, Metric, Outcome, Verdict
+
+SUITE = """
+    import pathlib
+
+    HERE = pathlib.Path(__file__).parent
+
+    def latency():
+        words = (HERE / "latency.txt").read_text().split()
+        count = HERE / "count.txt"
+        number = int(count.read_text()) if count.exists() else 0
+        count.write_text(str(number + 1))
+        return float(words[min(number, len(words) - 1)])
+
+    def test_latency(gpuperf):
+        gpuperf.record("latency", latency(), "s", BOUNDS)
+"""
+
+
+def measured(value: float, kind: Kind = "noisy", **limits: float) -> Measurement:
+    return Measurement(Metric("x", "s", "lower", kind, "record"), {}, (value,), bounds=Bounds(**limits))
+
+
+def judged(value: float, *again: float, outcome: Outcome = Outcome.EQUAL, **limits: float) -> Verdict:
+    decided = Verdict(outcome, now=value)
+    return bounds.judge(decided, measured(value, **limits), [measured(a, **limits) for a in again])
+
+
+def test_a_figure_within_its_bounds_leaves_the_verdict_alone():
+    assert judged(1.0, max=1.0, min=1.0) == Verdict(Outcome.EQUAL, now=1.0)
+
+
+@pytest.mark.parametrize("limits", [{"max": 1.0}, {"min": 3.0}])
+def test_every_replica_beyond_the_bound_is_red_and_names_it(limits: dict[str, float]):
+    found = judged(2.0, 2.1, 2.2, 2.3, 2.4, **limits)
+    assert found.outcome is Outcome.REGRESSED
+    assert found.now == pytest.approx(2.25)
+    (name,) = limits
+    assert f"{name}={limits[name]:g}" in found.reason
+
+
+@pytest.mark.parametrize("again", [(), (2.0, 2.0)])
+def test_too_few_replicas_are_never_a_red(again: tuple[float, ...]):
+    found = judged(2.0, *again, max=1.0)
+    assert found.outcome is not Outcome.REGRESSED
+    if not again:
+        assert (found.outcome, found.exceeds) == (Outcome.INCONCLUSIVE, True)
+
+
+def test_one_replica_within_the_bound_is_no_red_but_no_pass_either():
+    found = judged(2.0, 2.0, 2.0, 2.0, 0.9, max=1.0)
+    assert (found.outcome, found.exceeds) == (Outcome.INCONCLUSIVE, True)
+    assert found.reason == "1 of 4 replicas were not above max=1"
+
+
+def test_replicas_that_are_mostly_within_the_bound_clear_the_screen():
+    assert judged(2.0, 0.9, 0.9, 0.9, 2.0, max=1.0).outcome is Outcome.EQUAL
+
+
+def test_an_exact_value_beyond_its_bound_is_red_at_once():
+    found = bounds.judge(Verdict(Outcome.NO_BASELINE), measured(2.0, "exact", max=1.0))
+    assert found.outcome is Outcome.REGRESSED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SHOWN, Outcome.UNMEASURED])
+def test_what_is_not_judged_has_no_bounds(outcome: Outcome):
+    assert judged(2.0, 2.0, 2.0, 2.0, 2.0, outcome=outcome, max=1.0).outcome is outcome
+
+
+def test_a_regression_stays_one_where_a_replica_keeps_the_bound():
+    assert judged(2.0, 2.0, 2.0, 2.0, 0.9, outcome=Outcome.REGRESSED, max=1.0).outcome is Outcome.REGRESSED
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((None, float("nan")), "max=nan is no bound"),
+        (("1", None), "min='1' is no bound"),
+        ((True, None), "min=True is no bound"),
+        ((2.0, 1.0), "min=2 is above max=1"),
+    ],
+)
+def test_bounds_that_nothing_could_keep_are_one_sentence(given, words: str):
+    with pytest.raises(GpuperfError, match=words):
+        bounds.checked("gpuperf(...)", *given)
+
+
+def test_a_shown_number_takes_no_bounds():
+    with pytest.raises(GpuperfError, match="never judged"):
+        bounds.checked("gpuperf(...)", None, 1.0, "shown")
+    assert bounds.checked("gpuperf(...)", None, None, "shown") == Bounds()
+
+
+class Project:
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
+        (pytester.path / "baselines").mkdir()
+
+    def run(self, limits: str, latencies: str, *flags: str) -> pytest.RunResult:
+        self.pytester.makepyfile(test_suite=SUITE.replace("BOUNDS", limits))
+        (self.pytester.path / "latency.txt").write_text(latencies)
+        (self.pytester.path / "count.txt").unlink(missing_ok=True)
+        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
+
+    @property
+    def processes(self) -> int:
+        return int((self.pytester.path / "count.txt").read_text())
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+def test_a_bound_is_judged_without_a_baseline(project: Project):
+    result = project.run("max=1.2", "1.3 1.31 1.29 1.3 1.3")
+    assert result.ret == 1
+    assert project.processes == 5
+    result.stdout.fnmatch_lines(["regressed: latency", "*why*above max=1.2, the test's own*", "*now*1.300 s"])
+
+
+def test_a_bound_holds_beside_a_baseline_that_would_let_it_pass(project: Project):
+    assert project.run("max=1.005", "1.0", "--gpuperf-update").ret == 0
+    assert project.run("max=1.005", "1.004").ret == 0
+    assert project.processes == 1
+    result = project.run("max=1.005", "1.01")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: latency +1.00 %*", "*above max=1.005*", "*baseline*1 s*"])
+
+
+def test_a_screen_beyond_the_bound_that_replicas_keep_is_green(project: Project):
+    result = project.run("max=1.2", "1.3 1.0")
+    assert result.ret == 0
+    assert project.processes == 5
+
+
+def test_a_bound_is_no_part_of_the_question(project: Project):
+    assert project.run("", "1.0", "--gpuperf-update").ret == 0
+    result = project.run("max=9", "1.0", "--gpuperf-strict=on")
+    assert result.ret == 0, result.stdout.str()
+
+
+def test_a_bound_reaches_an_isolated_tests_judge(project: Project):
+    marker = "    import pytest\n    pytestmark = pytest.mark.gpuperf(isolated=True)\n"
+    project.pytester.makepyfile(
+        test_suite=marker + "    def test_it(gpuperf): gpuperf.record('x', 2.0, kind='exact', max=1.0)"
+    )
+    result = project.pytester.runpytest_subprocess("--gpuperf")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: x", "*above max=1, the test's own bound"])
+
+
+def test_a_wrong_bound_fails_with_its_line_also_when_nothing_is_judged(project: Project):
+    project.run("min=2, max=1", "1.0")
+    result = project.pytester.runpytest_subprocess()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(['test_suite.py:*gpuperf.record("latency"): min=2 is above max=1*'])

@@ -1,0 +1,147 @@
+"""Expected regressions: an xfail until a day, and red when the day passes or the regression is gone."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from pytest_gpuperf.expected import Expectation
+from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
+from pytest_gpuperf.records import Row
+
+UNTIL = datetime.date(2026, 6, 1)
+LATER = UNTIL + datetime.timedelta(days=1)
+KNOWN = Expectation("waits for a driver", UNTIL)
+
+
+def rows(*outcomes: Outcome, exceeds: bool = False) -> tuple[Row, ...]:
+    metric = Metric("x", "s", "lower", "noisy", "record")
+    key = TestKey("test_a.py", "test_it")
+    return tuple(Row(key, metric, Verdict(outcome, exceeds=exceeds)) for outcome in outcomes)
+
+
+def test_a_regression_is_excused_to_the_end_of_its_day_and_nothing_else_is():
+    excused = KNOWN.excuse(rows(Outcome.REGRESSED, Outcome.EQUAL, Outcome.NO_BASELINE), UNTIL)
+    assert [row.excuse for row in excused] == ["expected", "", ""]
+    (unsure,) = KNOWN.excuse(rows(Outcome.INCONCLUSIVE, exceeds=True), UNTIL)
+    assert unsure.excuse == "expected"
+
+
+def test_past_its_day_a_regression_is_red_and_says_that_it_was_expected():
+    (row,) = KNOWN.excuse(rows(Outcome.REGRESSED), LATER)
+    assert row.excuse == ""
+    assert row.verdict.reason == "expected until 2026-06-01: waits for a driver, and that day has passed"
+
+
+@pytest.mark.parametrize("today", [UNTIL, LATER])
+@pytest.mark.parametrize(
+    ("outcomes", "broken"),
+    [
+        ([Outcome.EQUAL], True),
+        ([Outcome.IMPROVED, Outcome.SHOWN], True),
+        ([Outcome.INCONCLUSIVE], True),
+        ([Outcome.EQUAL, Outcome.REGRESSED], False),
+        ([Outcome.SHOWN], False),
+        ([Outcome.NO_BASELINE], False),
+        ([Outcome.EQUAL, Outcome.UNFIT], False),
+        ([Outcome.EQUAL, Outcome.UNMEASURED], False),
+        ([Outcome.EQUAL, Outcome.CONTRACT_CHANGED], False),
+    ],
+)
+def test_an_expectation_breaks_where_everything_judged_kept_its_pace(outcomes, broken: bool, today):
+    found = KNOWN.broken(rows(*outcomes), today)
+    assert bool(found) is broken
+    assert ("passed" in found) is (broken and today == LATER)
+
+
+SUITE = """
+    import pathlib
+    import pytest
+
+    HERE = pathlib.Path(__file__).parent
+
+    def latency():
+        words = (HERE / "latency.txt").read_text().split()
+        count = HERE / "count.txt"
+        number = int(count.read_text()) if count.exists() else 0
+        count.write_text(str(number + 1))
+        return float(words[min(number, len(words) - 1)])
+
+    @pytest.mark.gpuperf(MARKER)
+    def test_latency(gpuperf):
+        gpuperf.record("latency", latency(), "s")
+"""
+HELD = 'expected="waits for a driver", until="2999-12-31"'
+PASSED = 'expected="waits for a driver", until="2020-12-31"'
+
+
+class Project:
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
+        (pytester.path / "baselines").mkdir()
+        assert self.run("", "1.0", "--gpuperf-update").ret == 0
+
+    def run(self, marker: str, latencies: str, *flags: str) -> pytest.RunResult:
+        self.pytester.makepyfile(test_suite=SUITE.replace("MARKER", marker))
+        (self.pytester.path / "latency.txt").write_text(latencies)
+        (self.pytester.path / "count.txt").unlink(missing_ok=True)
+        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+def test_an_expected_regression_is_an_xfail(project: Project):
+    result = project.run(HELD, "1.3", "--gpuperf-strict=on", "-rx")
+    assert result.ret == 0
+    result.assert_outcomes(xfailed=1)
+    result.stdout.fnmatch_lines(["expected *test_latency *+30.00 %", "1 expected", "XFAIL*waits for*"])
+    assert project.run(HELD, "1.3", "--runxfail").ret == 1
+
+
+def test_an_expected_regression_of_an_isolated_test_is_one_too(project: Project):
+    result = project.run(HELD + ", isolated=True", "1.3")
+    assert result.ret == 0
+    result.assert_outcomes(xfailed=1)
+
+
+def test_its_day_passes(project: Project):
+    result = project.run(PASSED, "1.3")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: latency*", "*waits for a driver, and that day has passed*"])
+
+
+def test_what_regresses_no_more_is_red_and_says_what_to_do(project: Project):
+    result = project.run(HELD, "1.0")
+    assert result.ret == 1
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["did not regress (*waits for a driver): take expected= and until= out*"])
+
+
+def test_one_fast_screen_does_not_break_an_expectation(project: Project):
+    result = project.run(HELD, "1.0 1.3")
+    assert result.ret == 0
+    result.assert_outcomes(xfailed=1)
+
+
+@pytest.mark.parametrize(
+    ("marker", "words"),
+    [
+        ('expected="why"', "expected= and until= go together"),
+        ('until="2026-12-31"', "expected= and until= go together"),
+        ('expected="", until="2026-12-31"', "expected='' is out of range; give the reason"),
+        ('expected="why", until="2026-02-30"', "give a day such as"),
+        ('expected="why", until="20261231"', "give a day such as"),
+        ('expected="why", until="tomorrow"', "give a day such as"),
+        ('expected="why", until=2026', "give a day such as"),
+    ],
+)
+def test_half_an_expectation_is_a_usage_error(pytester: pytest.Pytester, marker: str, words: str):
+    pytester.makepyfile(f"import pytest\n@pytest.mark.gpuperf({marker})\ndef test_it(): pass")
+    result = pytester.runpytest()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{words}*"])
