@@ -129,7 +129,7 @@ def _next_steps(session: GpuperfSession) -> list[str]:
     if moved := [row for row in session.rows if row.verdict.outcome is Outcome.ENVIRONMENT_MOVED]:
         tests = " ".join(dict.fromkeys(row.command.removesuffix(" --gpuperf")[7:] for row in moved))
         lines.append(
-            "The machine's software moved, and the code did not. To take its figures as the new baseline:\n"
+            "The machine's software moved, and the code did not. To take its figures\n  as the new baseline:\n"
             f"  pytest {tests} --gpuperf --gpuperf-update"
         )
     for row in session.rows:

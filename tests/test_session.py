@@ -46,6 +46,10 @@ def test_a_users_pool_never_takes_in_emulated_figures(pytester: pytest.Pytester)
         ({"setup"}, 22),
         ({"infrastructure"}, 20),
         ({"infrastructure", "setup"}, 22),
+        ({"environment"}, 21),
+        ({"environment", "infrastructure"}, 21),
+        ({"environment", "setup"}, 22),
+        ({"environment", "wrong"}, 1),
         ({"infrastructure", "setup", "wrong"}, 1),
     ],
 )

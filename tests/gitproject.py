@@ -1,0 +1,42 @@
+"""A user's project under git, for the tests of what compares revisions."""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+
+# Children start in a third of the time without the other plugins that happen to be installed.
+BARE = ("-p", "pytest_gpuperf.plugin")
+
+
+class Repository:
+    """A git repository in pytester's folder; tests set PYTEST_DISABLE_PLUGIN_AUTOLOAD beside it."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester, self.path = pytester, pytester.path
+        self.git("init", "-q", "-b", "main")
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *arguments]
+        return subprocess.run(command, cwd=self.path, check=True, capture_output=True, text=True).stdout
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    def commit(self) -> str:
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", "a change", "--allow-empty")
+        return self.git("rev-parse", "HEAD").strip()
+
+    def run(self, *flags: str) -> pytest.RunResult:
+        return self.pytester.runpytest_subprocess(*BARE, "--gpuperf", *flags)
+
+    @property
+    def worktrees(self) -> int:
+        return self.git("worktree", "list", "--porcelain").count("worktree ")

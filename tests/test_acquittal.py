@@ -1,0 +1,171 @@
+"""A red that the machine's software brings: found out with the baseline's own code, and exit code 21."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from gitproject import Repository
+
+# CODE is what a commit changes, STACK what an installation does: both sides of a comparison have today's.
+SUITE = """
+    import os
+
+    CODE = 4.0
+    STACK = float(os.environ["STACK"])
+
+    def test_size(gpuperf):
+        gpuperf.record("size", CODE * STACK, kind="exact")
+"""
+NOISY = SUITE.replace(', kind="exact"', ', "s"')
+
+
+@pytest.fixture
+def repository(pytester: pytest.Pytester, monkeypatch) -> Repository:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("STACK", "1.0")
+    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
+    made = Repository(pytester)
+    made.write("test_suite.py", SUITE)
+    (made.path / "baselines").mkdir()
+    made.commit()
+    return made
+
+
+def record(repository: Repository, **environment: object) -> None:
+    """Baselines of the commit that is checked out, as if recorded in another environment than today's."""
+    assert repository.run("--gpuperf-update").ret == 0
+    file = stored(repository)
+    content = json.loads(file.read_text())
+    for run in content["runs"].values():
+        run.update(environment)
+    file.write_text(json.dumps(content))
+
+
+def stored(repository: Repository) -> Path:
+    (file,) = (repository.path / "baselines").rglob("*.json")
+    return file
+
+
+def test_a_red_that_the_old_code_shows_too_is_the_environments(repository: Repository, monkeypatch):
+    repository.write("test_suite.py", NOISY)
+    commit = repository.commit()[:10]
+    record(repository, compiler="g++ 1.0")
+    monkeypatch.setenv("STACK", "1.5")
+    result = repository.run("--junitxml=out.xml", "--gpuperf-strict=on")
+    assert result.ret == 21
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "environment moved: size +50.00 % (*), tolerance 5 %",
+            f"  why       the baseline's own code, commit {commit}, is worse too: 6 s on today's "
+            "software (8 processes, alternating with as many of this checkout)",
+            "  differs   compiler g++ 1.0 -> *",
+            "environment moved *test_size *",
+            "1 environment moved",
+            "The machine's software moved, and the code did not. To take its figures",
+            "  pytest test_suite.py::test_size --gpuperf --gpuperf-update",
+        ]
+    )
+    assert 'value="environment moved' in (repository.path / "out.xml").read_text()
+    assert repository.worktrees == 1
+
+
+def test_a_red_of_the_code_stays_one_on_whatever_software(repository: Repository):
+    record(repository, compiler="g++ 1.0")
+    repository.write("test_suite.py", SUITE.replace("4.0", "8.0"))
+    result = repository.run()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "regressed: size +100.00 %*",
+            "*not the software's: the baseline's own code, commit *, has 4 on today's*",
+        ]
+    )
+
+
+def test_a_change_that_adds_to_the_softwares_loss_stays_red(repository: Repository, monkeypatch):
+    record(repository, compiler="g++ 1.0")
+    repository.write("test_suite.py", SUITE.replace("4.0", "8.0"))
+    monkeypatch.setenv("STACK", "1.5")
+    assert repository.run().ret == 1
+
+
+@pytest.mark.parametrize(
+    "flags", [["--gpuperf-acquit=off"], ["-o", "gpuperf_acquit=off"]], ids=["flag", "ini key"]
+)
+def test_nothing_is_acquitted_where_that_is_off(repository: Repository, monkeypatch, flags: list[str]):
+    record(repository, compiler="g++ 1.0")
+    monkeypatch.setenv("STACK", "1.5")
+    result = repository.run(*flags)
+    assert result.ret == 1
+    result.stdout.no_fnmatch_line("*baseline's own code*")
+
+
+def test_the_same_software_is_no_excuse(repository: Repository, monkeypatch):
+    record(repository)
+    monkeypatch.setenv("STACK", "1.5")
+    result = repository.run()
+    assert result.ret == 1
+    result.stdout.no_fnmatch_line("*baseline's own code*")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"dirty": True}, "it was recorded with changes to * that were not committed"),
+        ({"commit": "0" * 40}, "'0000*' is no revision of *"),
+        ({"commit": ""}, "its runs do not name a commit"),
+    ],
+)
+def test_a_baseline_whose_code_is_not_known_acquits_nobody(
+    repository: Repository, monkeypatch, environment: dict[str, object], words: str
+):
+    record(repository, compiler="g++ 1.0", **environment)
+    monkeypatch.setenv("STACK", "1.5")
+    result = repository.run()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["regressed: size +50.00 %*", f"*not run again with the baseline's own code: {words}"]
+    )
+
+
+def test_a_test_that_the_old_code_fails_stays_red(repository: Repository, monkeypatch):
+    record(repository, compiler="g++ 1.0")
+    repository.write("test_suite.py", SUITE + "\n        assert STACK < 2\n")
+    commit = repository.commit()
+    file = stored(repository)
+    content = json.loads(file.read_text())
+    for run in content["runs"].values():
+        run["commit"] = commit
+    file.write_text(json.dumps(content))
+    repository.write("test_suite.py", SUITE)
+    monkeypatch.setenv("STACK", "3")
+    result = repository.run()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*not run again with the baseline's own code: * fails it: assert 3.0 < 2*"])
+
+
+def test_a_bound_holds_on_whatever_software(repository: Repository, monkeypatch):
+    repository.write("test_suite.py", SUITE.replace('kind="exact"', 'kind="exact", max=5.0'))
+    repository.commit()
+    record(repository, compiler="g++ 1.0")
+    monkeypatch.setenv("STACK", "1.5")
+    result = repository.run()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: size*"])
+
+
+def test_a_roll_out_does_not_run_the_old_code_for_every_test(repository: Repository, monkeypatch):
+    parametrized = SUITE.replace("import os", "import os, pytest").replace(
+        "def test_size(gpuperf)", "@pytest.mark.parametrize('n', range(4))\n    def test_size(gpuperf, n)"
+    )
+    repository.write("test_suite.py", parametrized)
+    repository.commit()
+    record(repository, compiler="g++ 1.0")
+    monkeypatch.setenv("STACK", "1.5")
+    result = repository.run("--gpuperf-max-confirm=1")
+    assert result.ret == 21
+    result.assert_outcomes(failed=4)
+    assert result.stdout.str().count("a first process of each side") == 2

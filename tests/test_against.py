@@ -1,0 +1,294 @@
+"""--gpuperf-against: judged against a git revision, here and now, without a baseline and without a GPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from gitproject import BARE, Repository
+
+# Each side's processes read their figures from files of their own checkout: code that can be committed.
+SUITE = """
+    import pathlib
+    import pytest
+
+    HERE = pathlib.Path(__file__).parent
+
+    def figure(name):
+        words = (HERE / f"{name}.txt").read_text().split()
+        count = HERE / f"{name}-count.txt"
+        number = int(count.read_text()) if count.exists() else 0
+        count.write_text(str(number + 1))
+        return float(words[number % len(words)])
+
+    @pytest.mark.parametrize("name", ["same", "slower", "faster", "flaky"])
+    def test_latency(gpuperf, name):
+        gpuperf.record("latency", figure(name), "s")
+"""
+# What needs no alternation is compared in one process of each side.
+EXACT = "def test_size(gpuperf): gpuperf.record('size', {}, kind='exact')"
+WITHIN_NOISE = "1.0 1.0 1.002 0.999 1.001"
+
+
+@pytest.fixture
+def repository(pytester: pytest.Pytester, tmp_path_factory, monkeypatch) -> Repository:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
+    made = Repository(pytester)
+    made.write("test_size.py", EXACT.format("4.0"))
+    made.commit()
+    return made
+
+
+def against(repository: Repository, *flags: str, revision: str = "HEAD") -> pytest.RunResult:
+    return repository.run(f"--gpuperf-against={revision}", *flags)
+
+
+def temporary() -> list[str]:
+    """What the tool left in its temporary folder; pytester's own files are named otherwise."""
+    return [name for name in os.listdir(os.environ["TMPDIR"]) if name.startswith("gpuperf-")]
+
+
+def test_times_are_judged_without_a_baseline_and_without_a_gpu(repository: Repository):
+    repository.write("test_size.py", SUITE)
+    for name in ("same", "slower", "faster", "flaky"):
+        repository.write(f"{name}.txt", WITHIN_NOISE)
+    repository.commit()
+    repository.write("slower.txt", "1.3 1.3 1.302 1.299 1.301")
+    repository.write("faster.txt", "0.7")
+    repository.write("flaky.txt", "1.0 1.0 1.0 nonsense 1.0")
+    result = against(repository, "--gpuperf-strict=on", "--gpuperf-blocks=5", "--junitxml=out.xml")
+    assert result.ret == 1
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(["gpuperf: *against HEAD (*) in 5 blocks", "*could not convert*nonsense*"])
+    result.stdout.no_fnmatch_line("*--gpuperf-update*")
+    head = repository.git("rev-parse", "HEAD")[:10]
+    result.stdout.fnmatch_lines(
+        [
+            "regressed: latency +29.9? % (+*% to +*%), tolerance 5 %",
+            f"  against   1.000 s  (HEAD ({head}), 10 processes)",
+            "  now       1.300 s  (10 processes, alternating)",
+            "  again     pytest 'test_size.py::test_latency?slower?' --gpuperf --gpuperf-against=HEAD",
+            "regressed *test_latency?slower? *1.300 s *",
+            "improved *test_latency?faster? *-30.0*",
+            "equal *test_latency?same? *",
+            "1 regressed, 1 improved, 1 equal",
+            "Compared with HEAD (*): this checkout as it lies, with 3 file(s) not committed.",
+        ]
+    )
+    assert 'name="gpuperf.latency" value="regressed' in (repository.path / "out.xml").read_text()
+    assert (repository.path / "same-count.txt").read_text() == "11"  # one to warm up, two a block
+    assert repository.worktrees == 1
+    assert temporary() == []
+
+
+def test_a_clean_tree_is_compared_with_an_older_commit(repository: Repository):
+    repository.write("test_size.py", EXACT.format("32.0"))
+    repository.commit()
+    assert against(repository).ret == 0
+    result = against(repository, revision="HEAD~1")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: size +700.00 %*", "  against   4  (HEAD~1 (*))"])
+    result.stdout.no_fnmatch_line("Compared with *")
+
+
+def test_code_comes_from_the_revision_wherever_this_checkout_imports_it_from(repository: Repository):
+    """A module at the root, one below src through PYTHONPATH, a conftest and a kernel's file."""
+    repository.write("root_module.py", "VALUE = 2.0")
+    repository.write("src/inner/__init__.py", "VALUE = 3.0")
+    repository.write("suites/conftest.py", "import pytest\n@pytest.fixture\ndef five(): return 5.0")
+    repository.write("suites/data.txt", "7.0")
+    repository.write(
+        "suites/test_parts.py",
+        """
+        import pathlib
+        import inner, root_module
+
+        def test_parts(gpuperf, five):
+            data = float((pathlib.Path(__file__).parent / "data.txt").read_text())
+            found = dict(root=root_module.VALUE, src=inner.VALUE, conftest=five, data=data)
+            for name, value in found.items():
+                gpuperf.record(name, value, kind="exact")
+        """,
+    )
+    repository.commit()
+    for name, value in (("root_module.py", 2), ("src/inner/__init__.py", 3), ("suites/data.txt", 7)):
+        path = repository.path / name
+        path.write_text(path.read_text().replace(f"{value}.0", f"{2 * value}.0"))
+    repository.write("suites/conftest.py", "import pytest\n@pytest.fixture\ndef five(): return 10.0")
+    command = [sys.executable, "-m", "pytest", *BARE, "suites", "--gpuperf", "--gpuperf-against=HEAD"]
+    env = {**os.environ, "PYTHONPATH": str(repository.path / "src")}
+    done = subprocess.run(command, cwd=repository.path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout
+    for name in ("root", "src", "conftest", "data"):
+        assert f"regressed: {name} +100.00 %" in done.stdout
+
+
+def test_code_that_cannot_be_taken_from_the_revision_is_never_called_equal(repository: Repository):
+    repository.write("lib/stuck.py", "VALUE = 1.0")
+    repository.write(
+        "test_stuck.py",
+        f"""
+        import sys
+        sys.path.insert(0, {str(repository.path / "lib")!r})
+        import stuck
+
+        def test_stuck(gpuperf): gpuperf.record("value", stuck.VALUE, kind="exact")
+        """,
+    )
+    repository.commit()
+    repository.write("lib/stuck.py", "VALUE = 2.0")
+    result = against(repository, "test_stuck.py", "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["unmeasured: value*", "*imported lib/stuck.py from this checkout*"])
+
+
+def test_the_plugin_is_this_one_on_both_sides(repository: Repository, monkeypatch):
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    repository.write("pytest_gpuperf/__init__.py", "raise ImportError('the old plugin')")
+    repository.commit()
+    (repository.path / "pytest_gpuperf/__init__.py").unlink()
+    repository.write("test_size.py", EXACT.format("32.0"))
+    result = repository.pytester.runpytest_subprocess("--gpuperf", "--gpuperf-against=HEAD")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: size +700.00 %*"])
+
+
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        (None, "has no such test"),
+        ("def test_other(): pass", "has no such test"),
+        ("def test_size(gpuperf): assert 1 + 1 == 3", "fails it: assert (1 + 1) == 3"),
+        ("import pytest\n@pytest.mark.skip(reason='old')\ndef test_size(gpuperf): pass", "skips it: old"),
+        ("import not_there", "cannot collect it: ModuleNotFoundError: No module named 'not_there'"),
+        ("def test_size(gpuperf): gpuperf.record('width', 1.0, kind='exact')", "does not measure it"),
+        ("import os\ndef test_size(gpuperf): os.abort()", "has a process that died of SIGABRT"),
+    ],
+)
+def test_what_the_revision_cannot_tell_is_said_per_test_and_is_no_red(
+    repository: Repository, old: str | None, words: str
+):
+    if old is None:
+        (repository.path / "test_size.py").unlink()
+    else:
+        repository.write("test_size.py", old)
+    repository.write("test_a_same.py", "def test_same(gpuperf): gpuperf.record('x', 1.0, kind='exact')")
+    repository.commit()
+    repository.write("test_size.py", EXACT.format("4.0"))
+    result = against(repository, "--gpuperf-strict=on")
+    assert result.ret == 0, result.stdout.str()
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["no baseline *test_size*", "equal *test_same*"])
+    assert words in result.stdout.str()
+
+
+def test_another_question_is_named_and_no_red(repository: Repository):
+    changed = "import pytest\n@pytest.mark.gpuperf(version=2)\n" + EXACT.format("9.0")
+    repository.write("test_size.py", changed)
+    repository.write("test_same.py", "def test_same(gpuperf): gpuperf.record('x', 1.0, kind='exact')")
+    result = against(repository)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["contract changed *test_size*", "*version not set -> 2*"])
+
+
+def test_a_test_that_fails_here_fails_with_its_own_words(repository: Repository):
+    repository.write("test_sum.py", "def test_sum(gpuperf):\n    assert 1 + 1 == 3\n")
+    result = against(repository)
+    assert result.ret == 1
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*assert (1 + 1) == 3*"])
+
+
+def test_plain_tests_run_once_and_here(repository: Repository):
+    repository.write("test_plain.py", "import os\ndef test_plain(): open('ran.txt', 'a').write('x')")
+    result = against(repository)
+    result.assert_outcomes(passed=2)
+    assert (repository.path / "ran.txt").read_text() == "x"
+
+
+def test_an_isolated_test_is_compared_too(repository: Repository):
+    isolated = "import pytest\npytestmark = pytest.mark.gpuperf(isolated=True)\n"
+    repository.write("test_size.py", isolated + EXACT.format("32.0"))
+    result = against(repository)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: size +700.00 %*"])
+
+
+def test_a_test_that_fetches_its_fixture_while_it_runs_is_told_so(repository: Repository):
+    repository.write(
+        "test_late.py",
+        "def test_late(request): request.getfixturevalue('gpuperf').record('x', 1.0, kind='exact')",
+    )
+    assert against(repository, "test_late.py", "--gpuperf-strict=off").ret == 0
+    result = against(repository, "test_late.py", "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*name gpuperf, counters, benchmark or loadgen among its arguments*"])
+
+
+def test_nothing_judged_under_strict_is_a_matter_of_set_up(repository: Repository):
+    repository.write("test_plain.py", "def test_plain(): pass")
+    result = against(repository, "test_plain.py", "--gpuperf-strict=on")
+    assert result.ret == 22
+    result.stdout.fnmatch_lines(["nothing was judged in this run"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--gpuperf", "--gpuperf-against=nowhere"], "'nowhere' is no revision of"),
+        (["--gpuperf", "--gpuperf-against=--help"], "'--help' is no revision of"),
+        (["--gpuperf", "--gpuperf-against=HEAD", "--gpuperf-update"], "leave one of them out"),
+        (["--gpuperf-against=HEAD"], "needs --gpuperf beside it"),
+        (["--gpuperf", "--gpuperf-against=HEAD", "--gpuperf-blocks=3"], "'3' is not a whole number from 4"),
+        (["--gpuperf", "--gpuperf-against=HEAD", "-p", "xdist", "-n2"], "leave out -n"),
+        (
+            ["--gpuperf", "--gpuperf-against=HEAD", "--gpuperf-baselines-from=HEAD"],
+            "needs no stored baselines",
+        ),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(repository: Repository, flags: list[str], words: str):
+    result = repository.pytester.runpytest_subprocess(*BARE, *flags)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert words in result.stderr.str()
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_outside_a_repository_is_a_usage_error(pytester: pytest.Pytester):
+    pytester.makepyfile("def test_it(gpuperf): pass")
+    result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-against=HEAD")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*not a git repository*"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_comparison_leaves_no_worktree(repository: Repository, number: signal.Signals):
+    repository.write(
+        "test_slow.py", "import time\ndef test_slow(gpuperf):\n    open('begun', 'w')\n    time.sleep(60)"
+    )
+    repository.commit()
+    command = [sys.executable, "-m", "pytest", *BARE, "test_slow.py", "--gpuperf", "--gpuperf-against=HEAD"]
+    process = subprocess.Popen(command, cwd=repository.path, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (repository.path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert repository.worktrees == 2
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert repository.worktrees == 1
+    assert temporary() == []
+
+
+def test_a_failed_comparison_fails_the_tests_in_one_sentence_and_leaves_nothing(repository: Repository):
+    (repository.path / ".git/worktrees").write_text("in the way")
+    result = against(repository)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["git worktree in *"])
+    assert "Traceback" not in result.stdout.str()
+    assert temporary() == []

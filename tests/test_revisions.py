@@ -1,0 +1,251 @@
+"""Git underneath: revisions resolved, worktrees made and removed, baselines read as a revision has them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gitproject import Repository
+
+from pytest_gpuperf.checkouts import Checkout, checkouts
+from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.measurement import Baseline, Metric, Run
+from pytest_gpuperf.revision_store import RevisionStore
+from pytest_gpuperf.revisions import GitError, Revision, modified, resolve, toplevel, worktree
+from pytest_gpuperf.selection import borrowed
+
+
+@pytest.fixture
+def repository(pytester: pytest.Pytester, tmp_path_factory, monkeypatch) -> Repository:
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    made = Repository(pytester)
+    made.write("code.txt", "old")
+    made.commit()
+    return made
+
+
+def test_a_revision_is_shown_by_its_name_and_its_commit(repository: Repository):
+    commit = repository.commit()
+    repository.git("tag", "-a", "v1", "-m", "a tag")
+    assert resolve(repository.path, "v1") == Revision("v1", commit)
+    assert str(resolve(repository.path, "v1")) == f"v1 ({commit[:10]})"
+    assert str(resolve(repository.path, commit[:12])) == commit[:10]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "HEAD:code.txt", "", "--all", "HEAD~99"])
+def test_what_is_no_revision_is_said_to_be_none(repository: Repository, name: str):
+    with pytest.raises(GitError, match=r"is no revision of .*: name a branch, a tag or a commit"):
+        resolve(repository.path, name)
+
+
+def test_a_shallow_clone_is_told_to_fetch(repository: Repository, tmp_path: Path):
+    first = repository.git("rev-parse", "HEAD").strip()
+    repository.commit()
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", "--depth=1", f"file://{repository.path}", str(clone)], check=True)
+    with pytest.raises(GitError, match="fetch it first: this clone is shallow"):
+        resolve(clone, first)
+
+
+def test_a_missing_git_is_one_sentence(repository: Repository, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(GitError, match=r"git cannot be started .*: install it"):
+        toplevel(repository.path)
+
+
+def test_modified_counts_what_is_tracked(repository: Repository):
+    assert modified(repository.path) == 0
+    repository.write("code.txt", "new")
+    repository.write("other.txt", "untracked")
+    assert modified(repository.path) == 1
+
+
+def test_a_worktree_holds_the_revision_and_is_removed(repository: Repository):
+    commit = repository.git("rev-parse", "HEAD").strip()
+    repository.write("code.txt", "new")
+    with worktree(repository.path, commit) as tree:
+        assert (tree / "code.txt").read_text() == "old"
+        assert tree.name == repository.path.name
+        (tree / "left.txt").write_text("behind")
+    assert not tree.parent.exists()
+    assert repository.worktrees == 1
+    assert (repository.path / "code.txt").read_text() == "new"
+
+
+def test_a_worktree_is_removed_when_its_block_fails(repository: Repository):
+    with pytest.raises(KeyboardInterrupt), worktree(repository.path, "HEAD") as tree:
+        raise KeyboardInterrupt
+    assert not tree.parent.exists()
+    assert repository.worktrees == 1
+
+
+def test_a_worktree_whose_files_are_gone_is_pruned(repository: Repository):
+    with worktree(repository.path, "HEAD") as tree:
+        shutil.rmtree(tree.parent)
+    assert repository.worktrees == 1
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_holds_is_not(repository: Repository):
+    script = f"""
+import pathlib, sys, time
+from pytest_gpuperf.revisions import worktree
+with worktree(pathlib.Path({str(repository.path)!r}), "HEAD") as tree:
+    print(tree, flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    left = Path(process.stdout.readline().strip())
+    with worktree(repository.path, "HEAD"):
+        assert left.is_dir()
+    process.kill()
+    process.communicate()
+    assert left.is_dir()
+    with worktree(repository.path, "HEAD"):
+        assert not left.parent.exists()
+    assert repository.worktrees == 1
+
+
+def test_the_users_hooks_and_gits_own_variables_stay_out(repository: Repository, tmp_path, monkeypatch):
+    hook = repository.write(".git/hooks/post-checkout", f"#!/bin/sh\ntouch {tmp_path}/hook-ran\n")
+    hook.chmod(0o755)
+    monkeypatch.setenv("GIT_DIR", "/nonexistent")
+    monkeypatch.setenv("GIT_INDEX_FILE", "/nonexistent")
+    with worktree(repository.path, "HEAD") as tree:
+        assert (tree / "code.txt").exists()
+    assert not (tmp_path / "hook-ran").exists()
+
+
+# The two sides
+
+
+def test_paths_of_the_project_are_the_sides_own_and_others_are_not(tmp_path: Path):
+    top, root = tmp_path / "top", tmp_path / "root"
+    (top / "src").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(top)
+    side = Checkout(top, root, tmp_path)
+    assert side.path(top / "src" / "a.py") == root / "src" / "a.py"
+    assert side.path(tmp_path / "link" / "src") == root / "src"
+    assert side.path(Path("/usr/lib")) == Path("/usr/lib")
+    assert side.path(top / ".venv/lib/site-packages/x.py") == top / ".venv/lib/site-packages/x.py"
+
+
+def test_a_process_imports_the_project_from_its_own_side(tmp_path: Path, monkeypatch):
+    top, root, aside = tmp_path / "top", tmp_path / "root", tmp_path / "aside"
+    monkeypatch.setenv("PYTHONPATH", f"/elsewhere{os.pathsep}{top}/src")
+    monkeypatch.setattr(sys, "path", ["/elsewhere", f"{top}/src", "/usr/lib/python3", f"{top}/suites"])
+    found = Checkout(top, root, aside).environment()["PYTHONPATH"].split(os.pathsep)
+    assert [p for p in found if str(tmp_path) in p or p == "/elsewhere"] == [
+        str(aside),
+        "/elsewhere",
+        f"{root}/src",
+        f"{root}/suites",
+    ]
+    assert "/usr/lib/python3" not in found
+
+
+def test_a_package_installed_editable_through_a_finder_is_the_sides_own_too(tmp_path: Path, monkeypatch):
+    import types
+
+    top, root = tmp_path / "top", tmp_path / "root"
+    module = types.ModuleType("__editable___mine_finder")
+    module.MAPPING = {"mine": str(top / "lib" / "mine")}
+    finder = type("Finder", (), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
+    found = Checkout(top, root, tmp_path / "aside").environment()["PYTHONPATH"].split(os.pathsep)
+    assert str(root / "lib") in found
+
+
+def test_modules_of_the_other_side_are_noticed(tmp_path: Path, monkeypatch):
+    import types
+
+    top, root = tmp_path / "top", tmp_path / "root"
+    for name, file in {
+        "theirs": top / "lib" / "theirs.py",
+        "own": root / "lib" / "own.py",
+        "installed": top / ".venv/lib/site-packages/installed.py",
+    }.items():
+        module = types.ModuleType(name)
+        module.__file__ = str(file)
+        monkeypatch.setitem(sys.modules, name, module)
+    assert borrowed(top, root) == ["lib/theirs.py"]
+    assert borrowed(top, top) == []
+
+
+def test_both_sides_lie_in_temporary_folders_that_go(repository: Repository):
+    config = repository.pytester.parseconfig()
+    commit = repository.git("rev-parse", "HEAD").strip()
+    with checkouts(config, commit) as (here, there):
+        assert here.root == here.top == there.top == repository.path
+        assert (there.root / "code.txt").is_file()
+        assert (there.aside / "pytest_gpuperf" / "plugin.py").is_file()
+        assert there.folder(repository.path / "new" / "folder") == there.root
+    assert not there.aside.exists()
+    assert not there.root.exists()
+
+
+# Baselines at a revision
+
+
+def baseline(value: float) -> Baseline:
+    return Baseline(Metric("size", "1", "lower", "exact", "record"), {}, {}, 0.0, (Run((value,), {}),))
+
+
+def test_baselines_are_read_as_the_revision_has_them(repository: Repository):
+    from pytest_gpuperf.baselines import Store
+
+    folder = repository.path / "deep" / "baselines"
+    now = Store(folder)
+    now.save("my pool", "suites/test_a.py", {"test_a": {"size": baseline(4.0)}})
+    commit = repository.commit()
+    now.save("my pool", "suites/test_a.py", {"test_a": {"size": baseline(9.0)}})
+    now.save("other", "suites/test_b.py", {"test_b": {"size": baseline(1.0)}})
+    old = RevisionStore(folder, Revision("main", commit))
+    assert old.pools() == ["my-pool"]
+    assert old.suites("my pool") == ["suites/test_a.py"]
+    assert old.load("my pool", "suites/test_a.py")["test_a"]["size"].value == 4.0
+    assert old.load("other", "suites/test_b.py") == {}
+    shutil.rmtree(folder)
+    assert old.load("my pool", "suites/test_a.py")["test_a"]["size"].value == 4.0
+
+
+def test_baselines_of_a_revision_are_never_written(repository: Repository):
+    store = RevisionStore(repository.path / "baselines", resolve(repository.path, "HEAD"))
+    assert store.pools() == []
+    with pytest.raises(BaselineError, match="read only"):
+        store.save("pool", "test_a.py", {"test_a": {"size": baseline(4.0)}})
+
+
+def test_a_change_cannot_hide_its_loss_in_its_own_baseline(repository: Repository, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    suite = "def test_size(gpuperf): gpuperf.record('size', {}, kind='exact')"
+    repository.write("test_suite.py", suite.format("4.0"))
+    (repository.path / "baselines").mkdir()
+    repository.run("--gpuperf-update")
+    repository.commit()
+    repository.write("test_suite.py", suite.format("32.0"))
+    repository.run("--gpuperf-update")
+    assert repository.run().ret == 0
+    result = repository.run("--gpuperf-baselines-from=HEAD")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["gpuperf: *baselines baselines at HEAD (*)", "regressed: size +700.00 %*"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--gpuperf", "--gpuperf-baselines-from=nowhere"], "'nowhere' is no revision of"),
+        (["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-update"], "leave one of them out"),
+        (["--gpuperf-baselines-from=HEAD"], "needs --gpuperf beside it"),
+        (["--gpuperf", "-o", "gpuperf_acquit=perhaps"], "'perhaps' is neither auto nor off"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(repository: Repository, flags: list[str], words: str):
+    result = repository.pytester.runpytest(*flags)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert words in result.stderr.str()
