@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_gpuperf.calibration import RecordedRun, RecordedTest, calibrate, runs_needed
+from pytest_gpuperf.calibration import calibrate, runs_needed
 from pytest_gpuperf.calibration_files import append_run, read_result, read_runs, results, save_result
 from pytest_gpuperf.errors import BaselineError, GpuperfError
 from pytest_gpuperf.options import Options, owner_of, test_options
 from pytest_gpuperf.recording import fresh_runs
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.session import SESSION, GpuperfSession
+from pytest_gpuperf.trial import RecordedRun, RecordedTest
 
 RUNS_FOLDER = ".gpuperf"
 """Where recorded runs go, in the root folder: all samples of every run are too much to commit."""

@@ -13,12 +13,9 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median, stdev
-from typing import Any
 
-from pytest_gpuperf import verdict
-from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run
-from pytest_gpuperf.records import Record
+from pytest_gpuperf.trial import RecordedRun, RecordedTest, Series, every_series, is_red
+from pytest_gpuperf.verdict import REPLICAS
 
 SHIFTS = (0.01, 0.02, 0.03, 0.05, 0.10)
 """Slowdowns planted for the power: x times the time, or 1/x times the rate, with x = 1 + shift."""
@@ -26,19 +23,6 @@ DRAWS = 500
 """Draws in all, at least one for each run as screen: rates then come in steps of 0.2 %."""
 SEED = 20260801
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedTest:
-    """One test in one run: ``pool`` whose baselines it belongs to, ``tolerances`` that somebody stated."""
-
-    pool: str
-    tolerances: Mapping[str, float]
-    record: Record
-
-
-RecordedRun = Mapping[str, RecordedTest]
-"""One process that ran the suite: its tests by their lasting names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +104,7 @@ class Calibration:
 
 def runs_needed(baseline_runs: int) -> int:
     """The fewest runs to calibrate with: a baseline, a screen and its replicas, all different."""
-    return baseline_runs + 1 + verdict.REPLICAS
+    return baseline_runs + 1 + REPLICAS
 
 
 def calibrate(runs: Sequence[RecordedRun], baseline_runs: int, seed: int = SEED) -> list[Calibration]:
@@ -158,7 +142,7 @@ def _calibrate_pool(
         pool=pool,
         runs=len(runs),
         baseline_runs=baseline_runs,
-        replicas=verdict.REPLICAS,
+        replicas=REPLICAS,
         seed=seed,
         first=dates[0],
         last=dates[-1],
@@ -166,99 +150,6 @@ def _calibrate_pool(
         reds=reds,
         expected_reds=red_tests / reds.draws.trials,
         tests={test: _test_result(test, series, tallies) for test in tallies.tests},
-    )
-
-
-# --------------------------------------------------------------------------- one metric over the runs
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One metric of one test over the runs: by run's number, the median as a measurement, and its run."""
-
-    test: str
-    metric: Metric
-    tolerance: float | None
-    place: Mapping[str, object]
-    values: Mapping[int, Measurement]
-    runs: Mapping[int, Run]
-    unfit: frozenset[int]
-
-    def spread(self) -> float:
-        logs = [math.log(measured.value) for measured in self.values.values()]
-        return stdev(logs) if len(logs) > 1 else 0.0
-
-
-def every_series(runs: Sequence[RecordedRun]) -> list[Series]:
-    """Each judged metric of each test; runs that measured another question than the first are left out."""
-    found: dict[tuple[str, str], list[tuple[int, RecordedTest, Measurement]]] = defaultdict(list)
-    for number, run in enumerate(runs):
-        for name, test in run.items():
-            for measurement in test.record.measurements:
-                if measurement.metric.kind != "shown":
-                    found[name, measurement.metric.name].append((number, test, measurement))
-    return [_series(name, entries) for (name, _), entries in found.items()]
-
-
-def _series(name: str, entries: Sequence[tuple[int, RecordedTest, Measurement]]) -> Series:
-    _, first, pattern = entries[0]
-    metric, place = pattern.metric, first.record.place(pattern.metric)
-    same = [
-        entry
-        for entry in entries
-        if (entry[2].metric, dict(entry[2].contract), entry[1].record.place(metric))
-        == (metric, dict(pattern.contract), place)
-    ]
-    values = {n: Measurement(metric, m.contract, (median(m.samples),), m.code) for n, _, m in same}
-    return Series(
-        test=name,
-        metric=metric,
-        tolerance=first.tolerances.get(metric.name),
-        place=place,
-        values=values,
-        runs={n: Run(values[n].samples, test.record.environment, values[n].code) for n, test, _ in same},
-        unfit=frozenset(n for n, test, _ in same if test.record.unfit),
-    )
-
-
-def is_red(
-    series: Series,
-    baseline: Sequence[int],
-    screen: int,
-    replicas: Sequence[int],
-    slowdown: float = 0.0,
-    other: Series | None = None,
-) -> bool:
-    """The whole procedure, once: the verdict on ``screen`` and ``replicas``, runs by number.
-
-    ``slowdown`` is planted into both. They are runs of ``other`` where it is given: the same metric,
-    recorded of other code or on another unit than the baseline's.
-    """
-    now = other or series
-    measured = [_slowed(now.values[number], slowdown) for number in (screen, *replicas)]
-    stored = Baseline(
-        series.metric,
-        series.values[baseline[0]].contract,
-        series.place,
-        series.metric.constants.prior_sd,
-        tuple(series.runs[number] for number in baseline),
-    )
-    uuid = now.runs[screen].environment.get("device_uuid")
-    question: dict[str, Any] = {"tolerance": series.tolerance, "place": now.place, "device_uuid": uuid}
-    if verdict.screen(stored, measured[0], **question):
-        # Exact metrics need no replica to be red; a noisy one cannot be without.
-        return verdict.judge(stored, measured[0], **question).outcome is Outcome.REGRESSED
-    if now.unfit & set(replicas):
-        return False  # the gate would call it `unfit`
-    return verdict.judge(stored, measured[0], measured[1:], **question).outcome is Outcome.REGRESSED
-
-
-def _slowed(measurement: Measurement, slowdown: float) -> Measurement:
-    if not slowdown:
-        return measurement
-    factor = 1 + slowdown if measurement.metric.better == "lower" else 1 / (1 + slowdown)
-    return Measurement(
-        measurement.metric, measurement.contract, (measurement.value * factor,), measurement.code
     )
 
 
@@ -325,8 +216,8 @@ def _split(
         return None
     others = [number for number in order if number in series.values]
     baseline = [number for number in others if number not in series.unfit][:baseline_runs]
-    replicas = [number for number in others if number not in baseline][: verdict.REPLICAS]
-    if len(baseline) < baseline_runs or len(replicas) < verdict.REPLICAS:
+    replicas = [number for number in others if number not in baseline][:REPLICAS]
+    if len(baseline) < baseline_runs or len(replicas) < REPLICAS:
         return None
     return baseline, replicas
 

@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 
 from pytest_gpuperf.baselines import DIGITS, slug
-from pytest_gpuperf.calibration import Calibration, RecordedRun, RecordedTest
+from pytest_gpuperf.calibration import Calibration
 from pytest_gpuperf.documents import Malformed, check_schema, explained, impossible, read_json, replace_file
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import INSTRUMENTS, Measurement
+from pytest_gpuperf.trial import RecordedRun, RecordedTest
 
 SCHEMA = 1
 _ENDING = ".calibration.json"

@@ -14,22 +14,14 @@ from scipy.special import bdtr
 
 from pytest_gpuperf import calibration
 from pytest_gpuperf.baselines import Store
-from pytest_gpuperf.calibration import (
-    SHIFTS,
-    Calibration,
-    Rate,
-    RecordedTest,
-    calibrate,
-    every_series,
-    is_red,
-    runs_needed,
-)
+from pytest_gpuperf.calibration import SHIFTS, Calibration, Rate, calibrate, runs_needed
 from pytest_gpuperf.calibration_files import append_run, read_result, read_runs, results, save_result
 from pytest_gpuperf.errors import BaselineError
-from pytest_gpuperf.measurement import Measurement, Metric
+from pytest_gpuperf.measurement import Bounds, Measurement, Metric
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.report import plot
 from pytest_gpuperf.report.calibration import expectation, report
+from pytest_gpuperf.trial import RecordedTest, every_series, is_red
 
 TIME = Metric("time", "s", "lower", "noisy", "device_time")
 RATE = Metric("rate", "1/s", "higher", "noisy", "device_time")
@@ -108,6 +100,33 @@ def test_an_unfit_replica_makes_it_no_red():
     values = [1.0] * 5 + [1.1] * 5
     assert not red(values, unfit={9})
     assert red(values, unfit={5})  # the screen's own fitness is not asked where replicas are
+
+
+def with_sentinels(run, seconds):
+    test = run[KEY]
+    environment = {
+        **test.record.environment,
+        "sentinels": {"bandwidth_s": seconds, "compute_s": 1e-4, "code": "c0de"},
+    }
+    return {KEY: replace(test, record=replace(test.record, environment=environment))}
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1e-4, True), (1.1e-4, False)])
+def test_a_machine_that_moved_is_no_red(seconds, expected):
+    slow = [with_sentinels(run, seconds) for run in runs_of([1.1] * 5)]
+    runs = [with_sentinels(run, 1e-4) for run in runs_of([1.0] * 5)] + slow
+    (series,) = every_series(runs)
+    assert is_red(series, range(R), R, range(R + 1, R + 5)) == expected
+
+
+def test_the_tests_own_bound_is_part_of_the_procedure():
+    runs = runs_of([1.0] * 10)
+    for run in runs:
+        (measured,) = run[KEY].record.measurements
+        bounded = replace(measured, bounds=Bounds(max=0.9))
+        run[KEY] = replace(run[KEY], record=replace(run[KEY].record, measurements=(bounded,)))
+    (series,) = every_series(runs)
+    assert is_red(series, range(R), R, range(R + 1, R + 5))
 
 
 def test_a_planted_slowdown_makes_times_longer_and_rates_lower():

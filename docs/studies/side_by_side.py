@@ -22,18 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_gpuperf.calibration import (
-    Rate,
-    RecordedRun,
-    RecordedTest,
-    Series,
-    every_series,
-    is_red,
-    runs_needed,
-)
+from pytest_gpuperf.calibration import Rate, runs_needed
 from pytest_gpuperf.calibration_files import read_runs
 from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.records import Record
+from pytest_gpuperf.trial import RecordedRun, RecordedTest, Series, every_series, is_red
 from pytest_gpuperf.verdict import REPLICAS
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -153,8 +146,12 @@ def _noisy(runs: Sequence[RecordedRun]) -> list[Series]:
 
 def _check_same_question(old: Series, new: Series) -> None:
     contracts = [dict(next(iter(series.values.values())).contract) for series in (old, new)]
-    if contracts[0] != contracts[1] or old.place != new.place:
-        raise SystemExit(f"{old.test}: the two files measured other things or other machines: {contracts}")
+    places = [next(iter(series.records.values())).place(series.metric) for series in (old, new)]
+    if contracts[0] != contracts[1] or places[0] != places[1]:
+        raise SystemExit(
+            f"{old.test}: the two files measured other things, or on other machines: "
+            f"{contracts[0]}, {places[0]} and {contracts[1]}, {places[1]}"
+        )
 
 
 def _times(runs: Sequence[RecordedRun], series: Series) -> dict[int, tuple[float, ...]]:
