@@ -1,0 +1,205 @@
+"""What the machine has to say to a red: repeated while unfit, bounded; no red and no baseline comes of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pytest_gpuperf import baselines_format  # noqa: F401  (pytester forgets what a test imports first)
+from pytest_gpuperf.baselines import Store
+from pytest_gpuperf.circumstances import AGAIN, with_circumstances
+from pytest_gpuperf.confirm import Replicas
+from pytest_gpuperf.environment import host_place
+from pytest_gpuperf.measurement import Baseline, Metric, Outcome, Run, Verdict
+from pytest_gpuperf.records import Record
+
+FIT, HOT = Record(()), Record((), unfit="the device was throttled")
+METRIC = Metric("kernel", "s", "lower", "noisy", "device_time")
+RED = Verdict(Outcome.REGRESSED, tolerance=0.02, exceeds=True)
+UNSURE = Verdict(Outcome.INCONCLUSIVE, tolerance=0.02, exceeds=True)
+GREEN = Verdict(Outcome.EQUAL, tolerance=0.02)
+
+
+def decided(verdict: Verdict, replicas: Replicas, record: Record = FIT) -> tuple[Outcome, str]:
+    found = with_circumstances(verdict, METRIC, None, record, replicas)
+    return found.outcome, found.reason
+
+
+@pytest.mark.parametrize("verdict", [RED, UNSURE, GREEN])
+def test_replicas_of_a_fit_machine_decide(verdict):
+    assert decided(verdict, Replicas([FIT] * 4)) == (verdict.outcome, "")
+
+
+@pytest.mark.parametrize("verdict", [RED, UNSURE])
+def test_one_unfit_replica_takes_a_red_back(verdict):
+    reason = "the machine was not fit to measure: the device was throttled"
+    assert decided(verdict, Replicas([FIT, HOT, FIT, FIT])) == (Outcome.UNFIT, reason)
+
+
+def test_as_fast_as_ever_on_an_unfit_machine_is_as_fast_as_ever():
+    assert decided(GREEN, Replicas([HOT] * 4)) == (Outcome.EQUAL, "")
+
+
+def test_an_unfit_screen_counts_only_where_nothing_was_measured_again():
+    assert decided(RED, Replicas([FIT] * 4), record=HOT)[0] is Outcome.REGRESSED
+    assert decided(UNSURE, Replicas(), record=HOT)[0] is Outcome.UNFIT
+
+
+@pytest.mark.parametrize("verdict", [RED, UNSURE, GREEN])
+def test_replicas_that_were_not_all_had_decide_nothing(verdict):
+    assert decided(verdict, Replicas([FIT], unfit="lock not got")) == (Outcome.UNFIT, "lock not got")
+    outcome, reason = decided(verdict, Replicas([FIT], trouble="died of SIGSEGV"))
+    assert outcome is Outcome.UNMEASURED
+    assert reason.endswith("measured it again died of SIGSEGV")
+
+
+def test_sentinels_are_asked_about_device_times_beyond_the_tolerance_only():
+    moved = {"sentinels": {"compute_s": 1.1, "code": "c0de"}}
+    runs = tuple(Run((1.0,), {"sentinels": {"compute_s": 1.0, "code": "c0de"}}) for _ in range(5))
+    replicas = Replicas([Record((), environment=moved)] * 4)
+    host = Metric("kernel", "s", "lower", "noisy", "host_time")
+    within = Verdict(Outcome.INCONCLUSIVE, tolerance=0.02, exceeds=False)
+    for metric, verdict, outcome in (
+        (METRIC, RED, Outcome.UNFIT),
+        (METRIC, within, Outcome.INCONCLUSIVE),
+        (METRIC, GREEN, Outcome.EQUAL),
+        (host, RED, Outcome.REGRESSED),
+    ):
+        stored = Baseline(metric, {}, {}, 0.0006, runs)
+        assert with_circumstances(verdict, metric, stored, FIT, replicas).outcome is outcome
+
+
+# --------------------------------------------------------------------------- the whole way
+
+# A word for each process: what it measures, with "!" where its machine is unfit, or "lost".
+SUITE = """
+    import pathlib
+    from pytest_gpuperf.errors import NotFit
+
+    def test_latency(gpuperf):
+        count = pathlib.Path("count.txt")
+        number = int(count.read_text()) if count.exists() else 0
+        count.write_text(str(number + 1))
+        words = pathlib.Path("words.txt").read_text().split()
+        word = words[min(number, len(words) - 1)]
+        pathlib.Path("unfit").write_text("the device was throttled" if "!" in word else "")
+        if word == "lost":
+            raise NotFit("GPU is lost")
+        gpuperf.record("latency", float(word.strip("!")), "s")
+"""
+# What a GPU's watch would find.
+CONFTEST = """
+    import pathlib
+    from pytest_gpuperf.fitness import Fitness
+    from pytest_gpuperf.session import SESSION
+
+    class Watch:
+        note = ""
+
+        def after(self):
+            reason = pathlib.Path("unfit").read_text()
+            return Fitness(fit=not reason, reason=reason)
+
+        def during(self):
+            pathlib.Path("looked").touch()
+
+        def close(self):
+            pathlib.Path("closed").touch()
+
+    def pytest_runtest_setup(item):
+        guard = item.config.stash[SESSION].guard
+        guard._watch, guard._alone = Watch(), True
+"""
+
+
+class Project:
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        pytester.makeini(
+            "[pytest]\ngpuperf_judge_host_times = true\ngpuperf_cooldown = 0.01\ngpuperf_backend = emulated\n"
+        )
+        pytester.makeconftest(CONFTEST)
+        pytester.makepyfile(test_suite=SUITE)
+        (pytester.path / "baselines").mkdir()
+
+    def run(self, words: str, *flags: str) -> pytest.RunResult:
+        (self.pytester.path / "words.txt").write_text(words)
+        (self.pytester.path / "count.txt").unlink(missing_ok=True)
+        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
+
+    def stores(self, *seconds: float) -> None:
+        """Baseline runs as an update would have written them."""
+        metric = Metric("latency", "s", "lower", "noisy", "record")
+        runs = tuple(Run((value,), {"date": f"2026-11-0{day}"}) for day, value in enumerate(seconds, 1))
+        baseline = Baseline(metric, {}, {"backend": "cpu", **host_place()}, 0.02, runs)
+        store = Store(self.pytester.path / "baselines")
+        store.save("cpu", "test_suite.py", {"test_latency": {"latency": baseline}})
+
+    @property
+    def processes(self) -> int:
+        return int((self.pytester.path / "count.txt").read_text())
+
+    @property
+    def stored(self) -> list[float]:
+        (file,) = (self.pytester.path / "baselines").rglob("*.json")
+        runs = json.loads(file.read_text())["entries"]["test_latency"]["latency"]["runs"]
+        return [run["samples"][0] for run in runs]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+def test_a_run_on_an_unfit_machine_is_recorded_again(project: Project):
+    result = project.run("1.0 7.0! 1.002 1.003", "--gpuperf-update", "--gpuperf-runs=2")
+    assert result.ret == 0, result.stdout.str()
+    assert project.stored == [1.002, 1.003]
+    result.stdout.fnmatch_lines(["gpuperf: the device was throttled; measuring 1 test(s) again in 0.01 s"])
+
+
+def test_a_machine_that_stays_unfit_records_nothing_and_asks_for_another(project: Project):
+    result = project.run("1.0 1.0!", "--gpuperf-update", "--gpuperf-runs=1")
+    assert result.ret == 20
+    assert project.processes == 1 + 1 + AGAIN
+    result.stdout.fnmatch_lines(["not recorded: *the machine was not fit to measure: the device was thr*"])
+    assert not list((project.pytester.path / "baselines").rglob("*.json"))
+
+
+def test_a_replica_on_an_unfit_machine_is_repeated_and_a_loss_still_turns_red(project: Project):
+    project.stores(1.0, 1.001, 0.999)
+    result = project.run("1.3! 1.3! 1.3! 1.3 1.301 1.299 1.3")
+    assert result.ret == 1
+    assert project.processes == 1 + 2 + 4
+    result.stdout.fnmatch_lines(["regressed: latency +30.*"])
+
+
+def test_a_machine_that_stays_unfit_is_neither_red_nor_green(project: Project):
+    project.stores(1.0, 1.001, 0.999)
+    result = project.run("1.3!", "--gpuperf-strict=on")
+    assert result.ret == 20
+    assert project.processes == 1 + 1 + AGAIN
+    result.stdout.fnmatch_lines(["unfit: latency*", "*not fit to measure: the device was throttled"])
+    result = project.run("1.3!")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["unfit *test_latency*"])
+
+
+def test_a_lost_device_asks_for_another_machine(project: Project):
+    result = project.run("lost", "--gpuperf-strict=on")
+    assert result.ret == 20
+    result.stdout.fnmatch_lines(["test_suite.py:*: GPU is lost"])
+    assert project.run("1.0 lost", "--gpuperf-update", "--gpuperf-runs=1").ret == 20
+    project.stores(1.0, 1.001, 0.999)
+    result = project.run("1.3 1.3 lost", "--gpuperf-strict=on")
+    assert result.ret == 20
+    result.stdout.fnmatch_lines(["unfit: latency*", "*GPU is lost"])
+
+
+def test_the_device_is_watched_while_it_is_timed_and_until_the_session_ends(project: Project):
+    project.pytester.makepyfile(test_suite="def test_timed(gpu, gpuperf): gpuperf(lambda: None)")
+    (project.pytester.path / "unfit").write_text("")
+    project.run("1.0").assert_outcomes(passed=1)
+    assert (project.pytester.path / "looked").exists()
+    assert (project.pytester.path / "closed").exists()

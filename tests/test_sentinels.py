@@ -1,0 +1,260 @@
+"""Sentinels: when they say that the machine moved, what that does to a red, and their times on a GPU."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf import sentinels
+from pytest_gpuperf.backends.cuda_compile import compile_cubin, find_nvcc
+from pytest_gpuperf.differences import environment_differences
+from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
+from pytest_gpuperf.guard import Guard
+from pytest_gpuperf.measurement import Baseline, Metric, Run
+
+METRIC = Metric("kernel", "s", "lower", "noisy", "device_time")
+STILL = (1.0, 1.0003, 0.9998, 1.0001, 0.9999)  # factors of five processes on a machine that stands still
+
+
+def environment(bandwidth=1.0, compute=1.0, clock: float | None = 1980.0, code="c0de", uuid="GPU-1"):
+    taken = {"bandwidth_s": 92e-6 * bandwidth, "compute_s": 530e-6 * compute, "code": code}
+    if clock:
+        taken["sm_clock_mhz"] = clock
+    return {"device_uuid": uuid, "sentinels": taken}
+
+
+def baseline(environments) -> Baseline:
+    return Baseline(METRIC, {}, {}, 0.0006, tuple(Run((1e-3,), each) for each in environments))
+
+
+RECORDED = baseline([environment(factor, factor) for factor in STILL])
+
+
+def processes(bandwidth=1.0, compute=1.0, **more):
+    return [environment(bandwidth * factor, compute * factor, **more) for factor in STILL[:4]]
+
+
+def test_a_machine_that_stands_still_is_no_excuse():
+    assert sentinels.moved(RECORDED, processes(), 0.02) == ""
+
+
+@pytest.mark.parametrize("name", ["bandwidth", "compute"])
+@pytest.mark.parametrize("factor", [1.03, 0.97])
+def test_either_sentinel_tells_a_machine_that_moved_either_way(name, factor):
+    reason = sentinels.moved(RECORDED, processes(**{name: factor}, clock=1410.0), 0.02)
+    bound = {"bandwidth": "memory", "compute": "arithmetic"}[name]
+    assert reason.startswith(f"the machine moved: a kernel that never changes, bound by {bound}, takes ")
+    assert f"{100 * (factor - 1):+.2f} % against the baseline's runs" in reason
+    assert reason.endswith("(SM clock 1980 MHz then, 1410 MHz now)")
+
+
+@pytest.mark.parametrize(("factor", "tolerance", "moves"), [(1.008, 0.02, False), (1.014, 0.02, True)])
+def test_it_has_moved_beyond_half_of_the_tolerance(factor, tolerance, moves):
+    assert bool(sentinels.moved(RECORDED, processes(compute=factor), tolerance)) is moves
+    assert bool(sentinels.moved(RECORDED, processes(compute=1 / factor), tolerance)) is moves
+
+
+def test_a_tolerant_metric_is_judged_on_a_machine_that_moved_a_little():
+    assert sentinels.moved(RECORDED, processes(compute=1.03), 0.10) == ""
+
+
+def test_an_interval_that_reaches_back_is_no_proof():
+    wide = [environment(compute=factor) for factor in (1.0, 1.05, 0.99, 1.06)]
+    assert sentinels.moved(RECORDED, wide, 0.02) == ""
+
+
+def test_without_an_sm_clock_the_reason_has_none():
+    reason = sentinels.moved(RECORDED, processes(compute=1.05, clock=None), 0.02)
+    assert reason.endswith("against the baseline's runs")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (RECORDED, [{}] * 4),
+        (RECORDED, [*processes(compute=1.05)[:3], {}]),
+        (baseline([{}] * 5), processes(compute=1.05)),
+        (RECORDED, processes(compute=1.05, code="0the2")),
+        (RECORDED, processes(compute=1.05, code=None)),
+    ],
+)
+def test_what_was_not_taken_alike_says_nothing(old, new):
+    assert sentinels.moved(old, new, 0.02) == ""
+
+
+def test_runs_without_sentinels_are_left_out():
+    old = baseline([{"device_uuid": "GPU-1"}] * 2 + [environment(factor) for factor in STILL])
+    assert sentinels.moved(old, processes(bandwidth=1.05), 0.02)
+
+
+def test_below_one_percent_only_runs_of_the_same_gpu_count():
+    assert sentinels.moved(RECORDED, processes(compute=1.05), 0.008, "GPU-1")
+    assert sentinels.moved(RECORDED, processes(compute=1.05), 0.008, "GPU-2") == ""
+
+
+def test_sentinels_are_no_difference_between_environments():
+    assert environment_differences([environment(clock=1980.0)], environment(compute=2.0, clock=900.0)) == []
+
+
+# --------------------------------------------------------------------------- taking them
+
+
+class FakeGpu:
+    """As much of a CUDA device as the guard asks for."""
+
+    backend, uuid = "cuda", "GPU-1"
+    device = SimpleNamespace(pci="0000:1b:00.0")
+
+
+@pytest.fixture
+def guard(monkeypatch, tmp_path):
+    """A guard whose watch finds nobody on the device, and the notes that it made."""
+    monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path / "locks"))
+    monkeypatch.setattr("pytest_gpuperf.fitness.FitnessWatch._import", lambda watch: None)
+    notes: list[str] = []
+    return Guard(1.0, on_wait=notes.append, note=notes.append), notes
+
+
+def test_a_process_takes_them_once_and_holding_the_device(guard, monkeypatch, tmp_path):
+    watcher, _ = guard
+    locked = []
+
+    def take(gpu):
+        locked.append((tmp_path / "locks" / "GPU-1.holder").read_text() != "")
+        return {"compute_s": 1.0}
+
+    monkeypatch.setattr(sentinels, "take", take)
+    for _ in range(2):
+        with watcher.measuring(FakeGpu()):
+            assert watcher.sentinels == {"compute_s": 1.0}
+    assert locked == [True]
+
+
+def test_without_nvcc_it_says_so_and_measures(guard, monkeypatch):
+    watcher, notes = guard
+
+    def take(gpu):
+        raise Unavailable("nvcc is not here; install it")
+
+    monkeypatch.setattr(sentinels, "take", take)
+    with watcher.measuring(FakeGpu()):
+        pass
+    assert "whether the machine moved is not watched: nvcc is not here; install it" in notes
+    assert (watcher.sentinels, watcher.unfit) == ({}, "")
+
+
+def test_a_device_lost_meanwhile_is_not_hidden(guard, monkeypatch):
+    watcher, _ = guard
+
+    def take(gpu):
+        raise NotFit("GPU is lost")
+
+    monkeypatch.setattr(sentinels, "take", take)
+    with pytest.raises(NotFit), watcher.measuring(FakeGpu()):
+        pass
+
+
+def test_a_device_without_room_is_said(guard, monkeypatch):
+    watcher, notes = guard
+
+    def full(shape, dtype):
+        raise GpuperfError("no room for an array of 0.12 GiB")
+
+    gpu = FakeGpu()
+    gpu.device = SimpleNamespace(pci="0000:1b:00.0", to_device=lambda host: full(host.shape, host.dtype))
+    with watcher.measuring(gpu):
+        pass
+    assert any("not watched: no room for an array" in note for note in notes)
+
+
+def has_nvcc() -> bool:
+    try:
+        find_nvcc()
+    except Unavailable:
+        return False
+    return shutil.which("gcc") is not None
+
+
+@pytest.mark.skipif(not has_nvcc(), reason="needs nvcc and gcc")
+def test_the_kernels_compile(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path))
+    cubin, _ = compile_cubin(Path(sentinels.__file__).with_suffix(".cu"), (), (9, 0))
+    assert b"sentinel_bandwidth" in cubin
+    assert b"sentinel_compute" in cubin
+
+
+# --------------------------------------------------------------------------- the whole way
+
+# What a GPU's processes would store: figures from a file that a test writes for each run.
+CONFTEST = """
+    import os
+    import pathlib
+    import pytest
+    from pytest_gpuperf.measurement import Measurement, Metric
+    from pytest_gpuperf.session import SESSION, recorder_of
+
+    @pytest.fixture
+    def figures(request):
+        kernel, host, sentinel = map(float, pathlib.Path("figures.txt").read_text().split())
+        shake = 1 + os.getpid() % 7 * 1e-5
+        request.config.stash[SESSION].guard.sentinels = {"compute_s": sentinel * shake, "code": "c0de"}
+        for name, seconds, instrument in (("kernel", kernel, "device_time"), ("host", host, "host_time")):
+            metric = Metric(name, "s", "lower", "noisy", instrument)
+            recorder_of(request.node).add(Measurement(metric, {}, (seconds * shake,)))
+"""
+
+
+def test_a_red_on_a_machine_that_moved_is_unfit_and_worth_another_machine(pytester: pytest.Pytester):
+    pytester.makeini("[pytest]\n")
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_suite="def test_it(figures): pass")
+    (pytester.path / "baselines").mkdir()
+
+    def run(*flags: str, kernel=1.0, host=1.0, sentinel=1.0) -> pytest.RunResult:
+        (pytester.path / "figures.txt").write_text(f"{kernel} {host} {sentinel}")
+        return pytester.runpytest_subprocess("--gpuperf", *flags)
+
+    assert run("--gpuperf-update", "--gpuperf-runs=3").ret == 0
+    result = run("--gpuperf-strict=on", kernel=1.05, sentinel=1.04)
+    assert result.ret == 20
+    result.stdout.fnmatch_lines(["unfit: kernel*", "*the machine moved: *bound by arithmetic*+4.00 %*"])
+    # A host's time is not the device's business.
+    result = run("--gpuperf-strict=on", kernel=1.05, host=1.5, sentinel=1.04)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["unfit: kernel*", "regressed: host*"])
+
+
+# --------------------------------------------------------------------------- on a GPU
+
+
+@pytest.mark.gpu
+def test_on_a_device_they_are_what_they_claim_to_be():
+    from pytest_gpuperf.backends import select
+    from pytest_gpuperf.backends.library import Kernels
+    from pytest_gpuperf.gpu import Gpu
+
+    gpu = Gpu(select("cuda"))
+    try:
+        first, second = sentinels.take(gpu), sentinels.take(gpu)
+        free = gpu.device.free_memory()
+        sentinels.take(gpu)
+        assert gpu.device.free_memory() == free
+        for name in sentinels.KERNELS:
+            assert second[name] == pytest.approx(first[name], rel=0.02)
+        assert 300 < first["sm_clock_mhz"] < 4000
+        assert first["code"] == second["code"]
+
+        file = Kernels(Path(sentinels.__file__).parent, gpu)["sentinels.cu"]
+        src, dst = gpu.random((4096,), seed=1), gpu.empty((4096,))
+        file["sentinel_bandwidth"][4, 256](src, dst)
+        assert np.array_equal(dst.get(), src.get())
+        clocks = gpu.to_device(np.zeros(2, np.uint64))
+        file["sentinel_compute"][16, 256](dst, clocks, 0.5, 1.0, 100)
+        assert dst.get() == pytest.approx(np.full(4096, 8.0))  # four chains at 1 / (1 - 0.5)
+        assert (clocks.get() > 0).all()
+    finally:
+        gpu.close()
