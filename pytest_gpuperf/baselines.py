@@ -107,6 +107,10 @@ class Store:
             )
         return _baselines(file)
 
+    def due(self, pool: str, suite: str) -> dict[str, dict[str, Baseline]]:
+        """Of the stored baselines those that a full run must measure: all that are stored."""
+        return self.load(pool, suite)
+
     def read(self, path: Path) -> bytes | None:
         """The text of a baseline file, None where there is no such file."""
         with explained(path, "read"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pytest_gpuperf.baselines import Entries, Mode, Store, slug
 from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.revisions import Revision, git, git_bytes, toplevel
 
 
@@ -16,17 +17,32 @@ class RevisionStore(Store):
     def __init__(self, folder: Path, revision: Revision) -> None:
         super().__init__(folder)
         self.revision = revision
+        self._now = Store(folder)
         existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
         self._top = toplevel(existing)
         self._prefix = Path(os.path.realpath(folder)).relative_to(os.path.realpath(self._top)).as_posix()
         self._files: list[str] | None = None
 
     def pools(self) -> list[str]:
-        return sorted({name.partition("/")[0] for name in self._names() if "/" in name})
+        named = {name.partition("/")[0] for name in self._names() if "/" in name}
+        return sorted(named.union(self._now.pools()))
 
     def suites(self, pool: str) -> list[str]:
         names = [name.partition("/")[2] for name in self._names() if name.partition("/")[0] == slug(pool)]
-        return sorted(name.removesuffix(".json") + ".py" for name in names)
+        old = {name.removesuffix(".json") + ".py" for name in names}
+        return sorted(old.union(self._now.suites(pool)))
+
+    def load(self, pool: str, suite: str) -> dict[str, dict[str, Baseline]]:
+        """The revision's baselines, and this checkout's of what the revision has none of: new tests."""
+        found = {test: dict(metrics) for test, metrics in self._now.load(pool, suite).items()}
+        for test, metrics in super().load(pool, suite).items():
+            found.setdefault(test, {}).update(metrics)
+        return found
+
+    def due(self, pool: str, suite: str) -> dict[str, dict[str, Baseline]]:
+        """Without what the checkout's own file holds no more: a change may remove a test, and it shows."""
+        now, found = self._now.load(pool, suite), self.load(pool, suite)
+        return {test: {name: found[test][name] for name in metrics} for test, metrics in now.items()}
 
     def read(self, path: Path) -> bytes | None:
         name = path.relative_to(self.folder).as_posix()

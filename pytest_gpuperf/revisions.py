@@ -187,8 +187,9 @@ def read_revisions(config: pytest.Config) -> RevisionOptions:
     for flag, value in (("--gpuperf-against", against), ("--gpuperf-baselines-from", baselines_from)):
         if value is not None and not option.gpuperf:
             raise pytest.UsageError(f"{flag} is about what is measured, so it needs --gpuperf beside it")
-        if value is not None and option.gpuperf_update:
-            raise pytest.UsageError(f"{flag} judges and --gpuperf-update records: leave one of them out")
+        recording = "--gpuperf-update" if option.gpuperf_update else "--gpuperf-calibrate"
+        if value is not None and (option.gpuperf_update or option.gpuperf_calibrate is not None):
+            raise pytest.UsageError(f"{flag} judges and {recording} records: leave one of them out")
     if against is not None and baselines_from is not None:
         raise pytest.UsageError(
             "--gpuperf-against needs no stored baselines: leave out --gpuperf-baselines-from"

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from gitproject import Repository
 
+# Imported here, since pytester takes back what a test imports, and two copies of a class are not one.
+from pytest_gpuperf import baselines_format  # noqa: F401
+from pytest_gpuperf.baselines import Store
 from pytest_gpuperf.checkouts import Checkout, checkouts
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import Baseline, Metric, Run
@@ -197,8 +200,6 @@ def baseline(value: float) -> Baseline:
 
 
 def test_baselines_are_read_as_the_revision_has_them(repository: Repository):
-    from pytest_gpuperf.baselines import Store
-
     folder = repository.path / "deep" / "baselines"
     now = Store(folder)
     now.save("my pool", "suites/test_a.py", {"test_a": {"size": baseline(4.0)}})
@@ -206,12 +207,32 @@ def test_baselines_are_read_as_the_revision_has_them(repository: Repository):
     now.save("my pool", "suites/test_a.py", {"test_a": {"size": baseline(9.0)}})
     now.save("other", "suites/test_b.py", {"test_b": {"size": baseline(1.0)}})
     old = RevisionStore(folder, Revision("main", commit))
+    assert old.load("my pool", "suites/test_a.py")["test_a"]["size"].value == 4.0
+    shutil.rmtree(folder)
     assert old.pools() == ["my-pool"]
     assert old.suites("my pool") == ["suites/test_a.py"]
     assert old.load("my pool", "suites/test_a.py")["test_a"]["size"].value == 4.0
-    assert old.load("other", "suites/test_b.py") == {}
-    shutil.rmtree(folder)
-    assert old.load("my pool", "suites/test_a.py")["test_a"]["size"].value == 4.0
+    assert old.load("my pool", "suites/test_b.py") == {}
+
+
+def test_what_the_revision_has_no_baseline_of_is_read_here(repository: Repository):
+    """A change that adds a test brings its baseline, and one that removes a test takes it away."""
+    folder = repository.path / "baselines"
+    now = Store(folder)
+    now.save("pool", "test_a.py", {"test_old": {"size": baseline(4.0)}, "test_gone": {"size": baseline(5.0)}})
+    commit = repository.commit()
+    changed = {"test_old": {"size": baseline(9.0), "new": baseline(1.0)}, "test_gone": {}}
+    now.save("pool", "test_a.py", changed)
+    now.save("pool", "test_new.py", {"test_new": {"size": baseline(7.0)}})
+    store = RevisionStore(folder, Revision("main", commit))
+    assert store.suites("pool") == ["test_a.py", "test_new.py"]
+    assert store.load("pool", "test_new.py")["test_new"]["size"].value == 7.0
+    found = {name: kept.value for name, kept in store.load("pool", "test_a.py")["test_old"].items()}
+    assert found == {"size": 4.0, "new": 1.0}
+    assert "test_gone" in store.load("pool", "test_a.py")
+    due = store.due("pool", "test_a.py")
+    assert list(due) == ["test_old"]
+    assert due["test_old"]["size"].value == 4.0
 
 
 def test_baselines_of_a_revision_are_never_written(repository: Repository):
@@ -241,6 +262,7 @@ def test_a_change_cannot_hide_its_loss_in_its_own_baseline(repository: Repositor
     [
         (["--gpuperf", "--gpuperf-baselines-from=nowhere"], "'nowhere' is no revision of"),
         (["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-update"], "leave one of them out"),
+        (["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-calibrate=60"], "leave one of them out"),
         (["--gpuperf-baselines-from=HEAD"], "needs --gpuperf beside it"),
         (["--gpuperf", "-o", "gpuperf_acquit=perhaps"], "'perhaps' is neither auto nor off"),
     ],
