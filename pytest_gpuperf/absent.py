@@ -34,7 +34,10 @@ def vanished(session: GpuperfSession) -> list[Entry]:
 
 def whole(session: GpuperfSession) -> bool:
     """Whether the paths that were given were run in full: no test was picked out of them."""
-    return not session.deselected and not any("::" in argument for argument in session.config.args)
+    option = session.config.option
+    # a controller of xdist workers is not told what they deselect
+    picked = session.deselected or option.keyword or option.markexpr or option.deselect
+    return not picked and not any("::" in argument for argument in session.config.args)
 
 
 def _not_measured(session: GpuperfSession) -> list[Entry]:
@@ -60,7 +63,7 @@ def _entries(session: GpuperfSession, beside: Path, pools: list[str], selected: 
         for pool in pools
         for suite in store.suites(pool)
         if any((owner / suite).is_relative_to(argument) for argument in selected)
-        for name, metrics in store.load(pool, suite).items()
+        for name, metrics in store.due(pool, suite).items()
     ]
 
 
@@ -82,7 +85,10 @@ def _rows(session: GpuperfSession, entry: Entry) -> list[Row]:
     outcome = session.outcomes.get(nodeid)
     if outcome == "failed":
         return []  # it is red already
-    if outcome == "passed":
+    over = nodeid in session.left_out
+    if over:
+        kind, why = Outcome.UNMEASURED, f"not measured: {session.budget}"
+    elif outcome == "passed":
         kind, why = Outcome.UNMEASURED, "in the baseline, but the test passed without recording it"
     else:
         kind = Outcome.MISSING
@@ -94,6 +100,12 @@ def _rows(session: GpuperfSession, entry: Entry) -> list[Row]:
     held = quarantine.excuse(session, entry.path, entry.key, entry.pool, uuids)
     excuse = quarantine.QUARANTINED if held else ""
     return [
-        Row(entry.key, baseline.metric, Verdict(kind, baseline=baseline.value, reason=why), excuse=excuse)
+        Row(
+            entry.key,
+            baseline.metric,
+            Verdict(kind, baseline=baseline.value, reason=why),
+            excuse=excuse,
+            over_budget=over,
+        )
         for baseline in entry.metrics.values()
     ]

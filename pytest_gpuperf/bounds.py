@@ -55,3 +55,12 @@ def _broken(decided: Verdict, now: float, beyond: str) -> Verdict:
     if decided.reason:
         reason += f"; {decided.reason}"
     return replace(decided, outcome=Outcome.REGRESSED, now=now, exceeds=True, reason=reason)
+
+
+def excess(bounds: Bounds, value: float) -> float:
+    """How far ``value`` > 0 lies beyond its bounds, in logs; negative infinity where it does not."""
+    if bounds.max is not None and value > bounds.max:
+        return math.log(value / bounds.max) if bounds.max > 0 else math.inf
+    if bounds.min is not None and value < bounds.min:
+        return math.log(bounds.min / value)
+    return -math.inf

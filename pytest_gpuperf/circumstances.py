@@ -29,16 +29,17 @@ def run_fit(
 
     What is still unfit then comes back as it is: its records say so.
     """
-    result = run_child(session.config, session.options, items, batches)
+    end = session.budget.end if session.budget else None
+    result = run_child(session.config, session.options, items, batches, end=end)
     for _ in range(AGAIN):
         unfit = _unfit(result)
-        if not unfit or result.trouble:
+        if not unfit or result.trouble or (session.budget and session.budget.spent):
             break
         why, pause = next(iter(unfit.values())), session.options.cooldown
         session.progress(f"gpuperf: {why}; measuring {len(unfit)} test(s) again in {pause:g} s")
         time.sleep(pause)
         repeated = [item for item in items if item.nodeid in unfit]
-        again = run_child(session.config, session.options, repeated, batches)
+        again = run_child(session.config, session.options, repeated, batches, end=end)
         kept = [report for report in result.reports if report.nodeid not in unfit]
         result = ChildResult(kept + again.reports, again.trouble, again.output)
     return result

@@ -121,7 +121,7 @@ class Gpuperf:
             raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
         bounds = checked("gpuperf(...)", min, max)
         gpu = self._session.gpu()
-        if not self._session.options.active:
+        if not self._session.measures(self._item):
             launch(*args)
             return device_time.Timing((), {})
         options = test_options(self._item)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
-from pytest_gpuperf import absent, bounds, quarantine
+from pytest_gpuperf import absent, bounds, budget, quarantine
 from pytest_gpuperf.circumstances import with_circumstances
 from pytest_gpuperf.confirm import Confirmer, Replicas
 from pytest_gpuperf.expected import expectation
@@ -33,7 +35,9 @@ class Case:
     def __init__(self, session: GpuperfSession, item: pytest.Item, record: Record) -> None:
         self.session, self.item, self.record = session, item, record
         self.key, self.pool = session.key(item.nodeid), session.pool(record)
-        self.stored = session.store(item.path).load(self.pool, self.key.suite).get(self.key.name, {})
+        store = session.store(item.path)
+        self.stored = store.load(self.pool, self.key.suite).get(self.key.name, {})
+        self._due = store.due(self.pool, self.key.suite).get(self.key.name, {})
         self._uuid = record.environment.get("device_uuid")
         entry = quarantine.excuse(session, item.path, self.key, self.pool, [str(self._uuid)])
         self.excuse = quarantine.QUARANTINED if entry else ""
@@ -73,14 +77,25 @@ class Case:
             if tripped:
                 stored = self.stored.get(name)
                 decided = with_circumstances(decided, measurement.metric, stored, self.record, replicas)
-            rows.append(
-                Row(self.key, measurement.metric, decided, measurement.details, self._command, self.excuse)
-            )
+            over = tripped and self._over_budget(replicas)
+            if over:
+                reason = f"measured worse once, and {self.session.budget} before it was measured again"
+                decided = replace(decided, outcome=Outcome.UNMEASURED, reason=reason)
+            details, command = measurement.details, self._command
+            rows.append(Row(self.key, measurement.metric, decided, details, command, self.excuse, over))
         return (*rows, *self._unmeasured())
+
+    def _over_budget(self, replicas: Replicas) -> bool:
+        """Whether the replicas are missing because the run's time was up."""
+        budget = self.session.budget
+        return budget is not None and budget.spent and (bool(replicas.trouble) or not replicas.records)
 
     def _unmeasured(self) -> list[Row]:
         names = {measurement.metric.name for measurement in self.record.measurements}
         reason = "in the baseline, but this run of the test did not record it"
+        over = self.item.nodeid in self.session.left_out
+        if over:
+            reason = f"not measured: {self.session.budget}"
         return [
             Row(
                 self.key,
@@ -88,10 +103,24 @@ class Case:
                 Verdict(Outcome.UNMEASURED, baseline=baseline.value, reason=reason),
                 command=self._command,
                 excuse=self.excuse,
+                over_budget=over,
             )
-            for name, baseline in self.stored.items()
+            for name, baseline in self._due.items()
             if name not in names
         ]
+
+    @property
+    def excess(self) -> float:
+        """How far the worst tripped metric lies beyond what is allowed, in logs."""
+        return max((self._excess(measurement) for measurement in self.tripped), default=0.0)
+
+    def _excess(self, measurement: Measurement) -> float:
+        found = self.verdict(measurement)
+        beyond = [bounds.excess(measurement.bounds, measurement.value)]
+        if found.baseline and found.now and found.change is not None and found.tolerance is not None:
+            change = measurement.metric.worse(found.baseline, found.now)
+            beyond.append(change - math.log1p(found.tolerance))
+        return max(beyond)
 
     @property
     def _command(self) -> str:
@@ -108,8 +137,10 @@ def judge(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[R
     case = Case(session, item, record)
     if not case.tripped:
         return case.rows(Replicas())
-    items = item.session.items
-    left = items[items.index(item) :]
+    budget, items = session.budget, item.session.items
+    if budget is not None and budget.spent:
+        return case.rows(Replicas())
+    left = budget.left if budget is not None else items[items.index(item) :]
     return case.rows(confirmer(session).confirm(item, record, left))
 
 
@@ -123,6 +154,7 @@ def close(session: GpuperfSession, complete: bool) -> None:
         session.rows += absent.rows(session)
     for line in quarantine.told(session, complete and absent.whole(session)):
         session.note(line)
+    budget.tell(session)
     if not session.options.strict:
         return
     for row in session.rows:
@@ -131,9 +163,9 @@ def close(session: GpuperfSession, complete: bool) -> None:
         if row.verdict.outcome is Outcome.MISSING or (
             row.verdict.outcome is Outcome.UNMEASURED and not row.command
         ):
-            session.finding(
-                "wrong", f"{row.test}: {row.metric.name} {row.verdict.outcome}: {row.verdict.reason}"
-            )
+            cause: Cause = "setup" if row.over_budget else "wrong"
+            text = f"{row.test}: {row.metric.name} {row.verdict.outcome}: {row.verdict.reason}"
+            session.finding(cause, text)
     for suite in _emulated_instead(session):
         session.finding(
             "setup", f"{suite} has CUDA baselines, but backend auto found no device and emulated it"
@@ -162,6 +194,8 @@ def cause_of(row: Row, strict: bool) -> Cause | None:
     verdict = row.verdict
     if row.excuse:
         return None
+    if row.over_budget:
+        return "setup" if strict else None
     # an unconfirmed trip of the screen is no pass either
     if verdict.outcome is Outcome.REGRESSED or (verdict.outcome is Outcome.UNMEASURED and verdict.exceeds):
         return "wrong"

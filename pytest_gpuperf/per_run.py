@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,16 +68,31 @@ def calibrate_offline(config: pytest.Config) -> int | None:
     return int(status)
 
 
-def prepare(session: GpuperfSession, items: Sequence[pytest.Item]) -> None:
+def prepare(session: GpuperfSession, items: list[pytest.Item]) -> None:
     """Before the first test: what the gate reads beside the baselines is read, or the run stops here."""
     if not session.options.active or session.options.child is not None:
         return
-    from pytest_gpuperf import quarantine
+    from pytest_gpuperf import budgeted, quarantine
 
     try:
         quarantine.check(session, items)
     except GpuperfError as error:
         raise pytest.UsageError(str(error)) from None
+    if session.budget is not None:
+        budgeted.sort(session, items)
+
+
+@contextmanager
+def settling(session: GpuperfSession) -> Iterator[None]:
+    """Around a run's tests: what a budget held back is confirmed at the end, and reported in any case."""
+    from pytest_gpuperf import budgeted
+
+    try:
+        yield
+    except BaseException:
+        budgeted.abandon(session)
+        raise
+    budgeted.settle(session)
 
 
 def finish_run(session: GpuperfSession, pytest_session: pytest.Session) -> None:
@@ -129,8 +145,8 @@ def _next_steps(session: GpuperfSession) -> list[str]:
     if moved := [row for row in session.rows if row.verdict.outcome is Outcome.ENVIRONMENT_MOVED]:
         tests = " ".join(dict.fromkeys(row.command.removesuffix(" --gpuperf")[7:] for row in moved))
         lines.append(
-            "The machine's software moved, and the code did not. To take its figures\n  as the new baseline:\n"
-            f"  pytest {tests} --gpuperf --gpuperf-update"
+            "The machine's software moved, and the code did not. To take its figures\n"
+            f"  as the new baseline:\n  pytest {tests} --gpuperf --gpuperf-update"
         )
     for row in session.rows:
         if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):

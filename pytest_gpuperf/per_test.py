@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
 from pytest_gpuperf.options import test_options
 from pytest_gpuperf.records import Cause, Payload, Record, Row, attach, payload_of
-from pytest_gpuperf.session import GpuperfSession, isolates, recorder_of
+from pytest_gpuperf.session import GpuperfSession, isolates, recorder_of, with_payload
 
 if TYPE_CHECKING:
     from pytest_gpuperf.gpu import Gpu
@@ -37,6 +38,8 @@ def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
     gpu = session.gpu() if session.options.active and _uses_device(session, item) else None
     if gpu:
         session.mark_memory()
+    if "benchmark" in _fixtures(item) and session.options.active and not session.measures(item):
+        item.funcargs["benchmark"].disabled = True  # type: ignore[attr-defined]  # it then runs once, untimed
     if not session.options.active or not _measures(session, item, gpu):
         yield
         return
@@ -71,7 +74,8 @@ def judge_item(session: GpuperfSession, item: pytest.Item) -> None:
     if record is None:
         return
     item.stash[RESULT] = Payload(record=record)
-    if session.options.child is None and not session.options.only_records:
+    # under a budget the test is judged from its report, after others have had their screens
+    if session.options.child is None and not session.options.only_records and session.budget is None:
         text, payload = _deciding(session)(session, item, record)
         item.stash[RESULT] = payload
         item.user_properties += _properties(payload.rows)
@@ -96,7 +100,8 @@ def verdicts(session: GpuperfSession, item: pytest.Item, record: Record) -> tupl
     from pytest_gpuperf.verdict import environment_differences
 
     rows, broken, xfail = expected.settle(item, gate.judge(session, item, record))
-    rows = acquittal.review(session, item, record, rows)
+    if session.budget is None or not session.budget.spent:
+        rows = acquittal.review(session, item, record, rows)
     failing = [(row, cause) for row in rows if (cause := gate.cause_of(row, session.options.strict))]
     if not failing:
         return broken or xfail, Payload(record, rows, "wrong" if broken else None)
@@ -145,22 +150,38 @@ def _take_benchmark(session: GpuperfSession, item: pytest.Item) -> None:
     recorder_of(item).add(Measurement(metric, contract, data))
 
 
+def run(session: GpuperfSession, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Runs a test in another way than pytest's where one is asked for."""
+    from pytest_gpuperf import budgeted
+
+    return run_compared(session, item) or budgeted.run(session, item, nextitem) or run_apart(session, item)
+
+
 def run_apart(session: GpuperfSession, item: pytest.Item) -> bool | None:
     """Runs a test whole in a child process where it asks for that; None leaves it to pytest."""
     if session.options.child is not None or not isolates(item):
         return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    hand_on(session, item, reports_of_child(session, item), verdicts)
+    return True
+
+
+def reports_of_child(session: GpuperfSession, item: pytest.Item) -> list[pytest.TestReport]:
+    """What a process of its own reports of a test; only its correctness where nothing is measured now."""
     from pytest_gpuperf.replicas import run_child
 
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    result = run_child(session.config, session.options, [item])
+    measured = session.measures(item) if _NUMBER_FIXTURES & _fixtures(item) else session.options.active
+    result = run_child(session.config, replace(session.options, active=measured), [item])
     reports = result.of(item.nodeid)
+    if item.nodeid in session.left_out:
+        for report in reports:
+            with_payload(report, left_out=True)
     if result.trouble or not reports:
         trouble = result.trouble or "reported nothing"
         text = f"The process of this test {trouble}. It printed last:\n{result.output}"
         reports = [r for r in reports if r.when != "teardown"]
         reports.append(_failed(item, text))
-    _hand_on(session, item, reports, verdicts)
-    return True
+    return reports
 
 
 def run_compared(session: GpuperfSession, item: pytest.Item) -> bool | None:
@@ -176,11 +197,11 @@ def run_compared(session: GpuperfSession, item: pytest.Item) -> bool | None:
         reports = against.own_reports(session, item)
     except GpuperfError as error:
         reports = [_failed(item, str(error))]
-    _hand_on(session, item, reports, against.verdicts)
+    hand_on(session, item, reports, against.verdicts)
     return True
 
 
-def _hand_on(
+def hand_on(
     session: GpuperfSession, item: pytest.Item, reports: Sequence[pytest.TestReport], decide: Decide
 ) -> None:
     """Reports a test that ran in another process as if it had run here, judged."""
@@ -203,7 +224,7 @@ def _judge_report(
         text, payload = decide(session, item, record)
     except GpuperfError as error:
         text, payload = str(error), Payload(record, cause="wrong")
-    attach(report, payload)
+    attach(report, replace(payload, left_out=item.nodeid in session.left_out))
     if payload.cause:
         report.outcome, report.longrepr = "failed", text
     elif text:
@@ -235,6 +256,8 @@ def finish_report(
                 return
         report.outcome, report.longrepr = "failed", text
         payload = Payload(payload.record, payload.rows, cause)
+    if report.when == "call" and item.nodeid in session.left_out:
+        payload = replace(payload, left_out=True)
     if payload != Payload():
         attach(report, payload)
 

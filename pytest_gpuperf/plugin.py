@@ -50,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name_model(metafunc)
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         test_options(item)  # a wrong marker stops the run before anything is measured
     if items:
@@ -63,9 +63,8 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    session = item.config.stash[SESSION]
-    return per_test.run_compared(session, item) or per_test.run_apart(session, item)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    return per_test.run(item.config.stash[SESSION], item, nextitem)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -88,7 +87,8 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
-    result = yield
+    with per_run.settling(session.config.stash[SESSION]):
+        result = yield
     per_run.finish_run(session.config.stash[SESSION], session)
     return result
 

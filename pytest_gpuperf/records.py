@@ -53,6 +53,7 @@ class Row:
     """A line of the summary: one metric of one test and what was decided of it.
 
     ``excuse`` is why it fails nothing though its outcome would: "quarantined" or "expected".
+    ``over_budget``: unmeasured only because the run's time was up, so that strict alone decides.
     """
 
     test: TestKey
@@ -61,6 +62,7 @@ class Row:
     details: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     excuse: str = ""
+    over_budget: bool = False
 
     @property
     def word(self) -> str:
@@ -70,11 +72,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What hangs on a test report."""
+    """What hangs on a test report; ``left_out``: not everything was measured, since the time was up."""
 
     record: Record | None = None
     rows: tuple[Row, ...] = ()
     cause: Cause | None = None
+    left_out: bool = False
 
 
 def attach(report: pytest.TestReport, payload: Payload) -> None:

@@ -53,12 +53,14 @@ def run_child(
     items: Sequence[pytest.Item],
     batches: Mapping[str, Mapping[str, int]] | None = None,
     checkout: Checkout | None = None,
+    end: float | None = None,
 ) -> ChildResult:
     """Runs ``items`` in one fresh process, bounded: a child silent for ``child_timeout`` seconds is ended.
 
     ``batches`` says, by node id and metric, how many launches make a sample. The time a child waits for
     the device lock does not count: the lock has its own limit. ``checkout`` is the side of a comparison
-    whose code runs; by default whatever this process would import.
+    whose code runs; by default whatever this process would import. ``end``, of ``time.monotonic``, is when
+    a child is ended in any case.
     """
     ours, theirs = socket.socketpair()
     result = ChildResult()
@@ -76,7 +78,7 @@ def run_child(
         theirs.close()
         try:
             ours.sendall(json.dumps(batches or {}).encode() + b"\n")
-            for message in _messages(ours, options.child_timeout):
+            for message in _messages(ours, options.child_timeout, end):
                 if "report" in message:
                     report = config.hook.pytest_report_from_serializable(
                         config=config, data=message["report"]
@@ -159,11 +161,13 @@ def crash_line(report: pytest.TestReport) -> str:
     return (crash.message if crash else report.longreprtext).strip().partition("\n")[0]
 
 
-def _messages(link: socket.socket, timeout: float) -> Iterator[dict[str, Any]]:
-    """The child's lines until it closes its end; TimeoutError when it falls silent for too long."""
+def _messages(link: socket.socket, timeout: float, end: float | None) -> Iterator[dict[str, Any]]:
+    """The child's lines until it closes its end; TimeoutError when silent for too long, or at ``end``."""
     pending, waiting = b"", False
     last = time.monotonic()
     while True:
+        if end is not None and time.monotonic() >= end:
+            raise TimeoutError("was ended with the run's budget (--gpuperf-budget)")
         ready, _, _ = select.select([link], [], [], 1.0)
         if not ready:
             if not waiting and time.monotonic() - last > timeout:

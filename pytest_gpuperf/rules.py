@@ -79,9 +79,13 @@ def read_rules(config: pytest.Config) -> Rules:
             f"--gpuperf-runs={option.gpuperf_runs} is more than the {max_runs} runs that a baseline keeps; "
             "record fewer, or raise the ini key gpuperf_max_runs"
         )
-    if option.gpuperf_update and option.gpuperf_budget:
+    if option.gpuperf_budget and not option.gpuperf:
+        raise pytest.UsageError("--gpuperf-budget bounds what is measured, so it needs --gpuperf beside it")
+    others = [flag for flag in ("update", "calibrate", "against") if getattr(option, f"gpuperf_{flag}", None)]
+    if option.gpuperf_budget and others:
         raise pytest.UsageError(
-            "--gpuperf-budget bounds a run that judges; leave it out beside --gpuperf-update"
+            "--gpuperf-budget bounds a run that judges against baselines; "
+            f"leave it out beside --gpuperf-{others[0]}"
         )
     return Rules(
         command_tolerances=tuple(option.gpuperf_tolerance or ()),

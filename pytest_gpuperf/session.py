@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_gpuperf.budget import Budget
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.guard import Guard
 from pytest_gpuperf.measurement import Outcome, TestKey
@@ -48,6 +49,9 @@ class GpuperfSession:
         self.findings: list[str] = []
         self.notes: dict[str, None] = {}
         self.deselected = False
+        bounded = options.active and options.child is None and options.rules.budget
+        self.budget = Budget(bounded) if bounded else None
+        self.left_out: set[str] = set()
         self.batches: dict[str, dict[str, int]] = {}
         self._gpu: Gpu | None = None
         self._mark: int = 0
@@ -96,6 +100,13 @@ class GpuperfSession:
 
         chosen = self.options.backend
         return chosen == "cuda" or (chosen == "auto" and device_count() > 0)
+
+    def measures(self, item: pytest.Item) -> bool:
+        """Whether numbers are taken now: with ``--gpuperf``, while the run's budget lasts."""
+        if self.options.active and self.budget is not None and self.budget.spent:
+            self.left_out.add(item.nodeid)
+            return False
+        return self.options.active
 
     def mark_memory(self) -> None:
         self._mark = self.gpu().mark()
@@ -190,6 +201,8 @@ class GpuperfSession:
         """Takes in a report, from this process, a worker or a child."""
         payload = payload_of(report)
         self.rows.extend(payload.rows)
+        if payload.left_out:
+            self.left_out.add(report.nodeid)
         if payload.record:
             self.records[report.nodeid] = payload.record
         if report.when == "call" or report.outcome != "passed":

@@ -164,3 +164,17 @@ def test_a_wrong_bound_fails_with_its_line_also_when_nothing_is_judged(project: 
     result = project.pytester.runpytest_subprocess()
     assert result.ret == 1
     result.stdout.fnmatch_lines(['test_suite.py:*gpuperf.record("latency"): min=2 is above max=1*'])
+
+
+def test_a_timed_launch_carries_its_bounds(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        """
+        from pytest_gpuperf.measurement import Bounds
+        from pytest_gpuperf.session import recorder_of
+
+        def test_it(gpuperf, request):
+            gpuperf(lambda: None, name="x", max=2.0, min=0.5)
+            assert recorder_of(request.node).measurements["x"].bounds == Bounds(min=0.5, max=2.0)
+        """
+    )
+    pytester.runpytest("--gpuperf", "--gpuperf-backend=emulated").assert_outcomes(passed=1)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import pytest
 
 # Each process appends its number to a file per test; the first is the session's own.
@@ -29,13 +35,22 @@ SUITE = """
 """
 
 
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with its baselines, recorded once for all tests here."""
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "tox.ini").write_text("[pytest]\ngpuperf_judge_host_times = true\n")
+    (folder / "test_suite.py").write_text(textwrap.dedent(SUITE))
+    (folder / "slow.txt").write_text("")
+    (folder / "baselines").mkdir()
+    command = [sys.executable, "-m", "pytest", "--gpuperf", "-p", "no:cacheprovider"]
+    subprocess.run([*command, "--gpuperf-update", "--gpuperf-runs=3"], cwd=folder, check=True)
+    return folder
+
+
 class Project:
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
-        pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
-        pytester.makepyfile(test_suite=SUITE)
-        (pytester.path / "baselines").mkdir()
-        assert self.run("", "--gpuperf-update", "--gpuperf-runs=3").ret == 0
 
     def run(self, slow: str, *flags: str) -> pytest.RunResult:
         for file in (*self.pytester.path.glob("*.pids"), self.pytester.path / "unmeasured"):
@@ -49,7 +64,8 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
+def project(pytester: pytest.Pytester, recorded: Path) -> Project:
+    shutil.copytree(recorded, pytester.path, dirs_exist_ok=True)
     return Project(pytester)
 
 

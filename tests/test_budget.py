@@ -1,0 +1,208 @@
+"""A run under a budget: what comes first, what is left out, and who fails for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# Each measurement is logged with its process; the files beside the suite say how slow a test is now,
+# which one naps until the budget is over, and in which one somebody presses Ctrl-C.
+SUITE = """
+import os, pathlib, time
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+SET = dict(line.split() for line in (HERE / "set.txt").read_text().splitlines())
+
+def log(name):
+    with (HERE / "log.txt").open("a") as file:
+        file.write(f"{name} {os.getpid()}\\n")
+
+def measure(gpuperf, name):
+    first = not (HERE / "log.txt").exists() or f"{name} " not in (HERE / "log.txt").read_text()
+    log(name)
+    gpuperf.record(name, float(SET.get(name, 1.0)), "s")
+    if "nap" in SET and (SET["nap"] == name) is first:
+        time.sleep(float(SET["seconds"]))
+
+def test_a(gpuperf): measure(gpuperf, "a")
+def test_b(gpuperf): measure(gpuperf, "b")
+def test_c(gpuperf): measure(gpuperf, "c")
+
+def test_d(benchmark):
+    assert benchmark(lambda: log("d") or 4) == int(SET.get("d", 4))
+
+@pytest.mark.gpuperf(isolated=True)
+def test_e(gpuperf): measure(gpuperf, "e")
+
+def test_z():
+    if "interrupt" in SET:
+        raise KeyboardInterrupt
+"""
+INI = "[pytest]\ngpuperf_judge_host_times = true\naddopts = --benchmark-min-rounds=1 --benchmark-max-time=0\n"
+
+
+def _env() -> dict[str, str]:
+    """Without xdist's variables, by which pytest-benchmark would take any process for a worker."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with its baselines, recorded once for all tests here."""
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "tox.ini").write_text(INI)
+    (folder / "test_suite.py").write_text(SUITE)
+    (folder / "set.txt").write_text("")
+    (folder / "baselines").mkdir()
+    command = [sys.executable, "-m", "pytest", "--gpuperf", "-p", "no:cacheprovider"]
+    subprocess.run([*command, "--gpuperf-update", "--gpuperf-runs=3"], cwd=folder, env=_env(), check=True)
+    return folder
+
+
+class Project:
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+
+    def run(self, budget: float, *flags: str, **settings: object) -> pytest.RunResult:
+        (self.pytester.path / "log.txt").unlink(missing_ok=True)
+        (self.pytester.path / "set.txt").write_text("".join(f"{k} {v}\n" for k, v in settings.items()))
+        return self.pytester.runpytest_subprocess("--gpuperf", f"--gpuperf-budget={budget}", *flags)
+
+    @property
+    def log(self) -> str:
+        """The names in the order in which they were measured."""
+        return "".join(line.split()[0] for line in (self.pytester.path / "log.txt").read_text().splitlines())
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, recorded: Path, monkeypatch) -> Project:
+    for name in set(os.environ) - set(_env()):
+        monkeypatch.delenv(name)
+    shutil.copytree(recorded, pytester.path, dirs_exist_ok=True)
+    return Project(pytester)
+
+
+def test_screens_come_before_replicas_and_the_largest_excess_before_the_rest(project: Project):
+    result = project.run(10, "--gpuperf-strict=on", "-k", "not test_d", a=1.2, c=1.5)
+    assert project.log == "abce" + "cccc" + "aaaa"
+    result.assert_outcomes(passed=3, failed=2, deselected=1)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: c +50.00 %*", "regressed: a +20.00 %*", "2 regressed*"])
+
+
+def test_tests_with_a_baseline_come_first(project: Project):
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(
+        suite.read_text().replace("def test_a(", "def test_n(gpuperf): measure(gpuperf, 'n')\ndef test_a(")
+    )
+    project.run(10, "-k", "test_n or test_a or test_b")
+    assert project.log == "abn"
+
+
+def test_what_comes_too_late_is_unmeasured_and_strict_decides(project: Project):
+    late = {"nap": "a", "seconds": 4, "k": 1}
+    result = project.run(0.06, "--gpuperf-strict=off", **late)
+    assert result.ret == 0
+    result.assert_outcomes(passed=6)
+    assert project.log.count("d") == 1, "a benchmark beyond the budget runs for its result, once"
+    result.stdout.fnmatch_lines_random(
+        [
+            "unmeasured *test_d*",
+            "unmeasured *test_e*",
+            "2 test(s) could not be measured and judged: the budget of 0.06 minutes*was spent",
+        ]
+    )
+    result = project.run(0.06, "--gpuperf-strict=on", **late)
+    assert result.ret == 22
+    result.stdout.fnmatch_lines(["*test_d: benchmark unmeasured: not measured: the budget*"])
+
+
+def test_correctness_does_not_depend_on_the_budget(project: Project):
+    result = project.run(0.0001, "--gpuperf-strict=off", d=5)
+    assert result.ret == 1
+    result.assert_outcomes(passed=5, failed=1)
+
+
+def test_a_trip_that_could_not_be_confirmed_is_unmeasured_and_strict_decides(project: Project):
+    late = {"a": 1.5, "nap": "a", "seconds": 4}
+    only = ("-k", "test_a or test_b")
+    result = project.run(0.06, "--gpuperf-strict=off", *only, **late)
+    assert result.ret == 0
+    assert project.log == "ab"
+    result.stdout.fnmatch_lines(["unmeasured *test_a*+50.00 %*"])
+    result = project.run(0.06, "--gpuperf-strict=on", *only, **late)
+    assert result.ret == 22
+    result.assert_outcomes(passed=1, failed=1, deselected=4)
+    result.stdout.fnmatch_lines(
+        ["*measured worse once, and the budget*was spent before it was measured again"]
+    )
+
+
+def test_a_replica_is_ended_with_the_budget(project: Project):
+    start = time.monotonic()
+    suite = project.pytester.path / "test_suite.py"
+    text = suite.read_text().replace("    log(name)\n", "    log(name)\n    if not first: time.sleep(90)\n")
+    suite.write_text(text)
+    result = project.run(0.1, "--gpuperf-strict=off", "-k", "test_a", a=1.5)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["unmeasured *test_a*"])
+    assert time.monotonic() - start < 80
+
+
+@pytest.mark.parametrize("how", ["interrupt", "stop"])
+def test_what_was_held_back_is_reported_when_the_run_ends_early(project: Project, how: str):
+    settings = {"interrupt": 1} if how == "interrupt" else {"d": 5}
+    result = project.run(10, "--gpuperf-strict=off", "-x", a=1.5, **settings)
+    assert result.ret == (2 if how == "interrupt" else 1)
+    result.stdout.fnmatch_lines(["unmeasured *test_a*"])
+    assert project.log.count("a") == 1
+
+
+def test_in_a_worker_too(project: Project):
+    result = project.run(10, "-n1", "-k", "test_a or test_b", a=1.5)
+    result.assert_outcomes(passed=1, failed=1)
+    result = project.run(0.0001, "-n1", "--gpuperf-strict=on")
+    assert result.ret == 22
+    result.stdout.fnmatch_lines_random(
+        ["unmeasured *test_d*", "unmeasured *test_e*", "*test_e: e unmeasured*"]
+    )
+    result = project.run(0.0001, "-n1", "--gpuperf-strict=on", "-k", "test_b or test_e")
+    assert result.ret == 22
+    result.stdout.fnmatch_lines(["*test_e: not measured: the budget*"])
+    result.stdout.no_fnmatch_line("missing*")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--gpuperf", "--gpuperf-budget=0"], "not a number of minutes above 0"),
+        (["--gpuperf", "--gpuperf-budget=nan"], "not a number of minutes above 0"),
+        (["--gpuperf-budget=5"], "needs --gpuperf beside it"),
+        (["--gpuperf", "--gpuperf-budget=5", "--gpuperf-update"], "leave it out beside --gpuperf-update"),
+        (
+            ["--gpuperf", "--gpuperf-budget=5", "--gpuperf-against=HEAD"],
+            "leave it out beside --gpuperf-against",
+        ),
+    ],
+)
+def test_a_budget_that_bounds_nothing_is_a_usage_error(
+    pytester: pytest.Pytester, flags: list[str], words: str
+):
+    result = pytester.runpytest(*flags)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{words}*"])
+
+
+def test_one_set_of_replicas_serves_what_is_held_back(project: Project):
+    result = project.run(
+        10, "--gpuperf-max-confirm=1", "-k", "test_a or test_b or test_c", a=1.5, b=1.2, c=1.3
+    )
+    assert project.log == "abc" + "aaaa" + "cb" * 4
+    result.assert_outcomes(failed=3, deselected=3)
