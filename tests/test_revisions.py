@@ -257,6 +257,24 @@ def test_a_change_cannot_hide_its_loss_in_its_own_baseline(repository: Repositor
     result.stdout.fnmatch_lines(["gpuperf: *baselines baselines at HEAD (*)", "regressed: size +700.00 %*"])
 
 
+def test_a_change_may_add_and_remove_tests_with_their_baselines(repository: Repository, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    suite = "def test_{0}(gpuperf): gpuperf.record('{0}', 4.0, kind='exact')\n"
+    repository.write("test_suite.py", suite.format("kept") + suite.format("gone"))
+    (repository.path / "baselines").mkdir()
+    repository.run("--gpuperf-update")
+    repository.commit()
+    repository.write("test_suite.py", suite.format("kept") + suite.format("new"))
+    repository.run("--gpuperf-update")
+    result = repository.run("--gpuperf-baselines-from=HEAD", "--gpuperf-strict=on")
+    assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(["2 equal"])
+    repository.git("checkout", "-q", "baselines")
+    result = repository.run("--gpuperf-baselines-from=HEAD", "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["missing *test_gone*"])
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
