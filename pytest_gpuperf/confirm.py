@@ -112,7 +112,7 @@ def _record_of(result: ChildResult, item: pytest.Item) -> tuple[Record | None, s
     found = next((p.record for r in reports if (p := payload_of(r)).record), None)
     if found is not None and not any(report.failed for report in reports):
         return found, ""
-    failed = next((_crash(report) for report in reports if report.failed), result.output[-400:])
+    failed = next((crash_line(report) for report in reports if report.failed), result.output[-400:])
     return None, result.trouble or f"failed: {failed}"
 
 
@@ -122,12 +122,6 @@ def _not_fit(result: ChildResult, item: pytest.Item) -> str:
     if result.trouble or not failed or any(payload_of(r).cause != "infrastructure" for r in failed):
         return ""
     return _crash(failed[0])
-
-
-def _crash(report: pytest.TestReport) -> str:
-    """What a failed report says in one line."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return (crash.message if crash else report.longreprtext).strip().partition("\n")[0]
 
 
 def _same_questions(record: Record, replica: Record) -> bool:
