@@ -9,7 +9,7 @@ import pytest
 
 from pytest_gpuperf.circumstances import run_fit
 from pytest_gpuperf.records import Record, payload_of
-from pytest_gpuperf.replicas import ChildResult
+from pytest_gpuperf.replicas import ChildResult, crash_line
 from pytest_gpuperf.session import GpuperfSession, isolates
 from pytest_gpuperf.verdict import REPLICAS
 
@@ -121,7 +121,7 @@ def _not_fit(result: ChildResult, item: pytest.Item) -> str:
     failed = [report for report in result.of(item.nodeid) if report.failed]
     if result.trouble or not failed or any(payload_of(r).cause != "infrastructure" for r in failed):
         return ""
-    return _crash(failed[0])
+    return crash_line(failed[0])
 
 
 def _same_questions(record: Record, replica: Record) -> bool:
