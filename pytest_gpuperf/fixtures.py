@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_gpuperf.bounds import checked
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.judging.bounds import checked
 from pytest_gpuperf.measurement import Better, Kind, Measurement, Metric
 from pytest_gpuperf.options import TestOptions, test_options
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_gpuperf.revisions import RevisionOptions, add_revision_options, read_revisions
-from pytest_gpuperf.rules import Rules, add_rules, read_rules, whole
+from pytest_gpuperf.judging.rules import Rules, add_rules, read_rules, whole
+from pytest_gpuperf.processes.revisions import RevisionOptions, add_revision_options, read_revisions
 
 Backend = Literal["auto", "cuda", "emulated"]
 UpdateMode = Literal["replace", "append", "new"]

@@ -51,7 +51,7 @@ def _claim_device(number: int) -> None:
 
 def check_calibration(options: Options) -> None:
     if options.calibrate is not None:
-        from pytest_gpuperf import calibrating
+        from pytest_gpuperf.processes import calibrating
 
         calibrating.check_count(options)
 
@@ -62,7 +62,7 @@ def calibrate_offline(config: pytest.Config) -> int | None:
         return None
     from _pytest.main import wrap_session
 
-    from pytest_gpuperf import calibrating
+    from pytest_gpuperf.processes import calibrating
 
     status = wrap_session(config, lambda config, _: calibrating.judge_file(config))
     return int(status)
@@ -72,7 +72,7 @@ def prepare(session: GpuperfSession, items: list[pytest.Item]) -> None:
     """Before the first test: what the gate reads beside the baselines is read, or the run stops here."""
     if not session.options.active or session.options.child is not None:
         return
-    from pytest_gpuperf import budgeted, quarantine
+    from pytest_gpuperf.judging import budgeted, quarantine
 
     try:
         quarantine.check(session, items)
@@ -85,7 +85,7 @@ def prepare(session: GpuperfSession, items: list[pytest.Item]) -> None:
 @contextmanager
 def settling(session: GpuperfSession) -> Iterator[None]:
     """Around a run's tests: what a budget held back is confirmed at the end, and reported in any case."""
-    from pytest_gpuperf import budgeted
+    from pytest_gpuperf.judging import budgeted
 
     try:
         yield
@@ -101,7 +101,8 @@ def finish_run(session: GpuperfSession, pytest_session: pytest.Session) -> None:
     if not session.options.active or session.options.child is not None or in_worker:
         return
     complete = not (pytest_session.shouldstop or pytest_session.shouldfail)
-    from pytest_gpuperf import against, calibrating, gate, recording
+    from pytest_gpuperf.judging import gate
+    from pytest_gpuperf.processes import against, calibrating, recording
 
     try:
         if session.options.update:
@@ -132,7 +133,7 @@ def summary(session: GpuperfSession, reporter: TerminalReporter) -> None:
 
 def _next_steps(session: GpuperfSession) -> list[str]:
     """Lines that say what the figures leave open: how to arm the gate, what an improvement hides."""
-    from pytest_gpuperf.verdict import unseen_loss
+    from pytest_gpuperf.judging.verdict import unseen_loss
 
     lines = []
     paths = " ".join(session.config.args)
@@ -165,7 +166,7 @@ def header(session: GpuperfSession) -> list[str] | None:
     """The run's settings, and the false reds that the last calibration lets one expect."""
     if not session.options.active or session.options.child is not None:
         return None
-    from pytest_gpuperf import calibrating
+    from pytest_gpuperf.processes import calibrating
 
     options = session.options
     strict = "on" if options.strict else "off"

@@ -88,16 +88,17 @@ def judge_item(session: GpuperfSession, item: pytest.Item) -> None:
 def _deciding(session: GpuperfSession) -> Decide:
     if session.options.revisions.against is None:
         return verdicts
-    from pytest_gpuperf import against
+    from pytest_gpuperf.processes import against
 
     return against.unforeseen
 
 
 def verdicts(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[str, Payload]:
     """The rows of a test; where they fail it the message and the cause; a message alone makes it an xfail."""
-    from pytest_gpuperf import acquittal, expected, gate
+    from pytest_gpuperf.judging import expected, gate
+    from pytest_gpuperf.judging.verdict import environment_differences
+    from pytest_gpuperf.processes import acquittal
     from pytest_gpuperf.report.message import explain
-    from pytest_gpuperf.verdict import environment_differences
 
     rows, broken, xfail = expected.settle(item, gate.judge(session, item, record))
     if session.budget is None or not session.budget.spent:
@@ -121,7 +122,7 @@ def _record(session: GpuperfSession, item: pytest.Item) -> Record | None:
     _take_benchmark(session, item)
     if not recorder.measurements:
         return None
-    from pytest_gpuperf import environment
+    from pytest_gpuperf.machine import environment
 
     gpu = session.opened
     return Record(
@@ -152,7 +153,7 @@ def _take_benchmark(session: GpuperfSession, item: pytest.Item) -> None:
 
 def run(session: GpuperfSession, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Runs a test in another way than pytest's where one is asked for."""
-    from pytest_gpuperf import budgeted
+    from pytest_gpuperf.judging import budgeted
 
     return run_compared(session, item) or budgeted.run(session, item, nextitem) or run_apart(session, item)
 
@@ -168,7 +169,7 @@ def run_apart(session: GpuperfSession, item: pytest.Item) -> bool | None:
 
 def reports_of_child(session: GpuperfSession, item: pytest.Item) -> list[pytest.TestReport]:
     """What a process of its own reports of a test; only its correctness where nothing is measured now."""
-    from pytest_gpuperf.replicas import run_child
+    from pytest_gpuperf.processes.replicas import run_child
 
     measured = session.measures(item) if _NUMBER_FIXTURES & _fixtures(item) else session.options.active
     result = run_child(session.config, replace(session.options, active=measured), [item])
@@ -188,7 +189,7 @@ def run_compared(session: GpuperfSession, item: pytest.Item) -> bool | None:
     """Under --gpuperf-against, what this checkout's processes report of a test; None leaves it to pytest."""
     if session.options.revisions.against is None or session.options.child is not None:
         return None
-    from pytest_gpuperf import against
+    from pytest_gpuperf.processes import against
 
     if not against.measures(item):
         return None

@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION] = GpuperfSession(config, options)
     config.pluginmanager.register(Collector(config.stash[SESSION]), "gpuperf-collector")
     if options.child is not None:
-        from pytest_gpuperf.replicas import ChildReporter
+        from pytest_gpuperf.processes.replicas import ChildReporter
 
         reporter = ChildReporter(config, options.child)
         config.pluginmanager.register(reporter, "gpuperf-child")

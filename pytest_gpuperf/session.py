@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_gpuperf.budget import Budget
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.guard import Guard
+from pytest_gpuperf.judging.budget import Budget
+from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.measurement import Outcome, TestKey
 from pytest_gpuperf.options import Options, owner_of, test_options
 from pytest_gpuperf.records import Cause, Record, Recorder, Row, attach, payload_of
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.baselines import Store
     from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.storage.baselines import Store
 
 SESSION = pytest.StashKey["GpuperfSession"]()
 RECORDER = pytest.StashKey[Recorder]()
@@ -176,10 +176,10 @@ class GpuperfSession:
     def _open(self, folder: Path) -> Store:
         revision = self.options.revisions.baselines_from
         if revision is not None:
-            from pytest_gpuperf.revision_store import RevisionStore
+            from pytest_gpuperf.storage.revision_store import RevisionStore
 
             return RevisionStore(folder, revision)
-        from pytest_gpuperf.baselines import Store
+        from pytest_gpuperf.storage.baselines import Store
 
         return Store(folder)
 

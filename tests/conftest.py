@@ -21,3 +21,10 @@ def _clean_environment(monkeypatch, tmp_path_factory):
         monkeypatch.delenv(name, raising=False)
     if not device_count():  # on a GPU machine, tests in several processes must see each other's locks
         monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path_factory.getbasetemp() / "locks"))
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes started from here load this plugin and no other: most of their start is other plugins'."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", "pytest_gpuperf.plugin")

@@ -18,10 +18,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pytest_gpuperf
-from pytest_gpuperf import baselines
-from pytest_gpuperf.baselines import Store, slug
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import Baseline, Metric, Run, TestKey
+from pytest_gpuperf.storage import baselines
+from pytest_gpuperf.storage.baselines import Store, slug
 
 POOL = "NVIDIA H100 80GB HBM3"
 SUITE = "suites/test_transpose.py"
@@ -453,17 +453,17 @@ def test_a_linked_file_stays_a_link(store, path, tmp_path):
 
 
 def test_the_json_schema_that_ships_is_current():
-    from pytest_gpuperf import baselines_format
+    from pytest_gpuperf.storage import baselines_format
 
-    shipped = Path(pytest_gpuperf.__file__).with_name("baseline.schema.json").read_text()
+    shipped = (Path(pytest_gpuperf.__file__).parent / "storage" / "baseline.schema.json").read_text()
     assert shipped == baselines_format.json_schema(), (
-        "run python -m pytest_gpuperf.baselines_format > pytest_gpuperf/baseline.schema.json"
+        "run python -m pytest_gpuperf.storage.baselines_format > pytest_gpuperf/storage/baseline.schema.json"
     )
 
 
 def test_importing_the_rooms_imports_nothing_heavy():
     code = (
-        "import sys, pytest_gpuperf.baselines, pytest_gpuperf.verdict; "
+        "import sys, pytest_gpuperf.storage.baselines, pytest_gpuperf.judging.verdict; "
         "print(sorted({'msgspec', 'scipy', 'numpy', 'hypothesis'} & sys.modules.keys()))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

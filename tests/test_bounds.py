@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_gpuperf import bounds
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.judging import bounds
 from pytest_gpuperf.measurement import Bounds, Kind, Measurement, Metric, Outcome, Verdict
 
 SUITE = """
@@ -117,7 +117,7 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
+def project(pytester: pytest.Pytester, bare: None) -> Project:
     return Project(pytester)
 
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from scipy.special import bdtr
 
-from pytest_gpuperf import calibration
-from pytest_gpuperf.baselines import Store
-from pytest_gpuperf.calibration import SHIFTS, Calibration, Rate, calibrate, runs_needed
-from pytest_gpuperf.calibration_files import append_run, read_result, read_runs, results, save_result
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import Bounds, Measurement, Metric
+from pytest_gpuperf.processes import calibration
+from pytest_gpuperf.processes.calibration import SHIFTS, Calibration, Rate, calibrate, runs_needed
+from pytest_gpuperf.processes.trial import RecordedTest, every_series, is_red
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.report import plot
 from pytest_gpuperf.report.calibration import expectation, report
-from pytest_gpuperf.trial import RecordedTest, every_series, is_red
+from pytest_gpuperf.storage.baselines import Store
+from pytest_gpuperf.storage.calibration_files import append_run, read_result, read_runs, results, save_result
 
 TIME = Metric("time", "s", "lower", "noisy", "device_time")
 RATE = Metric("rate", "1/s", "higher", "noisy", "device_time")

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from pytest_gpuperf import baselines_format  # noqa: F401  (pytester forgets what a test imports first)
-from pytest_gpuperf.baselines import Store
-from pytest_gpuperf.circumstances import AGAIN, with_circumstances
-from pytest_gpuperf.confirm import Replicas
-from pytest_gpuperf.environment import host_place
+from pytest_gpuperf.judging.circumstances import AGAIN, with_circumstances
+from pytest_gpuperf.judging.confirm import Replicas
+from pytest_gpuperf.machine.environment import host_place
 from pytest_gpuperf.measurement import Baseline, Metric, Outcome, Run, Verdict
 from pytest_gpuperf.records import Record
+from pytest_gpuperf.storage import baselines_format  # noqa: F401  (pytester forgets what a test imports first)
+from pytest_gpuperf.storage.baselines import Store
 
 FIT, HOT = Record(()), Record((), unfit="the device was throttled")
 METRIC = Metric("kernel", "s", "lower", "noisy", "device_time")
@@ -91,7 +91,7 @@ SUITE = """
 # What a GPU's watch would find.
 CONFTEST = """
     import pathlib
-    from pytest_gpuperf.fitness import Fitness
+    from pytest_gpuperf.machine.fitness import Fitness
     from pytest_gpuperf.session import SESSION
 
     class Watch:
@@ -148,7 +148,7 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
+def project(pytester: pytest.Pytester, bare: None) -> Project:
     return Project(pytester)
 
 

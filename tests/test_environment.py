@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_gpuperf import environment
+from pytest_gpuperf.machine import environment
 
 EMULATED = SimpleNamespace(name="emulated", device_name="emulated on a CPU", uuid="emulated")
 CUDA = SimpleNamespace(name="cuda", device_name="NVIDIA H100 80GB HBM3", uuid="GPU-1")

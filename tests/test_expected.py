@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from pytest_gpuperf.expected import Expectation
+from pytest_gpuperf.judging.expected import Expectation
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
 
@@ -91,7 +91,7 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
+def project(pytester: pytest.Pytester, bare: None) -> Project:
     return Project(pytester)
 
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_gpuperf import sentinels
-from pytest_gpuperf.fitness import Fitness, FitnessWatch
-from pytest_gpuperf.guard import Guard
+from pytest_gpuperf.machine import sentinels
+from pytest_gpuperf.machine.fitness import Fitness, FitnessWatch
+from pytest_gpuperf.machine.guard import Guard
 
 HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER_BRAKE = 0x08, 0x20, 0x40, 0x80
 IDLE, CHOSEN_CLOCKS, SW_POWER_CAP, SYNC_BOOST = 0x01, 0x02, 0x04, 0x10
@@ -248,7 +248,7 @@ def guarded(monkeypatch, tmp_path):
     """A guard of a CUDA device, a measurement under it, the NVML it asks, and what it noted."""
     monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path / "locks"))
     monkeypatch.setattr(sentinels, "take", lambda gpu: {"compute_s": 1.0})
-    monkeypatch.setattr("pytest_gpuperf.fitness._BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("pytest_gpuperf.machine.fitness._BETWEEN_LOOKS", 0.0)
     nvml, notes = Nvml(), []
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     guard = Guard(1.0, on_wait=notes.append, note=notes.append)

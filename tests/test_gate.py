@@ -60,7 +60,7 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
+def project(pytester: pytest.Pytester, bare: None) -> Project:
     return Project(pytester)
 
 
@@ -333,4 +333,4 @@ def test_under_xdist_rows_reach_the_summary_and_nothing_is_recorded(project: Pro
     result = project.run("-p", "xdist", "-n2", latencies="1.3")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed *test_latency*"])
-    assert project.run("-n2", "--gpuperf-update").ret == pytest.ExitCode.USAGE_ERROR
+    assert project.run("-p", "xdist", "-n2", "--gpuperf-update").ret == pytest.ExitCode.USAGE_ERROR

@@ -11,11 +11,11 @@ import time
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, NotFit
-from pytest_gpuperf.lock import DeviceLock, holder, lock_folder
+from pytest_gpuperf.machine.lock import DeviceLock, holder, lock_folder
 
 HOLDER = """
 import sys, time
-from pytest_gpuperf.lock import DeviceLock
+from pytest_gpuperf.machine.lock import DeviceLock
 lock = DeviceLock(sys.argv[1], timeout=10)
 lock.acquire()
 print("held", flush=True)

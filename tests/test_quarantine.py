@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.judging.quarantine import Entry, read
 from pytest_gpuperf.measurement import TestKey
-from pytest_gpuperf.quarantine import Entry, read
 
 KEY = TestKey("suites/test_a.py", "test_b[8-x]")
 TODAY = datetime.date(2026, 6, 1)
@@ -100,7 +100,7 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
+def project(pytester: pytest.Pytester, bare: None) -> Project:
     return Project(pytester)
 
 

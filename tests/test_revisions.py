@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 from gitproject import Repository
 
-# Imported here, since pytester takes back what a test imports, and two copies of a class are not one.
-from pytest_gpuperf import baselines_format  # noqa: F401
-from pytest_gpuperf.baselines import Store
-from pytest_gpuperf.checkouts import Checkout, checkouts
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import Baseline, Metric, Run
-from pytest_gpuperf.revision_store import RevisionStore
-from pytest_gpuperf.revisions import GitError, Revision, modified, resolve, toplevel, worktree
-from pytest_gpuperf.selection import borrowed
+from pytest_gpuperf.processes.checkouts import Checkout, checkouts
+from pytest_gpuperf.processes.revisions import GitError, Revision, modified, resolve, toplevel, worktree
+from pytest_gpuperf.processes.selection import borrowed
+
+# Imported here, since pytester takes back what a test imports, and two copies of a class are not one.
+from pytest_gpuperf.storage import baselines_format  # noqa: F401
+from pytest_gpuperf.storage.baselines import Store
+from pytest_gpuperf.storage.revision_store import RevisionStore
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_a_worktree_whose_files_are_gone_is_pruned(repository: Repository):
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_holds_is_not(repository: Repository):
     script = f"""
 import pathlib, sys, time
-from pytest_gpuperf.revisions import worktree
+from pytest_gpuperf.processes.revisions import worktree
 with worktree(pathlib.Path({str(repository.path)!r}), "HEAD") as tree:
     print(tree, flush=True)
     time.sleep(60)

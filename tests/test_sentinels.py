@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pytest_gpuperf import sentinels
 from pytest_gpuperf.backends.cuda_compile import compile_cubin, find_nvcc
-from pytest_gpuperf.differences import environment_differences
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
-from pytest_gpuperf.guard import Guard
+from pytest_gpuperf.judging.differences import environment_differences
+from pytest_gpuperf.machine import sentinels
+from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.measurement import Baseline, Metric, Run
 
 METRIC = Metric("kernel", "s", "lower", "noisy", "device_time")
@@ -114,7 +114,7 @@ class FakeGpu:
 def guard(monkeypatch, tmp_path):
     """A guard whose watch finds nobody on the device, and the notes that it made."""
     monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path / "locks"))
-    monkeypatch.setattr("pytest_gpuperf.fitness.FitnessWatch._import", lambda watch: None)
+    monkeypatch.setattr("pytest_gpuperf.machine.fitness.FitnessWatch._import", lambda watch: None)
     notes: list[str] = []
     return Guard(1.0, on_wait=notes.append, note=notes.append), notes
 

@@ -17,13 +17,13 @@ from scipy.stats import ttest_ind
 from pytest_gpuperf.backends.arguments import check
 from pytest_gpuperf.backends.emulated import EmulatedBackend
 from pytest_gpuperf.backends.library import Kernels
-from pytest_gpuperf.calibration_files import append_run, read_runs
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.instruments.counters import count
 from pytest_gpuperf.measurement import Measurement, Metric
+from pytest_gpuperf.processes.trial import RecordedTest
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.trial import RecordedTest
+from pytest_gpuperf.storage.calibration_files import append_run, read_runs
 
 CHECKOUT = Path(__file__).parent.parent
 STUDIES = CHECKOUT / "docs" / "studies"

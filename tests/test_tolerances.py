@@ -6,9 +6,9 @@ import argparse
 
 import pytest
 
+from pytest_gpuperf.judging.patterns import matches
+from pytest_gpuperf.judging.tolerances import Tolerance, choose, parse
 from pytest_gpuperf.measurement import Metric
-from pytest_gpuperf.patterns import matches
-from pytest_gpuperf.tolerances import Tolerance, choose, parse
 
 COPY = Metric("copy 8192", "s", "lower", "noisy", "device_time")
 P50 = Metric("Offline p50", "s", "lower", "noisy", "loadgen")

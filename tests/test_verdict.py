@@ -10,8 +10,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.judging.verdict import (
+    compare_contracts,
+    environment_differences,
+    judge,
+    screen,
+    unseen_loss,
+)
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
-from pytest_gpuperf.verdict import compare_contracts, environment_differences, judge, screen, unseen_loss
 
 TIME = Metric("time", "s", "lower", "noisy", "device_time")
 LATENCY = Metric("p50", "s", "lower", "noisy", "loadgen")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.special import bdtr
 
+from pytest_gpuperf.judging.verdict import judge, screen
 from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Measurement, Metric, Outcome, Run
-from pytest_gpuperf.verdict import judge, screen
 
 R, K = 5, 4
 PASSED = "passed the screen"

@@ -90,8 +90,9 @@ def run(python: Path, project: Path, *flags: str) -> subprocess.CompletedProcess
 
 
 def test_the_wheel_is_what_runs(python: Path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     where = subprocess.check_output(
-        [python, "-P", "-c", "import pytest_gpuperf as p; print(p.__file__)"], text=True
+        [python, "-P", "-c", "import pytest_gpuperf as p; print(p.__file__)"], text=True, env=environment
     )
     assert str(CHECKOUT) not in where
 

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_gpuperf.calibration import Rate, runs_needed
-from pytest_gpuperf.calibration_files import read_runs
+from pytest_gpuperf.judging.verdict import REPLICAS
 from pytest_gpuperf.measurement import Measurement, Metric
+from pytest_gpuperf.processes.calibration import Rate, runs_needed
+from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest, Series, every_series, is_red
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.trial import RecordedRun, RecordedTest, Series, every_series, is_red
-from pytest_gpuperf.verdict import REPLICAS
+from pytest_gpuperf.storage.calibration_files import read_runs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rules import pair_rules

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from pytest_gpuperf.calibration import CONFIDENCE, Calibration, MetricResult, Rate
+from pytest_gpuperf.processes.calibration import CONFIDENCE, Calibration, MetricResult, Rate
 from pytest_gpuperf.report.format import elide
 
 _NAME = 28

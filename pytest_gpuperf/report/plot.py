@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_gpuperf.calibration import Calibration, Rate
+from pytest_gpuperf.processes.calibration import Calibration, Rate
 from pytest_gpuperf.report.format import elide
 
 INSTALL = "For a plot of it: pip install 'pytest-gpuperf[report]'"

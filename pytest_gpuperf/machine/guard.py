@@ -1,0 +1,114 @@
+"""Around every measurement: the device is ours alone, nothing holds it back, and it is as fast as ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_gpuperf.errors import GpuperfError, NotFit
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.machine.fitness import FitnessWatch
+    from pytest_gpuperf.machine.lock import DeviceLock
+
+HOST = "cpu"
+"""The lock of a host whose own times are judged: there, too, two sessions at once slow each other down."""
+
+
+class Guard:
+    """One process's. ``on_wait`` is told whom we wait for, ``note`` what could not be watched.
+
+    ``sentinels`` are those of this process, {} until a CUDA device was measured on (sentinels.take).
+    ``unfit`` says why the last measurement's machine was not fit, "" where it was.
+    """
+
+    def __init__(
+        self, lock_timeout: float, on_wait: Callable[[str], None], note: Callable[[str], None]
+    ) -> None:
+        self.sentinels: dict[str, Any] = {}
+        self.unfit = ""
+        self._lock_timeout = lock_timeout
+        self._on_wait = on_wait
+        self._note = note
+        self._lock: DeviceLock | None = None
+        self._watch: FitnessWatch | None = None
+        self._alone = False
+
+    @contextmanager
+    def measuring(self, gpu: Gpu | None) -> Iterator[None]:
+        """Holds and watches ``gpu`` where it is a CUDA device, else holds the host.
+
+        Raises NotFit when another session keeps it longer than the limit.
+        """
+        real = gpu if gpu is not None and gpu.backend == "cuda" else None
+        with self._exclusive(real.uuid if real else HOST):
+            busy = self._begin(real) if real else ""
+            yield
+            self.unfit = busy or self._end()
+
+    def look(self) -> None:
+        """In the middle of a measurement, when the device has just done what was timed."""
+        if self._watch:
+            self._watch.during()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Lets others use the device while we do something long without it, such as compiling."""
+        lock = self._lock if self._lock and self._lock.held else None
+        if lock:
+            lock.release()
+        try:
+            yield
+        finally:
+            if lock:
+                lock.acquire()
+
+    def close(self) -> None:
+        if self._watch:
+            self._watch.close()
+            self._watch = None
+
+    @contextmanager
+    def _exclusive(self, name: str) -> Iterator[None]:
+        if self._lock is None or self._lock.uuid != name:
+            from pytest_gpuperf.machine.lock import DeviceLock
+
+            self._lock = DeviceLock(name, timeout=self._lock_timeout, on_wait=self._on_wait)
+        with self._lock:
+            yield
+
+    def _begin(self, gpu: Gpu) -> str:
+        """Who else uses the device: asked until it was ours alone once, since asking may take a second."""
+        if self._watch is None:
+            from pytest_gpuperf.machine.fitness import FitnessWatch
+
+            # The whole GPU's address: a MIG instance has a UUID of its own, but no clocks.
+            self._watch = FitnessWatch(gpu.uuid, getattr(gpu.device, "pci", None))
+        if not self._alone:
+            busy = self._watch.busy()
+            self._note(self._watch.note)
+            if busy:
+                return busy
+            self._take_sentinels(gpu)
+            self._alone = True
+        self._watch.before()
+        return ""
+
+    def _end(self) -> str:
+        if self._watch is None or not self._alone:
+            return ""
+        reason = self._watch.after().reason
+        self._note(self._watch.note)
+        return reason
+
+    def _take_sentinels(self, gpu: Gpu) -> None:
+        from pytest_gpuperf.machine import sentinels
+
+        try:
+            self.sentinels = sentinels.take(gpu)
+        except NotFit:
+            raise
+        except GpuperfError as error:
+            self._note(f"whether the machine moved is not watched: {error}")

@@ -1,0 +1,1 @@
+"""Other processes: replicas, recorded runs, other revisions, calibration."""

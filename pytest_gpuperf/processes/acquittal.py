@@ -1,0 +1,138 @@
+"""Is a red this change's, or the machine's software's? The baseline's own code, run on today's, tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.judging import paired, verdict
+from pytest_gpuperf.judging.differences import environment_differences
+from pytest_gpuperf.measurement import Baseline, Measurement, Outcome, Verdict
+from pytest_gpuperf.options import test_options
+from pytest_gpuperf.processes import against
+from pytest_gpuperf.processes.comparison import Comparison, compare
+from pytest_gpuperf.processes.revisions import SHOWN_DIGITS, Revision, resolve
+from pytest_gpuperf.records import Record, Row
+from pytest_gpuperf.report.format import quantity
+from pytest_gpuperf.session import GpuperfSession
+
+_COMPARISONS = pytest.StashKey[dict[str, list[tuple[frozenset[str], Comparison]]]]()
+# What an installation changes and no commit does; the machine's hardware is part of the place instead.
+_SOFTWARE = ("versions.", "compiler ", "driver ", "cuda_driver ", "cuda_pycuda ", "python ", "platform ")
+
+
+def review(
+    session: GpuperfSession, item: pytest.Item, record: Record, rows: Sequence[Row]
+) -> tuple[Row, ...]:
+    """The rows, with `environment moved` for each red that the baseline's own code shows on today's software.
+
+    Nothing runs where nothing is red, or where the software is the baseline's own.
+    """
+    if not session.options.revisions.acquit:
+        return tuple(rows)
+    key = session.key(item.nodeid)
+    stored = session.store(item.path).load(session.pool(record), key.suite).get(key.name, {})
+    return tuple(_reviewed(session, item, record, row, stored) for row in rows)
+
+
+def _reviewed(
+    session: GpuperfSession, item: pytest.Item, record: Record, row: Row, stored: Mapping[str, Baseline]
+) -> Row:
+    baseline = stored.get(row.metric.name)
+    if row.verdict.outcome is not Outcome.REGRESSED or row.excuse or baseline is None:
+        return row
+    measured = record.measurement(row.metric.name)
+    if measured and row.verdict.now is not None and measured.bounds.passed_by(row.verdict.now):
+        return row  # its own bound holds on whatever software
+    moved = _software(baseline, record)
+    if not moved:
+        return row
+    try:
+        revision = _recorded_from(session, baseline)
+        comparison = _comparison(session, item, revision)
+        decided = _decide(session, item, record, row.verdict, baseline, comparison)
+    except GpuperfError as error:
+        decided = _with_reason(row.verdict, f"not run again with the baseline's own code: {error}")
+    return replace(row, verdict=decided)
+
+
+def _software(baseline: Baseline, record: Record) -> list[str]:
+    changed = environment_differences([run.environment for run in baseline.runs], record.environment)
+    return [text for text in changed if text.startswith(_SOFTWARE)]
+
+
+def _recorded_from(session: GpuperfSession, baseline: Baseline) -> Revision:
+    """The commit whose code the baseline's newest run measured; raises GpuperfError where none is known."""
+    environment = baseline.runs[-1].environment
+    commit = str(environment.get("commit") or "")
+    if not commit:
+        raise GpuperfError("its runs do not name a commit")
+    if environment.get("dirty"):
+        raise GpuperfError(f"it was recorded with changes to {commit[:SHOWN_DIGITS]} that were not committed")
+    return resolve(session.config.rootpath, commit)
+
+
+def _comparison(session: GpuperfSession, item: pytest.Item, revision: Revision) -> Comparison:
+    """This test against the revision, by itself; once several had to be, all of the session's together.
+
+    A roll-out of a driver turns every test red: each by itself would cost twenty processes a test.
+    """
+    known = session.config.stash.setdefault(_COMPARISONS, {}).setdefault(revision.commit, [])
+    for names, comparison in known:
+        if item.nodeid in names:
+            return comparison
+    items = [item]
+    if len(known) >= session.options.rules.max_confirm:
+        done = frozenset().union(*(names for names, _ in known))
+        items = [i for i in item.session.items if against.measures(i) and i.nodeid not in done]
+    session.free_memory()
+    found = compare(session, items, revision, session.options.revisions.blocks)
+    known.append((frozenset(i.nodeid for i in items), found))
+    return found
+
+
+def _decide(
+    session: GpuperfSession,
+    item: pytest.Item,
+    record: Record,
+    red: Verdict,
+    baseline: Baseline,
+    comparison: Comparison,
+) -> Verdict:
+    """Acquitted where the old code is worse than its baseline today, and this checkout no worse than it."""
+    metric, short = baseline.metric, str(comparison.revision)
+    if why := comparison.own(item.nodeid).failed(item.nodeid):
+        raise GpuperfError(f"this checkout {why}")
+    rules, marker = session.options.rules, test_options(item).tolerance
+    tolerance = rules.tolerance(marker, metric, session.pool(record))
+    found = against.judge_metric(comparison, item.nodeid, metric, tolerance)
+    if found.baseline is None or found.outcome is Outcome.UNMEASURED:
+        raise GpuperfError(found.reason or f"{short} was not measured")
+    noisy = metric.kind == "noisy"
+    _, there = (comparison.series if noisy else comparison.every)(item.nodeid, metric.name)
+    old = verdict.judge(
+        baseline,
+        there[0],
+        there if noisy else (),
+        tolerance=tolerance,
+        place=record.place(metric),
+        device_uuid=record.environment.get("device_uuid"),
+    )
+    took = f"{quantity(found.baseline, metric.unit)} on today's software ({_processes(there)})"
+    if old.outcome is Outcome.REGRESSED and found.outcome in (Outcome.EQUAL, Outcome.IMPROVED):
+        reason = f"the baseline's own code, commit {short}, is worse too: {took}"
+        return _with_reason(replace(red, outcome=Outcome.ENVIRONMENT_MOVED), reason)
+    return _with_reason(red, f"not the software's: the baseline's own code, commit {short}, has {took}")
+
+
+def _processes(there: Sequence[Measurement]) -> str:
+    if len(there) < paired.PER_BLOCK * paired.MIN_BLOCKS:
+        return f"{len(there)} process(es)"
+    return f"{len(there)} processes, alternating with as many of this checkout"
+
+
+def _with_reason(decided: Verdict, reason: str) -> Verdict:
+    return replace(decided, reason="; ".join(text for text in (decided.reason, reason) if text))

@@ -1,0 +1,108 @@
+"""The two sides of a comparison: this checkout, and a revision's beside it, both under this very plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.processes.revisions import toplevel, worktree
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """The project as it lies at ``root``, where this session has it at ``top``; equal for the session's own.
+
+    ``aside`` is a temporary folder with this package, for processes that must not import another one, and
+    what they are told to run.
+    """
+
+    top: Path
+    root: Path
+    aside: Path
+
+    def path(self, path: Path) -> Path:
+        """Where this side has what the session has at ``path``; the same where that is not the project's."""
+        within = _within(path, self.top)
+        return path if within is None or _installed(path) else self.root / within
+
+    def folder(self, path: Path) -> Path:
+        """As ``path``, or the nearest folder above it that this side has."""
+        found = self.path(path)
+        return next(parent for parent in (found, *found.parents) if parent.is_dir())
+
+    def environment(self) -> dict[str, str]:
+        """Makes the processes import the project's code from this side, wherever this session found it."""
+        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        entries = [str(self.aside)]
+        for entry in [*sys.path, *_editable()]:
+            path = Path(entry or os.getcwd())
+            ours = _within(path, self.top) is not None and not _installed(path)
+            if ours or entry in given:
+                entries.append(str(self.path(path)))
+        return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(entries))}
+
+    def selection(self, items: Sequence[pytest.Item]) -> list[str]:
+        """The arguments that run ``items`` as far as this side has them, in this order."""
+        paths = dict.fromkeys(item.path for item in items)
+        told = {"tests": [item.nodeid for item in items], "top": str(self.top), "root": str(self.root)}
+        descriptor, name = tempfile.mkstemp(suffix=".json", dir=self.aside)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(told, file)
+        files = [str(path) for path in map(self.path, paths) if path.exists()]
+        flags = ["-p", "pytest_gpuperf.processes.selection", f"--gpuperf-selection={name}"]
+        return [*flags, "--continue-on-collection-errors", *files]
+
+    def has(self, item: pytest.Item) -> bool:
+        return self.path(item.path).exists()
+
+
+@contextmanager
+def checkouts(config: pytest.Config, commit: str) -> Iterator[tuple[Checkout, Checkout]]:
+    """This checkout and one of ``commit``, which is there as long as the block; raises GpuperfError."""
+    top = toplevel(config.rootpath)
+    with tempfile.TemporaryDirectory(prefix="gpuperf-plugin-") as folder:
+        aside = Path(folder)
+        (aside / _PACKAGE.name).symlink_to(_PACKAGE, target_is_directory=True)
+        with worktree(top, commit) as tree:
+            yield Checkout(top, top, aside), Checkout(top, tree, aside)
+
+
+def check_inside(config: pytest.Config, item: pytest.Item) -> None:
+    """Raises GpuperfError for a test that is no part of the repository, which has no other revision."""
+    top = toplevel(config.rootpath)
+    if _within(item.path, top) is None:
+        raise GpuperfError(f"{item.path} lies outside {top}, so that no revision of it is there to compare")
+
+
+def _within(path: Path, top: Path) -> Path | None:
+    """The way from ``top`` to ``path``, None where it lies elsewhere; git's own paths hold no links."""
+    for found, base in ((path, top), (Path(os.path.realpath(path)), Path(os.path.realpath(top)))):
+        if found.is_relative_to(base):
+            return found.relative_to(base)
+    return None
+
+
+def _installed(path: Path) -> bool:
+    """Whether ``path`` is an environment's, which may lie in the checkout and is the same for both sides."""
+    return path.is_relative_to(sys.prefix) or "site-packages" in path.parts
+
+
+def _editable() -> list[str]:
+    """Folders of packages that setuptools installed editable through a finder instead of a path."""
+    found = []
+    for finder in sys.meta_path:
+        module = sys.modules.get(getattr(finder, "__module__", ""))
+        if module is not None and module.__name__.startswith("__editable__"):
+            found += [str(Path(path).parent) for path in getattr(module, "MAPPING", {}).values()]
+    return found

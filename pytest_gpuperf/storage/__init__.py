@@ -1,0 +1,1 @@
+"""The files that are kept: baselines, calibrations, and their formats."""

@@ -1,0 +1,175 @@
+"""The text of a baseline file: its shape, how it is checked, how it is written.
+
+Imports msgspec, so baselines.py loads it only when a file is read or written. Run as a program it
+prints the JSON Schema that ships as baseline.schema.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.measurement import INSTRUMENTS, Better
+from pytest_gpuperf.storage.documents import Malformed, check_schema, impossible, read_json, step
+
+SCHEMA = 1
+Scalar = str | int | float | bool | None
+_AFTER_CONFLICT = "take one side's entries whole, or delete the file and record again with --gpuperf-update"
+_RECOVER = "restore the file from version control, or delete it and record again with --gpuperf-update"
+
+
+class RunRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One process: the environment it ran in (a key of the file's ``runs``) and its samples, ascending."""
+
+    run: str
+    samples: Annotated[list[float], Meta(min_length=1)]
+    code: str | None = None
+
+
+class MetricRecord(Struct, forbid_unknown_fields=True):
+    unit: str
+    better: Better
+    kind: Literal["noisy", "exact"]
+    instrument: str
+
+
+class EntryRecord(Struct, forbid_unknown_fields=True):
+    """One metric of one test. ``prior_sd`` is the instrument's constant when it was recorded."""
+
+    metric: MetricRecord
+    contract: dict[str, Scalar]
+    place: dict[str, Scalar]
+    prior_sd: Annotated[float, Meta(ge=0)]
+    runs: Annotated[list[RunRecord], Meta(min_length=1)]
+
+
+class BaselineFile(Struct, forbid_unknown_fields=True):
+    """One suite file's baselines in one pool: ``entries[test][metric]``, and ``runs``, environments by id."""
+
+    schema: Literal[1]
+    pool: str
+    suite: str
+    runs: dict[str, dict[str, Any]]
+    entries: dict[str, dict[str, EntryRecord]]
+
+
+def parse(data: bytes, name: str, remedy: str = _RECOVER) -> BaselineFile:
+    """Reads and checks a file's bytes; ``name`` is what to call the file, ``remedy`` what to do about it.
+
+    Raises BaselineError, one sentence with the place in the file and the remedy.
+    """
+    try:
+        return _checked(data)
+    except Malformed as bad:
+        raise BaselineError(f"{name}: {bad}; {bad.remedy or remedy}") from None
+
+
+def _checked(data: bytes) -> BaselineFile:
+    document = read_json(data, _AFTER_CONFLICT)
+    if not isinstance(document, dict):
+        raise Malformed("a baseline file holds a JSON object")
+    check_schema(document, SCHEMA)
+    for problem in impossible(document, "$"):
+        raise Malformed(problem)
+    file = _convert(document)
+    for test, metrics in file.entries.items():
+        for metric, entry in metrics.items():
+            for problem in _entry_problems(entry, file):
+                raise Malformed(_entry_path(test, metric) + problem)
+    return file
+
+
+def render(file: BaselineFile) -> str:
+    """The file's text: keys in a lasting order, each run on one line, so that a diff shows what moved."""
+    entries = {
+        test: {
+            metric: {**msgspec.structs.asdict(entry), "metric": msgspec.structs.asdict(entry.metric)}
+            | {"contract": _in_order(entry.contract), "place": _in_order(entry.place)}
+            for metric, entry in _in_order(metrics).items()
+        }
+        for test, metrics in _in_order(file.entries).items()
+    }
+    return _lines({**msgspec.structs.asdict(file), "entries": entries}) + "\n"
+
+
+def json_schema() -> str:
+    """The JSON Schema (2020-12) of a baseline file, as it ships."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pytest-gpuperf baseline",
+        **msgspec.json.schema(BaselineFile),
+    }
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def _convert(document: dict[str, Any]) -> BaselineFile:
+    # Entry by entry, because msgspec's path says `[...]` where the name of the test belongs.
+    entries = document.get("entries")
+    prefix = "$"
+    converted: dict[str, dict[str, EntryRecord]] = {}
+    try:
+        file = msgspec.convert(
+            {**document, "entries": {}} if "entries" in document else document, BaselineFile
+        )
+        prefix = "$.entries"
+        for test, metrics in msgspec.convert(entries, dict[str, dict[str, Any]]).items():
+            converted[test] = {}
+            for metric, entry in metrics.items():
+                prefix = _entry_path(test, metric)
+                converted[test][metric] = msgspec.convert(entry, EntryRecord)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        where = prefix + place.rstrip("`")
+        raise Malformed(f"{where}: {problem}") from None
+    file.entries = converted
+    return file
+
+
+def _entry_problems(entry: EntryRecord, file: BaselineFile) -> Iterator[str]:
+    """What types cannot say, each with its path within the entry."""
+    metric = entry.metric
+    if metric.instrument not in INSTRUMENTS:
+        known = ", ".join(INSTRUMENTS)
+        yield f".metric.instrument is {metric.instrument!r}, unknown here (known: {known})"
+    if metric.kind == "noisy" and entry.prior_sd <= 0:
+        yield f".prior_sd is {entry.prior_sd:g}, and a noisy metric needs one above zero"
+    for i, run in enumerate(entry.runs):
+        if run.run not in file.runs:
+            yield f".runs[{i}].run is {run.run!r}, which $.runs does not have"
+        if metric.kind == "exact" and len(run.samples) != 1:
+            yield f".runs[{i}].samples has {len(run.samples)} values, and an exact metric has one"
+        low = next((j for j, sample in enumerate(run.samples) if sample <= 0), None)
+        if metric.kind == "noisy" and low is not None:
+            yield f".runs[{i}].samples[{low}] is {run.samples[low]:g}, and a noisy metric's are above zero"
+
+
+def _entry_path(test: str, metric: str) -> str:
+    return f"$.entries{step(test)}{step(metric)}"
+
+
+def _in_order(mapping: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(mapping.items()))
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        items = [f"{inner}{json.dumps(key)}: {_lines(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(value, list) and value and isinstance(value[0], RunRecord):
+        return "[\n" + ",\n".join(f"{inner}{_run_line(run)}" for run in value) + f"\n{indent}]"
+    return json.dumps(value)
+
+
+def _run_line(run: RunRecord) -> str:
+    code = {} if run.code is None else {"code": run.code}
+    return json.dumps({"run": run.run, **code, "samples": run.samples})
+
+
+if __name__ == "__main__":
+    print(json_schema(), end="")

@@ -1,0 +1,124 @@
+"""Files that people keep in version control: JSON read strictly, and replaced in one step or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pytest_gpuperf.errors import BaselineError
+
+_CONFLICT = re.compile(r"^(<{7}|\|{7}|={7}|>{7})( |$)", re.MULTILINE)
+
+
+class Malformed(Exception):
+    """What is wrong with a file and where in it, and what to do about it if that is no general remedy."""
+
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
+        super().__init__(problem)
+        self.remedy = remedy
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers a key it was given twice, which dict and msgspec drop silently."""
+
+    twice: str | None = None
+
+    @classmethod
+    def of(cls, pairs: list[tuple[str, Any]]) -> _Object:
+        found = cls(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            found.twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        return found
+
+
+def read_json(data: bytes, after_conflict: str) -> Any:
+    """The document; raises Malformed with the line, also for a merge conflict (remedy ``after_conflict``)."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(f"byte {error.start} is not UTF-8") from None
+    if conflict := _CONFLICT.search(text):
+        line = text.count("\n", 0, conflict.start()) + 1
+        raise Malformed(f"line {line} is a merge conflict marker ({conflict[1]})", after_conflict)
+    try:
+        return json.loads(text, object_pairs_hook=_Object.of)
+    except json.JSONDecodeError as error:
+        end = " (cut short?)" if error.pos >= len(text.rstrip()) else ""
+        where = f"line {error.lineno} column {error.colno}"
+        raise Malformed(f"{where} is not JSON: {error.msg}{end}") from None
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"not JSON that can be read: {error}") from None
+
+
+def check_schema(document: dict[str, Any], newest: int) -> None:
+    """Raises Malformed where ``document["schema"]`` is no version from 1 to ``newest``."""
+    schema = document.get("schema")
+    if type(schema) is not int or schema < 1:
+        raise Malformed(f"$.schema is {schema!r}, not a version from 1 on")
+    if schema > newest:
+        raise Malformed(
+            f"written by a newer pytest-gpuperf (schema {schema}, and this one reads {newest})",
+            "pip install --upgrade pytest-gpuperf",
+        )
+
+
+def impossible(value: Any, path: str) -> Iterator[str]:
+    """Where the document says what JSON parsers let pass: a key given twice, a number that is none."""
+    if isinstance(value, _Object):
+        if value.twice is not None:
+            yield f"{path} has the key {value.twice!r} twice"
+        for key, inner in value.items():
+            yield from impossible(inner, f"{path}{step(key)}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from impossible(inner, f"{path}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{path} is {value}, not a number that can be compared"
+
+
+def step(key: str) -> str:
+    """A key as the next step of a path: ``.name``, or ``["a name"]``."""
+    return f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]"
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replaces ``path`` in one step, through a file beside it, with the old file's permissions.
+
+    Raises BaselineError, and has then changed nothing.
+    """
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    with explained(path, "written"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("xb") as file:
+                with suppress(FileNotFoundError):
+                    os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def explained(path: Path, done: str) -> Iterator[None]:
+    """Turns an OSError into a BaselineError that says what could not be ``done`` to ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise BaselineError(
+            f"{path}: cannot be {done} ({error.strerror or error}), and was left as it was: "
+            "check the path and its permissions"
+        ) from error
