@@ -104,7 +104,8 @@ class Gpu:
     def free_since(self, mark: int) -> int:
         """Frees the arrays made since ``mark`` that are still alive; returns how many bytes that was."""
         freed = 0
-        for record in [record for record in self._records.values() if record.serial > mark]:
+        records = list(self._records.values())  # at once, since collected garbage takes its records out
+        for record in [record for record in records if record.serial > mark]:
             array = record.reference()
             if array is not None:
                 freed += array.nbytes

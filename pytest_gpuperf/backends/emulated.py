@@ -170,7 +170,17 @@ class EmulatedBackend:
 
     def arrays(self) -> list[EmulatedArray]:
         """The live arrays."""
-        return [array for reference in self._live.copy().values() if (array := reference()) is not None]
+        return [array for reference in self._references() if (array := reference()) is not None]
+
+    def _references(self) -> list[weakref.ref[EmulatedArray]]:
+        """All of them at one moment. Not by dict.copy(): a finalizer that the garbage collector runs inside
+        it leaves the copy's count and its keys at odds (CPython 3.11).
+        """
+        while True:
+            try:
+                return list(self._live.values())
+            except RuntimeError:  # an array came or went in another thread: look again
+                continue
 
     @property
     def freed(self) -> list[Region]:
