@@ -244,3 +244,24 @@ if os.fork() == 0:
 raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
     assert subprocess.run([sys.executable, "-c", script], timeout=60, env=os.environ).returncode == 0
+
+
+def test_the_live_arrays_are_listed_though_one_goes_while_they_are(backend):
+    """As when the collector, or another thread, frees an array in the middle of it."""
+
+    class Torn(dict):
+        torn = False
+
+        def copy(self):
+            return self
+
+        def values(self):
+            if not self.torn:
+                self.torn = True
+                raise RuntimeError("dictionary keys changed during iteration")
+            return super().values()
+
+    kept = backend.empty((8,), np.float32)
+    backend._live = Torn(backend._live)
+    assert kept in backend.arrays()
+    assert backend._live.torn
