@@ -70,7 +70,8 @@ def test_the_parents_addopts_do_not_reach_the_child(pytester: pytest.Pytester, m
     pytester.runpytest().assert_outcomes(passed=1)
 
 
-def test_an_interrupted_parent_leaves_no_child(pytester: pytest.Pytester):
+def waiting(pytester: pytest.Pytester) -> tuple[subprocess.Popen[bytes], int]:
+    """A session whose one test waits in a child: the parent, and the child's process id."""
     pytester.makepyfile(
         ISOLATED
         + """
@@ -83,26 +84,18 @@ def test_an_interrupted_parent_leaves_no_child(pytester: pytest.Pytester):
     parent = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q"], cwd=pytester.path, stdout=subprocess.PIPE
     )
-    pid = _wait_for_pid(pytester.path / "pid")
+    return parent, _wait_for_pid(pytester.path / "pid")
+
+
+def test_an_interrupted_parent_leaves_no_child(pytester: pytest.Pytester):
+    parent, pid = waiting(pytester)
     parent.send_signal(signal.SIGINT)
     assert parent.wait(timeout=30) == pytest.ExitCode.INTERRUPTED
     _assert_gone(pid)
 
 
 def test_a_killed_parent_leaves_no_child(pytester: pytest.Pytester):
-    pytester.makepyfile(
-        ISOLATED
-        + """
-    def test_waits():
-        open("pid", "w").write(str(os.getpid()))
-        import time
-        time.sleep(120)
-    """
-    )
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q"], cwd=pytester.path, stdout=subprocess.PIPE
-    )
-    pid = _wait_for_pid(pytester.path / "pid")
+    parent, pid = waiting(pytester)
     parent.kill()
     parent.wait(timeout=30)
     _assert_gone(pid)
