@@ -7,7 +7,7 @@ each_scenario = pytest.mark.parametrize("scenario", ["SingleStream", "MultiStrea
 
 @each_scenario
 def test_performance(loadgen, resnet50, precision, scenario):
-    result = loadgen(resnet50, scenario, precision=precision, seconds=10)
+    result = loadgen(resnet50, scenario, precision=precision, seconds=6)
     assert result.samples_per_second > 0
 
 

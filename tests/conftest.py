@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from pytest_gpuperf.backends.cuda_driver import device_count
 
 pytest_plugins = ["pytester"]
+
+
+def pytest_configure() -> None:
+    # A shell's background job ignores SIGINT, and so would the processes that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -161,6 +161,7 @@ def loader(driver, missing=()):
 
 def fake_ort(providers=("CUDAExecutionProvider", "CPUExecutionProvider"), cuda="13.0", chatter=""):
     return SimpleNamespace(
+        __file__=__file__,
         __version__="1.31.1",
         cuda_version=cuda,
         get_available_providers=lambda: list(providers),
@@ -170,7 +171,7 @@ def fake_ort(providers=("CUDAExecutionProvider", "CPUExecutionProvider"), cuda="
 
 @pytest.fixture
 def only_gpu_package(monkeypatch):
-    monkeypatch.setattr(cuda_runtime, "installed_packages", lambda: {"onnxruntime-gpu"})
+    monkeypatch.setattr(cuda_runtime, "installed_packages", lambda folder: {"onnxruntime-gpu"})
 
 
 def test_a_complete_installation_passes_and_stays_silent(only_gpu_package, capsys):
@@ -207,16 +208,27 @@ def test_what_is_missing_is_named_with_its_remedy(only_gpu_package, ort_argument
 
 
 def test_both_packages_installed(monkeypatch):
-    monkeypatch.setattr(cuda_runtime, "installed_packages", lambda: {"onnxruntime", "onnxruntime-gpu"})
+    both = {"onnxruntime", "onnxruntime-gpu"}
+    monkeypatch.setattr(cuda_runtime, "installed_packages", lambda folder: both)
     with pytest.raises(GpuperfError, match=r"both installed .*pip uninstall -y onnxruntime onnxruntime-gpu"):
         cuda_runtime.require(fake_ort(), loader(FakeDriver()))
 
 
-def test_installed_packages_are_distributions(monkeypatch):
+@pytest.mark.parametrize(
+    ("folder", "found"),
+    [
+        (None, {"onnxruntime-gpu"}),
+        ("elsewhere", {"onnxruntime-gpu"}),  # hidden by the one that is imported: it overwrites nothing
+        ("here", {"onnxruntime", "onnxruntime-gpu"}),
+    ],
+)
+def test_only_packages_in_the_folder_of_the_imported_one_count(monkeypatch, tmp_path, folder, found):
+    folders = {"onnxruntime-gpu": "here"} | ({"onnxruntime": folder} if folder else {})
+
     def distribution(name):
-        if name == "onnxruntime":
+        if name not in folders:
             raise metadata.PackageNotFoundError(name)
-        return object()
+        return SimpleNamespace(locate_file=lambda file: tmp_path / folders[name] / file)
 
     monkeypatch.setattr(metadata, "distribution", distribution)
-    assert cuda_runtime.installed_packages() == {"onnxruntime-gpu"}
+    assert cuda_runtime.installed_packages(tmp_path / "here" / "onnxruntime") == found

@@ -9,6 +9,7 @@ import ctypes
 import io
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def require(onnxruntime: Any, load: Loader = ctypes.CDLL) -> None:
 
     ``load`` opens a shared library by name and raises OSError where it cannot.
     """
-    require_gpu_package(onnxruntime, installed_packages())
+    require_gpu_package(onnxruntime, installed_packages(Path(onnxruntime.__file__).parent))
     built_for = cuda_version(onnxruntime)
     require_driver(built_for, load)
     # It prints what it cannot load and never raises; the check below says it in one sentence.
@@ -57,13 +58,17 @@ def require(onnxruntime: Any, load: Loader = ctypes.CDLL) -> None:
     require_libraries(built_for[0], load)
 
 
-def installed_packages() -> set[str]:
-    """Which of the two distributions that share the import name ``onnxruntime`` are installed."""
+def installed_packages(imported_from: Path) -> set[str]:
+    """Which of the two distributions of the import name ``onnxruntime`` are installed in that one folder.
+
+    One elsewhere on ``sys.path`` is merely hidden: its files overwrite nothing.
+    """
     found = set()
     for name in ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            metadata.distribution(name)
-            found.add(name)
+            folder = Path(str(metadata.distribution(name).locate_file("onnxruntime")))
+            if folder.resolve() == imported_from.resolve():
+                found.add(name)
     return found
 
 
