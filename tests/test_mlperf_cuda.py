@@ -18,7 +18,8 @@ from pytest_gpuperf.mlperf.session import open_session
 pytestmark = pytest.mark.gpu
 
 BATCH = 128
-SECONDS = 7.0  # 3 of them warm-up
+SECONDS = 5.0  # 3 of them warm-up
+ROUNDS = 3
 CLOSE = 0.02  # how near LoadGen must come to the bare loop
 
 
@@ -48,7 +49,7 @@ def session(request, model):
     return open_session(model, "cuda", request.param, (1, 8, BATCH))
 
 
-def bare_loop(session, batch, seconds=3.0):
+def bare_loop(session, batch, seconds=1.5):
     """The median seconds of ``session.run`` over its host images, copy included, and images per second."""
     count = 768
     images = session.model.dataset(None).images(np.arange(count)).astype(session.dtype)
@@ -75,40 +76,48 @@ def test_every_node_is_on_the_cuda_provider(session):
     assert provider == "CUDAExecutionProvider"
 
 
-def test_single_stream_beside_the_bare_loop(session, phases, tmp_path):
-    result = phases.performance(session, "SingleStream", log_dir=tmp_path, seconds=SECONDS)
-    bare, _ = bare_loop(session, 1)
-    ratio = result.latency.p50 / bare - 1
+def beside(session, phases, tmp_path, scenario, batch, figure):
+    """LoadGen's figure over the bare loop's, less 1: the median of rounds in turn, since a machine drifts."""
+    ratios = []
+    for _ in range(ROUNDS):
+        result = phases.performance(session, scenario, log_dir=tmp_path, seconds=SECONDS)
+        ratios.append(figure(result, *bare_loop(session, batch)) - 1)
+    shown = " ".join(f"{ratio:+.2%}" for ratio in ratios)
     print(
-        f"\n{session.precision} SingleStream: p50 {result.latency.p50 * 1e3:.4f} ms, p90 "
-        f"{result.latency.p90 * 1e3:.4f}, p99 {result.latency.p99 * 1e3:.4f} ({result.queries} queries, "
-        f"{result.qps:.1f} QPS); bare loop {bare * 1e3:.4f} ms ({ratio:+.2%})"
+        f"\n{session.precision} {scenario}: p50 {result.latency.p50 * 1e3:.4f} ms, "
+        f"p90 {result.latency.p90 * 1e3:.4f}, p99 {result.latency.p99 * 1e3:.4f} of {result.queries} "
+        f"queries, {result.samples_per_second:.1f} images/s ({session.description['images']}); "
+        f"beside the bare loop: {shown}"
+    )
+    return result, median(ratios)
+
+
+def test_single_stream_beside_the_bare_loop(session, phases, tmp_path):
+    result, ratio = beside(
+        session, phases, tmp_path, "SingleStream", 1, lambda result, bare, _: result.latency.p50 / bare
     )
     assert result.latency.p99.enough
     assert abs(ratio) < CLOSE
 
 
-def test_offline_beside_the_bare_loop(session, phases, tmp_path):
-    result = phases.performance(session, "Offline", log_dir=tmp_path, seconds=SECONDS)
-    _, bare = bare_loop(session, BATCH)
-    ratio = result.samples_per_second / bare - 1
-    print(
-        f"\n{session.precision} Offline: {result.samples_per_second:.0f} images/s over "
-        f"{result.duration:.1f} s ({session.description['images']} images); "
-        f"bare loop {bare:.0f} ({ratio:+.2%})"
+def test_multi_stream_beside_the_bare_loop(session, phases, tmp_path):
+    result, ratio = beside(
+        session, phases, tmp_path, "MultiStream", 8, lambda result, bare, _: result.latency.p50 / bare
     )
+    assert result.samples == 8 * result.queries
     assert abs(ratio) < CLOSE
 
 
-def test_multi_stream(session, phases, tmp_path):
-    result = phases.performance(session, "MultiStream", log_dir=tmp_path, seconds=SECONDS)
-    bare, _ = bare_loop(session, 8)
-    print(
-        f"\n{session.precision} MultiStream: p50 {result.latency.p50 * 1e3:.4f} ms, p99 "
-        f"{result.latency.p99 * 1e3:.4f} ({result.queries} queries); bare loop {bare * 1e3:.4f} ms"
+def test_offline_beside_the_bare_loop(session, phases, tmp_path):
+    _, ratio = beside(
+        session,
+        phases,
+        tmp_path,
+        "Offline",
+        BATCH,
+        lambda result, _, rate: result.samples_per_second / rate,
     )
-    assert result.samples == 8 * result.queries
-    assert result.latency.p50 == pytest.approx(bare, rel=0.1)
+    assert abs(ratio) < CLOSE
 
 
 def test_all_held_out_digits_are_as_stored(session, phases, tmp_path):
@@ -131,4 +140,4 @@ def test_a_model_with_two_more_blocks_is_seen_to_be_slower(session, phases, tmp_
         was = phases.performance(session, scenario, log_dir=tmp_path / "original", seconds=SECONDS)
         change = was.samples_per_second / now.samples_per_second - 1
         print(f"\n{session.precision} {scenario}, two more blocks: {change:+.1%} time")
-        assert change > 0.05
+        assert change > 0.03

@@ -40,7 +40,7 @@ class FakeRuntime:
     __version__ = "1.31.1"
     cuda_version = "13.0"
 
-    def __init__(self, elsewhere=(), providers=(cuda_runtime.PROVIDER,), failure=None):
+    def __init__(self, elsewhere=(), providers=(cuda_runtime.PROVIDER,), failure=None, form="tensor(float)"):
         self.elsewhere, self.providers, self.failure = list(elsewhere), list(providers), failure
         self.opened = []
         runtime = self
@@ -64,7 +64,7 @@ class FakeRuntime:
                 return runtime.providers
 
             def get_inputs(self):
-                return [SimpleNamespace(name="x", type="tensor(float)", shape=["N", 1])]
+                return [SimpleNamespace(name="x", type=form, shape=["N", 1])]
 
             def get_outputs(self):
                 return [SimpleNamespace(name="class", type="tensor(int64)", shape=["N"])]
@@ -116,9 +116,17 @@ def test_each_batch_size_has_a_session_that_may_not_fall_back(model):
         ((name, options),) = providers
         assert name == "CUDAExecutionProvider"
         assert options["enable_cuda_graph"] == options["prefer_nhwc"] == options["fuse_conv_bias"] == "1"
-        assert options["use_tf32"] == "0"
     assert session.description["nodes"] == "2 of 2 on CUDAExecutionProvider"
-    assert "use_tf32=0" in session.description["provider_options"]
+
+
+@pytest.mark.parametrize(("precision", "switch"), [("fp32", "0"), ("fp16", "1")])
+def test_fp32_is_float32_arithmetic_and_fp16_keeps_its_tensor_cores(model, monkeypatch, precision, switch):
+    monkeypatch.setattr(models, "half_precision", lambda model: model.path)
+    runtime = FakeRuntime(form={"fp32": "tensor(float)", "fp16": "tensor(float16)"}[precision])
+    session = CudaSession(runtime, model, precision, (1,))
+    ((_, ((_, options),)),) = runtime.opened
+    assert options["use_tf32"] == switch
+    assert f"use_tf32={switch}" in session.description["provider_options"]
 
 
 def test_a_batch_runs_at_the_next_size_and_gives_only_its_own_classes(model):

@@ -19,16 +19,17 @@ Backend = Literal["cuda", "cpu"]
 Precision = Literal["fp32", "fp16"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
 
-# use_tf32 off: "fp32" means float32 arithmetic. fuse_conv_bias works only with prefer_nhwc (without it
-# cuDNN finds no engine); an exhaustive search per shape is ONNX Runtime's default, pinned because it
-# decides the speed.
+# fuse_conv_bias works only with prefer_nhwc (without it cuDNN finds no engine); an exhaustive search per
+# shape is ONNX Runtime's default, pinned because it decides the speed.
 CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "EXHAUSTIVE",
     "enable_cuda_graph": "1",
     "prefer_nhwc": "1",
     "fuse_conv_bias": "1",
-    "use_tf32": "0",
 }
+# "fp32" means float32 arithmetic. In fp16 the switch must stay on: off, ONNX Runtime leaves out cuDNN's
+# tensor core engines whatever the type, finds none for the fused graph and runs each convolution unfused.
+USE_TF32: Mapping[Precision, str] = {"fp32": "0", "fp16": "1"}
 
 
 class Session(Protocol):
@@ -207,8 +208,9 @@ class CudaSession(_OnnxSession):
 
     def __init__(self, onnxruntime: Any, model: Model, precision: Precision, sizes: tuple[int, ...]) -> None:
         super().__init__(onnxruntime, model, precision, sizes)
+        self.options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[precision]}
         self._lanes = {size: _Lane(self, size) for size in sizes}
-        self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in CUDA_OPTIONS.items())
+        self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in self.options.items())
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         count = len(batch)
@@ -232,7 +234,7 @@ class _Lane:
     def __init__(self, owner: CudaSession, size: int) -> None:
         ort, model = owner._ort, owner.model
         self._model, self._size = model, size
-        self._session = owner._open((cuda_runtime.PROVIDER, dict(CUDA_OPTIONS)))
+        self._session = owner._open((cuda_runtime.PROVIDER, owner.options))
         self._io = _Interface(self._session, model, owner.precision)
         self._io.require_batch(size, model)
         self._staging = np.zeros((size, *model.input_shape), owner.dtype)
