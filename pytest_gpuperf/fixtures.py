@@ -135,7 +135,8 @@ class Gpuperf:
         mode = {"timing": "events", "l2": options.l2, "batch": timing.details.get("batch")}
         contract = _contract(gpu, args, options, {**mode, "bytes": bytes, "flops": flops})
         details = {**timing.details, **_rates(gpu, timing.median, bytes, flops)}
-        code = getattr(launch, "code_hash", None)
+        work_hash = getattr(launch, "work_hash", None)
+        code = work_hash(*args) if work_hash else None
         recorder_of(self._item).add(Measurement(metric, contract, timing.samples, code, details, bounds))
         return timing
 

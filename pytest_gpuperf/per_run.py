@@ -146,7 +146,7 @@ def _next_steps(session: GpuperfSession) -> list[str]:
     if moved := [row for row in session.rows if row.verdict.outcome is Outcome.ENVIRONMENT_MOVED]:
         tests = " ".join(dict.fromkeys(row.command.removesuffix(" --gpuperf")[7:] for row in moved))
         lines.append(
-            "The machine's software moved, and the code did not. To take its figures\n"
+            "The machine or its software moved, and the code did not. To take its figures\n"
             f"  as the new baseline:\n  pytest {tests} --gpuperf --gpuperf-update"
         )
     for row in session.rows:

@@ -269,8 +269,10 @@ def _properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
 
     found: list[tuple[str, object]] = []
     for row in rows:
-        now, change = quantity(row.verdict.now, row.metric.unit), percent(row.verdict.change)
-        found.append((f"gpuperf.{row.metric.name}", f"{row.word} {now} {change}"))
+        text = f"{row.word} {quantity(row.verdict.now, row.metric.unit)} {percent(row.verdict.change)}"
+        if row.verdict.interval:
+            text += f" [{percent(row.verdict.interval[0])}, {percent(row.verdict.interval[1])}]"
+        found.append((f"gpuperf.{row.metric.name}", text))
     return found
 
 

@@ -48,10 +48,20 @@ def stored(repository: Repository) -> Path:
     return file
 
 
-def test_a_red_that_the_old_code_shows_too_is_the_environments(repository: Repository, monkeypatch):
+@pytest.mark.parametrize(
+    ("environment", "differs"),
+    [
+        ({"compiler": "g++ 1.0"}, "compiler g++ 1.0 -> *"),
+        ({"device_uuid": "GPU-7"}, "device_uuid GPU-7 -> *"),
+    ],
+    ids=["software", "unit"],
+)
+def test_a_red_that_the_old_code_shows_too_is_the_environments(
+    repository: Repository, monkeypatch, environment: dict[str, str], differs: str
+):
     repository.write("test_suite.py", NOISY)
     commit = repository.commit()[:10]
-    record(repository, compiler="g++ 1.0")
+    record(repository, **environment)
     monkeypatch.setenv("STACK", "1.5")
     result = repository.run("--junitxml=out.xml", "--gpuperf-strict=on")
     assert result.ret == 21
@@ -59,12 +69,12 @@ def test_a_red_that_the_old_code_shows_too_is_the_environments(repository: Repos
     result.stdout.fnmatch_lines(
         [
             "environment moved: size +50.00 % (*), tolerance 5 %",
-            f"  why       the baseline's own code, commit {commit}, is worse too: 6 s on today's "
-            "software (8 processes, alternating with as many of this checkout)",
-            "  differs   compiler g++ 1.0 -> *",
+            f"  why       the baseline's own code, commit {commit}, is worse too: 6 s here and "
+            "now (8 processes, alternating with as many of this checkout)",
+            f"  differs   {differs}",
             "environment moved *test_size *",
             "1 environment moved",
-            "The machine's software moved, and the code did not. To take its figures",
+            "The machine or its software moved, and the code did not. To take its figures",
             "  pytest test_suite.py::test_size --gpuperf --gpuperf-update",
         ]
     )
@@ -80,7 +90,7 @@ def test_a_red_of_the_code_stays_one_on_whatever_software(repository: Repository
     result.stdout.fnmatch_lines(
         [
             "regressed: size +100.00 %*",
-            "*not the software's: the baseline's own code, commit *, has 4 on today's*",
+            "*not the machine's: the baseline's own code, commit *, has 4 here and now*",
         ]
     )
 
@@ -169,3 +179,35 @@ def test_a_roll_out_does_not_run_the_old_code_for_every_test(repository: Reposit
     assert result.ret == 21
     result.assert_outcomes(failed=4)
     assert result.stdout.str().count("a first process of each side") == 2
+
+
+# A device time as a GPU would give it, with the hash of all that the launch tells the device.
+LAUNCH = """
+    import os
+    from pytest_gpuperf.measurement import Measurement, Metric
+    from pytest_gpuperf.session import recorder_of
+
+    def test_kernel(gpuperf, request):
+        metric = Metric("kernel", "s", "lower", "noisy", "device_time")
+        samples = (1e-3 * float(os.environ["STACK"]),) * 3
+        recorder_of(request.node).add(Measurement(metric, {}, samples, os.environ["LAUNCH"]))
+"""
+
+
+@pytest.mark.parametrize(("now", "code", "word"), [("old", 21, "environment moved"), ("new", 1, "regressed")])
+def test_the_same_launch_to_the_bit_is_never_this_changes(
+    repository: Repository, monkeypatch, now: str, code: int, word: str
+):
+    repository.write("test_suite.py", LAUNCH)
+    repository.commit()
+    monkeypatch.setenv("LAUNCH", "old")
+    record(repository)
+    monkeypatch.setenv("STACK", "1.5")
+    monkeypatch.setenv("LAUNCH", now)
+    result = repository.run()
+    assert result.ret == code
+    result.stdout.fnmatch_lines([f"{word}: kernel +50.00 %*"])
+    because = "*machine code, geometry and scalars are the baseline's own*"
+    (result.stdout.fnmatch_lines if now == "old" else result.stdout.no_fnmatch_line)(
+        [because] if now == "old" else because
+    )

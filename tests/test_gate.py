@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -96,7 +97,9 @@ def test_a_real_regression_fails_its_test(project: Project):
     )
     junit = (project.pytester.path / "out.xml").read_text()
     assert 'failures="1"' in junit
-    assert 'name="gpuperf.latency" value="regressed' in junit
+    assert re.search(
+        r'name="gpuperf.latency" value="regressed 1.300 s \+29.95 % \[\+\S+ %, \+\S+ %\]"', junit
+    )
 
 
 def test_a_slow_screen_alone_is_no_regression(project: Project):

@@ -99,6 +99,23 @@ def test_a_launch_says_what_it_is(kernels, tmp_path):
     assert repr(launch) == "<launch of scale of scale.cu, grid (2, 3, 1), block (32, 1, 1)>"
 
 
+def test_the_work_hash_is_of_all_that_the_device_is_told(kernels, backend, monkeypatch):
+    scale = kernels["scale.cu"].scale
+    same = scale[2, 32].work_hash(Array(), 2.0, 4)
+    assert same == scale[(2, 1, 1), 32, 0].work_hash(Array(), np.float32(2.0), np.int32(4))
+    others = [scale[3, 32], scale[2, 64], scale[2, 32, 16]]
+    hashes = {
+        same,
+        *(launch.work_hash(Array(), 2.0, 4) for launch in others),
+        scale[2, 32].work_hash(Array(), 2.0, 5),
+    }
+    assert len(hashes) == 5
+    monkeypatch.setattr(backend, "code_hash", lambda name: f"another hash of {name}")
+    assert scale[2, 32].work_hash(Array(), 2.0, 4) not in hashes
+    monkeypatch.setattr(backend, "code_hash", lambda name: None)
+    assert scale[2, 32].work_hash(Array(), 2.0, 4) is None
+
+
 def test_a_gpu_object_stands_for_its_backend(tmp_path, backend):
     from pytest_gpuperf.gpu import Gpu
 

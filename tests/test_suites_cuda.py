@@ -72,11 +72,14 @@ def test_lost_padding_is_red_and_nothing_else(project: Path, tmp_path: Path):
     assert red(output) == {"test_latency[transpose_tiled]"}
 
 
-def test_three_percent_more_work_is_red_and_nothing_else(project: Path, tmp_path: Path):
-    """sum_coalesced reads 3 % of its elements twice; adding 0 times a float cannot be optimised away."""
+def test_three_percent_more_time_is_red_and_nothing_else(project: Path, tmp_path: Path):
+    """sum_coalesced reads 7 % of its elements twice; adding 0 times a float cannot be optimised away.
+
+    Reading 3 % of them twice cost 1.4 % of an H200's time: some are in the cache still.
+    """
     end = "    store_block_sum(sum, sums, partial);"
     more = (
-        "    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n / 100 * 3; i += threads)\n"
+        "    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n / 100 * 7; i += threads)\n"
         "        sum += 0.0f * values[i];\n"
     )
     copy = spoilt(project, tmp_path, "reduce.cu", end, more + end)

@@ -6,6 +6,7 @@ kernels["transpose.cu", "-DTILE=16"].transpose_tiled[grid, block, shared_bytes, 
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable
 from functools import partial
@@ -177,6 +178,18 @@ class Launch:
     def code_hash(self) -> str | None:
         """The hash of the machine code, for "this code did not change"; None where there is none."""
         return self.file.program.code_hash(self.name)
+
+    def work_hash(self, *arguments: Any) -> str | None:
+        """The hash of all that the device is told to do: machine code, geometry, scalar arguments.
+
+        What arrays hold and where they lie is left out. None where there is no machine code.
+        """
+        code = self.code_hash
+        if code is None:
+            return None
+        scalars = [a.item() if hasattr(a, "item") else a for a in arguments if not getattr(a, "shape", ())]
+        told = repr((code, self.name, self.grid, self.block, self.shared, scalars))
+        return hashlib.sha256(told.encode()).hexdigest()[: len(code)]
 
     def bind(self, *arguments: Any) -> Callable[[], None]:
         """This launch with its arguments checked once: what a stopwatch calls many times."""

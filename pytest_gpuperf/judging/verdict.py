@@ -299,7 +299,7 @@ def _of_unit(run: Run, device_uuid: str | None) -> bool:
 
 def _code_note(runs: Sequence[Run], measured: Measurement) -> str:
     if measured.code is not None and all(run.code == measured.code for run in runs):
-        return "the kernel's machine code is the baseline's own: this code did not change"
+        return "machine code, geometry and scalars are the baseline's own: this code did not change"
     return ""
 
 
