@@ -89,6 +89,7 @@ class LoadGen:
     ) -> PerformanceResult | AccuracyResult:
         from pytest_gpuperf.mlperf.session import open_session
 
+        __tracebackhide__ = True
         if mode not in ("performance", "accuracy"):
             raise GpuperfError(f'there is no LoadGen mode "{mode}"; use "performance" or "accuracy"')
         backend = "cuda" if self._session.expects_cuda() else "cpu"
@@ -121,6 +122,7 @@ class LoadGen:
     def _accuracy(self, session: Any, scenario: str, count: int | None) -> AccuracyResult:
         from pytest_gpuperf.mlperf import loadgen
 
+        __tracebackhide__ = True
         if count is None and session.backend == "cpu" and session.model.name == "resnet50-digits":
             count = CPU_IMAGES
         result = loadgen.accuracy(

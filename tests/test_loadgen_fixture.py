@@ -102,6 +102,7 @@ def test_a_disturbed_model_is_red_and_names_the_images(pytester: pytest.Pytester
     )
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*images changed their class*image 3: 3 became 4*"])
+    result.stdout.no_fnmatch_line("*model_fixtures.py*")  # none of the plugin's own lines
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,15 @@ Takes about ten minutes. Figures are compared within this run only.
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from gpuproject import red, run
 
 pytestmark = pytest.mark.gpu
 CHECKOUT = Path(__file__).parent.parent
+SELECTED = ("suites", "-k", "latency or launch")
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +24,9 @@ def project(tmp_path_factory) -> Path:
         shutil.copytree(CHECKOUT / name, folder / name)
     (folder / "baselines").mkdir()
     (folder / "pytest.ini").write_text("[pytest]\n")
-    status, output = run(folder, "--gpuperf-update")
+    status, output = run(folder, *SELECTED, "--gpuperf-update")
     assert status == 0, output
     return folder
-
-
-def run(project: Path, *flags: str) -> tuple[int, str]:
-    loaded = [] if _is_installed() else ["-p", "pytest_gpuperf.plugin"]
-    command = [sys.executable, "-m", "pytest", *loaded, "-p", "no:cacheprovider", "-q"]
-    command += ["suites", "-k", "latency or launch", "--gpuperf", "--gpuperf-backend=cuda", *flags]
-    done = subprocess.run(command, cwd=project, env=os.environ, capture_output=True, text=True, check=False)
-    print(done.stdout[-6000:])  # what the machine said, for whoever runs this by hand
-    return done.returncode, done.stdout + done.stderr
-
-
-def _is_installed() -> bool:
-    from importlib.metadata import entry_points
-
-    return any(point.name == "gpuperf" for point in entry_points(group="pytest11"))
-
-
-def red(output: str) -> set[str]:
-    return set(re.findall(r"^FAILED \S+::(\S+)", output, re.MULTILINE))
 
 
 def spoilt(project: Path, tmp_path: Path, file: str, old: str, new: str) -> Path:
@@ -61,13 +40,13 @@ def spoilt(project: Path, tmp_path: Path, file: str, old: str, new: str) -> Path
 
 @pytest.mark.parametrize("time", [1, 2, 3])
 def test_the_same_code_is_green(project: Path, time: int):
-    status, output = run(project, "--gpuperf-strict=on")
+    status, output = run(project, *SELECTED, "--gpuperf-strict=on")
     assert status == 0, output
 
 
 def test_lost_padding_is_red_and_nothing_else(project: Path, tmp_path: Path):
     copy = spoilt(project, tmp_path, "transpose.cu", "tile[32][32 + 1]", "tile[32][32]")
-    status, output = run(copy)
+    status, output = run(copy, *SELECTED)
     assert status == 1, output
     assert red(output) == {"test_latency[transpose_tiled]"}
 
@@ -83,6 +62,6 @@ def test_three_percent_more_time_is_red_and_nothing_else(project: Path, tmp_path
         "        sum += 0.0f * values[i];\n"
     )
     copy = spoilt(project, tmp_path, "reduce.cu", end, more + end)
-    status, output = run(copy)
+    status, output = run(copy, *SELECTED)
     assert status == 1, output
     assert red(output) == {"test_latency[sum_coalesced]"}

@@ -181,6 +181,7 @@ class AccuracyResult:
 
     def check(self) -> None:
         """Raises AssertionError with ``problems`` where there are any."""
+        __tracebackhide__ = True  # the message says it all, and the test's own line is what led here
         problems = self.problems()
         if problems:
             raise AssertionError(f"{self.model.name} in {self.precision}: " + "; ".join(problems))

@@ -1,0 +1,96 @@
+"""LoadGen's suite on a GPU: recorded, red for a slower model, and red for a spoilt one on accuracy alone.
+
+Takes about three minutes. Figures are compared within this run only.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from gpuproject import red, run
+
+pytestmark = pytest.mark.gpu
+
+SUITE = """
+import pytest
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
+def test_performance(loadgen, resnet50, scenario):
+    loadgen(resnet50, scenario, precision="fp16", seconds=5)
+
+def test_accuracy(loadgen, resnet50):
+    loadgen(resnet50, mode="accuracy", precision="fp16")
+"""
+ANOTHER_MODEL = """
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+@pytest.fixture
+def resnet50(request):
+    from pytest_gpuperf.mlperf import models
+    return replace(models.resolve(request.param), path=Path(__file__).parent / "another.onnx")
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    for module in ("mlperf_loadgen", "onnx", "onnxruntime"):
+        pytest.importorskip(module, reason=f"LoadGen on a GPU needs {module}")
+    import onnxruntime
+
+    from pytest_gpuperf.mlperf import cuda_runtime, models
+
+    if cuda_runtime.PROVIDER not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime was built for the CPU")
+    return models.resolve()
+
+
+@pytest.fixture(scope="module")
+def project(model, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "baselines").mkdir()
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "test_model.py").write_text(SUITE)
+    status, output = run(folder, "--gpuperf-update")
+    assert status == 0, output
+    return folder
+
+
+@pytest.fixture
+def another(project: Path, tmp_path: Path) -> Path:
+    """The project with a model of its own, which the test writes to another.onnx."""
+    copy = tmp_path / "another"
+    shutil.copytree(project, copy)
+    (copy / "conftest.py").write_text(ANOTHER_MODEL)
+    return copy
+
+
+def test_two_more_blocks_are_red(another: Path):
+    from pytest_gpuperf.mlperf import models, resnet50
+
+    head = models.digits_head()
+    path = another / "another.onnx"
+    resnet50.save(path, seed=models.SEED, head=(head.weight, head.bias), blocks=(3, 4, 8, 3))
+    status, output = run(another, "-k", "SingleStream")
+    assert status == 1, output
+    assert red(output) == {"test_performance[resnet50-digits-SingleStream]"}
+
+
+def test_a_perturbed_layer_is_red_on_accuracy_alone(another: Path, model):
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    proto = onnx.load(str(model.path))
+    layer = next(weights for weights in proto.graph.initializer if weights.name == "stage1_block2_b_w")
+    weights = numpy_helper.to_array(layer)
+    noise = np.random.default_rng(0).standard_normal(weights.shape, np.float32) * weights.std()
+    layer.CopyFrom(numpy_helper.from_array(weights + noise, layer.name))
+    onnx.save(proto, str(another / "another.onnx"))
+    status, output = run(another)
+    assert status == 1, output
+    assert red(output) == {"test_accuracy[resnet50-digits]"}
