@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_gpuperf.backends.cuda_driver import device_count
+from pytest_gpuperf.errors import Unavailable
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.emulated import EmulatedBackend
 
 pytest_plugins = ["pytester"]
 
@@ -29,6 +35,25 @@ def _clean_environment(monkeypatch, tmp_path_factory):
         monkeypatch.delenv(name, raising=False)
     if not device_count():  # on a GPU machine, tests in several processes must see each other's locks
         monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path_factory.getbasetemp() / "locks"))
+
+
+@pytest.fixture(scope="module")
+def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled kernels go into a folder of this run, which its modules share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def backend(kernel_cache: None) -> EmulatedBackend:
+    """An emulated GPU of two threads; skips where there is no compiler."""
+    from pytest_gpuperf.backends.emulated import EmulatedBackend
+
+    try:
+        return EmulatedBackend(threads=2)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture

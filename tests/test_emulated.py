@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.emulated import EmulatedBackend
-from pytest_gpuperf.errors import KernelError, Unavailable
+from pytest_gpuperf.errors import KernelError
+
+pytestmark = pytest.mark.usefixtures("kernel_cache")
 
 SOURCE = r"""
 G indices(int *out)
@@ -36,21 +38,6 @@ G nothing() { }
 """.replace("\nG ", '\nextern "C" __global__ void ')
 
 ONE = (1, 1, 1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def backend():
-    try:
-        return EmulatedBackend(threads=2)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="module")

@@ -11,22 +11,9 @@ from pytest_gpuperf.backends import emulated_compiler
 from pytest_gpuperf.backends.emulated import EmulatedBackend
 from pytest_gpuperf.errors import KernelError, Unavailable
 
+pytestmark = pytest.mark.usefixtures("kernel_cache")
+
 KERNEL = 'extern "C" __global__ void k(int *out)\n{\n    out[0] = 7;\n}\n'
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def backend():
-    try:
-        return EmulatedBackend(threads=1)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.emulated import EmulatedBackend
-from pytest_gpuperf.errors import KernelError, Unavailable
+from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments.counters import count
+
+pytestmark = pytest.mark.usefixtures("kernel_cache")
 
 TRANSPOSES = r"""
 extern "C" __global__ void naive(const float *in, float *out, int rows, int cols)
@@ -125,21 +127,6 @@ extern "C" __global__ void idle(float *out, int n)
 }
 extern "C" __global__ void nothing() { }
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def backend():
-    try:
-        return EmulatedBackend()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="module")

@@ -5,27 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_gpuperf.backends.emulated import EmulatedBackend
-from pytest_gpuperf.errors import Unavailable
+pytestmark = pytest.mark.usefixtures("kernel_cache")
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text()
 
 ONE = (1, 1, 1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def backend():
-    try:
-        return EmulatedBackend(threads=2)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="module")
