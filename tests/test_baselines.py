@@ -139,6 +139,27 @@ def test_the_file_reads_well_in_a_review(store):
     assert text.endswith("}\n")
 
 
+def test_what_all_runs_have_alike_is_stored_once(store):
+    environments = [
+        {"date": "2026-08-01", "device_uuid": "GPU-1", "versions": {"numpy": "2"}},
+        {"date": "2026-08-02", "device_uuid": "GPU-1", "versions": {"numpy": "2"}},
+    ]
+    runs = tuple(Run((1.0,), environment) for environment in environments)
+    text = store.save(POOL, SUITE, {"test_a": {"time": baseline(runs=runs)}}).read_text()
+    content = json.loads(text)
+    assert list(content) == ["schema", "pool", "suite", "common", "runs", "entries"]
+    assert content["common"] == {"device_uuid": "GPU-1", "versions": {"numpy": "2"}}
+    assert [*content["runs"].values()] == [{"date": "2026-08-01"}, {"date": "2026-08-02"}]
+    assert [run.environment for run in store.load(POOL, SUITE)["test_a"]["time"].runs] == environments
+
+    other = {"date": "2026-08-03", "device_uuid": "GPU-2", "versions": {"numpy": "2"}}
+    more = {"test_a": {"time": baseline(runs=(Run((1.0,), other),))}}
+    content = json.loads(store.save(POOL, SUITE, more, mode="append").read_text())
+    assert content["common"] == {"versions": {"numpy": "2"}}
+    found = [run.environment for run in store.load(POOL, SUITE)["test_a"]["time"].runs]
+    assert found == [*environments, other]
+
+
 def test_a_rewrite_changes_nothing_and_the_order_of_recording_does_not_matter(store):
     both = {"test_b": {"time": baseline()}, "test_a": {"z": EXACT, "a": baseline()}}
     first = store.save(POOL, SUITE, both).read_bytes()

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -186,7 +186,7 @@ def _baselines(file: BaselineFile) -> dict[str, dict[str, Baseline]]:
             contract=entry.contract,
             place=entry.place,
             prior_sd=entry.prior_sd,
-            runs=tuple(Run(tuple(run.samples), file.runs[run.run], run.code) for run in entry.runs),
+            runs=tuple(Run(tuple(run.samples), file.environment(run.run), run.code) for run in entry.runs),
         )
 
     return {
@@ -217,7 +217,24 @@ def _file(pool: str, suite: str, entries: Entries) -> BaselineFile:
         for test, metrics in entries.items()
     }
     by_date = sorted(environments.items(), key=lambda item: (str(item[1].get("date", "")), item[0]))
-    return BaselineFile(1, pool, suite, dict(by_date), records)
+    common = _shared([environment for _, environment in by_date])
+    own = {
+        run: {key: value for key, value in environment.items() if key not in common}
+        for run, environment in by_date
+    }
+    return BaselineFile(1, pool, suite, own, records, common)
+
+
+def _shared(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several environments have alike: forty versions a run would hide what a review looks for."""
+    first, *others = environments or [{}]
+    if not others:
+        return {}
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in other and other[key] == value for other in others)
+    }
 
 
 def _check_storable(baseline: Baseline, where: str) -> None:

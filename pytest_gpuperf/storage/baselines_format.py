@@ -49,13 +49,20 @@ class EntryRecord(Struct, forbid_unknown_fields=True):
 
 
 class BaselineFile(Struct, forbid_unknown_fields=True):
-    """One suite file's baselines in one pool: ``entries[test][metric]``, and ``runs``, environments by id."""
+    """One suite file's baselines in one pool: ``entries[test][metric]``, and ``runs``, environments by id.
+
+    ``common`` is what all of the environments share, stored once; a run's own keys come before it.
+    """
 
     schema: Literal[1]
     pool: str
     suite: str
     runs: dict[str, dict[str, Any]]
     entries: dict[str, dict[str, EntryRecord]]
+    common: dict[str, Any] = {}
+
+    def environment(self, run: str) -> dict[str, Any]:
+        return {**self.common, **self.runs[run]}
 
 
 def parse(data: bytes, name: str, remedy: str = _RECOVER) -> BaselineFile:
@@ -94,7 +101,9 @@ def render(file: BaselineFile) -> str:
         }
         for test, metrics in _in_order(file.entries).items()
     }
-    return _lines({**msgspec.structs.asdict(file), "entries": entries}) + "\n"
+    common = {"common": _in_order(file.common)} if file.common else {}
+    head = {"schema": file.schema, "pool": file.pool, "suite": file.suite, **common, "runs": file.runs}
+    return _lines({**head, "entries": entries}) + "\n"
 
 
 def json_schema() -> str:
