@@ -82,7 +82,14 @@ def test_leaves_the_commit_out_when_git_hangs(repository, tmp_path, monkeypatch)
     assert "commit" not in environment.describe(EMULATED, repository)
 
 
+def test_all_tests_of_a_process_have_one_date(tmp_path, monkeypatch):
+    first = environment.describe(EMULATED, tmp_path)
+    monkeypatch.setattr(environment, "datetime", None)  # whose clock went on
+    assert environment.describe(EMULATED, tmp_path) == first
+
+
 def test_describes_the_machine_in_json(tmp_path):
+    environment._date.cache_clear()
     before = datetime.now(UTC).replace(microsecond=0)
     found = environment.describe(EMULATED, tmp_path)
     assert json.loads(json.dumps(found)) == found

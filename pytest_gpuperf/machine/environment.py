@@ -36,7 +36,7 @@ def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
     the one that PyCUDA was built for). What is not known is left out. Raises nothing.
     """
     found: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": _date(),
         **_commit(folder),
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}-{''.join(platform.libc_ver())}",
@@ -50,6 +50,12 @@ def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
         if backend.name == "cuda":
             found |= _cuda_versions()
     return found
+
+
+@cache
+def _date() -> str:
+    """The process's own, so that all its tests have one environment and are stored as one run."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def host_place() -> dict[str, Any]:
