@@ -305,7 +305,7 @@ def test_recorded_runs_are_kept_and_added_to(pytester: pytest.Pytester, monkeypa
     out.parent.mkdir()
     append_run(out, runs_of([(9.0,)])[0])
     quick = ["--gpuperf-runs=1", "-p", "no:benchmark", "-p", "no:hypothesispytest"]
-    assert gpu_runs.record(["test_it.py"], 2, 6, out, quick) == 0
+    assert gpu_runs.record(["test_it.py"], {"GPUPERF_STUDY_PERCENT": "2"}, 6, out, quick) == 0
     values = [test.record.measurements[0].value for run in read_runs(out) for test in run.values()]
     assert values == [9.0] + [3.0] * 6
     assert json.loads((out.parent / "baselines" / "cpu.calibration.json").read_text())["runs"] == 6

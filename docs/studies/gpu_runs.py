@@ -2,11 +2,12 @@
 
     python docs/studies/gpu_runs.py identical --runs 60 --out runs/
     python docs/studies/gpu_runs.py work --percent 0 1 2 3 5 --runs 20 --out runs/
+    python docs/studies/gpu_runs.py model --more 0 1 2 --runs 20 --out runs/
 
 Every run is a fresh process. `identical` measures the kernels of suites/, `work` those of more_work/, with
-0 % as the code that the others are compared with. Files are named after what they hold and added to, so a
-session that was cut short goes on by the same command; another unit's runs go into another folder. The
-repository's baselines are not written.
+0 % as the code that the others are compared with, `model` LoadGen over ResNet-50 with so many blocks more.
+Files are named after what they hold and added to, so a session that was cut short goes on by the same
+command; another unit's runs go into another folder. The repository's baselines are not written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 STUDIES = Path(__file__).resolve().parent
@@ -23,14 +24,15 @@ ROOT = STUDIES.parents[1]
 KERNEL_SUITES = ("transpose", "matmul", "layout", "reduce")
 
 
-def record(tests: Sequence[str], percent: int, runs: int, file: Path, extra: Sequence[str]) -> int:
+def record(
+    tests: Sequence[str], environment: Mapping[str, str], runs: int, file: Path, extra: Sequence[str]
+) -> int:
     """Adds runs to ``file``, also those of a session that failed half-way; pytest's exit code."""
     before = _recorded()
     command = [sys.executable, "-m", "pytest", *tests, "--gpuperf", f"--gpuperf-calibrate={runs}"]
     command += [f"--gpuperf-baselines={file.parent.resolve() / 'baselines'}", "--gpuperf-strict=off", *extra]
     try:
-        environment = {**os.environ, "GPUPERF_STUDY_PERCENT": str(percent)}
-        return subprocess.run(command, cwd=ROOT, env=environment).returncode
+        return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode
     finally:
         with file.open("ab") as kept:
             for new in sorted(_recorded() - before):
@@ -43,9 +45,10 @@ def _recorded() -> set[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["identical", "work"])
+    parser.add_argument("what", choices=["identical", "work", "model"])
     parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--percent", type=int, nargs="+", default=[0, 1, 2, 3, 5])
+    parser.add_argument("--more", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pytest", nargs="*", default=[], help="more options for pytest, such as -k=tiled")
     asked = parser.parse_args(arguments)
@@ -53,13 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.what == "identical":
         tests = [f"suites/test_{name}.py" for name in KERNEL_SUITES]
         file = asked.out / "identical.jsonl"
-        return record(tests, 0, asked.runs, file, ["-k", "latency", *asked.pytest])
-    tests = [str(STUDIES.relative_to(ROOT) / "more_work")]
-    codes = [
-        record(tests, percent, asked.runs, asked.out / f"work-{percent}.jsonl", asked.pytest)
-        for percent in asked.percent
-    ]
-    return max(codes)
+        return record(tests, {}, asked.runs, file, ["-k", "latency", *asked.pytest])
+    variable = {"work": "GPUPERF_STUDY_PERCENT", "model": "GPUPERF_STUDY_MORE"}[asked.what]
+    tests = [str(STUDIES.relative_to(ROOT) / "more_work" / f"test_more_{asked.what}.py")]
+    return max(
+        record(
+            tests,
+            {variable: str(amount)},
+            asked.runs,
+            asked.out / f"{asked.what}-{amount}.jsonl",
+            asked.pytest,
+        )
+        for amount in (asked.percent if asked.what == "work" else asked.more)
+    )
 
 
 if __name__ == "__main__":
