@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_gpuperf.judging.rules import Rules, add_rules, read_rules, whole
+from pytest_gpuperf.judging.rules import Rules, above_zero, add_rules, read_rules, whole
 from pytest_gpuperf.processes.revisions import RevisionOptions, add_revision_options, read_revisions
 
 Backend = Literal["auto", "cuda", "emulated"]
 UpdateMode = Literal["replace", "append", "new"]
 BACKENDS = ("auto", "cuda", "emulated")
 STRICTNESS = ("auto", "on", "off")
+_SECONDS = above_zero("seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "--gpuperf-lock-timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=_SECONDS,
         help="How long to wait for another session that uses the device (default: 600).",
     )
     add("--gpuperf-model-dir", metavar="DIR", help="MLPerf's resnet50_v1.onnx (default: MODEL_DIR).")
@@ -135,7 +136,7 @@ def read_options(config: pytest.Config) -> Options:
         strict = "on" if os.environ.get("CI") or os.environ.get("BUILD_NUMBER") else "off"
     lock_timeout = option.gpuperf_lock_timeout
     if lock_timeout is None:
-        lock_timeout = _ini(config, "gpuperf_lock_timeout", _seconds)
+        lock_timeout = _ini(config, "gpuperf_lock_timeout", _SECONDS)
     options = Options(
         active=option.gpuperf,
         backend=option.gpuperf_backend or _ini(config, "gpuperf_backend", _one_of(BACKENDS)),
@@ -148,8 +149,8 @@ def read_options(config: pytest.Config) -> Options:
         kernels=config.getini("gpuperf_kernels"),
         judge_host_times=config.getini("gpuperf_judge_host_times"),
         lock_timeout=lock_timeout,
-        child_timeout=_ini(config, "gpuperf_child_timeout", _seconds),
-        cooldown=_ini(config, "gpuperf_cooldown", _seconds),
+        child_timeout=_ini(config, "gpuperf_child_timeout", _SECONDS),
+        cooldown=_ini(config, "gpuperf_cooldown", _SECONDS),
         child=option.gpuperf_child,
         rules=read_rules(config),
         revisions=read_revisions(config),
@@ -272,13 +273,3 @@ def _update_mode(text: str) -> str:
 
 def _count_or_file(text: str) -> int | Path:
     return int(text) if text.isdecimal() else Path(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value

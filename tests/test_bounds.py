@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from latencies import LATENCY, processes, tell
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.judging import bounds
 from pytest_gpuperf.measurement import Bounds, Kind, Measurement, Metric, Outcome, Verdict
 
-SUITE = """
-    import pathlib
-
-    HERE = pathlib.Path(__file__).parent
-
-    def latency():
-        words = (HERE / "latency.txt").read_text().split()
-        count = HERE / "count.txt"
-        number = int(count.read_text()) if count.exists() else 0
-        count.write_text(str(number + 1))
-        return float(words[min(number, len(words) - 1)])
-
-    def test_latency(gpuperf):
-        gpuperf.record("latency", latency(), "s", BOUNDS)
+SUITE = (
+    LATENCY
+    + """\
+def test_latency(gpuperf):
+    gpuperf.record("latency", latency(), "s", BOUNDS)
 """
+)
 
 
 def measured(value: float, kind: Kind = "noisy", **limits: float) -> Measurement:
@@ -107,13 +100,12 @@ class Project:
 
     def run(self, limits: str, latencies: str, *flags: str) -> pytest.RunResult:
         self.pytester.makepyfile(test_suite=SUITE.replace("BOUNDS", limits))
-        (self.pytester.path / "latency.txt").write_text(latencies)
-        (self.pytester.path / "count.txt").unlink(missing_ok=True)
+        tell(self.pytester.path, latencies)
         return self.pytester.runpytest_subprocess("--gpuperf", *flags)
 
     @property
     def processes(self) -> int:
-        return int((self.pytester.path / "count.txt").read_text())
+        return processes(self.pytester.path)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from latencies import LATENCY, processes, tell
 from scipy.special import bdtr
 
 from pytest_gpuperf.errors import BaselineError
@@ -376,21 +377,13 @@ def test_without_matplotlib_the_plot_says_what_to_install(tmp_path: Path, monkey
 
 # The whole way
 
-SUITE = """
-import pathlib
-
-HERE = pathlib.Path(__file__).parent
-
-def next_value():
-    words = (HERE / "latency.txt").read_text().split()
-    count = HERE / "count.txt"
-    number = int(count.read_text()) if count.exists() else 0
-    count.write_text(str(number + 1))
-    return float(words[min(number, len(words) - 1)])
-
+SUITE = (
+    LATENCY
+    + """\
 def test_latency(gpuperf):
-    gpuperf.record("latency", next_value(), "s")
+    gpuperf.record("latency", latency(), "s")
 """
+)
 QUICK = ("-p", "no:benchmark", "-p", "no:hypothesispytest", "--gpuperf-runs=3")
 
 
@@ -399,14 +392,14 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
     pytester.makepyfile(test_suite=SUITE)
     (pytester.path / "baselines").mkdir()
-    (pytester.path / "latency.txt").write_text("9.0 1.00 1.01 0.99 1.0 1.02 0.98 1.0 1.01 1.0")
+    tell(pytester.path, "9.0 1.00 1.01 0.99 1.0 1.02 0.98 1.0 1.01 1.0")
     return pytester
 
 
 def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Pytester):
     result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=8", *QUICK)
     assert result.ret == 0, result.stdout.str()
-    assert (project.path / "count.txt").read_text() == "9"
+    assert processes(project.path) == 9
     result.stdout.fnmatch_lines(
         [
             "gpuperf: each run is written to .gpuperf/runs-*.jsonl as it ends",
@@ -428,7 +421,7 @@ def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Py
     again = project.runpytest_subprocess(f"--gpuperf-calibrate=.gpuperf/{file.name}", *QUICK)
     assert again.ret == 0
     again.stdout.fnmatch_lines(["calibration: cpu, 8 runs of identical code"])
-    assert (project.path / "count.txt").read_text() == "9"  # nothing was measured
+    assert processes(project.path) == 9  # nothing was measured
     assert read_result(stored) == first
 
     armed = project.runpytest_subprocess("--gpuperf", *QUICK)

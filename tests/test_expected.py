@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
+from latencies import LATENCY, tell
 
 from pytest_gpuperf.judging.expected import Expectation
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
@@ -55,23 +56,14 @@ def test_an_expectation_breaks_where_everything_judged_kept_its_pace(outcomes, b
     assert ("passed" in found) is (broken and today == LATER)
 
 
-SUITE = """
-    import pathlib
-    import pytest
-
-    HERE = pathlib.Path(__file__).parent
-
-    def latency():
-        words = (HERE / "latency.txt").read_text().split()
-        count = HERE / "count.txt"
-        number = int(count.read_text()) if count.exists() else 0
-        count.write_text(str(number + 1))
-        return float(words[min(number, len(words) - 1)])
-
-    @pytest.mark.gpuperf(MARKER)
-    def test_latency(gpuperf):
-        gpuperf.record("latency", latency(), "s")
+SUITE = (
+    LATENCY
+    + """\
+@pytest.mark.gpuperf(MARKER)
+def test_latency(gpuperf):
+    gpuperf.record("latency", latency(), "s")
 """
+)
 HELD = 'expected="waits for a driver", until="2999-12-31"'
 PASSED = 'expected="waits for a driver", until="2020-12-31"'
 
@@ -85,8 +77,7 @@ class Project:
 
     def run(self, marker: str, latencies: str, *flags: str) -> pytest.RunResult:
         self.pytester.makepyfile(test_suite=SUITE.replace("MARKER", marker))
-        (self.pytester.path / "latency.txt").write_text(latencies)
-        (self.pytester.path / "count.txt").unlink(missing_ok=True)
+        tell(self.pytester.path, latencies)
         return self.pytester.runpytest_subprocess("--gpuperf", *flags)
 
 

@@ -6,24 +6,15 @@ import json
 import re
 
 import pytest
+from latencies import LATENCY, processes, tell
 
-# A number the tests control: each process reads it afresh, so that a replica can differ from the screen.
-SUITE = """
-    import pathlib
-    import pytest
-
-    HERE = pathlib.Path(__file__).parent
-
-    def latency():
-        words = (HERE / "latency.txt").read_text().split()
-        count = HERE / "count.txt"
-        number = int(count.read_text()) if count.exists() else 0
-        count.write_text(str(number + 1))
-        return float(words[min(number, len(words) - 1)])
-
-    def test_latency(gpuperf):
-        gpuperf.record("latency", latency(), "s")
+SUITE = (
+    LATENCY
+    + """\
+def test_latency(gpuperf):
+    gpuperf.record("latency", latency(), "s")
 """
+)
 INI = "[pytest]\ngpuperf_judge_host_times = true\n"
 WITHIN_NOISE = "1.000 1.000 1.002 0.999 1.001 1.000"  # the session's own process, then five runs
 
@@ -38,8 +29,7 @@ class Project:
         (pytester.path / "baselines").mkdir()
 
     def latencies(self, values: str) -> None:
-        (self.pytester.path / "latency.txt").write_text(values)
-        (self.pytester.path / "count.txt").unlink(missing_ok=True)
+        tell(self.pytester.path, values)
 
     def run(self, *flags: str, latencies: str = "1.0") -> pytest.RunResult:
         self.latencies(latencies)
@@ -52,7 +42,7 @@ class Project:
 
     @property
     def processes(self) -> int:
-        return int((self.pytester.path / "count.txt").read_text())
+        return processes(self.pytester.path)
 
     @property
     def stored(self) -> dict:

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 import pytest
 
-from pytest_gpuperf.mlperf import cuda_runtime, models, resnet50
+from pytest_gpuperf.mlperf import cuda_runtime, models
 from pytest_gpuperf.mlperf.session import open_session
 
 pytestmark = pytest.mark.gpu
@@ -131,10 +130,8 @@ def test_all_held_out_digits_are_as_stored(session, phases, tmp_path):
 
 
 def test_a_model_with_two_more_blocks_is_seen_to_be_slower(session, phases, tmp_path):
-    head = models.digits_head()
-    path = tmp_path / "slower.onnx"
-    resnet50.save(path, seed=models.SEED, head=(head.weight, head.bias), blocks=(3, 4, 8, 3))
-    slower = open_session(replace(session.model, path=path), "cuda", session.precision, (1, BATCH))
+    model = models.with_blocks(tmp_path / "slower.onnx", (3, 4, 8, 3))
+    slower = open_session(model, "cuda", session.precision, (1, BATCH))
     for scenario in ("SingleStream", "Offline"):
         now = phases.performance(slower, scenario, log_dir=tmp_path / "slower", seconds=SECONDS)
         was = phases.performance(session, scenario, log_dir=tmp_path / "original", seconds=SECONDS)

@@ -173,3 +173,13 @@ def test_imagenet_without_opencv_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(Unavailable, match=r"pip install 'pytest-gpuperf\[mlperf\]'"):
         imagenet.preprocess(tmp_path / "a.jpg")
+
+
+def test_another_number_of_blocks_keeps_the_models_name_and_recipe(tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx", reason="building the model needs onnx")
+    monkeypatch.setattr(models, "cached", lambda name, make: tmp_path / name)
+    found = models.with_blocks(tmp_path / "slower.onnx", (1, 1, 2, 1))
+    original = models.digits_model()
+    assert (found.name, found.recipe) == (original.name, original.recipe)
+    kinds = [node.op_type for node in onnx.load(str(found.path)).graph.node]
+    assert kinds.count("Conv") == 1 + 3 * 5 + 4  # the stem, three a block, four shortcuts

@@ -70,11 +70,9 @@ def another(project: Path, tmp_path: Path) -> Path:
 
 
 def test_two_more_blocks_are_red(another: Path):
-    from pytest_gpuperf.mlperf import models, resnet50
+    from pytest_gpuperf.mlperf import models
 
-    head = models.digits_head()
-    path = another / "another.onnx"
-    resnet50.save(path, seed=models.SEED, head=(head.weight, head.bias), blocks=(3, 4, 8, 3))
+    models.with_blocks(another / "another.onnx", (3, 4, 8, 3))
     status, output = run(another, "-k", "SingleStream")
     assert status == 1, output
     assert red(output) == {"test_performance[resnet50-digits-SingleStream]"}

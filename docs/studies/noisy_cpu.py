@@ -47,8 +47,7 @@ def resnet50(request):
         return model
     path = Path({cache!r}) / ("-".join(map(str, BLOCKS)) + ".onnx")
     if not path.exists():
-        head = models.digits_head()
-        recipe.save(path, seed=models.SEED, head=(head.weight, head.bias), blocks=BLOCKS)
+        models.with_blocks(path, BLOCKS)
     return replace(model, path=path)
 """
 RESNET50 = (3, 4, 6, 3)

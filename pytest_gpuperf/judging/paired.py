@@ -17,9 +17,11 @@ from pytest_gpuperf.judging.verdict import (
     ALPHA,
     POWER,
     PRIOR_DF,
+    Estimate,
     bounded_exp,
     check_samples,
     checked_tolerance,
+    concluded,
 )
 from pytest_gpuperf.judging.verdict import judge as judge_against_baseline
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
@@ -69,16 +71,10 @@ def block_differences(here: Sequence[Measurement], there: Sequence[Measurement])
     return [sign * math.fsum(block) / PER_BLOCK for block in blocks]
 
 
-@dataclass(frozen=True, slots=True)
-class _Estimate:
-    """Logs, positive where this checkout is worse: ``half_width`` h, ``margin`` what a change needs beyond
-    the limit to clear it with probability 95 %, if the spread is the one seen."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Estimate(Estimate):
+    """The paired t interval; ``baseline`` is the other side's figure."""
 
-    there: float
-    now: float
-    change: float
-    half_width: float
-    margin: float
     blocks: int
 
 
@@ -108,13 +104,20 @@ def _estimate(
         # Few blocks make h itself so uncertain that only the noncentral t says what it lets through.
         widths.append((quantile * error, float(nctdtrinc(freedom, 1 - POWER, quantile)) * error))
     half_width, margin = max(widths)
-    return _Estimate(_centre(there), _centre(here), change, half_width, margin, count)
+    return _Estimate(
+        baseline=_centre(there),
+        now=_centre(here),
+        change=change,
+        half_width=half_width,
+        margin=margin,
+        blocks=count,
+    )
 
 
 def _judge_noisy(metric: Metric, found: _Estimate, theta: float, code: str) -> Verdict:
     limit, floor = math.log1p(theta), metric.constants.floor
     change, half_width = found.change, found.half_width
-    above_floor = abs(found.now - found.there) > floor
+    above_floor = abs(found.now - found.baseline) > floor
     reach = abs(change) + half_width
     enough = found.blocks >= MIN_BLOCKS
     reason = ""
@@ -122,7 +125,7 @@ def _judge_noisy(metric: Metric, found: _Estimate, theta: float, code: str) -> V
         outcome, reason = Outcome.REGRESSED, code
     elif enough and above_floor and change + half_width < -limit:
         outcome = Outcome.IMPROVED
-    elif enough and (reach < limit or max(found.now, found.there) * (bounded_exp(reach) - 1) <= floor):
+    elif enough and (reach < limit or max(found.now, found.baseline) * (bounded_exp(reach) - 1) <= floor):
         outcome = Outcome.EQUAL
     else:
         outcome = Outcome.INCONCLUSIVE
@@ -132,18 +135,7 @@ def _judge_noisy(metric: Metric, found: _Estimate, theta: float, code: str) -> V
             reason = (
                 f"the change is below the {floor:g} {metric.unit} that {metric.instrument} can be held to"
             )
-    signed = change if metric.better == "lower" else -change
-    return Verdict(
-        outcome,
-        now=found.now,
-        baseline=found.there,
-        change=bounded_exp(signed) - 1,
-        interval=(bounded_exp(signed - half_width) - 1, bounded_exp(signed + half_width) - 1),
-        tolerance=theta,
-        detectable=max(bounded_exp(limit + found.margin) - 1, floor / found.there) if enough else None,
-        exceeds=above_floor and change > limit,
-        reason=reason,
-    )
+    return concluded(metric, found, theta, outcome, reason, detects=enough)
 
 
 def _judge_exact(here: Sequence[Measurement], there: Sequence[Measurement], theta: float) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,12 +107,21 @@ def whole(low: int, high: int) -> Any:
     return convert
 
 
+def above_zero(what: str) -> Callable[[str], float]:
+    """The argument type of a finite number above 0; ``what`` names it in the error, such as "seconds"."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what} above 0")
+        return value
+
+    return convert
+
+
 def minutes(text: str) -> float:
     """Seconds of a bound given in minutes."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
-    return 60 * value
+    return 60 * above_zero("minutes")(text)

@@ -114,20 +114,26 @@ def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
     return max(0.0, loss / abs(verdict.now))
 
 
-@dataclass(frozen=True, slots=True)
-class _Estimate:
-    """The moderated t statistic of a noisy metric, in logs where positive is worse.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A noisy metric's change, in logs where positive is worse, with both figures in the metric's unit.
 
-    ``change`` is d, ``each`` the runs' own d, ``half_width`` h; ``margin`` is what lies beyond h so
-    that an estimate clears it with probability 95 %.
+    ``change`` is d, ``half_width`` h; ``margin`` is what a change needs beyond the limit to clear it
+    with probability 95 %, if the spread is the one seen.
     """
 
     baseline: float
     now: float
     change: float
-    each: tuple[float, ...]
     half_width: float
     margin: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Estimate(Estimate):
+    """The moderated t statistic; ``each`` are the runs' own d."""
+
+    each: tuple[float, ...]
     baseline_runs: int
 
 
@@ -189,17 +195,25 @@ def _judge_noisy(metric: Metric, found: _Estimate, theta: float, *, replicated: 
         outcome, reason = Outcome.EQUAL, ""
     else:
         outcome, reason = Outcome.INCONCLUSIVE, _why_inconclusive(metric, found, limit, replicated)
-    signed = change if metric.better == "lower" else -change
+    return concluded(metric, found, theta, outcome, reason, detects=found.baseline_runs >= MIN_RUNS)
+
+
+def concluded(
+    metric: Metric, found: Estimate, theta: float, outcome: Outcome, reason: str, *, detects: bool
+) -> Verdict:
+    """An outcome with the estimate's figures; ``detects``: there are runs enough for a red."""
+    limit, floor = math.log1p(theta), metric.constants.floor
+    signed = found.change if metric.better == "lower" else -found.change
     detectable = max(bounded_exp(limit + found.margin) - 1, floor / found.baseline)
     return Verdict(
         outcome,
         now=found.now,
         baseline=found.baseline,
         change=bounded_exp(signed) - 1,
-        interval=(bounded_exp(signed - half_width) - 1, bounded_exp(signed + half_width) - 1),
+        interval=(bounded_exp(signed - found.half_width) - 1, bounded_exp(signed + found.half_width) - 1),
         tolerance=theta,
-        detectable=detectable if found.baseline_runs >= MIN_RUNS else None,
-        exceeds=above_floor and change > limit,
+        detectable=detectable if detects else None,
+        exceeds=abs(found.now - found.baseline) > floor and found.change > limit,
         reason=reason,
     )
 

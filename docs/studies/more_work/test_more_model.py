@@ -4,7 +4,6 @@ GPUPERF_STUDY_MORE=1 pytest docs/studies/more_work/test_more_model.py --gpuperf 
 """
 
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -23,11 +22,8 @@ def resnet50(request, tmp_path):
     if not MORE:
         return model
     first, second, third, last = recipe.BLOCKS
-    head = models.digits_head()
-    path = tmp_path / "more.onnx"
     blocks = (first, second, third + MORE, last)
-    recipe.save(path, seed=models.SEED, head=(head.weight, head.bias), blocks=blocks)
-    return replace(model, path=path)
+    return models.with_blocks(tmp_path / "more.onnx", blocks)
 
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
