@@ -1,21 +1,26 @@
-"""Does a kernel's time depend on where its arrays lie? Identical launches in processes that differ in that.
+"""Does a kernel's time depend on where its arrays lie? Identical launches on arrays in other places.
 
     python docs/studies/placement.py
 
-Prints a Markdown table: a row a condition, a column a kernel, in each cell the medians of its processes in
-microseconds. Where a row of several processes agrees within itself and not with the row above it, memory's
-place is part of the figure. Takes about a minute on a GPU; without one it runs emulated, which shows nothing.
+First one process with arrays in many places, all alive at once, each place measured twice, the second time
+in the opposite order: what differs between places and not between the two times is the place's. Then fresh
+processes that differ in what else lies in memory: a row a condition, a column a kernel, in each cell the
+medians of its processes in microseconds. Without a GPU it runs emulated, which shows nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import numpy as np
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 MIB = 2**20
@@ -25,40 +30,82 @@ TRANSPOSES = {
     "transpose_best": ((64, 64), (16, 16)),
 }
 LENGTH, BLOCK = 64, 128
-REPEATED = 5
-BALLASTS = (2, 6, 34, 130, 514, 1026, 2050)  # MiB, kept allocated before and while the kernels run
+NAMES = [*TRANSPOSES, "coalesced_to_linear"]
+REPEATED = 3
+BALLASTS = (2, 6, 34, 130, 514, 1026)  # MiB, kept allocated before and while the kernels run
+PLACES = 24
+
+
+class Bench:
+    """The kernels of this process's device, and one pair of arrays' medians."""
+
+    def __init__(self) -> None:
+        from pytest_gpuperf.backends import select
+        from pytest_gpuperf.backends.library import Kernels
+        from pytest_gpuperf.gpu import Gpu
+
+        self.gpu = Gpu(select("auto"))
+        self.is_real = self.gpu.backend == "cuda"
+        self.side = 8192 if self.is_real else 128
+        self.kernels = Kernels(KERNELS, self.gpu)
+        self.values = np.random.default_rng(1).random((self.side, self.side), np.float32)
+
+    def arrays(self) -> tuple[Any, Any]:
+        return self.gpu.to_device(self.values), self.gpu.empty((self.side, self.side))
+
+    def ballast(self, mib: int) -> Any:
+        return self.gpu.empty(mib * MIB // 4) if mib and self.is_real else None
+
+    def seconds(self, name: str, src: Any, dst: Any) -> float:
+        from pytest_gpuperf.instruments import device_time
+
+        if name in TRANSPOSES:
+            (width, height), block = TRANSPOSES[name]
+            grid: Any = (-(-self.side // width), -(-self.side // height))
+            launch = self.kernels["transpose.cu"][name][grid, block]
+            args: tuple[Any, ...] = (src, dst, self.side, self.side)
+        else:
+            count = self.side * self.side // LENGTH
+            launch = self.kernels["layout.cu"][name][-(-count // BLOCK), BLOCK]
+            args = (src, dst, count, LENGTH)
+        options = device_time.Options(seconds=0.1, warmup=0.05)
+        return device_time.measure(self.gpu, launch, args, options).median
 
 
 def measure(order: Sequence[str], ballast: int) -> dict[str, Any]:
-    """This process's median seconds of each kernel, and the addresses of the arrays that it used."""
-    from pytest_gpuperf.backends import select
-    from pytest_gpuperf.backends.library import Kernels
-    from pytest_gpuperf.gpu import Gpu
-    from pytest_gpuperf.instruments import device_time
-
-    gpu = Gpu(select("auto"))
-    side = 8192 if gpu.backend == "cuda" else 64
-    kernels = Kernels(KERNELS, gpu)
-    kept = gpu.empty(ballast * MIB // 4) if ballast and gpu.backend == "cuda" else None
+    """A fresh process's median seconds of each kernel, and the addresses of the arrays that it used."""
+    bench = Bench()
+    kept = bench.ballast(ballast)
     found: dict[str, Any] = {}
     for name in order:
-        if name in TRANSPOSES:
-            (width, height), block = TRANSPOSES[name]
-            launch = kernels["transpose.cu"][name][(-(-side // width), -(-side // height)), block]
-            src, dst = gpu.random((side, side), seed=1), gpu.empty((side, side))
-            args: tuple[Any, ...] = (src, dst, side, side)
-        else:
-            count = max(BLOCK, side * side // LENGTH)
-            launch = kernels["layout.cu"][name][count // BLOCK, BLOCK]
-            src, dst = gpu.random((count * LENGTH,), seed=1), gpu.empty(count * LENGTH)
-            args = (src, dst, count, LENGTH)
-        seconds = device_time.measure(gpu, launch, args).median
-        found[name] = [seconds, *(gpu.device.address(array) for array in (src, dst))]
-        for array in (src, dst):
-            gpu.device.free(array)
+        arrays = bench.arrays()
+        found[name] = [bench.seconds(name, *arrays), *(bench.gpu.device.address(array) for array in arrays)]
+        for array in arrays:
+            bench.gpu.device.free(array)
     del kept
-    gpu.close()
+    bench.gpu.close()
     return found
+
+
+def many_places() -> None:
+    """A table of how much places differ in one process, and how much the same place differs from itself."""
+    bench, draw = Bench(), random.Random(1)
+    kept, pairs = [], []
+    for _ in range(PLACES if bench.is_real else 3):
+        kept.append(bench.ballast(draw.randrange(0, 200, 2)))
+        pairs.append(bench.arrays())
+    first = [{name: bench.seconds(name, *pair) for name in NAMES} for pair in pairs]
+    second = [{name: bench.seconds(name, *pair) for name in NAMES} for pair in pairs[::-1]][::-1]
+    print(f"{len(pairs)} places in one process, % from their median\n")
+    print("| kernel | median, us | places, each the mean of its two times | largest difference of the two |")
+    print("|---|---|---|---|")
+    for name in NAMES:
+        both = [(one[name], other[name]) for one, other in zip(first, second, strict=True)]
+        middle = median(sum(pair) / 2 for pair in both)
+        places = " ".join(f"{100 * (sum(pair) / 2 / middle - 1):+.2f}" for pair in both)
+        itself = max(abs(one - other) / middle for one, other in both)
+        print(f"| {name} | {1e6 * middle:.1f} | {places} | {100 * itself:.2f} |")
+    bench.gpu.close()
 
 
 def fresh(order: Sequence[str], ballast: int = 0) -> dict[str, Any]:
@@ -85,26 +132,23 @@ def main() -> None:
     if asked.worker:
         print(json.dumps(measure(asked.worker["order"], asked.worker["ballast"])))
         return
-    names = [*TRANSPOSES, "coalesced_to_linear"]
-    print(f"| condition | {' | '.join(names)} |\n{'|---' * (len(names) + 1)}|")
-    fresh(names)  # compiles, and warms the machine
+    many_places()
+    between_processes(NAMES)
+
+
+def between_processes(names: Sequence[str]) -> None:
+    print(f"\n| condition | {' | '.join(names)} |\n{'|---' * (len(names) + 1)}|")
     print(row("alone", names, [fresh(names) for _ in range(REPEATED)]), flush=True)
     backwards = [fresh(names[::-1]) for _ in range(REPEATED)]
     print(row("alone, in the opposite order", names, backwards), flush=True)
-    for name in names:
-        print(row(f"alone, only {name}", [name], [fresh([name]) for _ in range(2)]), flush=True)
     for ballast in BALLASTS:
         print(row(f"beside {ballast} MiB of its own", names, [fresh(names, ballast)]), flush=True)
-    from pytest_gpuperf.backends import select
-    from pytest_gpuperf.gpu import Gpu
-
-    gpu = Gpu(select("auto"))  # as a session that confirms a red has its device open
-    beside = [fresh(names) for _ in range(REPEATED)]
-    print(row("beside another process", names, beside), flush=True)
-    kept = gpu.empty(300 * MIB // 4) if gpu.backend == "cuda" else None
+    bench = Bench()  # as a session that confirms a red has its device open
+    print(row("beside another process", names, [fresh(names) for _ in range(REPEATED)]), flush=True)
+    kept = bench.ballast(300)
     print(row("beside another process with 300 MiB", names, [fresh(names) for _ in range(2)]), flush=True)
     del kept
-    gpu.close()
+    bench.gpu.close()
 
 
 if __name__ == "__main__":
