@@ -54,6 +54,7 @@ class GpuperfSession:
         self.left_out: set[str] = set()
         self.batches: dict[str, dict[str, int]] = {}
         self._gpu: Gpu | None = None
+        self._ballast: Any = None
         self._mark: int = 0
         self._unavailable: Unavailable | None = None
         self.guard = Guard(options.lock_timeout, on_wait=self._on_wait, note=self.note)
@@ -76,6 +77,10 @@ class GpuperfSession:
                 raise
             device.compiling = self.guard.aside
             self._gpu = Gpu(device)
+            if self.options.active and self._gpu.backend == "cuda":
+                from pytest_gpuperf.instruments.places import ballast
+
+                self._ballast = ballast(device)  # torch's arrays and a callable's lie where chance has it too
         return self._gpu
 
     @property

@@ -17,7 +17,7 @@ from pytest_gpuperf.backends.cuda_timer import _HOLD
 from pytest_gpuperf.backends.library import Kernels
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 from pytest_gpuperf.gpu import Gpu
-from pytest_gpuperf.instruments import device_time
+from pytest_gpuperf.instruments import device_time, stopwatch
 from pytest_gpuperf.instruments.device_time import Options, measure
 
 HAS_COMPILER = shutil.which("gcc") is not None
@@ -486,7 +486,7 @@ def test_a_copy_takes_as_long_as_the_memory_needs(gpu):
     assert timing.details["gated"] is True
     assert timing.details["batch"] == 1
     assert 0.5 < 2 * src.nbytes / timing.median / rate < 4  # 64 MiB may profit from the cache
-    assert len(timing.samples) >= device_time.FEWEST
+    assert len(timing.samples) >= stopwatch.FEWEST
 
 
 @pytest.mark.gpu
@@ -496,6 +496,32 @@ def test_two_measurements_of_a_kernel_agree(gpu, kernels):
     launch = kernels.scale[n // 256, 256]
     first, second = (measure(gpu, launch, (src, dst, n, 2.0)).median for _ in range(2))
     assert abs(first / second - 1) < 0.01
+
+
+@pytest.mark.gpu
+def test_whole_arrays_are_told_from_parts_and_from_other_libraries(gpu):
+    import pycuda.gpuarray
+
+    array = gpu.empty((4, 6))
+    assert gpu.device.whole(array)
+    assert gpu.device.whole(array.reshape(24))
+    assert not gpu.device.whole(array[1:])
+    assert not gpu.device.whole(pycuda.gpuarray.empty(24, np.float32))
+
+
+@pytest.mark.gpu
+def test_arrays_are_measured_in_many_places_and_no_memory_is_kept(gpu, kernels):
+    n = 2**22
+    src, dst = gpu.random(n, seed=1), gpu.empty(n)
+    launch, addresses = kernels.scale[n // 256, 256], set()
+    bind = launch.bind
+    launch.bind = lambda *args: (addresses.add(gpu.device.address(args[0])), bind(*args))[1]
+    before = gpu.device.free_memory()
+    timing = measure(gpu, launch, (src, dst, n, 2.0))
+    assert timing.details["moved"] is True
+    assert len(addresses) > 5
+    assert gpu.device.free_memory() == before
+    assert np.array_equal(dst.get(), 2 * src.get())
 
 
 @pytest.mark.gpu

@@ -10,8 +10,9 @@ import pytest
 
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.gpu import Gpu
-from pytest_gpuperf.instruments import device_time
-from pytest_gpuperf.instruments.device_time import Options, Stopwatch, Timing, batch_size, measure, precision
+from pytest_gpuperf.instruments import device_time, stopwatch
+from pytest_gpuperf.instruments.device_time import Options, Timing, measure
+from pytest_gpuperf.instruments.stopwatch import Stopwatch, batch_size, precision
 
 US = 1e-6
 
@@ -102,11 +103,11 @@ def test_batches_of_a_power_of_two_last_long_enough():
         seconds = nanoseconds * 1e-9
         batch = batch_size(seconds)
         assert batch & (batch - 1) == 0
-        if seconds >= device_time.BATCH_BELOW:
+        if seconds >= stopwatch.BATCH_BELOW:
             assert batch == 1
         else:
-            assert batch * seconds >= device_time.BATCH_LASTS or batch == device_time.BATCH_MOST
-    assert batch_size(0) == device_time.BATCH_MOST
+            assert batch * seconds >= stopwatch.BATCH_LASTS or batch == stopwatch.BATCH_MOST
+    assert batch_size(0) == stopwatch.BATCH_MOST
 
 
 def test_precision_by_order_statistics():
@@ -195,8 +196,8 @@ def test_steady_samples_end_soon_and_noisy_ones_take_their_time():
     few = timed(steady, steady.kernel(200 * US))
     some = timed(noisy, noisy.kernel(lambda _: 200 * US * noise.lognormvariate(0, 0.003)))
     most = timed(wild, wild.kernel(lambda _: 200 * US * noise.lognormvariate(0, 0.3)))
-    assert device_time.FEWEST <= len(few.samples) < len(some.samples) < len(most.samples)
-    assert some.details["precision"] <= device_time.PRECISION < most.details["precision"]
+    assert stopwatch.FEWEST <= len(few.samples) < len(some.samples) < len(most.samples)
+    assert some.details["precision"] <= stopwatch.PRECISION < most.details["precision"]
     assert 0.5 <= sum(most.samples) < 0.7  # the budget, and at most a chunk more
 
 
@@ -214,8 +215,8 @@ def test_sampling_waits_for_the_clocks():
 def test_long_launches_are_not_launched_often():
     device = Device()
     timing = timed(device, device.kernel(0.3))
-    assert len(timing.samples) == device_time.FEWEST_LONG
-    assert device.launches <= device_time.FEWEST_LONG + device_time.WARMUP_FEWEST + 1
+    assert len(timing.samples) == stopwatch.FEWEST_LONG
+    assert device.launches <= stopwatch.FEWEST_LONG + stopwatch.WARMUP_FEWEST + 1
     assert "precision" not in timing.details
 
 

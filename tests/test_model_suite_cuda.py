@@ -18,10 +18,10 @@ import pytest
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
 def test_performance(loadgen, resnet50, scenario):
-    loadgen(resnet50, scenario, precision="fp16", seconds=5)
+    loadgen(resnet50, scenario, seconds=5)
 
 def test_accuracy(loadgen, resnet50):
-    loadgen(resnet50, mode="accuracy", precision="fp16")
+    loadgen(resnet50, mode="accuracy")
 """
 ANOTHER_MODEL = """
 from dataclasses import replace
@@ -73,9 +73,11 @@ def test_two_more_blocks_are_red(another: Path):
     from pytest_gpuperf.mlperf import models
 
     models.with_blocks(another / "another.onnx", (3, 4, 8, 3))
-    status, output = run(another, "-k", "SingleStream")
+    status, output = run(another, "-k", "performance")
     assert status == 1, output
-    assert red(output) == {"test_performance[resnet50-digits-SingleStream]"}
+    assert red(output) == {
+        f"test_performance[resnet50-digits-{name}]" for name in ("SingleStream", "Offline")
+    }
 
 
 def test_a_perturbed_layer_is_red_on_accuracy_alone(another: Path, model):

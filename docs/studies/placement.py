@@ -5,7 +5,8 @@
 First one process with arrays in many places, all alive at once, each place measured twice, the second time
 in the opposite order: what differs between places and not between the two times is the place's. Then fresh
 processes that differ in what else lies in memory: a row a condition, a column a kernel, in each cell the
-medians of its processes in microseconds. Without a GPU it runs emulated, which shows nothing.
+medians of its processes in microseconds; measured where the arrays are, and then as the package does it, on
+copies in many places. Without a GPU it runs emulated, which shows nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Bench:
     def ballast(self, mib: int) -> Any:
         return self.gpu.empty(mib * MIB // 4) if mib and self.is_real else None
 
-    def seconds(self, name: str, src: Any, dst: Any) -> float:
+    def seconds(self, name: str, src: Any, dst: Any, moved: bool = False) -> float:
         from pytest_gpuperf.instruments import device_time
 
         if name in TRANSPOSES:
@@ -68,18 +69,23 @@ class Bench:
             count = self.side * self.side // LENGTH
             launch = self.kernels["layout.cu"][name][-(-count // BLOCK), BLOCK]
             args = (src, dst, count, LENGTH)
+        if moved:
+            return device_time.measure(self.gpu, launch, args).median
         options = device_time.Options(seconds=0.1, warmup=0.05)
-        return device_time.measure(self.gpu, launch, args, options).median
+        return device_time.measure(self.gpu, launch.bind(*args), (), options).median  # callables stay put
 
 
-def measure(order: Sequence[str], ballast: int) -> dict[str, Any]:
+def measure(order: Sequence[str], ballast: int, moved: bool) -> dict[str, Any]:
     """A fresh process's median seconds of each kernel, and the addresses of the arrays that it used."""
     bench = Bench()
     kept = bench.ballast(ballast)
     found: dict[str, Any] = {}
     for name in order:
         arrays = bench.arrays()
-        found[name] = [bench.seconds(name, *arrays), *(bench.gpu.device.address(array) for array in arrays)]
+        found[name] = [
+            bench.seconds(name, *arrays, moved),
+            *(bench.gpu.device.address(array) for array in arrays),
+        ]
         for array in arrays:
             bench.gpu.device.free(array)
     del kept
@@ -108,8 +114,9 @@ def many_places() -> None:
     bench.gpu.close()
 
 
-def fresh(order: Sequence[str], ballast: int = 0) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--worker", json.dumps({"order": list(order), "ballast": ballast})]
+def fresh(order: Sequence[str], ballast: int = 0, moved: bool = False) -> dict[str, Any]:
+    asked = {"order": list(order), "ballast": ballast, "moved": moved}
+    command = [sys.executable, __file__, "--worker", json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"a process failed: {done.stderr[-2000:]}")
@@ -130,7 +137,7 @@ def main() -> None:
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
-        print(json.dumps(measure(asked.worker["order"], asked.worker["ballast"])))
+        print(json.dumps(measure(**asked.worker)))
         return
     many_places()
     between_processes(NAMES)
@@ -145,10 +152,16 @@ def between_processes(names: Sequence[str]) -> None:
         print(row(f"beside {ballast} MiB of its own", names, [fresh(names, ballast)]), flush=True)
     bench = Bench()  # as a session that confirms a red has its device open
     print(row("beside another process", names, [fresh(names) for _ in range(REPEATED)]), flush=True)
+    beside = [fresh(names, moved=True) for _ in range(REPEATED)]
+    print(row("moved, beside another process", names, beside), flush=True)
     kept = bench.ballast(300)
     print(row("beside another process with 300 MiB", names, [fresh(names) for _ in range(2)]), flush=True)
     del kept
     bench.gpu.close()
+    alone = [fresh(names, moved=True) for _ in range(REPEATED)]
+    print(row("moved, alone", names, alone), flush=True)
+    backwards = [fresh(names[::-1], moved=True) for _ in range(REPEATED)]
+    print(row("moved, alone, in the opposite order", names, backwards), flush=True)
 
 
 if __name__ == "__main__":

@@ -116,6 +116,15 @@ class CudaBackend:
         interface = getattr(argument, "__cuda_array_interface__", None)
         return int(interface["data"][0]) if interface else None
 
+    def whole(self, argument: Any) -> bool:
+        """Whether an array is all of the memory that was allocated for it, by ``empty`` or ``to_device``."""
+        from pytest_gpuperf.backends.cuda_array import Array
+
+        owner = argument
+        while getattr(owner, "base", None) is not None:
+            owner = owner.base
+        return isinstance(owner, Array) and owner.nbytes == argument.nbytes
+
     def copy(self, destination: Any, source: Any) -> None:
         """Enqueues a device-to-device copy on ``stream``; both arrays have the same number of bytes."""
         self._driver.memcpy_dtod_async(
@@ -142,7 +151,7 @@ class CudaBackend:
             raise self.explain(error, "waiting for the device") from None
 
     def timer(self) -> CudaTimer:
-        """The stopwatch on ``stream``, for instruments.device_time."""
+        """The stopwatch on ``stream``, for instruments.stopwatch."""
         from pytest_gpuperf.backends.cuda_timer import CudaTimer
 
         self.check_alive()

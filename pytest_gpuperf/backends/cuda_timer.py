@@ -35,7 +35,7 @@ again:
 
 
 class CudaTimer:
-    """``instruments.device_time.Timer`` on the backend's stream."""
+    """``instruments.timing.Timer`` on the backend's stream."""
 
     def __init__(self, backend: CudaBackend, driver: Any) -> None:
         self._backend = backend
