@@ -8,6 +8,8 @@ catches what it meets, keeps it for the caller, and completes the queries all th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from time import perf_counter
 from typing import Any
 
@@ -77,8 +79,6 @@ class Callbacks:
 
     def __init__(self, loadgen: Any, run: Run, library: SampleLibrary, batch: int) -> None:
         self._loadgen, self._run, self.library, self._batch = loadgen, run, library, batch
-        self._buffer = np.zeros(batch, np.int64)
-        self._address = self._buffer.ctypes.data
         self.failure: BaseException | None = None
         self.abandoned = False
         self.progress = perf_counter()
@@ -104,23 +104,34 @@ class Callbacks:
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
         if self.issued is None:
             self.issued = perf_counter()
-        for start in range(0, len(ids), self._batch):
-            stop = start + self._batch
-            self._guarded(self._predict, indices[start:stop])
-            self._complete(ids[start:stop])
+        if len(ids) <= self._batch:
+            self._guarded(self._complete, ids, self._classes(indices))
+            return
+        # LoadGen takes a batch in while the device computes the next: 3 % of the time of fp16 on an H200.
+        with ThreadPoolExecutor(1, "completions") as completing:
+            for start in range(0, len(ids), self._batch):
+                stop = start + self._batch
+                classes = self._classes(indices[start:stop])
+                completing.submit(self._guarded, self._complete, ids[start:stop], classes)
 
-    def _predict(self, indices: Sequence[int]) -> None:
+    def _classes(self, indices: Sequence[int]) -> np.ndarray:
+        """int64 [n]; zeros once anything has failed, since a query must be completed all the same."""
+        classes = np.zeros(len(indices), np.int64)
+        self._guarded(self._predict, indices, classes)
+        return classes
+
+    def _predict(self, indices: Sequence[int], classes: np.ndarray) -> None:
         if self.failure is not None or self.abandoned:
             return
-        classes = self._run(self.library.batch(indices))
-        if classes.shape != (len(indices),):
-            raise ValueError(f"{len(indices)} images gave classes of shape {classes.shape}")
-        self._buffer[: len(indices)] = classes
+        found = self._run(self.library.batch(indices))
+        if found.shape != classes.shape:
+            raise ValueError(f"{len(indices)} images gave classes of shape {found.shape}")
+        classes[:] = found
 
-    def _complete(self, ids: Sequence[int]) -> None:
-        # LoadGen copies the bytes before QuerySamplesComplete returns, so one buffer serves every batch.
-        response = self._loadgen.QuerySampleResponse
-        self._loadgen.QuerySamplesComplete(
-            [response(identity, self._address + 8 * place, 8) for place, identity in enumerate(ids)]
-        )
+    def _complete(self, ids: Sequence[int], classes: np.ndarray) -> None:
+        # LoadGen copies the bytes before QuerySamplesComplete returns, so the array may go then.
+        first, size = classes.ctypes.data, classes.itemsize
+        places = range(first, first + classes.nbytes, size)
+        responses = map(self._loadgen.QuerySampleResponse, ids, places, repeat(size))
+        self._loadgen.QuerySamplesComplete(list(responses))
         self.completions.append((perf_counter(), len(ids)))

@@ -1,0 +1,104 @@
+"""The callbacks by themselves, with a LoadGen that only keeps what it is told."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.mlperf.sut import Callbacks, SampleLibrary
+
+BATCH = 4
+
+
+class LoadGen:
+    """Keeps the class of every completed sample; ``on_complete`` is called before it returns."""
+
+    def __init__(self, on_complete=lambda: None):
+        self.answers, self.batches, self.on_complete = {}, [], on_complete
+
+    @staticmethod
+    def QuerySampleResponse(identity, address, size):
+        return identity, ctypes.string_at(address, size)
+
+    def QuerySamplesComplete(self, responses):
+        self.on_complete()
+        self.batches.append(len(responses))
+        for identity, data in responses:
+            assert identity not in self.answers, "completed twice"
+            self.answers[identity] = int(np.frombuffer(data, np.int64)[0])
+
+
+def callbacks(loadgen, run=lambda images: images[:, 0].astype(np.int64)):
+    """A model that answers with its images' first number, which is ten times their index."""
+    dataset = SimpleNamespace(images=lambda indices: 10.0 * np.array(indices)[:, None])
+    made = Callbacks(loadgen, run, SampleLibrary(dataset, np.float32, lambda images: lambda: None), BATCH)
+    made.load(range(32))
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 30])
+def test_every_sample_is_completed_once_with_its_own_class(count):
+    loadgen = LoadGen()
+    called = callbacks(loadgen)
+    called.issue(range(100, 100 + count), range(count))
+    assert called.failure is None
+    assert loadgen.answers == {100 + index: 10 * index for index in range(count)}
+    assert sum(loadgen.batches) == sum(size for _, size in called.completions) == count
+    assert max(loadgen.batches) <= BATCH
+    times = [time for time, _ in called.completions]
+    assert times == sorted(times)
+
+
+def test_the_next_batch_runs_while_loadgen_takes_in_the_last():
+    """The second batch waits until LoadGen is being told of the first, and LoadGen until the second runs."""
+    telling, running, in_time = threading.Event(), threading.Event(), []
+
+    def run(images):
+        if images[0, 0] == 10 * BATCH:
+            in_time.append(telling.wait(20))
+            running.set()
+        return images[:, 0].astype(np.int64)
+
+    def told():
+        telling.set()
+        in_time.append(running.wait(20))
+
+    called = callbacks(LoadGen(told), run)
+    called.issue(range(3 * BATCH), range(3 * BATCH))
+    assert called.failure is None
+    assert in_time == [True] * 4
+
+
+def test_a_query_of_one_batch_is_completed_where_it_runs():
+    """A stream's latency has no other thread in it."""
+    threads = []
+    called = callbacks(LoadGen(lambda: threads.append(threading.current_thread())))
+    called.issue(range(BATCH), range(BATCH))
+    assert threads == [threading.current_thread()]
+
+
+def test_after_a_failure_the_rest_is_completed_unanswered():
+    def run(images):
+        if images[0, 0] >= 40:
+            raise ValueError("the model broke")
+        return images[:, 0].astype(np.int64) + 1
+
+    loadgen = LoadGen()
+    called = callbacks(loadgen, run)
+    called.issue(range(12), range(12))
+    assert str(called.failure) == "the model broke"
+    assert loadgen.answers == {**{i: 10 * i + 1 for i in range(4)}, **dict.fromkeys(range(4, 12), 0)}
+
+
+def test_what_loadgen_raises_is_kept_and_stays_in_the_callback():
+    def refuse():
+        raise RuntimeError("refused")
+
+    for count in (1, 9):
+        called = callbacks(LoadGen(refuse))
+        called.issue(range(count), range(count))
+        assert str(called.failure) == "refused"
