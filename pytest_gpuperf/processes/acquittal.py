@@ -24,7 +24,6 @@ _COMPARISONS = pytest.StashKey[dict[str, list[tuple[frozenset[str], Comparison]]
 # hardware is part of the place instead.
 _SOFTWARE = ("versions.", "compiler ", "driver ", "cuda_driver ", "cuda_pycuda ", "python ", "platform ")
 _MACHINE = (*_SOFTWARE, "device_uuid ")
-DEVICE_TIME = "device_time"
 
 
 def review(
@@ -33,7 +32,7 @@ def review(
     """The rows, with `environment moved` for each red that the baseline's own code shows here and now.
 
     Nothing runs where nothing is red, where the launch itself is the baseline's own to the bit, or where
-    what is red is no device time and software and unit are the baseline's own.
+    software and unit are the baseline's own.
     """
     if not session.options.revisions.acquit:
         return tuple(rows)
@@ -53,8 +52,7 @@ def _reviewed(
         return row  # its own bound holds on whatever software
     if measured and _same_work(baseline, measured):
         return replace(row, verdict=replace(row.verdict, outcome=Outcome.ENVIRONMENT_MOVED))
-    # a device time moves with where arrays lie, too, of which no environment knows
-    if baseline.metric.instrument != DEVICE_TIME and not _moved(baseline, record):
+    if not _moved(baseline, record):
         return row
     try:
         revision = _recorded_from(session, baseline)
@@ -66,12 +64,9 @@ def _reviewed(
 
 
 def _same_work(baseline: Baseline, measured: Measurement) -> bool:
-    """Whether a launch is the baseline's own to the bit, so that no commit made it slower.
-
-    Identical kernels were 2.2 % apart on two H200 units, and 1.7 % on one, by where their arrays lay.
-    """
+    """Whether a launch is the baseline's own to the bit, so that no commit made it slower."""
     return (
-        baseline.metric.instrument == DEVICE_TIME
+        baseline.metric.instrument == "device_time"
         and measured.code is not None
         and all(run.code == measured.code for run in baseline.runs)
     )
