@@ -106,8 +106,7 @@ def verdicts(session: GpuperfSession, item: pytest.Item, record: Record) -> tupl
     failing = [(row, cause) for row in rows if (cause := gate.cause_of(row, session.options.strict))]
     if not failing:
         return broken or xfail, Payload(record, rows, "wrong" if broken else None)
-    key = session.key(item.nodeid)
-    stored = session.store(item.path).load(session.pool(record), key.suite).get(key.name, {})
+    stored = session.stored(item, record)
     texts = []
     for row, _ in failing:
         baseline = stored.get(row.metric.name)

@@ -18,6 +18,13 @@ SUITE = """
     def test_size(gpuperf):
         gpuperf.record("size", CODE * STACK, kind="exact")
 """
+# As if there were a GPU.
+UNIT = """
+    from pytest_gpuperf.machine import environment
+
+    described = environment.describe
+    environment.describe = lambda *where: {**described(*where), "device_uuid": "GPU-1"}
+"""
 NOISY = SUITE.replace(', kind="exact"', ', "s"')
 
 
@@ -25,6 +32,7 @@ NOISY = SUITE.replace(', kind="exact"', ', "s"')
 def repository(pytester: pytest.Pytester, monkeypatch) -> Repository:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("STACK", "1.0")
+    pytester.makeconftest(UNIT)
     pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
     made = Repository(pytester)
     made.write("test_suite.py", SUITE)
@@ -48,20 +56,10 @@ def stored(repository: Repository) -> Path:
     return file
 
 
-@pytest.mark.parametrize(
-    ("environment", "differs"),
-    [
-        ({"compiler": "g++ 1.0"}, "compiler g++ 1.0 -> *"),
-        ({"device_uuid": "GPU-7"}, "device_uuid GPU-7 -> *"),
-    ],
-    ids=["software", "unit"],
-)
-def test_a_red_that_the_old_code_shows_too_is_the_environments(
-    repository: Repository, monkeypatch, environment: dict[str, str], differs: str
-):
+def test_a_red_that_the_old_code_shows_too_is_the_environments(repository: Repository, monkeypatch):
     repository.write("test_suite.py", NOISY)
     commit = repository.commit()[:10]
-    record(repository, **environment)
+    record(repository, compiler="g++ 1.0")
     monkeypatch.setenv("STACK", "1.5")
     result = repository.run("--junitxml=out.xml", "--gpuperf-strict=on")
     assert result.ret == 21
@@ -71,7 +69,7 @@ def test_a_red_that_the_old_code_shows_too_is_the_environments(
             "environment moved: size +50.00 % (*), tolerance 5 %",
             f"  why       the baseline's own code, commit {commit}, is worse too: 6 s here and "
             "now (8 processes, alternating with as many of this checkout)",
-            f"  differs   {differs}",
+            "  differs   compiler g++ 1.0 -> *",
             "environment moved *test_size *",
             "1 environment moved",
             "The machine or its software moved, and the code did not. To take its figures",
@@ -80,6 +78,47 @@ def test_a_red_that_the_old_code_shows_too_is_the_environments(
     )
     assert 'value="environment moved' in (repository.path / "out.xml").read_text()
     assert repository.worktrees == 1
+
+
+def test_on_a_gpu_that_the_baseline_does_not_know_the_old_code_decides(repository: Repository, monkeypatch):
+    repository.write("test_suite.py", NOISY)
+    repository.commit()
+    record(repository, device_uuid="GPU-7")
+    monkeypatch.setenv("STACK", "1.5")
+    result = repository.run("--gpuperf-strict=on")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "equal *test_size * 6 s *+0.00 %*",
+            "No baseline has runs of this GPU (GPU-1), and units of one model differ by some percent: "
+            "--gpuperf-update=append adds its own.",
+        ]
+    )
+    repository.write("test_suite.py", NOISY.replace("4.0", "8.0"))
+    assert repository.run("--gpuperf-strict=on").ret == 1
+
+
+def test_another_gpu_is_no_excuse_for_another_result(repository: Repository, monkeypatch):
+    record(repository, device_uuid="GPU-7")
+    monkeypatch.setenv("STACK", "1.5")
+    result = repository.run()
+    assert result.ret == 21
+    result.stdout.fnmatch_lines(["environment moved: size +50.00 %*"])
+
+
+def test_a_gpu_is_held_to_its_own_runs(repository: Repository, monkeypatch):
+    """Another unit's runs beside them, twice as slow, neither hide a loss nor take the message over."""
+    repository.write("test_suite.py", NOISY)
+    repository.commit()
+    monkeypatch.setenv("STACK", "2.0")
+    record(repository, device_uuid="GPU-7")
+    monkeypatch.setenv("STACK", "1.0")
+    assert repository.run("--gpuperf-update=append").ret == 0
+    monkeypatch.setenv("STACK", "1.1")
+    result = repository.run("--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: size +10.00 %*", "  baseline  4 s  (5 runs, *"])
+    result.stdout.no_fnmatch_line("*No baseline has runs of this GPU*")
 
 
 def test_a_red_of_the_code_stays_one_on_whatever_software(repository: Repository):
@@ -214,8 +253,16 @@ def test_the_same_launch_to_the_bit_is_never_this_changes(launched: Repository, 
     result.stdout.no_fnmatch_line("*here and now*")  # no process was needed to know
 
 
-def test_another_launch_is_tried_with_the_old_code_on_another_unit(launched: Repository, monkeypatch):
+def test_the_same_launch_to_the_bit_is_not_red_on_another_gpu(launched: Repository, monkeypatch):
     record(launched, device_uuid="GPU-7")
+    monkeypatch.setenv("STACK", "1.5")
+    result = launched.run("--gpuperf-strict=on")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["inconclusive *test_kernel *+50.00 %*", "No baseline has runs of this GPU*"])
+
+
+def test_another_launch_is_tried_with_the_old_code_on_other_software(launched: Repository, monkeypatch):
+    record(launched, compiler="g++ 1.0")
     monkeypatch.setenv("STACK", "1.5")
     monkeypatch.setenv("LAUNCH", "new")
     result = launched.run()

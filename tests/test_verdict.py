@@ -193,6 +193,17 @@ def test_a_change_below_the_floor_but_too_noisy_to_bound_says_so():
     assert "below the 1e-07 s" in verdict.reason
 
 
+def test_a_gpu_is_held_to_its_own_runs_where_there_are_enough():
+    slower = [1.03] * 4
+    own = recorded([1.0, 1.06] * 3, units=(OUR_UNIT, "GPU-2"))  # three of each
+    assert decide(own, 1.03, slower).outcome is Outcome.REGRESSED
+    assert decide(own, 1.03, slower).baseline == pytest.approx(1.0)
+    few = recorded([1.0, 1.06, 1.06], units=(OUR_UNIT, "GPU-2", "GPU-2"))
+    assert decide(few, 1.03, slower).baseline == pytest.approx(1.04, rel=1e-3), "one is not enough"
+    strange = recorded([1.0] * 5, units=("GPU-2",))
+    assert decide(strange, 1.03, slower).outcome is Outcome.REGRESSED
+
+
 def test_below_one_percent_only_runs_of_the_same_gpu_count():
     units = (OUR_UNIT, "GPU-2")
     mixed = recorded([1.0, 1.01] * 3, units=units)

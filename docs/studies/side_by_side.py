@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_gpuperf.judging.verdict import REPLICAS
+from pytest_gpuperf.judging.estimate import REPLICAS
 from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.processes.calibration import Rate, runs_needed
 from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest, Series, every_series, is_red

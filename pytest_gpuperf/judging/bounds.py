@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import median
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.judging.verdict import MIN_RUNS
+from pytest_gpuperf.judging.estimate import MIN_RUNS
 from pytest_gpuperf.measurement import Bounds, Kind, Measurement, Outcome, Verdict
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_gpuperf.judging.circumstances import run_fit
-from pytest_gpuperf.judging.verdict import REPLICAS
+from pytest_gpuperf.judging.estimate import REPLICAS
 from pytest_gpuperf.processes.replicas import ChildResult, crash_line
 from pytest_gpuperf.records import Record, payload_of
 from pytest_gpuperf.session import GpuperfSession, isolates

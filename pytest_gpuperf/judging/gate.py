@@ -12,6 +12,7 @@ from pytest_gpuperf.judging import absent, bounds, budget, quarantine
 from pytest_gpuperf.judging.circumstances import with_circumstances
 from pytest_gpuperf.judging.confirm import Confirmer, Replicas
 from pytest_gpuperf.judging.expected import expectation
+from pytest_gpuperf.judging.units import strange
 from pytest_gpuperf.measurement import Measurement, Outcome, Verdict
 from pytest_gpuperf.options import test_options
 from pytest_gpuperf.records import Cause, Record, Row
@@ -35,10 +36,14 @@ class Case:
     def __init__(self, session: GpuperfSession, item: pytest.Item, record: Record) -> None:
         self.session, self.item, self.record = session, item, record
         self.key, self.pool = session.key(item.nodeid), session.pool(record)
-        store = session.store(item.path)
-        self.stored = store.load(self.pool, self.key.suite).get(self.key.name, {})
-        self._due = store.due(self.pool, self.key.suite).get(self.key.name, {})
+        self.stored = session.stored(item, record)
+        self._due = session.store(item.path).due(self.pool, self.key.suite).get(self.key.name, {})
         self._uuid = record.environment.get("device_uuid")
+        if strange(self.stored, self._uuid):
+            session.note(
+                f"No baseline has runs of this GPU ({self._uuid}), and units of one model differ by some "
+                "percent: --gpuperf-update=append adds its own."
+            )
         entry = quarantine.excuse(session, item.path, self.key, self.pool, [str(self._uuid)])
         self.excuse = quarantine.QUARANTINED if entry else ""
         self.tripped = self._tripped()

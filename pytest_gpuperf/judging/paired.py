@@ -13,16 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_gpuperf.judging.differences import question_changes
-from pytest_gpuperf.judging.verdict import (
-    ALPHA,
-    POWER,
-    PRIOR_DF,
-    Estimate,
-    bounded_exp,
-    check_samples,
-    checked_tolerance,
-    concluded,
-)
+from pytest_gpuperf.judging.estimate import ALPHA, POWER, PRIOR_DF, Estimate, bounded_exp
+from pytest_gpuperf.judging.verdict import check_samples, checked_tolerance, concluded
 from pytest_gpuperf.judging.verdict import judge as judge_against_baseline
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
 

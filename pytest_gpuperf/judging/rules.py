@@ -13,7 +13,7 @@ from pytest_gpuperf.judging.tolerances import Tolerance, choose, parse
 from pytest_gpuperf.measurement import Metric
 
 MIN_KEPT = 3
-"""Runs that a baseline can never be held below: a red needs as many (verdict.MIN_RUNS)."""
+"""Runs that a baseline can never be held below: a red needs as many (estimate.MIN_RUNS)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
@@ -19,24 +18,14 @@ from pytest_gpuperf.judging.differences import (
     environment_differences,
     question_changes,
 )
+from pytest_gpuperf.judging.estimate import ALPHA, MIN_RUNS, Estimate, RunsEstimate, bounded_exp, estimate
+from pytest_gpuperf.judging.units import OWN_UNIT_BELOW, judged_runs
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
 
 __all__ = ["compare_contracts", "environment_differences", "judge", "screen", "unseen_loss"]
 
-ALPHA = 0.005
-"""The chance, one-sided, of calling a metric regressed that sits exactly at its tolerance."""
-PRIOR_DF = 4
-"""How many degrees of freedom the instrument's own standard deviation counts for (Smyth 2004's d0)."""
-MIN_RUNS = 3
-"""Runs that each side needs before anything is called regressed: fewer do not show a second mode."""
-REPLICAS = 4
-"""Fresh processes that confirm or clear a test whose screen did not pass."""
-OWN_UNIT_BELOW = 0.01
-"""Tolerances below this are judged on the same GPU only: two units of one model differ by up to 0.5 %."""
 EXACT_SLACK = 1e-9
 """Relative difference between exact values that is a float's representation and not a change."""
-POWER = 0.95
-_MAX_EXPONENT = 709.0
 
 
 def screen(
@@ -72,7 +61,8 @@ def judge(
     ``screen`` is the test's own measurement. With ``replicas`` it is left out of the estimate,
     because they were taken only since it looked slow; without them it is the one run, and can show
     that the metric improved or is equal but never that it regressed. ``tolerance`` None means the
-    instrument's own. ``place`` and ``device_uuid`` say where this session measured.
+    instrument's own. ``place`` and ``device_uuid`` say where this session measured; runs of that GPU
+    are what counts, where the baseline has enough of them (units.py).
 
     Raises GpuperfError for samples or a tolerance that cannot be judged.
     """
@@ -89,15 +79,15 @@ def judge(
         check_samples(metric, run.samples, "baseline")
     if metric.kind == "exact":
         return _judge_exact(baseline, screen, theta)
-    runs = [run for run in baseline.runs if theta >= OWN_UNIT_BELOW or _of_unit(run, device_uuid)]
+    runs = judged_runs(baseline.runs, device_uuid, theta)
     if not runs:
         reason = (
             f"a tolerance below {OWN_UNIT_BELOW:.0%} is judged against runs of the same GPU only, and the "
             f"baseline has none of {device_uuid or 'this machine'}: add some with --gpuperf-update=append"
         )
         return Verdict(Outcome.INCONCLUSIVE, now=screen.value, tolerance=theta, reason=reason)
-    estimate = _estimate(metric, baseline.prior_sd, runs, replicas or [screen], alpha)
-    return _judge_noisy(metric, estimate, theta, replicated=bool(replicas), code=_code_note(runs, screen))
+    found = estimate(metric, baseline.prior_sd, runs, replicas or [screen], alpha)
+    return _judge_noisy(metric, found, theta, replicated=bool(replicas), code=_code_note(runs, screen))
 
 
 def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
@@ -114,67 +104,9 @@ def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
     return max(0.0, loss / abs(verdict.now))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A noisy metric's change, in logs where positive is worse, with both figures in the metric's unit.
-
-    ``change`` is d, ``half_width`` h; ``margin`` is what a change needs beyond the limit to clear it
-    with probability 95 %, if the spread is the one seen.
-    """
-
-    baseline: float
-    now: float
-    change: float
-    half_width: float
-    margin: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Estimate(Estimate):
-    """The moderated t statistic; ``each`` are the runs' own d."""
-
-    each: tuple[float, ...]
-    baseline_runs: int
-
-
-def _estimate(
-    metric: Metric, prior_sd: float, runs: Sequence[Run], now: Sequence[Measurement], alpha: float
-) -> _Estimate:
-    """The estimate, its spread moderated by the instrument's own (Smyth 2004, doi:10.2202/1544-6115.1027).
-
-    s^2 = (d0 s0^2 + (R-1) s_b^2 + (K-1) s_c^2) / (d0 + R + K - 2), h = t(1-alpha) s sqrt(1/R + 1/K).
-    """
-    from scipy.special import stdtrit
-
-    sign = 1.0 if metric.better == "lower" else -1.0
-    old_logs = [math.log(run.value) for run in runs]
-    new_logs = [math.log(measurement.value) for measurement in now]
-    old_mean, new_mean = math.fsum(old_logs) / len(old_logs), math.fsum(new_logs) / len(new_logs)
-    squares = math.fsum((y - old_mean) ** 2 for y in old_logs) + math.fsum(
-        (y - new_mean) ** 2 for y in new_logs
-    )
-    freedom = PRIOR_DF + len(old_logs) + len(new_logs) - 2
-    spread = math.sqrt((PRIOR_DF * prior_sd**2 + squares) / freedom)
-
-    # A screen that passed says how wide a single run is; what could have been caught is
-    # decided by the replicas that a slower screen would have called for.
-    confirming = len(new_logs) if len(new_logs) > 1 else REPLICAS
-    confirming_freedom = PRIOR_DF + len(old_logs) + confirming - 2
-    quantiles = float(stdtrit(confirming_freedom, 1 - alpha)) + float(stdtrit(confirming_freedom, POWER))
-    return _Estimate(
-        baseline=bounded_exp(old_mean),
-        now=bounded_exp(new_mean),
-        change=sign * (new_mean - old_mean),
-        each=tuple(sign * (y - old_mean) for y in new_logs),
-        half_width=float(stdtrit(freedom, 1 - alpha))
-        * spread
-        * math.sqrt(1 / len(old_logs) + 1 / len(new_logs)),
-        margin=quantiles * spread * math.sqrt(1 / len(old_logs) + 1 / confirming),
-        baseline_runs=len(old_logs),
-    )
-
-
-def _judge_noisy(metric: Metric, found: _Estimate, theta: float, *, replicated: bool, code: str) -> Verdict:
+def _judge_noisy(
+    metric: Metric, found: RunsEstimate, theta: float, *, replicated: bool, code: str
+) -> Verdict:
     """The outcome of an estimate.
 
     ``detectable`` is exp(log(1 + theta) + (t(1-alpha) + t(0.95)) s sqrt(1/R + 1/K)) - 1: a true
@@ -218,7 +150,7 @@ def concluded(
     )
 
 
-def _why_inconclusive(metric: Metric, found: _Estimate, limit: float, replicated: bool) -> str:
+def _why_inconclusive(metric: Metric, found: RunsEstimate, limit: float, replicated: bool) -> str:
     """The reason, where it is not plain noise (which ``detectable`` and ``interval`` tell)."""
     floor = metric.constants.floor
     if found.baseline_runs < MIN_RUNS:
@@ -307,10 +239,6 @@ def check_samples(metric: Metric, samples: Sequence[float], whose: str) -> None:
         )
 
 
-def _of_unit(run: Run, device_uuid: str | None) -> bool:
-    return device_uuid is not None and run.environment.get("device_uuid") == device_uuid
-
-
 def _code_note(runs: Sequence[Run], measured: Measurement) -> str:
     if measured.code is not None and all(run.code == measured.code for run in runs):
         return "machine code, geometry and scalars are the baseline's own: this code did not change"
@@ -326,8 +254,3 @@ def _worst_passing(metric: Metric, baseline: float, theta: float) -> float:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def bounded_exp(exponent: float) -> float:
-    # Absurd but finite input must give an absurd but finite figure, not an OverflowError.
-    return math.exp(min(exponent, _MAX_EXPONENT))

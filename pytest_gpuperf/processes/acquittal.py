@@ -23,7 +23,7 @@ _COMPARISONS = pytest.StashKey[dict[str, list[tuple[frozenset[str], Comparison]]
 # What an installation changes and no commit does, and the unit: two of one model differ. The machine's other
 # hardware is part of the place instead.
 _SOFTWARE = ("versions.", "compiler ", "driver ", "cuda_driver ", "cuda_pycuda ", "python ", "platform ")
-_MACHINE = (*_SOFTWARE, "device_uuid ")
+_UNIT = "device_uuid "
 
 
 def review(
@@ -31,13 +31,13 @@ def review(
 ) -> tuple[Row, ...]:
     """The rows, with `environment moved` for each red that the baseline's own code shows here and now.
 
-    Nothing runs where nothing is red, where the launch itself is the baseline's own to the bit, or where
-    software and unit are the baseline's own.
+    Where only the GPU is none of the baseline's, its figures say little of this one: a red of a noisy
+    metric becomes what the comparison with the old code says. Nothing runs where nothing is red, where
+    the launch itself is the baseline's own to the bit, or where software and unit are the baseline's own.
     """
     if not session.options.revisions.acquit:
         return tuple(rows)
-    key = session.key(item.nodeid)
-    stored = session.store(item.path).load(session.pool(record), key.suite).get(key.name, {})
+    stored = session.stored(item, record)
     return tuple(_reviewed(session, item, record, row, stored) for row in rows)
 
 
@@ -50,14 +50,18 @@ def _reviewed(
     measured = record.measurement(row.metric.name)
     if measured and row.verdict.now is not None and measured.bounds.passed_by(row.verdict.now):
         return row  # its own bound holds on whatever software
+    changed = environment_differences([run.environment for run in baseline.runs], record.environment)
+    software = any(text.startswith(_SOFTWARE) for text in changed)
+    moved = software or any(text.startswith(_UNIT) for text in changed)
+    unit = moved and not software and baseline.metric.kind == "noisy"  # no unit may compute anything else
     if measured and _same_work(baseline, measured):
-        return replace(row, verdict=replace(row.verdict, outcome=Outcome.ENVIRONMENT_MOVED))
-    if not _moved(baseline, record):
+        return replace(row, verdict=_another_unit(row.verdict) if unit else _environment(row.verdict))
+    if not moved:
         return row
     try:
         revision = _recorded_from(session, baseline)
         comparison = _comparison(session, item, revision)
-        decided = _decide(session, item, record, row.verdict, baseline, comparison)
+        decided = _decide(session, item, record, row.verdict, baseline, comparison, unit)
     except GpuperfError as error:
         decided = _with_reason(row.verdict, f"not run again with the baseline's own code: {error}")
     return replace(row, verdict=decided)
@@ -72,9 +76,14 @@ def _same_work(baseline: Baseline, measured: Measurement) -> bool:
     )
 
 
-def _moved(baseline: Baseline, record: Record) -> bool:
-    changed = environment_differences([run.environment for run in baseline.runs], record.environment)
-    return any(text.startswith(_MACHINE) for text in changed)
+def _environment(red: Verdict, reason: str = "") -> Verdict:
+    return _with_reason(replace(red, outcome=Outcome.ENVIRONMENT_MOVED), reason)
+
+
+def _another_unit(red: Verdict) -> Verdict:
+    """The same code takes longer on a GPU that the baseline does not know: no loss, and no `equal` either."""
+    reason = "this GPU is none of those that the baseline was recorded on"
+    return _with_reason(replace(red, outcome=Outcome.INCONCLUSIVE, exceeds=False), reason)
 
 
 def _recorded_from(session: GpuperfSession, baseline: Baseline) -> Revision:
@@ -114,8 +123,12 @@ def _decide(
     red: Verdict,
     baseline: Baseline,
     comparison: Comparison,
+    unit: bool,
 ) -> Verdict:
-    """Acquitted where the old code is worse than its baseline today, and this checkout no worse than it."""
+    """Acquitted where the old code is worse than its baseline today, and this checkout no worse than it.
+
+    ``unit``: nothing but the GPU is another than the baseline's.
+    """
     metric, short = baseline.metric, str(comparison.revision)
     if why := comparison.own(item.nodeid).failed(item.nodeid):
         raise GpuperfError(f"this checkout {why}")
@@ -137,7 +150,7 @@ def _decide(
     took = f"{quantity(found.baseline, metric.unit)} here and now ({_processes(there)})"
     if old.outcome is Outcome.REGRESSED and found.outcome in (Outcome.EQUAL, Outcome.IMPROVED):
         reason = f"the baseline's own code, commit {short}, is worse too: {took}"
-        return _with_reason(replace(red, outcome=Outcome.ENVIRONMENT_MOVED), reason)
+        return _with_reason(found, reason) if unit else _environment(red, reason)
     return _with_reason(red, f"not the machine's: the baseline's own code, commit {short}, has {took}")
 
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_gpuperf.judging.verdict import REPLICAS
+from pytest_gpuperf.judging.estimate import REPLICAS
 from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest, Series, every_series, is_red
 
 SHIFTS = (0.01, 0.02, 0.03, 0.05, 0.10)
