@@ -1,11 +1,13 @@
 """Places drawn at random: what is moved, what is not, and that a place's luck no longer decides."""
 
+import random
 from statistics import median
 from types import SimpleNamespace
 
 import pytest
 from test_device_time import US, Device
 
+from pytest_gpuperf.errors import KernelError, NotFit
 from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.instruments import places, stopwatch
 from pytest_gpuperf.instruments.device_time import Options, measure
@@ -142,6 +144,22 @@ def test_memory_is_given_back_when_a_launch_fails(memory):
     assert memory.live == [array]
 
 
+def test_a_kernel_that_breaks_the_context_is_what_is_told(memory):
+    def free(array):
+        raise NotFit("the context is lost")
+
+    def fail(*_):
+        memory.free = free
+        raise KernelError("an illegal access")
+
+    array = memory.empty((MIB,))
+    with (
+        pytest.raises(KernelError, match="an illegal access"),
+        Places.of(Launch(fail), (array,), memory).another() as launch,
+    ):
+        launch()
+
+
 def process(allocated_before, move=True):
     """The median of a kernel whose time depends on its array's page, in a process that allocated so much."""
     memory = Memory()
@@ -183,6 +201,13 @@ def test_where_places_do_not_differ_few_are_enough():
     assert len(memory.copies) == stopwatch.FEWEST
 
 
+def test_there_is_an_end_to_places():
+    memory, draw = Memory(), random.Random(1)
+    array = memory.empty((MIB,))
+    noisy = Launch(lambda _: memory.device.enqueue(100 * US * draw.lognormvariate(0, 0.05)))
+    assert len(measure(Gpu(memory), noisy, (array,)).samples) == stopwatch.PLACES
+
+
 def test_launches_that_are_enqueued_late_are_measured_where_they_are():
     memory = Memory()
     memory.device.host_cost = 50e-3  # longer than any hold, for six of them
@@ -204,8 +229,6 @@ def test_ballast_is_drawn_and_leaves_room():
 
 
 def test_seeding_the_random_module_makes_no_two_processes_alike(memory):
-    import random
-
     sizes = set()
     for _ in range(20):
         random.seed(1)
