@@ -9,6 +9,8 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import pytest
+
 
 def run(project: Path, *arguments: str) -> tuple[int, str]:
     """The exit code and the output of ``pytest ARGUMENTS --gpuperf`` in the project."""
@@ -23,3 +25,15 @@ def run(project: Path, *arguments: str) -> tuple[int, str]:
 
 def red(output: str) -> set[str]:
     return set(re.findall(r"^FAILED \S+::(\S+)", output, re.MULTILINE))
+
+
+def require_loadgen() -> None:
+    """Skips where LoadGen, or an ONNX Runtime that has CUDA, is not installed."""
+    for module in ("mlperf_loadgen", "onnx", "onnxruntime"):
+        pytest.importorskip(module, reason=f"LoadGen on a GPU needs {module}")
+    import onnxruntime
+
+    from pytest_gpuperf.mlperf import cuda_runtime
+
+    if cuda_runtime.PROVIDER not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime was built for the CPU")

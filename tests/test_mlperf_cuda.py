@@ -10,8 +10,9 @@ from time import perf_counter
 
 import numpy as np
 import pytest
+from gpuproject import require_loadgen
 
-from pytest_gpuperf.mlperf import cuda_runtime, models
+from pytest_gpuperf.mlperf import models
 from pytest_gpuperf.mlperf.session import open_session
 
 pytestmark = pytest.mark.gpu
@@ -25,12 +26,7 @@ CLOSE = 0.02  # how near LoadGen must come to the bare loop
 @pytest.fixture(scope="module")
 def phases():
     """The module under test, under a name that does not ask the plugin for a child."""
-    for module in ("mlperf_loadgen", "onnx", "onnxruntime"):
-        pytest.importorskip(module, reason=f"LoadGen on a GPU needs {module}")
-    import onnxruntime
-
-    if cuda_runtime.PROVIDER not in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime was built for the CPU")
+    require_loadgen()
     from pytest_gpuperf.mlperf import loadgen
 
     return loadgen

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from gpuproject import red, run
+from gpuproject import red, require_loadgen, run
 
 pytestmark = pytest.mark.gpu
 
@@ -38,14 +38,9 @@ def resnet50(request):
 
 @pytest.fixture(scope="module")
 def model():
-    for module in ("mlperf_loadgen", "onnx", "onnxruntime"):
-        pytest.importorskip(module, reason=f"LoadGen on a GPU needs {module}")
-    import onnxruntime
+    require_loadgen()
+    from pytest_gpuperf.mlperf import models
 
-    from pytest_gpuperf.mlperf import cuda_runtime, models
-
-    if cuda_runtime.PROVIDER not in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime was built for the CPU")
     return models.resolve()
 
 
