@@ -41,8 +41,8 @@ class Case:
         self._uuid = record.environment.get("device_uuid")
         if strange(self.stored, self._uuid):
             session.note(
-                f"No baseline has runs of this GPU ({self._uuid}), and units of one model differ by some "
-                "percent: --gpuperf-update=append adds its own."
+                f"No baseline has runs of {self._uuid},\n  and units of one model differ by some percent. "
+                f"To add its own:\n  pytest {' '.join(session.config.args)} --gpuperf --gpuperf-update=append"
             )
         entry = quarantine.excuse(session, item.path, self.key, self.pool, [str(self._uuid)])
         self.excuse = quarantine.QUARANTINED if entry else ""
