@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -56,8 +57,17 @@ def backend(kernel_cache: None) -> EmulatedBackend:
         pytest.skip(str(reason))
 
 
+BARE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_gpuperf.plugin"}
+
+
+@pytest.fixture(scope="session")
+def bare_environment() -> dict[str, str]:
+    """For processes that load this plugin and no other: most of their start is other plugins'."""
+    return {**os.environ, **BARE}
+
+
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes started from here load this plugin and no other: most of their start is other plugins'."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.setenv("PYTEST_PLUGINS", "pytest_gpuperf.plugin")
+    """Processes started from here load this plugin and no other."""
+    for name, value in BARE.items():
+        monkeypatch.setenv(name, value)

@@ -48,9 +48,16 @@ def test_z():
 INI = "[pytest]\ngpuperf_judge_host_times = true\naddopts = --benchmark-min-rounds=1 --benchmark-max-time=0\n"
 
 
+PLUGINS = "pytest_gpuperf.plugin,pytest_benchmark.plugin,xdist.plugin"
+
+
 def _env() -> dict[str, str]:
-    """Without xdist's variables, by which pytest-benchmark would take any process for a worker."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    """With the plugins that are used here and no other, which would take longer to start than all of these.
+
+    Without xdist's variables, by which pytest-benchmark would take any process for a worker.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": PLUGINS}
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +90,11 @@ class Project:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, recorded: Path, monkeypatch) -> Project:
-    for name in set(os.environ) - set(_env()):
+    wanted = _env()
+    for name in set(os.environ) - set(wanted):
         monkeypatch.delenv(name)
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
     shutil.copytree(recorded, pytester.path, dirs_exist_ok=True)
     return Project(pytester)
 

@@ -24,6 +24,8 @@ from pytest_gpuperf.report.calibration import expectation, report
 from pytest_gpuperf.storage.baselines import Store
 from pytest_gpuperf.storage.calibration_files import append_run, read_result, read_runs, results, save_result
 
+pytestmark = pytest.mark.usefixtures("bare")
+
 TIME = Metric("time", "s", "lower", "noisy", "device_time")
 RATE = Metric("rate", "1/s", "higher", "noisy", "device_time")
 SECTORS = Metric("sectors", "1", "lower", "exact", "counters")
@@ -449,7 +451,10 @@ def test_runs_that_failed_in_part_are_said_and_the_rest_is_kept(project: pytest.
         (["--gpuperf", "--gpuperf-calibrate=9"], "*one trial takes 10 runs (5 of a baseline, a screen*"),
         (["--gpuperf-calibrate=20"], "*needs --gpuperf beside it*"),
         (["--gpuperf", "--gpuperf-calibrate=20", "--gpuperf-update"], "*record different things; give one*"),
-        (["--gpuperf", "--gpuperf-calibrate=20", "-n2"], "*--gpuperf-calibrate records*leave out -n*"),
+        (
+            ["-p", "xdist", "--gpuperf", "--gpuperf-calibrate=20", "-n2"],
+            "*--gpuperf-calibrate records*leave out -n*",
+        ),
         (["--gpuperf-calibrate=nowhere.jsonl"], "*nowhere.jsonl: cannot be read (No such file*"),
         (["--gpuperf-calibrate=latency.txt"], "*latency.txt: run on line 1: *"),
         (["--gpuperf-calibrate=empty.jsonl"], "*no test was measured in 10 runs or more*"),

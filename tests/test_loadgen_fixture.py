@@ -6,10 +6,13 @@ from importlib.util import find_spec
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not all(find_spec(name) for name in ("mlperf_loadgen", "onnx", "onnxruntime")),
-    reason="needs mlcommons-loadgen, onnx and onnxruntime: pip install 'pytest-gpuperf[mlperf,cpu]'",
-)
+pytestmark = [
+    pytest.mark.usefixtures("bare"),
+    pytest.mark.skipif(
+        not all(find_spec(name) for name in ("mlperf_loadgen", "onnx", "onnxruntime")),
+        reason="needs mlcommons-loadgen, onnx and onnxruntime: pip install 'pytest-gpuperf[mlperf,cpu]'",
+    ),
+]
 
 # A network small enough for tests, one class for each of the ten values an image of one pixel can have.
 MODEL = """

@@ -36,7 +36,7 @@ SUITE = """
 
 
 @pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(tmp_path_factory: pytest.TempPathFactory, bare_environment: dict[str, str]) -> Path:
     """The project with its baselines, recorded once for all tests here."""
     folder = tmp_path_factory.mktemp("recorded")
     (folder / "tox.ini").write_text("[pytest]\ngpuperf_judge_host_times = true\n")
@@ -44,7 +44,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "slow.txt").write_text("")
     (folder / "baselines").mkdir()
     command = [sys.executable, "-m", "pytest", "--gpuperf", "-p", "no:cacheprovider"]
-    subprocess.run([*command, "--gpuperf-update", "--gpuperf-runs=3"], cwd=folder, check=True)
+    subprocess.run(
+        [*command, "--gpuperf-update", "--gpuperf-runs=3"], cwd=folder, env=bare_environment, check=True
+    )
     return folder
 
 

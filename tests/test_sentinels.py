@@ -16,6 +16,8 @@ from pytest_gpuperf.machine import sentinels
 from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.measurement import Baseline, Metric, Run
 
+pytestmark = pytest.mark.usefixtures("bare")
+
 METRIC = Metric("kernel", "s", "lower", "noisy", "device_time")
 STILL = (1.0, 1.0003, 0.9998, 1.0001, 0.9999)  # factors of five processes on a machine that stands still
 

@@ -10,6 +10,8 @@ from pytest_gpuperf.judging.patterns import matches
 from pytest_gpuperf.judging.tolerances import Tolerance, choose, parse
 from pytest_gpuperf.measurement import Metric
 
+pytestmark = pytest.mark.usefixtures("bare")
+
 COPY = Metric("copy 8192", "s", "lower", "noisy", "device_time")
 P50 = Metric("Offline p50", "s", "lower", "noisy", "loadgen")
 H100 = "NVIDIA H100 80GB HBM3"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
+if TYPE_CHECKING:  # at run time it would be a third of the start of a process that needs no NumPy
+    import numpy as np
 
 Dim3 = tuple[int, int, int]
 
