@@ -17,6 +17,7 @@ from pytest_gpuperf.judging.verdict import judge, screen
 from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Measurement, Metric, Outcome, Run
 
 R, K = 5, 4
+HERE = {"place": {}, "device_uuid": "GPU-1"}
 PASSED = "passed the screen"
 
 
@@ -133,6 +134,25 @@ def test_an_offset_between_units_is_no_red_at_the_default_tolerance():
     # The baseline's unit and this session's differ by 0.5 %, the most that was seen between H100s.
     found = simulate(normal(0.0006), instrument="device_time", theta=0.02, slowdown=0.005)
     assert found == {PASSED: 2000}
+
+
+@pytest.mark.parametrize("offset", [-0.022, 0.022], ids=["others slower here", "others faster here"])
+def test_a_gpu_of_a_fleet_is_judged_as_if_it_were_alone(offset):
+    # As far apart as units of three H200s were: with everybody's runs a loss of 2.5 % is hidden or confirmed
+    # by the offset, with the GPU's own it is as visible as ever, and unchanged code stays green.
+    metric = Metric("time", "s", "lower", "noisy", "device_time")
+    rng = np.random.default_rng(11)
+    found = {0.0: Counter(), 0.025: Counter()}
+    for row in np.exp(rng.normal(0, 0.0015, (500, 2 * R + 1 + K))).tolist():
+        own = [Run((value,), {"device_uuid": "GPU-1"}) for value in row[:R]]
+        others = [Run((value * (1 - offset),), {"device_uuid": "GPU-2"}) for value in row[R : 2 * R]]
+        baseline = Baseline(metric, {}, {}, 0.0006, (*others, *own))
+        for slowdown, outcomes in found.items():
+            now = [Measurement(metric, {}, (value * (1 + slowdown),)) for value in row[2 * R :]]
+            again = [] if screen(baseline, now[0], tolerance=0.02, **HERE) else now[1:]
+            outcomes[judge(baseline, now[0], again, tolerance=0.02, **HERE).outcome] += 1
+    assert found[0.0][Outcome.REGRESSED] == 0
+    assert found[0.025][Outcome.REGRESSED] >= 475
 
 
 def test_below_one_percent_an_offset_between_units_would_be_red_and_so_is_not_judged():
