@@ -95,8 +95,6 @@ def test_on_a_gpu_that_the_baseline_does_not_know_the_old_code_decides(repositor
             "  pytest * --gpuperf --gpuperf-update=append",
         ]
     )
-    repository.write("test_suite.py", NOISY.replace("4.0", "8.0"))
-    assert repository.run("--gpuperf-strict=on").ret == 1
 
 
 def test_another_gpu_is_no_excuse_for_another_result(repository: Repository, monkeypatch):
@@ -260,17 +258,6 @@ def test_the_same_launch_to_the_bit_is_not_red_on_another_gpu(launched: Reposito
     result = launched.run("--gpuperf-strict=on")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["inconclusive *test_kernel *+50.00 %*", "No baseline has runs of GPU-1,"])
-
-
-def test_another_launch_is_tried_with_the_old_code_on_other_software(launched: Repository, monkeypatch):
-    record(launched, compiler="g++ 1.0")
-    monkeypatch.setenv("STACK", "1.5")
-    monkeypatch.setenv("LAUNCH", "new")
-    result = launched.run()
-    assert result.ret == 21
-    result.stdout.fnmatch_lines(
-        ["environment moved: kernel +50.00 %*", "*own code*is worse too: 1.500 ms here*"]
-    )
 
 
 def test_a_slower_kernel_is_red_at_once_where_nothing_else_is_another(launched: Repository, monkeypatch):
