@@ -95,7 +95,7 @@ def _deciding(session: GpuperfSession) -> Decide:
 
 def verdicts(session: GpuperfSession, item: pytest.Item, record: Record) -> tuple[str, Payload]:
     """The rows of a test; where they fail it the message and the cause; a message alone makes it an xfail."""
-    from pytest_gpuperf.judging import expected, gate
+    from pytest_gpuperf.judging import expected, gate, units
     from pytest_gpuperf.judging.verdict import environment_differences
     from pytest_gpuperf.processes import acquittal
     from pytest_gpuperf.report.message import explain
@@ -106,7 +106,7 @@ def verdicts(session: GpuperfSession, item: pytest.Item, record: Record) -> tupl
     failing = [(row, cause) for row in rows if (cause := gate.cause_of(row, session.options.strict))]
     if not failing:
         return broken or xfail, Payload(record, rows, "wrong" if broken else None)
-    stored = session.stored(item, record)
+    stored = units.stored(session, item, record)
     texts = []
     for row, _ in failing:
         baseline = stored.get(row.metric.name)

@@ -13,7 +13,7 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.judging.budget import Budget
 from pytest_gpuperf.machine.guard import Guard
-from pytest_gpuperf.measurement import Baseline, Outcome, TestKey
+from pytest_gpuperf.measurement import Outcome, TestKey
 from pytest_gpuperf.options import Options, owner_of, test_options
 from pytest_gpuperf.records import Cause, Record, Recorder, Row, attach, payload_of
 
@@ -177,14 +177,6 @@ class GpuperfSession:
         if folder not in self._stores:
             self._stores[folder] = self._open(folder)
         return self._stores[folder]
-
-    def stored(self, item: pytest.Item, record: Record) -> dict[str, Baseline]:
-        """A test's baselines by metric, with the runs that ``record``'s GPU is held to."""
-        from pytest_gpuperf.judging.units import own_baselines
-
-        key = self.key(item.nodeid)
-        every = self.store(item.path).load(self.pool(record), key.suite).get(key.name, {})
-        return own_baselines(every, record.environment.get("device_uuid"))
 
     def _open(self, folder: Path) -> Store:
         revision = self.options.revisions.baselines_from

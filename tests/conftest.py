@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# Before pytester, which forgets what its runs in this process were the first to import: another import would
+# then make its classes a second time.
+import pytest_gpuperf.storage.baselines_format  # noqa: F401
 from pytest_gpuperf.backends.cuda_driver import device_count
 from pytest_gpuperf.errors import Unavailable
 

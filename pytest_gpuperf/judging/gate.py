@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_gpuperf.judging import absent, bounds, budget, quarantine
+from pytest_gpuperf.judging import absent, bounds, budget, quarantine, units
 from pytest_gpuperf.judging.circumstances import with_circumstances
 from pytest_gpuperf.judging.confirm import Confirmer, Replicas
 from pytest_gpuperf.judging.expected import expectation
-from pytest_gpuperf.judging.units import strange
 from pytest_gpuperf.measurement import Measurement, Outcome, Verdict
 from pytest_gpuperf.options import test_options
 from pytest_gpuperf.records import Cause, Record, Row
@@ -36,10 +35,10 @@ class Case:
     def __init__(self, session: GpuperfSession, item: pytest.Item, record: Record) -> None:
         self.session, self.item, self.record = session, item, record
         self.key, self.pool = session.key(item.nodeid), session.pool(record)
-        self.stored = session.stored(item, record)
+        self.stored = units.stored(session, item, record)
         self._due = session.store(item.path).due(self.pool, self.key.suite).get(self.key.name, {})
         self._uuid = record.environment.get("device_uuid")
-        if strange(self.stored, self._uuid):
+        if units.strange(self.stored, self._uuid):
             session.note(
                 f"No baseline has runs of {self._uuid},\n  and units of one model differ by some percent. "
                 f"To add its own:\n  pytest {' '.join(session.config.args)} --gpuperf --gpuperf-update=append"

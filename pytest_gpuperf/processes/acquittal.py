@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.judging import paired, verdict
+from pytest_gpuperf.judging import paired, units, verdict
 from pytest_gpuperf.judging.differences import environment_differences
 from pytest_gpuperf.measurement import Baseline, Measurement, Outcome, Verdict
 from pytest_gpuperf.options import test_options
@@ -37,7 +37,7 @@ def review(
     """
     if not session.options.revisions.acquit:
         return tuple(rows)
-    stored = session.stored(item, record)
+    stored = units.stored(session, item, record)
     return tuple(_reviewed(session, item, record, row, stored) for row in rows)
 
 
