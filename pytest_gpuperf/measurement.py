@@ -6,7 +6,7 @@ Everything here is frozen and depends on the standard library alone, so that eve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
@@ -109,6 +109,10 @@ class Measurement:
     def value(self) -> float:
         """The run's statistic: the median sample."""
         return median(self.samples)
+
+    def same_code(self, runs: Sequence[Run]) -> bool:
+        """Whether what was launched is what all of ``runs`` launched, to the bit."""
+        return self.code is not None and all(run.code == self.code for run in runs)
 
 
 @dataclass(frozen=True, slots=True)

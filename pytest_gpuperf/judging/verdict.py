@@ -240,7 +240,7 @@ def check_samples(metric: Metric, samples: Sequence[float], whose: str) -> None:
 
 
 def _code_note(runs: Sequence[Run], measured: Measurement) -> str:
-    if measured.code is not None and all(run.code == measured.code for run in runs):
+    if measured.same_code(runs):
         return "machine code, geometry and scalars are the baseline's own: this code did not change"
     return ""
 

@@ -54,7 +54,8 @@ def _reviewed(
     software = any(text.startswith(_SOFTWARE) for text in changed)
     moved = software or any(text.startswith(_UNIT) for text in changed)
     unit = moved and not software and baseline.metric.kind == "noisy"  # no unit may compute anything else
-    if measured and _same_work(baseline, measured):
+    if measured and baseline.metric.instrument == "device_time" and measured.same_code(baseline.runs):
+        # no commit made it slower
         return replace(row, verdict=_another_unit(row.verdict) if unit else _environment(row.verdict))
     if not moved:
         return row
@@ -65,15 +66,6 @@ def _reviewed(
     except GpuperfError as error:
         decided = _with_reason(row.verdict, f"not run again with the baseline's own code: {error}")
     return replace(row, verdict=decided)
-
-
-def _same_work(baseline: Baseline, measured: Measurement) -> bool:
-    """Whether a launch is the baseline's own to the bit, so that no commit made it slower."""
-    return (
-        baseline.metric.instrument == "device_time"
-        and measured.code is not None
-        and all(run.code == measured.code for run in baseline.runs)
-    )
 
 
 def _environment(red: Verdict, reason: str = "") -> Verdict:
