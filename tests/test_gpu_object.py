@@ -76,6 +76,12 @@ def test_random_is_the_same_every_time_and_differs_by_seed(gpu):
     assert np.array_equal(first, np.random.Generator(np.random.PCG64(1)).random(1000, np.float32))
 
 
+def test_what_is_drawn_again_cannot_have_been_written_to(gpu):
+    assert gpu.random(1000, seed=1).get() is gpu.random(1000, seed=1).get()
+    with pytest.raises(ValueError, match="read-only"):
+        gpu.random(1000, seed=1).get()[0] = 0
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
 def test_random_floats_fill_zero_to_one(gpu, dtype):
     values = gpu.random(20000, dtype).get()

@@ -42,7 +42,7 @@ def load(path: str):
 
 
 rules, side_by_side = load("rules.py"), load("side_by_side.py")
-more_work, gpu_runs = load("more_work/more_work.py"), load("gpu_runs.py")
+more_work, gpu_runs = load("more_work/test_more_work.py"), load("gpu_runs.py")
 
 
 def process(median=1.0, spread=0.003, count=200, seed=1):
@@ -229,40 +229,61 @@ def test_simulated_runs_have_the_stated_spread_and_share():
 # More real work
 
 
-def test_a_percent_more_blocks_in_the_direction_of_rows():
-    assert more_work.enlarged((200, 400), 2) == (200, 408)
-    assert more_work.enlarged((6000, 1), 3) == (6180, 1)
-    assert more_work.enlarged((200, 400), 0) == (200, 400)
-    with pytest.raises(ValueError, match="no whole blocks"):
-        more_work.enlarged((200, 250), 1)
+def study(percent: int, *options: str, plugins: Path | None = None) -> str:
+    """What the suite with more work prints, emulated."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "docs/studies/more_work/test_more_work.py", "--gpuperf"),
+            *("--gpuperf-strict=off", "--gpuperf-backend=emulated"),
+            *("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options),
+        ],
+        cwd=CHECKOUT,
+        env=os.environ | {"GPUPERF_STUDY_PERCENT": str(percent), "PYTHONPATH": str(plugins or "")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
-def test_more_blocks_are_that_much_more_traffic_and_the_same_result(tmp_path: Path):
+def test_more_work_is_that_much_more_of_it():
     try:
         backend = EmulatedBackend()
     except Unavailable as missing:
         pytest.skip(str(missing))
-    gpu = Gpu(backend)
-    (tmp_path / "transpose.cu").write_text(
-        more_work.wrapped((CHECKOUT / "kernels" / "transpose.cu").read_text())
-    )
-    rows, cols, grid = 3200, 32, (1, 100)
-    file = Kernels(tmp_path, gpu)[("transpose.cu", *more_work.options(grid))]
-    src = gpu.random((rows, cols), seed=1)
-    requests = {}
-    for percent in (0, 5):
-        dst = gpu.empty((cols, rows))
-        launch = file.transpose_tiled[more_work.enlarged(grid, percent), (32, 8)]
-        arguments = check(launch.declaration, (src, dst, rows, cols), launch.backend)
-        found = count(file.program, launch.name, launch.grid, launch.block, 0, arguments)
-        requests[percent] = found.global_store.requests
-        launch(src, dst, rows, cols)
-        assert np.array_equal(dst.get(), src.get().T)
+    gpu, kernels = Gpu(backend), Kernels(CHECKOUT / "kernels", backend)
+    for name, work in more_work.WORK.items():
+        loads = {}
+        for percent in (0, 5):
+            launch, arguments, is_right = work(gpu, kernels, name, percent)
+            checked = check(launch.declaration, arguments, launch.backend)
+            found = count(launch.file.program, launch.name, launch.grid, launch.block, 0, checked)
+            loads[percent] = found.global_load.sectors
+            launch(*arguments)
+            assert is_right()
+        assert loads[5] == pytest.approx(1.05 * loads[0], rel=0.01), name
     gpu.close()
-    assert requests[5] == 1.05 * requests[0]
 
 
-def test_the_suite_with_more_work_is_right_and_asks_the_same_question(tmp_path: Path):
+def test_what_is_wrong_with_more_work_is_seen():
+    try:
+        backend = EmulatedBackend()
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    gpu, kernels = Gpu(backend), Kernels(CHECKOUT / "kernels", backend)
+    for name, work in more_work.WORK.items():
+        launch, arguments, is_right = work(gpu, kernels, name, 3)
+        launch(*arguments)
+        written = arguments[2] if name == "matmul_tiled" else arguments[1]
+        values = written.get()
+        values.reshape(-1)[0] += 1
+        written.set(values)
+        assert not is_right(), name
+    gpu.close()
+
+
+def test_the_suite_with_more_work_asks_the_same_question(tmp_path: Path):
     (tmp_path / "tell_contracts.py").write_text(
         "from pytest_gpuperf.records import payload_of\n"
         "def pytest_runtest_logreport(report):\n"
@@ -271,24 +292,12 @@ def test_the_suite_with_more_work_is_right_and_asks_the_same_question(tmp_path: 
         "        print('CONTRACT', [dict(m.contract) for m in record.measurements])\n"
     )
     contracts = {}
-    for percent in ("0", "3"):
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "docs/studies/more_work", "-k", "best or row_sums"),
-                *("--gpuperf", "--gpuperf-strict=off", "--gpuperf-backend=emulated"),
-                *("-p", "tell_contracts", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-s"),
-            ],
-            cwd=CHECKOUT,
-            env=os.environ | {"GPUPERF_STUDY_PERCENT": percent, "PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout
-        lines = [line.partition("CONTRACT ")[2] for line in done.stdout.splitlines() if "CONTRACT" in line]
+    for percent in (0, 3):
+        printed = study(percent, "-p", "tell_contracts", "-s", plugins=tmp_path)
+        lines = [line.partition("CONTRACT ")[2] for line in printed.splitlines() if "CONTRACT" in line]
         contracts[percent] = [ast.literal_eval(line) for line in lines]
-    assert len(contracts["0"]) == 2
-    assert contracts["0"] == contracts["3"]
+    assert len(contracts[0]) == len(more_work.WORK)
+    assert contracts[0] == contracts[3]
 
 
 # Recording
