@@ -247,40 +247,40 @@ def study(percent: int, *options: str, plugins: Path | None = None) -> str:
     return done.stdout
 
 
-def test_more_work_is_that_much_more_of_it():
+@pytest.fixture
+def emulated():
+    """An emulated device and the shipped kernels on it."""
     try:
         backend = EmulatedBackend()
     except Unavailable as missing:
         pytest.skip(str(missing))
-    gpu, kernels = Gpu(backend), Kernels(CHECKOUT / "kernels", backend)
+    gpu = Gpu(backend)
+    yield gpu, Kernels(CHECKOUT / "kernels", backend)
+    gpu.close()
+
+
+def test_more_work_is_that_much_more_of_it(emulated):
     for name, work in more_work.WORK.items():
         loads = {}
         for percent in (0, 5):
-            launch, arguments, is_right = work(gpu, kernels, name, percent)
+            launch, arguments, is_right = work(*emulated, name, percent)
             checked = check(launch.declaration, arguments, launch.backend)
             found = count(launch.file.program, launch.name, launch.grid, launch.block, 0, checked)
             loads[percent] = found.global_load.sectors
             launch(*arguments)
             assert is_right()
         assert loads[5] == pytest.approx(1.05 * loads[0], rel=0.01), name
-    gpu.close()
 
 
-def test_what_is_wrong_with_more_work_is_seen():
-    try:
-        backend = EmulatedBackend()
-    except Unavailable as missing:
-        pytest.skip(str(missing))
-    gpu, kernels = Gpu(backend), Kernels(CHECKOUT / "kernels", backend)
+def test_what_is_wrong_with_more_work_is_seen(emulated):
     for name, work in more_work.WORK.items():
-        launch, arguments, is_right = work(gpu, kernels, name, 3)
+        launch, arguments, is_right = work(*emulated, name, 3)
         launch(*arguments)
         written = arguments[2] if name == "matmul_tiled" else arguments[1]
         values = written.get()
         values.reshape(-1)[0] += 1
         written.set(values)
         assert not is_right(), name
-    gpu.close()
 
 
 def test_the_suite_with_more_work_asks_the_same_question(tmp_path: Path):
