@@ -42,6 +42,7 @@ def load(path: str):
 
 
 rules, side_by_side = load("rules.py"), load("side_by_side.py")
+by_kernel = load("by_kernel.py")
 more_work, gpu_runs = load("more_work/test_more_work.py"), load("gpu_runs.py")
 
 
@@ -298,6 +299,16 @@ def test_the_suite_with_more_work_asks_the_same_question(tmp_path: Path):
         contracts[percent] = [ast.literal_eval(line) for line in lines]
     assert len(contracts[0]) == len(more_work.WORK)
     assert contracts[0] == contracts[3]
+
+
+def test_the_recorded_runs_give_the_documented_table():
+    printed = by_kernel.table(STUDIES / "recordings" / "h100")
+    assert "76f435df, +0 % work, tolerance 1 %: 0 of 70 red" in printed
+    assert "76f435df, +2 % work, tolerance 1 %: 65 of 70 red" in printed
+    rows = [line for line in printed.splitlines() if line.startswith("| `")]
+    assert len(rows) == 2 * len(more_work.WORK)
+    documented = (STUDIES / "README.md").read_text()
+    assert [row for row in rows if row not in documented] == []
 
 
 # Recording

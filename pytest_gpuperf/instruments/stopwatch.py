@@ -34,7 +34,7 @@ WALL = 2.0  # seconds on the host's clock, after warm-up
 AT_A_PLACE = 5  # launches or batches whose median is a sample, until places are seen to differ more than they
 FIRST_PLACES = 8  # after these that is decided
 DIFFER = 2  # times as much (sd): more launches at a place then say less than one at another
-LAUNCHES = 600  # of all places, at most. On an H100 places differ by up to 6 % (sd, linear_to_coalesced)
+LAUNCHES = 600  # of all places, at most: 100 places of AT_A_PLACE and one
 WARMUP_FEWEST = 3
 UNSEEN = 10e-3  # seconds of work after the last event
 

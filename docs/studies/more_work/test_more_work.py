@@ -19,7 +19,7 @@ pytestmark = pytest.mark.gpuperf(seconds=0.2, warmup=0.1)
 PERCENT = int(os.environ.get("GPUPERF_STUDY_PERCENT", "0"))
 MOST = 5
 LENGTH, BLOCK = 64, 128  # of a vector, and vectors a block
-STRIP = 256  # rows that are compared at a time: of more, their columns would fall out of the TLB
+STRIP = 256  # rows that are compared at a time, in half the time that all at once take
 TILE_AND_BLOCK = {
     "transpose_naive": ((32, 8), (32, 8)),
     "transpose_tiled": ((32, 32), (32, 8)),
