@@ -29,4 +29,4 @@ def resnet50(request, tmp_path):
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
 def test_performance(request, loadgen, resnet50, scenario):
     precision = "fp16" if on_gpu(request.config) else "fp32"
-    loadgen(resnet50, scenario, precision=precision, seconds=4)
+    loadgen(resnet50, scenario, precision=precision, seconds=3)

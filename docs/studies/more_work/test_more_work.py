@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-# Short, since a series is a hundred processes; arrays of 80 MB and more are beyond any L2 cache still.
+# Short, since a series is a hundred processes. Arrays of 160 MB and more are beyond any L2 cache, and their
+# launches long enough for a launch's own few microseconds not to hide what the work is.
 pytestmark = pytest.mark.gpuperf(seconds=0.2, warmup=0.1)
 
 PERCENT = int(os.environ.get("GPUPERF_STUDY_PERCENT", "0"))
@@ -42,7 +43,7 @@ def grown(hundreds, percent):
 
 def transpose(gpu, kernels, name, percent):
     """More rows; at any percent a row is whole sectors and float4s on both sides."""
-    hundreds, cols = (64, 3200) if gpu.backend == "cuda" else (4, 40)
+    hundreds, cols = (128, 3200) if gpu.backend == "cuda" else (4, 40)
     rows, most = grown(hundreds, percent), grown(hundreds, MOST)
     src, dst = gpu.random((most, cols), seed=1), gpu.empty(most * cols)
     (width, height), block = TILE_AND_BLOCK[name]
@@ -58,7 +59,7 @@ def transpose(gpu, kernels, name, percent):
 
 def vectors(gpu, kernels, name, percent):
     """More vectors, a block of 128 each."""
-    hundreds = 24 if gpu.backend == "cuda" else 1
+    hundreds = 96 if gpu.backend == "cuda" else 1
     blocks, n = grown(hundreds, percent), grown(hundreds, percent) * BLOCK
     most = grown(hundreds, MOST) * BLOCK
     src, sums = gpu.random((most, LENGTH), seed=1), name == "row_sums_coalesced"
@@ -77,8 +78,8 @@ def vectors(gpu, kernels, name, percent):
 
 def block_sums(gpu, kernels, name, percent):
     """More values for each thread of the same grid."""
-    blocks, threads = (1024, 256) if gpu.backend == "cuda" else (2, 64)
-    n, most = (blocks * threads * grown(1, each) for each in (percent, MOST))
+    blocks, threads, hundreds = (1024, 256, 4) if gpu.backend == "cuda" else (2, 64, 1)
+    n, most = (blocks * threads * grown(hundreds, each) for each in (percent, MOST))
     values, partial = gpu.random(most, seed=1), gpu.empty(blocks)
 
     def is_right():
