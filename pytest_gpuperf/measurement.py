@@ -70,6 +70,11 @@ class Metric:
         change = math.log(now / baseline)
         return change if self.better == "lower" else -change
 
+    def least_loss(self, interval: tuple[float, float]) -> float:
+        """The smallest slowdown (a fraction, as a tolerance is) of a change's interval."""
+        low, high = interval
+        return low if self.better == "lower" else 1 / (1 + high) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:

@@ -70,6 +70,30 @@ def test_sentinels_are_asked_about_device_times_beyond_the_tolerance_only():
         assert with_circumstances(verdict, metric, stored, FIT, replicas).outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("better", "interval", "outcome"),
+    [
+        ("lower", (0.10, 0.12), Outcome.UNFIT),
+        ("lower", (0.13, 0.15), Outcome.REGRESSED),
+        ("higher", (-0.12, -0.10), Outcome.UNFIT),
+        ("higher", (-0.14, -0.12), Outcome.REGRESSED),  # a slowdown by 13.6 to 16.3 %
+    ],
+)
+def test_a_loss_that_the_sentinels_do_not_explain_stands(better, interval, outcome):
+    moved = {"sentinels": {"compute_s": 1.05, "code": "c0de"}}  # excuses about 10 %
+    runs = tuple(Run((1.0,), {"sentinels": {"compute_s": 1.0, "code": "c0de"}}) for _ in range(5))
+    metric = Metric("kernel", "1/s", better, "noisy", "device_time")
+    stored = Baseline(metric, {}, {}, 0.0006, runs)
+    red = Verdict(
+        Outcome.REGRESSED, baseline=1.0, interval=interval, tolerance=0.02, exceeds=True, reason="so"
+    )
+    replicas = Replicas([Record((), environment=moved)] * 4)
+    found = with_circumstances(red, metric, stored, FIT, replicas)
+    assert found.outcome is outcome
+    if outcome is Outcome.REGRESSED:
+        assert found.reason.startswith("so; the machine moved: ")
+
+
 # --------------------------------------------------------------------------- the whole way
 
 # A word for each process: what it measures, with "!" where its machine is unfit, or "lost".

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import lzma
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,12 +199,52 @@ def test_files_of_other_units_and_of_real_work_are_judged(tmp_path: Path, capsys
     identical = write(tmp_path / "identical.jsonl", runs_of(steady()))
     other = write(tmp_path / "other.jsonl", runs_of(steady(level=1.001)))
     slow = write(tmp_path / "slow.jsonl", runs_of(steady(level=1.05)))
-    side_by_side.main([identical, "--baseline", other, "--slower", f"5={slow}"])
+    side_by_side.main([identical, "--baseline", other, "--slower", f"+5 %={slow}"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("| red tests | +5 % |")
     ours = next(line for line in lines if line.startswith("| pytest-gpuperf |"))
     assert ours.split("|")[2].strip() == "0 of 12"
     assert ours.split("|")[5].strip() == "100 %"
+
+
+def on_unit(runs, uuid: str, compute: float = 1e-3):
+    """The runs as a GPU's own, whose arithmetic takes so long."""
+    environment = {"device_uuid": uuid, "sentinels": {"compute_s": compute, "code": "c0de"}}
+    return [
+        {
+            key: replace(test, record=replace(test.record, environment=environment))
+            for key, test in run.items()
+        }
+        for run in runs
+    ]
+
+
+def test_every_unit_is_compared_with_its_own_work(tmp_path: Path, capsys):
+    """A file each, compressed or not; runs with more work find theirs by the GPU that they name."""
+    first = write(tmp_path / "a.jsonl", on_unit(runs_of(steady()), "GPU-a"))
+    plain = write(tmp_path / "b.jsonl", on_unit(runs_of(steady(level=1.5)), "GPU-b"))
+    second = tmp_path / "b.jsonl.xz"
+    second.write_bytes(lzma.compress(Path(plain).read_bytes()))
+    slow = [
+        "+5 %=" + write(tmp_path / f"{unit}5.jsonl", on_unit(runs_of(steady(level=level)), f"GPU-{unit}"))
+        for unit, level in (("a", 1.05), ("b", 1.5 * 1.05))
+    ]
+    side_by_side.main([first, str(second), "--slower", *slow])
+    lines = capsys.readouterr().out.splitlines()
+    ours = next(line for line in lines if line.startswith("| pytest-gpuperf |"))
+    assert [cell.strip() for cell in ours.split("|")[2:6]] == ["0 of 24", "11.7 %", "0 of 24", "100 %"]
+    assert "unfit" not in lines[-1]
+    with pytest.raises(SystemExit):
+        side_by_side.main([first, "--slower", *slow])
+    assert "none of the runs of identical code is of GPU-b" in capsys.readouterr().err
+
+
+def test_what_the_machine_excused_is_said(tmp_path: Path, capsys):
+    identical = write(tmp_path / "a.jsonl", on_unit(runs_of(steady()), "GPU-a"))
+    slow = write(tmp_path / "slow.jsonl", on_unit(runs_of(steady(level=1.05)), "GPU-a", compute=1.05e-3))
+    side_by_side.main([identical, "--slower", f"+5 %={slow}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "pytest-gpuperf: unfit, since a sentinel was slower: 12 of 12 (+5 %)" in lines
 
 
 @pytest.mark.parametrize(

@@ -9,29 +9,18 @@ same ten runs, so that the entries of a cell are no independent trials.
 
 from __future__ import annotations
 
-import lzma
 import math
 import sys
-import tempfile
 from pathlib import Path
 from statistics import fmean
 
-from pytest_gpuperf.processes.trial import RecordedRun, Series
-from pytest_gpuperf.storage.calibration_files import read_runs
+from pytest_gpuperf.processes.trial import Series
 
 sys.path.insert(0, str(Path(__file__).parent))
-from side_by_side import cases, count, ours
+from side_by_side import cases, count, ours, recorded
 
 PERCENTS = (0, 1, 2, 3, 5)
 TOLERANCES = (0.01, 0.02)
-
-
-def recorded(path: Path) -> list[RecordedRun]:
-    """The runs of a compressed file."""
-    with tempfile.NamedTemporaryFile(suffix=".jsonl") as plain:
-        plain.write(lzma.decompress(path.read_bytes()))
-        plain.flush()
-        return read_runs(Path(plain.name))
 
 
 def log_mean(series: Series) -> float:

@@ -1,31 +1,34 @@
 """The same runs judged by this package's procedure and by six rules of other tools: false reds and power.
 
     python docs/studies/side_by_side.py --simulate
-    python docs/studies/side_by_side.py identical.jsonl
-    python docs/studies/side_by_side.py identical.jsonl --slower 2=work-2.jsonl --baseline unit-3.jsonl
+    python docs/studies/side_by_side.py unit-1.jsonl unit-2.jsonl.xz --baseline unit-3.jsonl
+    python docs/studies/side_by_side.py unit-1/work-0.jsonl --slower "+2 %=unit-1/work-2.jsonl"
 
-Runs files are those of --gpuperf-calibrate (gpu_runs.py makes them). Every run of identical code is the
-new one once. The other tools compare it with one other run, drawn at random; this package's procedure
-takes five others as its baseline and four as its replicas. Slowdowns are planted (every sample of the new
-processes longer) unless --slower gives runs with that much more real work. --baseline takes the old runs
-from another file: another unit, or another day.
+Runs files are those of --gpuperf-calibrate (gpu_runs.py makes them), as they are or compressed by xz, a
+unit each. Every run of identical code is the new one once. The other tools compare it with one other run,
+drawn at random; this package's procedure takes five others as its baseline and four as its replicas.
+Slowdowns are planted (every sample of the new processes longer) unless --slower gives runs with more real
+work, which are compared with the runs of the same GPU. --baseline takes the old runs from another file:
+another unit, or another day.
 """
 
 from __future__ import annotations
 
 import argparse
+import lzma
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from pytest_gpuperf.judging.estimate import REPLICAS
-from pytest_gpuperf.measurement import Measurement, Metric
+from pytest_gpuperf.measurement import Measurement, Metric, Outcome
 from pytest_gpuperf.processes.calibration import Rate, runs_needed
-from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest, Series, every_series, is_red
+from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest, Series, every_series, outcome
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.storage.calibration_files import read_runs
 
@@ -59,27 +62,35 @@ class Case:
     def same(self) -> bool:
         return self.old is self.new
 
+    @property
+    def unit(self) -> str:
+        """The GPU of the new runs; "" where none is named."""
+        return _unit(self.new.records.values())
+
 
 @dataclass(slots=True)
 class Count:
-    """Red tests, and the runs that had any, of those judged."""
+    """Red tests and the runs (unit and number) that had any, of those judged, and the tests left unjudged."""
 
-    tests: list[bool]
-    runs: dict[int, bool]
+    tests: list[bool] = field(default_factory=list)
+    runs: dict[tuple[str, int], bool] = field(default_factory=dict)
+    unfit: int = 0
 
-    def add(self, run: int, red: bool) -> None:
+    def add(self, run: tuple[str, int], found: Outcome) -> None:
+        red = found is Outcome.REGRESSED
         self.tests.append(red)
         self.runs[run] = self.runs.get(run, False) or red
+        self.unfit += found is Outcome.UNFIT
 
 
-Judge = Callable[[Case, int, float, random.Random], bool]
-"""Whether a run of a case is red with a slowdown planted, in percent; what is drawn, chance draws."""
+Judge = Callable[[Case, int, float, random.Random], Outcome]
+"""What a run of a case is called with a slowdown planted, in percent; what is drawn, chance draws."""
 
 
 def ours(tolerance: float | None = None) -> Judge:
     """This package's whole procedure, at the tolerance that was recorded or at another."""
 
-    def judge(case: Case, run: int, percent: float, chance: random.Random) -> bool:
+    def judge(case: Case, run: int, percent: float, chance: random.Random) -> Outcome:
         others = [number for number in case.old.values if not (case.same and number == run)]
         chance.shuffle(others)
         baseline, rest = others[:BASELINE_RUNS], others[BASELINE_RUNS:]
@@ -87,7 +98,7 @@ def ours(tolerance: float | None = None) -> Judge:
             rest = [number for number in case.new.values if number != run]
             chance.shuffle(rest)
         old = case.old if tolerance is None else replace(case.old, tolerance=tolerance)
-        return is_red(old, baseline, run, rest[:REPLICAS], percent / 100, case.new)
+        return outcome(old, baseline, run, rest[:REPLICAS], percent / 100, case.new)
 
     return judge
 
@@ -95,10 +106,10 @@ def ours(tolerance: float | None = None) -> Judge:
 def pairwise(red: Callable[[Sequence[float], Sequence[float]], bool]) -> Judge:
     """A tool that compares one process with one other."""
 
-    def judge(case: Case, run: int, percent: float, chance: random.Random) -> bool:
+    def judge(case: Case, run: int, percent: float, chance: random.Random) -> Outcome:
         other = chance.choice([n for n in case.old.values if not (case.same and n == run)])
-        new = case.new_samples[run]
-        return red(case.old_samples[other], [sample * (1 + percent / 100) for sample in new])
+        new = [sample * (1 + percent / 100) for sample in case.new_samples[run]]
+        return Outcome.REGRESSED if red(case.old_samples[other], new) else Outcome.EQUAL
 
     return judge
 
@@ -111,10 +122,10 @@ JUDGES = {
 
 
 def count(judge: Judge, cases: Sequence[Case], percent: float = 0.0) -> Count:
-    found, chance = Count([], {}), random.Random(SEED)
+    found, chance = Count(), random.Random(SEED)
     for case in cases:
         for run in case.new.values:
-            found.add(run, judge(case, run, percent, chance))
+            found.add((case.unit, run), judge(case, run, percent, chance))
     return found
 
 
@@ -179,47 +190,80 @@ def simulate(instrument: str, between: float, slow_share: float, seed: int = SEE
 # --------------------------------------------------------------------------- the table
 
 
-def table(identical: Sequence[Case], slower: Mapping[float, Sequence[Case]]) -> str:
-    """Markdown: false reds with their bound, then the power at each slowdown, planted or real."""
-    planted = dict.fromkeys(SLOWDOWNS, identical) if not slower else {}
-    titles = [f"+{percent:g} %" for percent in planted or slower]
+def table(identical: Sequence[Case], slower: Mapping[str, Sequence[Case]]) -> str:
+    """Markdown: false reds with their bound, then the power at each slowdown, planted or real.
+
+    Below it, how often the machine excused a red, where it did.
+    """
+    asked = {title: (cases, 0.0) for title, cases in slower.items()} or {
+        f"+{percent:g} %": (identical, percent) for percent in SLOWDOWNS
+    }
     lines = [
-        f"| rule | red runs, identical code | at most (95 %) | red tests | {' | '.join(titles)} |",
-        "|---" * (4 + len(titles)) + "|",
+        f"| rule | red runs, identical code | at most (95 %) | red tests | {' | '.join(asked)} |",
+        "|---" * (4 + len(asked)) + "|",
     ]
+    notes = []
     for name, judge in JUDGES.items():
         false = count(judge, identical)
         runs = Rate(sum(false.runs.values()), len(false.runs))
-        power = [count(judge, planted[percent], percent) for percent in planted]
-        power += [count(judge, slower[percent]) for percent in slower]
-        cells = [f"{100 * sum(found.tests) / len(found.tests):.0f} %" for found in power]
+        power = {title: count(judge, cases, percent) for title, (cases, percent) in asked.items()}
+        cells = [f"{100 * sum(found.tests) / len(found.tests):.0f} %" for found in power.values()]
         lines.append(
             f"| {name} | {runs.reds} of {runs.trials} | {100 * runs.at_most:.1f} % | "
             f"{sum(false.tests)} of {len(false.tests)} | {' | '.join(cells)} |"
         )
-    return "\n".join(lines)
+        unfit = {"identical code": false, **power}
+        told = [f"{each.unfit} of {len(each.tests)} ({title})" for title, each in unfit.items() if each.unfit]
+        notes += [f"{name}: unfit, since a sentinel was slower: {', '.join(told)}"] if told else []
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def recorded(path: Path) -> list[RecordedRun]:
+    """The runs of a file, which xz may have compressed."""
+    if path.suffix != ".xz":
+        return read_runs(path)
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as plain:
+        plain.write(lzma.decompress(path.read_bytes()))
+        plain.flush()
+        return read_runs(Path(plain.name))
+
+
+def by_unit(files: Iterable[Path]) -> dict[str, list[RecordedRun]]:
+    """The runs of each GPU, all files of one together."""
+    found: dict[str, list[RecordedRun]] = {}
+    for file in files:
+        runs = recorded(file)
+        found.setdefault(_unit(test.record for run in runs for test in run.values()), []).extend(runs)
+    return found
+
+
+def _unit(records: Iterable[Record]) -> str:
+    return next((str(record.environment.get("device_uuid") or "") for record in records), "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("runs", nargs="?", type=Path, help="runs of identical code")
+    parser.add_argument("runs", nargs="*", type=Path, help="runs of identical code, a file for each unit")
     parser.add_argument("--simulate", action="store_true", help="judge simulated runs")
     parser.add_argument("--baseline", type=Path, help="old runs from another unit or day")
-    parser.add_argument("--slower", nargs="+", default=[], metavar="PERCENT=FILE", help="runs with more work")
+    parser.add_argument("--slower", nargs="+", default=[], metavar="TITLE=FILE", help="runs with more work")
     asked = parser.parse_args(arguments)
     if asked.simulate == bool(asked.runs):
-        parser.error("give either a file of runs or --simulate")
+        parser.error("give either files of runs or --simulate")
     if asked.simulate:
         for title, parameters in SIMULATED.items():
             print(f"\n{title} (simulated)\n\n{table(cases(simulate(*parameters)), {})}")
         return
-    identical = read_runs(asked.runs)
-    old = read_runs(asked.baseline) if asked.baseline else None
-    slower = {}
+    identical, old = by_unit(asked.runs), recorded(asked.baseline) if asked.baseline else None
+    slower: dict[str, list[Case]] = {}
     for each in asked.slower:
-        percent, _, file = each.partition("=")
-        slower[float(percent)] = cases(old or identical, read_runs(Path(file)))
-    print(table(cases(old, identical) if old else cases(identical), slower))
+        title, _, file = each.partition("=")
+        for unit, runs in by_unit([Path(file)]).items():
+            if unit not in identical:
+                parser.error(f"{file}: none of the runs of identical code is of {unit}; give one that is")
+            slower.setdefault(title, []).extend(cases(old or identical[unit], runs))
+    same = [case for runs in identical.values() for case in (cases(old, runs) if old else cases(runs))]
+    print(table(same, slower))
 
 
 if __name__ == "__main__":

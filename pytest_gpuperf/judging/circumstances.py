@@ -69,17 +69,25 @@ def with_circumstances(
     if causes:
         reason = f"the machine was not fit to measure: {causes[0]}"
         return replace(decided, outcome=Outcome.UNFIT, reason=reason)
-    if reason := _moved(decided, metric, baseline, replicas.records):
-        return replace(decided, outcome=Outcome.UNFIT, reason=reason)
-    return decided
+    return _excused(decided, metric, baseline, replicas.records)
 
 
-def _moved(decided: Verdict, metric: Metric, baseline: Baseline | None, replicas: Sequence[Record]) -> str:
-    """What the sentinels have against a red of a device's own time; "" where they stood still."""
+def _excused(
+    decided: Verdict, metric: Metric, baseline: Baseline | None, replicas: Sequence[Record]
+) -> Verdict:
+    """`unfit` for a red of a device's own time that the sentinels may explain; a greater loss stands."""
     if metric.constants.where != "device" or not decided.exceeds or baseline is None or not replicas:
-        return ""
+        return decided
     from pytest_gpuperf.machine import sentinels
 
     environments = [replica.environment for replica in replicas]
-    uuid = environments[0].get("device_uuid")
-    return sentinels.moved(baseline, environments, decided.tolerance or 0.0, uuid)
+    tolerance, uuid = decided.tolerance or 0.0, environments[0].get("device_uuid")
+    slower = sentinels.slower(baseline, environments, tolerance, uuid)
+    if slower is None:
+        return decided
+    if decided.outcome is Outcome.REGRESSED and decided.interval and decided.baseline:
+        excused = slower.excuses(metric, decided.baseline)
+        if metric.least_loss(decided.interval) > (1 + tolerance) * (1 + excused) - 1:
+            reason = f"{slower.reason}; that excuses {100 * excused:.1f} % and no more"
+            return replace(decided, reason="; ".join(filter(None, (decided.reason, reason))))
+    return replace(decided, outcome=Outcome.UNFIT, reason=slower.reason)

@@ -103,7 +103,19 @@ def is_red(
     slowdown: float = 0.0,
     other: Series | None = None,
 ) -> bool:
-    """Whether the gate would have called the metric regressed; runs by their numbers.
+    """Whether the gate would have called the metric regressed; takes what ``outcome`` takes."""
+    return outcome(series, baseline, screen, replicas, slowdown, other) is Outcome.REGRESSED
+
+
+def outcome(
+    series: Series,
+    baseline: Sequence[int],
+    screen: int,
+    replicas: Sequence[int],
+    slowdown: float = 0.0,
+    other: Series | None = None,
+) -> Outcome:
+    """What the gate would have called the metric; runs by their numbers.
 
     ``slowdown`` is planted into screen and replicas, not into the sentinels beside them. They are runs
     of ``other`` where it is given: the same metric, of other code or on another unit than the baseline's.
@@ -128,7 +140,7 @@ def is_red(
     if series.metric.kind == "noisy" and decided.exceeds:
         confirmed = Replicas([now.records[number] for number in replicas])
         decided = with_circumstances(ask(*again), series.metric, stored, record, confirmed)
-    return decided.outcome is Outcome.REGRESSED
+    return decided.outcome
 
 
 def _slowed(measurement: Measurement, slowdown: float) -> Measurement:
