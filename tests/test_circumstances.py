@@ -9,8 +9,9 @@ import pytest
 from pytest_gpuperf.judging.circumstances import AGAIN, with_circumstances
 from pytest_gpuperf.judging.confirm import Replicas
 from pytest_gpuperf.machine.environment import host_place
-from pytest_gpuperf.measurement import Baseline, Metric, Outcome, Run, Verdict
-from pytest_gpuperf.records import Record
+from pytest_gpuperf.measurement import Baseline, Metric, Outcome, Run, TestKey, Verdict
+from pytest_gpuperf.records import Record, Row
+from pytest_gpuperf.report.message import explain
 from pytest_gpuperf.storage import baselines_format  # noqa: F401  (pytester forgets what a test imports first)
 from pytest_gpuperf.storage.baselines import Store
 
@@ -92,6 +93,13 @@ def test_a_loss_that_the_sentinels_do_not_explain_stands(better, interval, outco
     assert found.outcome is outcome
     if outcome is Outcome.REGRESSED:
         assert found.reason.startswith("so; the machine moved: ")
+
+
+def test_an_unfit_machine_is_told_by_what_differs():
+    stored = Baseline(METRIC, {}, {}, 0.0006, (Run((1.0,), {"gpus": 1}),))
+    row = Row(TestKey("s.py", "t"), METRIC, Verdict(Outcome.UNFIT, reason="the machine moved"))
+    assert "  differs   gpus 1 -> 2" in explain(row, stored, FIT, ["gpus 1 -> 2"]).splitlines()
+    assert "differs" not in explain(row, stored, FIT, [])
 
 
 # --------------------------------------------------------------------------- the whole way

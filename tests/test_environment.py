@@ -154,3 +154,10 @@ def test_reads_the_driver_version(tmp_path, line):
     (tmp_path / "version").write_text(line + "\nGCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n")
     assert environment._driver_version(tmp_path / "version") == "580.65.06"
     assert environment._driver_version(tmp_path / "absent") is None
+
+
+def test_counts_the_gpus_that_the_driver_has(tmp_path):
+    assert environment._gpus(tmp_path / "absent") == 0
+    for bus in ("0000:19:00.0", "0000:3b:00.0"):
+        (tmp_path / bus).mkdir()
+    assert environment._gpus(tmp_path) == 2

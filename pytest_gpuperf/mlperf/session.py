@@ -19,8 +19,9 @@ Backend = Literal["cuda", "cpu"]
 Precision = Literal["fp32", "fp16"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
 
-# fuse_conv_bias works only with prefer_nhwc (without it cuDNN finds no engine); an exhaustive search per
-# shape is ONNX Runtime's default, pinned because it decides the speed.
+# fuse_conv_bias works only with prefer_nhwc (without it cuDNN finds no engine). EXHAUSTIVE, ONNX Runtime's
+# default, decides the speed and is pinned; since 1.20 it is heuristic mode B of cuDNN's front end, which
+# times nothing and names the same engines in every process (issue 22705 there).
 CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "EXHAUSTIVE",
     "enable_cuda_graph": "1",

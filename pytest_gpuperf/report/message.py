@@ -24,6 +24,8 @@ def explain(row: Row, baseline: Baseline | None, record: Record | None, differen
         lines.append(f"  device    {_device(record.device, record.environment)}")
     if verdict.outcome in (Outcome.REGRESSED, Outcome.ENVIRONMENT_MOVED) and baseline is not None:
         lines.append(f"  differs   {'; '.join(differences) or 'nothing known but the code'}")
+    elif verdict.outcome is Outcome.UNFIT and differences:
+        lines.append(f"  differs   {'; '.join(differences)}")
     if verdict.outcome is Outcome.NO_BASELINE:
         lines.append(f"  record    {row.command} --gpuperf-update=new")
     elif row.command:

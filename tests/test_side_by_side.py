@@ -1,55 +1,17 @@
-"""The studies' scripts: each tool's rule gives its known answers, and the table compares what it says."""
+"""How others judge, and how this package does: each rule gives its known answers, and the table tells all."""
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import json
 import lzma
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from recordedruns import load, process, runs_of, steady, write
 from scipy.stats import ttest_ind
 
-from pytest_gpuperf.backends.arguments import check
-from pytest_gpuperf.backends.emulated import EmulatedBackend
-from pytest_gpuperf.backends.library import Kernels
-from pytest_gpuperf.errors import Unavailable
-from pytest_gpuperf.gpu import Gpu
-from pytest_gpuperf.instruments.counters import count
-from pytest_gpuperf.measurement import Measurement, Metric
-from pytest_gpuperf.processes.trial import RecordedTest
-from pytest_gpuperf.records import Record
-from pytest_gpuperf.storage.calibration_files import append_run, read_runs
-
-CHECKOUT = Path(__file__).parent.parent
-STUDIES = CHECKOUT / "docs" / "studies"
-
-
-def load(path: str):
-    """A script of the studies, as a module."""
-    name = "study_" + Path(path).stem
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, STUDIES / path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
 rules, side_by_side = load("rules.py"), load("side_by_side.py")
-by_kernel = load("by_kernel.py")
-more_work, gpu_runs = load("more_work/test_more_work.py"), load("gpu_runs.py")
-
-
-def process(median=1.0, spread=0.003, count=200, seed=1):
-    return np.random.default_rng(seed).normal(median, spread * median, count).tolist()
 
 
 # Each tool's rule
@@ -140,21 +102,6 @@ def test_blocks_are_means_of_neighbours():
 # Side by side
 
 
-def runs_of(values, metric="time", unit="s", better="lower", contract=None):
-    noisy = Metric(metric, unit, better, "noisy", "device_time")
-    return [
-        {"s.py::t": RecordedTest("h100", {}, Record((Measurement(noisy, contract or {}, samples),)))}
-        for samples in values
-    ]
-
-
-def steady(count=12, level=1.0):
-    return [
-        tuple(process(level * np.exp(0.0005 * np.sin(i)), count=60, seed=int(1000 * level) + i))
-        for i in range(count)
-    ]
-
-
 def test_a_process_is_never_compared_with_itself():
     (case,) = side_by_side.cases(runs_of(steady()))
     pairs = []
@@ -187,12 +134,6 @@ def test_the_table_of_steady_processes_is_clean_and_sees_ten_percent():
     assert (first, bound) == ("0 of 12", "22.1 %")
     assert power == ["0 %", "0 %", "100 %", "100 %", "100 %"]
     assert [cell.strip() for cell in rows["pytest-gpuperf, tolerance 1 %"]][3:5] == ["0 %", "100 %"]
-
-
-def write(path: Path, runs) -> str:
-    for run in runs:
-        append_run(path, run)
-    return str(path)
 
 
 def test_files_of_other_units_and_of_real_work_are_judged(tmp_path: Path, capsys):
@@ -267,107 +208,3 @@ def test_simulated_runs_have_the_stated_spread_and_share():
     bimodal = side_by_side.simulate("device_time", 0.0006, 0.15)
     slow = sum(run["simulated"].record.measurements[0].value > 1.06 for run in bimodal)
     assert 15 <= slow <= 45  # of 200
-
-
-# More real work
-
-
-def study(percent: int, *options: str, plugins: Path | None = None) -> str:
-    """What the suite with more work prints, emulated."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "docs/studies/more_work/test_more_work.py", "--gpuperf"),
-            *("--gpuperf-strict=off", "--gpuperf-backend=emulated"),
-            *("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options),
-        ],
-        cwd=CHECKOUT,
-        env=os.environ | {"GPUPERF_STUDY_PERCENT": str(percent), "PYTHONPATH": str(plugins or "")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-@pytest.fixture
-def emulated():
-    """An emulated device and the shipped kernels on it."""
-    try:
-        backend = EmulatedBackend()
-    except Unavailable as missing:
-        pytest.skip(str(missing))
-    gpu = Gpu(backend)
-    yield gpu, Kernels(CHECKOUT / "kernels", backend)
-    gpu.close()
-
-
-def test_more_work_is_that_much_more_of_it(emulated):
-    for name, work in more_work.WORK.items():
-        loads = {}
-        for percent in (0, 5):
-            launch, arguments, is_right = work(*emulated, name, percent)
-            checked = check(launch.declaration, arguments, launch.backend)
-            found = count(launch.file.program, launch.name, launch.grid, launch.block, 0, checked)
-            loads[percent] = found.global_load.sectors
-            launch(*arguments)
-            assert is_right()
-        assert loads[5] == pytest.approx(1.05 * loads[0], rel=0.01), name
-
-
-def test_what_is_wrong_with_more_work_is_seen(emulated):
-    for name, work in more_work.WORK.items():
-        launch, arguments, is_right = work(*emulated, name, 3)
-        launch(*arguments)
-        written = arguments[2] if name == "matmul_tiled" else arguments[1]
-        values = written.get()
-        values.reshape(-1)[0] += 1
-        written.set(values)
-        assert not is_right(), name
-
-
-def test_the_suite_with_more_work_asks_the_same_question(tmp_path: Path):
-    (tmp_path / "tell_contracts.py").write_text(
-        "from pytest_gpuperf.records import payload_of\n"
-        "def pytest_runtest_logreport(report):\n"
-        "    record = payload_of(report).record\n"
-        "    if record:\n"
-        "        print('CONTRACT', [dict(m.contract) for m in record.measurements])\n"
-    )
-    contracts = {}
-    for percent in (0, 3):
-        printed = study(percent, "-p", "tell_contracts", "-s", plugins=tmp_path)
-        lines = [line.partition("CONTRACT ")[2] for line in printed.splitlines() if "CONTRACT" in line]
-        contracts[percent] = [ast.literal_eval(line) for line in lines]
-    assert len(contracts[0]) == len(more_work.WORK)
-    assert contracts[0] == contracts[3]
-
-
-def test_the_recorded_runs_give_the_documented_table():
-    printed = by_kernel.table(STUDIES / "recordings" / "h100")
-    assert "76f435df, +0 % work, tolerance 1 %: 0 of 70 red" in printed
-    assert "76f435df, +2 % work, tolerance 1 %: 65 of 70 red" in printed
-    rows = [line for line in printed.splitlines() if line.startswith("| `")]
-    assert len(rows) == 2 * len(more_work.WORK)
-    documented = (STUDIES / "README.md").read_text()
-    assert [row for row in rows if row not in documented] == []
-
-
-# Recording
-
-
-def test_recorded_runs_are_kept_and_added_to(pytester: pytest.Pytester, monkeypatch):
-    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
-    pytester.makepyfile(
-        test_it="import os\ndef test_it(gpuperf):\n"
-        "    gpuperf.record('x', 1.0 + int(os.environ['GPUPERF_STUDY_PERCENT']), 's')\n"
-    )
-    monkeypatch.setattr(gpu_runs, "ROOT", pytester.path)
-    out = pytester.path / "out" / "work-2.jsonl"
-    out.parent.mkdir()
-    append_run(out, runs_of([(9.0,)])[0])
-    quick = ["--gpuperf-runs=1", "-p", "no:benchmark", "-p", "no:hypothesispytest"]
-    assert gpu_runs.record(["test_it.py"], {"GPUPERF_STUDY_PERCENT": "2"}, 6, out, quick) == 0
-    values = [test.record.measurements[0].value for run in read_runs(out) for test in run.values()]
-    assert values == [9.0] + [3.0] * 6
-    assert json.loads((out.parent / "baselines" / "cpu.calibration.json").read_text())["runs"] == 6

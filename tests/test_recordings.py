@@ -1,0 +1,205 @@
+"""More real work, and what was recorded of it on GPUs: the suite, its recordings and what comes of them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from recordedruns import CHECKOUT, STUDIES, load, runs_of, steady, write
+
+from pytest_gpuperf.backends.arguments import check
+from pytest_gpuperf.backends.emulated import EmulatedBackend
+from pytest_gpuperf.backends.library import Kernels
+from pytest_gpuperf.errors import Unavailable
+from pytest_gpuperf.gpu import Gpu
+from pytest_gpuperf.instruments.counters import count
+from pytest_gpuperf.storage.calibration_files import append_run, read_runs
+
+UNITS = ("cbe74486", "2ccd0ac4", "bad329e4")  # the H100s whose runs are the baselines, in their order there
+
+side_by_side, by_kernel, by_unit = load("side_by_side.py"), load("by_kernel.py"), load("by_unit.py")
+store_runs, query_noise = load("store_runs.py"), load("query_noise.py")
+more_work, gpu_runs = load("more_work/test_more_work.py"), load("gpu_runs.py")
+
+
+def study(percent: int, *options: str, plugins: Path | None = None) -> str:
+    """What the suite with more work prints, emulated."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "docs/studies/more_work/test_more_work.py", "--gpuperf"),
+            *("--gpuperf-strict=off", "--gpuperf-backend=emulated"),
+            *("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options),
+        ],
+        cwd=CHECKOUT,
+        env=os.environ | {"GPUPERF_STUDY_PERCENT": str(percent), "PYTHONPATH": str(plugins or "")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture
+def emulated():
+    """An emulated device and the shipped kernels on it."""
+    try:
+        backend = EmulatedBackend()
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    gpu = Gpu(backend)
+    yield gpu, Kernels(CHECKOUT / "kernels", backend)
+    gpu.close()
+
+
+def test_more_work_is_that_much_more_of_it(emulated):
+    for name, work in more_work.WORK.items():
+        loads = {}
+        for percent in (0, 5):
+            launch, arguments, is_right = work(*emulated, name, percent)
+            checked = check(launch.declaration, arguments, launch.backend)
+            found = count(launch.file.program, launch.name, launch.grid, launch.block, 0, checked)
+            loads[percent] = found.global_load.sectors
+            launch(*arguments)
+            assert is_right()
+        assert loads[5] == pytest.approx(1.05 * loads[0], rel=0.01), name
+
+
+def test_what_is_wrong_with_more_work_is_seen(emulated):
+    for name, work in more_work.WORK.items():
+        launch, arguments, is_right = work(*emulated, name, 3)
+        launch(*arguments)
+        written = arguments[2] if name == "matmul_tiled" else arguments[1]
+        values = written.get()
+        values.reshape(-1)[0] += 1
+        written.set(values)
+        assert not is_right(), name
+
+
+def test_the_suite_with_more_work_asks_the_same_question(tmp_path: Path):
+    (tmp_path / "tell_contracts.py").write_text(
+        "from pytest_gpuperf.records import payload_of\n"
+        "def pytest_runtest_logreport(report):\n"
+        "    record = payload_of(report).record\n"
+        "    if record:\n"
+        "        print('CONTRACT', [dict(m.contract) for m in record.measurements])\n"
+    )
+    contracts = {}
+    for percent in (0, 3):
+        printed = study(percent, "-p", "tell_contracts", "-s", plugins=tmp_path)
+        lines = [line.partition("CONTRACT ")[2] for line in printed.splitlines() if "CONTRACT" in line]
+        contracts[percent] = [ast.literal_eval(line) for line in lines]
+    assert len(contracts[0]) == len(more_work.WORK)
+    assert contracts[0] == contracts[3]
+
+
+def test_the_recorded_runs_give_the_documented_table():
+    printed = by_kernel.table(STUDIES / "recordings" / "h100")
+    assert "76f435df, +0 % work, tolerance 1 %: 0 of 70 red" in printed
+    assert "76f435df, +2 % work, tolerance 1 %: 65 of 70 red" in printed
+    rows = [line for line in printed.splitlines() if line.startswith("| `")]
+    assert len(rows) == 2 * len(more_work.WORK)
+    documented = (STUDIES / "README.md").read_text()
+    assert [row for row in rows if row not in documented] == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [f"{unit}-identical" for unit in ("2eb30336", *UNITS, "83dda2fb", "dca975f1")],
+        *([f"{unit}-model-{more}" for more in range(3)] for unit in UNITS[1:]),
+        [f"{UNITS[0]}-loadgen"],
+    ],
+)
+def test_the_recorded_runs_give_the_documented_medians(files):
+    printed = by_unit.table([STUDIES / "recordings" / "h100" / f"{file}.jsonl.xz" for file in files])
+    assert f"\n{printed}\n" in (STUDIES / "README.md").read_text()
+
+
+@pytest.mark.parametrize("baseline", [None, UNITS[0]])
+def test_the_recorded_runs_give_the_documented_verdicts(baseline, monkeypatch):
+    """This package's rows: 0 of 60 runs of identical code, and the power beside it."""
+    monkeypatch.setattr(side_by_side, "JUDGES", dict(list(side_by_side.JUDGES.items())[:2]))
+    runs, folder = {}, STUDIES / "recordings" / "h100"
+    for unit in UNITS:
+        runs[unit] = side_by_side.recorded(folder / f"{unit}-identical.jsonl.xz")
+    sides = [[runs[baseline], runs[unit]] if baseline else [runs[unit]] for unit in UNITS[1:]]
+    printed = side_by_side.table([case for each in sides for case in side_by_side.cases(*each)], {})
+    documented = (STUDIES / "README.md").read_text()
+    rows = [line for line in printed.splitlines() if line.startswith("| pytest-gpuperf")]
+    assert [row for row in rows if row not in documented] == []
+    assert all("| 0 of 60 | 4.9 % | 0 of 780 |" in row for row in rows)
+
+
+def test_the_recorded_runs_give_the_committed_baselines(tmp_path: Path, capsys):
+    """Five runs a unit; what differs is a baseline that somebody typed."""
+    files = [str(STUDIES / "recordings" / "h100" / f"{unit}-identical.jsonl.xz") for unit in UNITS]
+    store_runs.main([*files, "--baselines", str(tmp_path)])
+    written = capsys.readouterr().out.split()
+    assert len(written) == 4
+    for path in map(Path, written):
+        assert path.read_text() == (CHECKOUT / "baselines" / path.relative_to(tmp_path)).read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"unfit": "throttled"}, "no baseline: throttled"),
+        ({"environment": {"commit": "c0de", "dirty": True}}, "at a commit without changes"),
+        ({"environment": {}}, "at a commit without changes"),
+    ],
+)
+def test_what_is_no_baseline_is_not_stored(tmp_path: Path, change, words):
+    runs = [
+        {key: replace(test, record=replace(test.record, **change)) for key, test in run.items()}
+        for run in runs_of(steady())
+    ]
+    file = write(tmp_path / "runs.jsonl", runs)
+    with pytest.raises(SystemExit, match=words):
+        store_runs.main([file, "--baselines", str(tmp_path / "baselines")])
+    with pytest.raises(SystemExit, match="has 12 runs of the 13"):
+        store_runs.main([file, "--runs", "13", "--baselines", str(tmp_path / "baselines")])
+    assert not (tmp_path / "baselines").exists()
+
+
+def test_what_goes_with_the_query_is_told_from_what_does_not():
+    """Three processes: the host's loop has another speed in each, as the query has, and the graph has not."""
+    rounds = [
+        [{"query": 0.5 * host, "graph": 0.4, "launch": 0.01 * host**2, "loop": 0.2 * host}] * 2
+        for host in (1.0, 1.1, 1.3)
+    ]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in query_noise.summary(rounds).splitlines()
+    ]
+    found = {row[0]: row for row in rows}
+    assert found["graph"] == ["graph", "0.4000", "0.00%", "0.00%", "not known"]
+    assert found["loop"][4] == found["launch"][4] == "+1.00"
+    assert found["query"][1] == "0.5500"
+    assert found["query"][2] == found["loop"][2] == "13.28%"
+    assert query_noise.row(rounds[0]) == "| 0.5000 | 0.4000 | 0.0100 | 0.2000 |"
+
+
+# Recording
+
+
+def test_recorded_runs_are_kept_and_added_to(pytester: pytest.Pytester, monkeypatch):
+    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
+    pytester.makepyfile(
+        test_it="import os\ndef test_it(gpuperf):\n"
+        "    gpuperf.record('x', 1.0 + int(os.environ['GPUPERF_STUDY_PERCENT']), 's')\n"
+    )
+    monkeypatch.setattr(gpu_runs, "ROOT", pytester.path)
+    out = pytester.path / "out" / "work-2.jsonl"
+    out.parent.mkdir()
+    append_run(out, runs_of([(9.0,)])[0])
+    quick = ["--gpuperf-runs=1", "-p", "no:benchmark", "-p", "no:hypothesispytest"]
+    assert gpu_runs.record(["test_it.py"], {"GPUPERF_STUDY_PERCENT": "2"}, 6, out, quick) == 0
+    values = [test.record.measurements[0].value for run in read_runs(out) for test in run.values()]
+    assert values == [9.0] + [3.0] * 6
+    assert json.loads((out.parent / "baselines" / "cpu.calibration.json").read_text())["runs"] == 6
