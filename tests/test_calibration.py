@@ -14,10 +14,10 @@ from latencies import LATENCY, processes, tell
 from scipy.special import bdtr
 
 from pytest_gpuperf.errors import BaselineError
-from pytest_gpuperf.measurement import Bounds, Measurement, Metric
+from pytest_gpuperf.measurement import Bounds, Measurement, Metric, Outcome
 from pytest_gpuperf.processes import calibration
 from pytest_gpuperf.processes.calibration import SHIFTS, Calibration, Rate, calibrate, runs_needed
-from pytest_gpuperf.processes.trial import RecordedTest, every_series, is_red
+from pytest_gpuperf.processes.trial import RecordedTest, every_series, outcome
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.report import plot
 from pytest_gpuperf.report.calibration import expectation, report
@@ -78,13 +78,17 @@ def test_fifty_nine_clean_runs_claim_five_percent_and_fifty_eight_do_not():
 # The procedure, once
 
 
+def is_red(series, screen, *more):
+    return outcome(series, range(R), screen, range(screen + 1, screen + 5), *more) is Outcome.REGRESSED
+
+
 def red(values, *, slowdown=0.0, metric=TIME, unfit=(), tolerances=None, **roles):
     runs = [
         {KEY: recorded(value, metric, unfit="hot" if i in unfit else "", tolerances=tolerances)}
         for i, value in enumerate(values)
     ]
     (series,) = every_series(runs)
-    return is_red(series, range(R), R, range(R + 1, R + 5), slowdown)
+    return is_red(series, R, slowdown)
 
 
 def test_a_slower_screen_and_slower_replicas_are_red():
@@ -119,7 +123,7 @@ def test_a_machine_that_moved_is_no_red(seconds, expected):
     slow = [with_sentinels(run, seconds) for run in runs_of([1.1] * 5)]
     runs = [with_sentinels(run, 1e-4) for run in runs_of([1.0] * 5)] + slow
     (series,) = every_series(runs)
-    assert is_red(series, range(R), R, range(R + 1, R + 5)) == expected
+    assert is_red(series, R) == expected
 
 
 def test_the_tests_own_bound_is_part_of_the_procedure():
@@ -129,7 +133,7 @@ def test_the_tests_own_bound_is_part_of_the_procedure():
         bounded = replace(measured, bounds=Bounds(max=0.9))
         run[KEY] = replace(run[KEY], record=replace(run[KEY].record, measurements=(bounded,)))
     (series,) = every_series(runs)
-    assert is_red(series, range(R), R, range(R + 1, R + 5))
+    assert is_red(series, R)
 
 
 def test_a_planted_slowdown_makes_times_longer_and_rates_lower():
@@ -188,9 +192,9 @@ def test_a_trial_uses_each_run_once_and_records_no_unfit_one(monkeypatch):
 
     def spy(series, baseline, screen, replicas, slowdown=0.0):
         trials.append((slowdown, tuple(baseline), screen, tuple(replicas)))
-        return False
+        return Outcome.EQUAL
 
-    monkeypatch.setattr(calibration, "is_red", spy)
+    monkeypatch.setattr(calibration, "outcome", spy)
     values = steady(14)
     calibrate([{KEY: recorded(v, unfit="hot" if i == 3 else "")} for i, v in enumerate(values)], R)
     for _, baseline, screen, replicas in trials:

@@ -12,6 +12,7 @@ import pytest
 from pytest_gpuperf.backends.cuda_compile import compile_cubin, find_nvcc
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.judging.differences import environment_differences
+from pytest_gpuperf.judging.slower import slower
 from pytest_gpuperf.machine import sentinels
 from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.measurement import Baseline, Metric, Run
@@ -40,19 +41,19 @@ def processes(bandwidth=1.0, compute=1.0, **more):
     return [environment(bandwidth * factor, compute * factor, **more) for factor in STILL[:4]]
 
 
-def slower(old, now, tolerance, uuid=None) -> str:
+def why(old, now, tolerance, uuid=None) -> str:
     """Why the machine got slower; "" where it did not."""
-    found = sentinels.slower(old, now, tolerance, uuid)
+    found = slower(old, now, tolerance, uuid)
     return found.reason if found else ""
 
 
 def test_a_machine_that_stands_still_is_no_excuse():
-    assert slower(RECORDED, processes(), 0.02) == ""
+    assert why(RECORDED, processes(), 0.02) == ""
 
 
 @pytest.mark.parametrize("name", ["bandwidth", "compute"])
 def test_either_sentinel_tells_a_machine_that_got_slower(name):
-    reason = slower(RECORDED, processes(**{name: 1.03}, clock=1410.0), 0.02)
+    reason = why(RECORDED, processes(**{name: 1.03}, clock=1410.0), 0.02)
     bound = {"bandwidth": "memory", "compute": "arithmetic"}[name]
     assert reason.startswith(f"the machine moved: a kernel that never changes, bound by {bound}, takes ")
     assert "+3.00 % against the baseline's runs" in reason
@@ -60,19 +61,19 @@ def test_either_sentinel_tells_a_machine_that_got_slower(name):
 
 
 def test_what_is_slower_on_a_faster_machine_is_slower_by_its_own_doing():
-    assert slower(RECORDED, processes(bandwidth=0.97, compute=0.9), 0.02) == ""
-    assert slower(RECORDED, processes(bandwidth=0.97, compute=1.03), 0.02)
+    assert why(RECORDED, processes(bandwidth=0.97, compute=0.9), 0.02) == ""
+    assert why(RECORDED, processes(bandwidth=0.97, compute=1.03), 0.02)
 
 
 def test_it_excuses_twice_what_the_worst_sentinel_lost():
-    found = sentinels.slower(RECORDED, processes(bandwidth=1.03, compute=1.02), 0.02)
+    found = slower(RECORDED, processes(bandwidth=1.03, compute=1.02), 0.02)
     assert found is not None
     assert "bound by memory" in found.reason
     assert found.excuses(METRIC, 1.0) == pytest.approx(2 * 0.03, rel=0.1)
 
 
 def test_what_a_sentinel_lost_in_seconds_weighs_more_in_a_shorter_kernel():
-    found = sentinels.slower(RECORDED, processes(bandwidth=1.05), 0.02)  # 4.6 of 92 us
+    found = slower(RECORDED, processes(bandwidth=1.05), 0.02)  # 4.6 of 92 us
     assert found is not None
     assert found.excuses(METRIC, 20e-6) == pytest.approx(2 * 4.6 / 20, rel=0.1)
     rate = Metric("rate", "1/s", "higher", "noisy", "device_time")
@@ -81,20 +82,20 @@ def test_what_a_sentinel_lost_in_seconds_weighs_more_in_a_shorter_kernel():
 
 @pytest.mark.parametrize(("factor", "tolerance", "moves"), [(1.008, 0.02, False), (1.014, 0.02, True)])
 def test_it_has_moved_beyond_half_of_the_tolerance(factor, tolerance, moves):
-    assert bool(slower(RECORDED, processes(compute=factor), tolerance)) is moves
+    assert bool(why(RECORDED, processes(compute=factor), tolerance)) is moves
 
 
 def test_a_tolerant_metric_is_judged_on_a_machine_that_moved_a_little():
-    assert slower(RECORDED, processes(compute=1.03), 0.10) == ""
+    assert why(RECORDED, processes(compute=1.03), 0.10) == ""
 
 
 def test_an_interval_that_reaches_back_is_no_proof():
     wide = [environment(compute=factor) for factor in (1.0, 1.05, 0.99, 1.06)]
-    assert slower(RECORDED, wide, 0.02) == ""
+    assert why(RECORDED, wide, 0.02) == ""
 
 
 def test_without_an_sm_clock_the_reason_has_none():
-    reason = slower(RECORDED, processes(compute=1.05, clock=None), 0.02)
+    reason = why(RECORDED, processes(compute=1.05, clock=None), 0.02)
     assert reason.endswith("against the baseline's runs")
 
 
@@ -109,17 +110,17 @@ def test_without_an_sm_clock_the_reason_has_none():
     ],
 )
 def test_what_was_not_taken_alike_says_nothing(old, new):
-    assert slower(old, new, 0.02) == ""
+    assert why(old, new, 0.02) == ""
 
 
 def test_runs_without_sentinels_are_left_out():
     old = baseline([{"device_uuid": "GPU-1"}] * 2 + [environment(factor) for factor in STILL])
-    assert slower(old, processes(bandwidth=1.05), 0.02)
+    assert why(old, processes(bandwidth=1.05), 0.02)
 
 
 def test_below_one_percent_only_runs_of_the_same_gpu_count():
-    assert slower(RECORDED, processes(compute=1.05), 0.008, "GPU-1")
-    assert slower(RECORDED, processes(compute=1.05), 0.008, "GPU-2") == ""
+    assert why(RECORDED, processes(compute=1.05), 0.008, "GPU-1")
+    assert why(RECORDED, processes(compute=1.05), 0.008, "GPU-2") == ""
 
 
 def test_sentinels_are_no_difference_between_environments():

@@ -78,16 +78,16 @@ def _excused(
     """`unfit` for a red of a device's own time that the sentinels may explain; a greater loss stands."""
     if metric.constants.where != "device" or not decided.exceeds or baseline is None or not replicas:
         return decided
-    from pytest_gpuperf.machine import sentinels
+    from pytest_gpuperf.judging.slower import slower
 
     environments = [replica.environment for replica in replicas]
     tolerance, uuid = decided.tolerance or 0.0, environments[0].get("device_uuid")
-    slower = sentinels.slower(baseline, environments, tolerance, uuid)
-    if slower is None:
+    machine = slower(baseline, environments, tolerance, uuid)
+    if machine is None:
         return decided
     if decided.outcome is Outcome.REGRESSED and decided.interval and decided.baseline:
-        excused = slower.excuses(metric, decided.baseline)
+        excused = machine.excuses(metric, decided.baseline)
         if metric.least_loss(decided.interval) > (1 + tolerance) * (1 + excused) - 1:
-            reason = f"{slower.reason}; that excuses {100 * excused:.1f} % and no more"
+            reason = f"{machine.reason}; that excuses {100 * excused:.1f} % and no more"
             return replace(decided, reason="; ".join(filter(None, (decided.reason, reason))))
-    return replace(decided, outcome=Outcome.UNFIT, reason=slower.reason)
+    return replace(decided, outcome=Outcome.UNFIT, reason=machine.reason)

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_gpuperf.judging.estimate import REPLICAS
-from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest, Series, every_series, is_red
+from pytest_gpuperf.measurement import Outcome
+from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest, Series, every_series, outcome
 
 SHIFTS = (0.01, 0.02, 0.03, 0.05, 0.10)
 """Slowdowns planted for the power: x times the time, or 1/x times the rate, with x = 1 + shift."""
@@ -188,9 +189,10 @@ def _tally(series: Sequence[Series], count: int, baseline_runs: int, seed: int) 
             if split is None:
                 continue
             baseline, replicas = split
-            reds[each.test] = reds.get(each.test, False) | is_red(each, baseline, screen, replicas)
+            red = outcome(each, baseline, screen, replicas) is Outcome.REGRESSED
+            reds[each.test] = reds.get(each.test, False) | red
             for shift in SHIFTS if each.metric.kind == "noisy" else ():
-                red = is_red(each, baseline, screen, replicas, shift)
+                red = outcome(each, baseline, screen, replicas, shift) is Outcome.REGRESSED
                 tallies.power[each.test, each.metric.name, shift].add(first, red)
         for test, red in reds.items():
             tallies.tests[test].add(first, red)

@@ -95,18 +95,6 @@ def _question(measured: Measurement, record: Record) -> tuple[Any, ...]:
     return measured.metric, dict(measured.contract), record.place(measured.metric)
 
 
-def is_red(
-    series: Series,
-    baseline: Sequence[int],
-    screen: int,
-    replicas: Sequence[int],
-    slowdown: float = 0.0,
-    other: Series | None = None,
-) -> bool:
-    """Whether the gate would have called the metric regressed; takes what ``outcome`` takes."""
-    return outcome(series, baseline, screen, replicas, slowdown, other) is Outcome.REGRESSED
-
-
 def outcome(
     series: Series,
     baseline: Sequence[int],
