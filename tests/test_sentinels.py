@@ -9,8 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends import select
 from pytest_gpuperf.backends.cuda_compile import compile_cubin, find_nvcc
+from pytest_gpuperf.backends.library import Kernels
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
+from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.judging.differences import environment_differences
 from pytest_gpuperf.judging.slower import slower
 from pytest_gpuperf.machine import sentinels
@@ -26,7 +29,7 @@ STILL = (1.0, 1.0003, 0.9998, 1.0001, 0.9999)  # factors of five processes on a 
 def environment(bandwidth=1.0, compute=1.0, clock: float | None = 1980.0, code="c0de", uuid="GPU-1"):
     taken = {"bandwidth_s": 92e-6 * bandwidth, "compute_s": 530e-6 * compute, "code": code}
     if clock:
-        taken["sm_clock_mhz"] = clock
+        taken["sm_mhz"] = clock
     return {"device_uuid": uuid, "sentinels": taken}
 
 
@@ -198,6 +201,65 @@ def test_a_device_without_room_is_said(guard, monkeypatch):
     assert any("not watched: no room for an array" in note for note in notes)
 
 
+def stamps(*sms):
+    """What SMs left, by their numbers: (cycles, nanoseconds), or nothing."""
+    found = np.zeros((8, 2), "u8")
+    for number, each in enumerate(sms):
+        found[number] = each or (0, 0)
+    return found
+
+
+def test_the_clock_is_that_of_the_sms_that_left_both_stamps():
+    before = stamps((100, 10**18), (2**63, 10**18), None, (100, 10**18))
+    after = stamps(
+        (100 + 110_880_000, 10**18 + 56_000_000),
+        (2**63 + 110_990_000, 10**18 + 56_000_000),
+        (10**9, 10**18 + 56_000_000),
+        None,
+    )
+    assert sentinels.sm_mhz(before, after) == pytest.approx((1980 + 110_990 / 56) / 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((), ()), (((5, 5),), ()), (((5, 5),), ((900, 5),)), (((5, 5),), ((900, 4),))]
+)
+def test_without_stamps_or_with_a_timer_that_stands_still_there_is_no_clock(before, after):
+    assert sentinels.sm_mhz(stamps(*before), stamps(*after)) is None
+
+
+class ClockedDevice:
+    """A device of 132 SMs at 1,980 MHz, on which a load lasts 556 us."""
+
+    def __init__(self):
+        self.cycles, self.nanoseconds, self.freed = 7, 10**18, []
+
+    def to_device(self, host):
+        held = host.copy()
+        return SimpleNamespace(get=lambda: held, held=held)
+
+    def free(self, array):
+        self.freed.append(array)
+
+    def bind(self, array, places):
+        assert len(array.held) == places
+
+        def stamp():
+            array.held[:132] = self.cycles, self.nanoseconds
+
+        return stamp
+
+    def load(self):
+        self.nanoseconds += 556_000
+        self.cycles += 1_100_880
+
+
+def test_the_clock_is_taken_over_many_launches_and_leaves_nothing():
+    device = ClockedDevice()
+    assert sentinels._clocked(device, device, device.load) == pytest.approx(1980)
+    assert device.cycles == 7 + sentinels.CLOCKED * 1_100_880
+    assert len(device.freed) == 2
+
+
 def has_nvcc() -> bool:
     try:
         find_nvcc()
@@ -212,6 +274,8 @@ def test_the_kernels_compile(monkeypatch, tmp_path):
     cubin, _ = compile_cubin(Path(sentinels.__file__).with_suffix(".cu"), (), (9, 0))
     assert b"sentinel_bandwidth" in cubin
     assert b"sentinel_compute" in cubin
+    cubin, _ = compile_cubin(Path(sentinels.__file__).with_name("clock.cu"), (), (9, 0))
+    assert b"stamp" in cubin
 
 
 # --------------------------------------------------------------------------- the whole way
@@ -267,12 +331,24 @@ def test_a_red_on_a_machine_that_moved_is_unfit_and_worth_another_machine(pytest
 # --------------------------------------------------------------------------- on a GPU
 
 
+def clock_of(gpu) -> float:
+    """The SMs' clock in MHz while the compute sentinel runs, by NVML."""
+    nvml = pytest.importorskip("pynvml")
+    nvml.nvmlInit()
+    handle = nvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
+    file = Kernels(Path(sentinels.__file__).parent, gpu)["sentinels.cu"]
+    dst, counts = gpu.empty(2**25), gpu.empty(2, "u8")
+    launch = file["sentinel_compute"][1056, 256].bind(dst, counts, 0.999, 0.5, 16384)
+    for _ in range(200):  # 0.1 s
+        launch()
+    clock = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
+    gpu.synchronize()
+    nvml.nvmlShutdown()
+    return clock
+
+
 @pytest.mark.gpu
 def test_on_a_device_they_are_what_they_claim_to_be():
-    from pytest_gpuperf.backends import select
-    from pytest_gpuperf.backends.library import Kernels
-    from pytest_gpuperf.gpu import Gpu
-
     gpu = Gpu(select("cuda"))
     try:
         first, second = sentinels.take(gpu), sentinels.take(gpu)
@@ -281,7 +357,8 @@ def test_on_a_device_they_are_what_they_claim_to_be():
         assert gpu.device.free_memory() == free
         for name in sentinels.KERNELS:
             assert second[name] == pytest.approx(first[name], rel=0.02)
-        assert 300 < first["sm_clock_mhz"] < 4000
+        assert second["sm_mhz"] == pytest.approx(first["sm_mhz"], rel=0.01)  # a step of 15 MHz
+        assert first["sm_mhz"] == pytest.approx(clock_of(gpu), rel=0.02)
         assert first["code"] == second["code"]
 
         file = Kernels(Path(sentinels.__file__).parent, gpu)["sentinels.cu"]

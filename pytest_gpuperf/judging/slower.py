@@ -84,8 +84,8 @@ def _slower(
 
 def _clocks(old: Sequence[Run], now: Sequence[Mapping[str, Any]]) -> str:
     """The SM clock then and now, where that was read: the usual cause, and a number to look for."""
-    then = [clock for run in old if (clock := run.environment["sentinels"].get("sm_clock_mhz"))]
-    today = [clock for taken in now if (clock := taken.get("sm_clock_mhz"))]
+    then = [clock for run in old if (clock := run.environment["sentinels"].get("sm_mhz"))]
+    today = [clock for taken in now if (clock := taken.get("sm_mhz"))]
     if not then or not today:
         return ""
     return f" (SM clock {median(then):.0f} MHz then, {median(today):.0f} MHz now)"

@@ -6,6 +6,7 @@ device takes them once, and they are stored with its runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from pytest_gpuperf.instruments import device_time
 
 if TYPE_CHECKING:
+    from pytest_gpuperf.backends.library import Launch
     from pytest_gpuperf.gpu import Gpu
 
 # Part of what stored figures mean, so never to be changed. The arrays are larger than any L2; on an H100 the
@@ -24,6 +26,8 @@ BLOCKS = 1056
 ROUNDS = 16384
 FACTOR, ADD = 0.999, 0.5
 SETTINGS = device_time.Options(seconds=0.1, warmup=0.1)
+CLOCKED = 100  # launches of the compute sentinel, 56 ms, over which the SMs' clock is taken
+SMS = 1024  # places for SMs, more than any device has
 
 KERNELS = {"bandwidth_s": "memory", "compute_s": "arithmetic"}
 """The stored times, by what bounds them."""
@@ -33,32 +37,59 @@ _DIGITS = 6
 def take(gpu: Gpu) -> dict[str, Any]:
     """The sentinels on ``gpu``, a CUDA device that nobody else uses: JSON scalars, to be stored with a run.
 
-    ``bandwidth_s`` and ``compute_s`` are the median seconds of a launch, ``sm_clock_mhz`` the SM's clock
-    under that arithmetic (left out where the device's timer is too coarse to tell), ``code`` the hash of
-    the machine code. Takes 256 MiB of the device for about half a second. Raises Unavailable without nvcc,
-    GpuperfError where the device has no room.
+    ``bandwidth_s`` and ``compute_s`` are the median seconds of a launch, ``sm_mhz`` the SMs' clock under that
+    arithmetic (left out where the device's timer does not tell), ``code`` the hash of the machine code. Takes
+    256 MiB of the device for about half a second. Raises Unavailable without nvcc, GpuperfError where the
+    device has no room.
     """
     from pytest_gpuperf.backends.library import Kernels
 
-    file = Kernels(Path(__file__).parent, gpu)["sentinels.cu"]
-    device = gpu.device
+    kernels = Kernels(Path(__file__).parent, gpu)
+    file, device = kernels["sentinels.cu"], gpu.device
     # Zeros, since power and so clocks depend on the data.
     arrays = [device.to_device(np.zeros(shape, dtype)) for shape, dtype in ((ELEMENTS, "f4"), (2, "u8"))]
     try:
         arrays.append(device.empty((ELEMENTS,), "f4"))
-        src, clocks, dst = arrays
+        src, unused, dst = arrays
         copy = file["sentinel_bandwidth"][ELEMENTS // 4 // THREADS, THREADS]
         bandwidth = device_time.measure(gpu, copy, (src, dst), SETTINGS, batch=1)
         chains = file["sentinel_compute"][BLOCKS, THREADS]
-        compute = device_time.measure(gpu, chains, (dst, clocks, FACTOR, ADD, ROUNDS), SETTINGS, batch=1)
-        cycles, nanoseconds = (int(count) for count in clocks.get())
+        arithmetic = (dst, unused, FACTOR, ADD, ROUNDS)
+        compute = device_time.measure(gpu, chains, arithmetic, SETTINGS, batch=1)
+        clock = _clocked(device, kernels["clock.cu"]["stamp"][BLOCKS, 1], chains.bind(*arithmetic))
     finally:
         for array in arrays:
             device.free(array)
     found = {"bandwidth_s": _rounded(bandwidth.median), "compute_s": _rounded(compute.median)}
-    if nanoseconds:
-        found["sm_clock_mhz"] = _rounded(1e3 * cycles / nanoseconds)
+    if clock:
+        found["sm_mhz"] = _rounded(clock)
     return {**found, "code": copy.code_hash}
+
+
+def _clocked(device: Any, stamp: Launch, load: Callable[[], None]) -> float | None:
+    """The SMs' clock in MHz while ``load`` runs CLOCKED times."""
+    stamps = [device.to_device(np.zeros((SMS, 2), "u8")) for _ in range(2)]
+    try:
+        before, after = (stamp.bind(each, SMS) for each in stamps)
+        for enqueue in (before, *[load] * CLOCKED, after):
+            enqueue()
+        return sm_mhz(*(each.get() for each in stamps))
+    finally:
+        for each in stamps:
+            device.free(each)
+
+
+def sm_mhz(before: np.ndarray, after: np.ndarray) -> float | None:
+    """The median clock of the SMs that left both stamps; None where none did, or no time passed.
+
+    ``before`` and ``after``: u8 [SM, (cycles, nanoseconds)], zeros where an SM left none. What the compute
+    sentinel itself counts over one launch cannot serve: its warps wait in line for the device's timer at
+    their start, some 70 us, and the timer steps by 32.8 us, so that 1,980 MHz read as 1,560 to 1,890.
+    """
+    both = before.all(axis=1) & after.all(axis=1)
+    cycles, nanoseconds = (after[both].astype("i8") - before[both].astype("i8")).T
+    passed = nanoseconds > 0
+    return float(np.median(1e3 * cycles[passed] / nanoseconds[passed])) if passed.any() else None
 
 
 def _rounded(value: float) -> float:
