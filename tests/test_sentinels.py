@@ -1,4 +1,4 @@
-"""Sentinels: when they say that the machine moved, what that does to a red, and their times on a GPU."""
+"""Sentinels: who takes them, when, and what they are on a GPU."""
 
 from __future__ import annotations
 
@@ -14,123 +14,10 @@ from pytest_gpuperf.backends.cuda_compile import compile_cubin, find_nvcc
 from pytest_gpuperf.backends.library import Kernels
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.gpu import Gpu
-from pytest_gpuperf.judging.differences import environment_differences
-from pytest_gpuperf.judging.slower import slower
 from pytest_gpuperf.machine import sentinels
 from pytest_gpuperf.machine.guard import Guard
-from pytest_gpuperf.measurement import Baseline, Metric, Run
 
 pytestmark = pytest.mark.usefixtures("bare")
-
-METRIC = Metric("kernel", "s", "lower", "noisy", "device_time")
-STILL = (1.0, 1.0003, 0.9998, 1.0001, 0.9999)  # factors of five processes on a machine that stands still
-
-
-def environment(bandwidth=1.0, compute=1.0, clock: float | None = 1980.0, code="c0de", uuid="GPU-1"):
-    taken = {"bandwidth_s": 92e-6 * bandwidth, "compute_s": 530e-6 * compute, "code": code}
-    if clock:
-        taken["sm_mhz"] = clock
-    return {"device_uuid": uuid, "sentinels": taken}
-
-
-def baseline(environments) -> Baseline:
-    return Baseline(METRIC, {}, {}, 0.0006, tuple(Run((1e-3,), each) for each in environments))
-
-
-RECORDED = baseline([environment(factor, factor) for factor in STILL])
-
-
-def processes(bandwidth=1.0, compute=1.0, **more):
-    return [environment(bandwidth * factor, compute * factor, **more) for factor in STILL[:4]]
-
-
-def why(old, now, tolerance, uuid=None) -> str:
-    """Why the machine got slower; "" where it did not."""
-    found = slower(old, now, tolerance, uuid)
-    return found.reason if found else ""
-
-
-def test_a_machine_that_stands_still_is_no_excuse():
-    assert why(RECORDED, processes(), 0.02) == ""
-
-
-@pytest.mark.parametrize("name", ["bandwidth", "compute"])
-def test_either_sentinel_tells_a_machine_that_got_slower(name):
-    reason = why(RECORDED, processes(**{name: 1.03}, clock=1410.0), 0.02)
-    bound = {"bandwidth": "memory", "compute": "arithmetic"}[name]
-    assert reason.startswith(f"the machine moved: a kernel that never changes, bound by {bound}, takes ")
-    assert "+3.00 % against the baseline's runs" in reason
-    assert reason.endswith("(SM clock 1980 MHz then, 1410 MHz now)")
-
-
-def test_what_is_slower_on_a_faster_machine_is_slower_by_its_own_doing():
-    assert why(RECORDED, processes(bandwidth=0.97, compute=0.9), 0.02) == ""
-    assert why(RECORDED, processes(bandwidth=0.97, compute=1.03), 0.02)
-
-
-def test_it_excuses_twice_what_the_worst_sentinel_lost():
-    found = slower(RECORDED, processes(bandwidth=1.03, compute=1.02), 0.02)
-    assert found is not None
-    assert "bound by memory" in found.reason
-    assert found.excuses(METRIC, 1.0) == pytest.approx(2 * 0.03, rel=0.1)
-
-
-def test_what_a_sentinel_lost_in_seconds_weighs_more_in_a_shorter_kernel():
-    found = slower(RECORDED, processes(bandwidth=1.05), 0.02)  # 4.6 of 92 us
-    assert found is not None
-    assert found.excuses(METRIC, 20e-6) == pytest.approx(2 * 4.6 / 20, rel=0.1)
-    rate = Metric("rate", "1/s", "higher", "noisy", "device_time")
-    assert found.excuses(rate, 20e-6) == pytest.approx(2 * 0.05, rel=0.1)
-
-
-@pytest.mark.parametrize(("factor", "tolerance", "moves"), [(1.008, 0.02, False), (1.014, 0.02, True)])
-def test_it_has_moved_beyond_half_of_the_tolerance(factor, tolerance, moves):
-    assert bool(why(RECORDED, processes(compute=factor), tolerance)) is moves
-
-
-def test_a_tolerant_metric_is_judged_on_a_machine_that_moved_a_little():
-    assert why(RECORDED, processes(compute=1.03), 0.10) == ""
-
-
-def test_an_interval_that_reaches_back_is_no_proof():
-    wide = [environment(compute=factor) for factor in (1.0, 1.05, 0.99, 1.06)]
-    assert why(RECORDED, wide, 0.02) == ""
-
-
-def test_without_an_sm_clock_the_reason_has_none():
-    reason = why(RECORDED, processes(compute=1.05, clock=None), 0.02)
-    assert reason.endswith("against the baseline's runs")
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (RECORDED, [{}] * 4),
-        (RECORDED, [*processes(compute=1.05)[:3], {}]),
-        (baseline([{}] * 5), processes(compute=1.05)),
-        (RECORDED, processes(compute=1.05, code="0the2")),
-        (RECORDED, processes(compute=1.05, code=None)),
-    ],
-)
-def test_what_was_not_taken_alike_says_nothing(old, new):
-    assert why(old, new, 0.02) == ""
-
-
-def test_runs_without_sentinels_are_left_out():
-    old = baseline([{"device_uuid": "GPU-1"}] * 2 + [environment(factor) for factor in STILL])
-    assert why(old, processes(bandwidth=1.05), 0.02)
-
-
-def test_below_one_percent_only_runs_of_the_same_gpu_count():
-    assert why(RECORDED, processes(compute=1.05), 0.008, "GPU-1")
-    assert why(RECORDED, processes(compute=1.05), 0.008, "GPU-2") == ""
-
-
-def test_sentinels_are_no_difference_between_environments():
-    assert environment_differences([environment(clock=1980.0)], environment(compute=2.0, clock=900.0)) == []
-
-
-# --------------------------------------------------------------------------- taking them
 
 
 class FakeGpu:
@@ -276,56 +163,6 @@ def test_the_kernels_compile(monkeypatch, tmp_path):
     assert b"sentinel_compute" in cubin
     cubin, _ = compile_cubin(Path(sentinels.__file__).with_name("clock.cu"), (), (9, 0))
     assert b"stamp" in cubin
-
-
-# --------------------------------------------------------------------------- the whole way
-
-# What a GPU's processes would store: figures from a file that a test writes for each run.
-CONFTEST = """
-    import os
-    import pathlib
-    import pytest
-    from pytest_gpuperf.measurement import Measurement, Metric
-    from pytest_gpuperf.session import SESSION, recorder_of
-
-    @pytest.fixture
-    def figures(request):
-        kernel, host, sentinel = map(float, pathlib.Path("figures.txt").read_text().split())
-        shake = 1 + os.getpid() % 7 * 1e-5
-        request.config.stash[SESSION].guard.sentinels = {"compute_s": sentinel * shake, "code": "c0de"}
-        for name, seconds, instrument in (("kernel", kernel, "device_time"), ("host", host, "host_time")):
-            metric = Metric(name, "s", "lower", "noisy", instrument)
-            recorder_of(request.node).add(Measurement(metric, {}, (seconds * shake,)))
-"""
-
-
-def test_a_red_on_a_machine_that_moved_is_unfit_and_worth_another_machine(pytester: pytest.Pytester):
-    pytester.makeini("[pytest]\n")
-    pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(test_suite="def test_it(figures): pass")
-    (pytester.path / "baselines").mkdir()
-
-    def run(*flags: str, kernel=1.0, host=1.0, sentinel=1.0) -> pytest.RunResult:
-        (pytester.path / "figures.txt").write_text(f"{kernel} {host} {sentinel}")
-        return pytester.runpytest_subprocess("--gpuperf", *flags)
-
-    assert run("--gpuperf-update", "--gpuperf-runs=3").ret == 0
-    result = run("--gpuperf-strict=on", kernel=1.05, sentinel=1.04)
-    assert result.ret == 20
-    result.stdout.fnmatch_lines(["unfit: kernel*", "*the machine moved: *bound by arithmetic*+4.00 %*"])
-    # More than the machine can have lost is the code's.
-    result = run("--gpuperf-strict=on", kernel=1.12, sentinel=1.04)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(
-        ["regressed: kernel*", "*the machine moved: *that excuses 8.* % and no more*"]
-    )
-    result = run("--gpuperf-strict=on", kernel=1.05, sentinel=0.96)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["regressed: kernel*"])
-    # A host's time is not the device's business.
-    result = run("--gpuperf-strict=on", kernel=1.05, host=1.5, sentinel=1.04)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["unfit: kernel*", "regressed: host*"])
 
 
 # --------------------------------------------------------------------------- on a GPU
