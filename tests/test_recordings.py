@@ -171,7 +171,7 @@ def test_what_is_no_baseline_is_not_stored(tmp_path: Path, change, words):
 def test_what_goes_with_the_query_is_told_from_what_does_not():
     """Three processes: the host's loop has another speed in each, as the query has, and the graph has not."""
     rounds = [
-        [{"query": 0.5 * host, "graph": 0.4, "launch": 0.01 * host**2, "loop": 0.2 * host}] * 2
+        [{"query": 0.5 * host, "copy": 0.1, "graph": 0.4, "launch": 0.01 * host**2, "loop": 0.2 * host}] * 2
         for host in (1.0, 1.1, 1.3)
     ]
     rows = [
@@ -182,7 +182,7 @@ def test_what_goes_with_the_query_is_told_from_what_does_not():
     assert found["loop"][4] == found["launch"][4] == "+1.00"
     assert found["query"][1] == "0.5500"
     assert found["query"][2] == found["loop"][2] == "13.28%"
-    assert query_noise.row(rounds[0]) == "| 0.5000 | 0.4000 | 0.0100 | 0.2000 |"
+    assert query_noise.row(rounds[0]) == "| 0.5000 | 0.1000 | 0.4000 | 0.0100 | 0.2000 |"
 
 
 # Recording

@@ -3,8 +3,8 @@
     python docs/studies/query_noise.py --processes 10
 
 Each process opens ResNet-50 and takes, in three rounds, the median milliseconds of a query as LoadGen's are
-answered (copy to the device, graph, copy back), of the graph alone, of an empty kernel with a wait for it,
-and of a fixed loop of Python. Prints a row for each process, and then how much the processes' medians differ,
+answered (copy to the device, graph, copy back), of that copy and of the graph alone, of an empty kernel with a
+wait for it, and of a fixed loop of Python. Prints a row for each process, and then how much the processes' medians differ,
 how much the rounds of one process do, and how far each part goes with the query (correlation of logarithms):
 what is noise of the host's shows in the loop too, and what is the GPU's in the graph. cuDNN's choice is none
 of it: since ONNX Runtime 1.20 even EXHAUSTIVE asks a heuristic and times nothing (issue 22705 there). Needs a
@@ -24,7 +24,7 @@ from statistics import correlation, fmean, median, stdev
 from time import perf_counter
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
-PARTS = ("query", "graph", "launch", "loop")
+PARTS = ("query", "copy", "graph", "launch", "loop")
 ROUNDS, SECONDS, WARM_UP = 3, 0.4, 1.0
 
 
@@ -48,6 +48,7 @@ def measure(precision: str, batch: int) -> list[dict[str, float]]:
 
     parts: dict[str, Callable[[], object]] = {
         "query": lambda: opened.run(images),
+        "copy": lambda: lane._input.update_inplace(images),
         "graph": lambda: lane._session.run_with_iobinding(lane._binding),
         "launch": launch,
         "loop": lambda: sum(range(10_000)),
