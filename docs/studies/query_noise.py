@@ -3,12 +3,12 @@
     python docs/studies/query_noise.py --processes 10
 
 Each process opens ResNet-50 and takes, in three rounds, the median milliseconds of a query as LoadGen's are
-answered (copy to the device, graph, copy back), of that copy and of the graph alone, of an empty kernel with a
-wait for it, and of a fixed loop of Python. Prints a row for each process, and then how much the processes' medians differ,
-how much the rounds of one process do, and how far each part goes with the query (correlation of logarithms):
-what is noise of the host's shows in the loop too, and what is the GPU's in the graph. cuDNN's choice is none
-of it: since ONNX Runtime 1.20 even EXHAUSTIVE asks a heuristic and times nothing (issue 22705 there). Needs a
-CUDA GPU and onnxruntime-gpu; about 8 seconds a process.
+answered (copy to the device, graph, copy back), of that copy and of the graph alone, of an empty kernel with
+a wait for it, and of a fixed loop of Python. Prints a row for each process, and then how much the processes'
+medians differ, how much the rounds of one process do, and how far each part goes with the query (correlation
+of logarithms): what is noise of the host's shows in the loop too, and what is the GPU's in the graph. cuDNN's
+choice is none of it: since ONNX Runtime 1.20 even EXHAUSTIVE asks a heuristic and times nothing (issue 22705
+there). Needs a CUDA GPU and onnxruntime-gpu; about 8 seconds a process.
 """
 
 from __future__ import annotations
