@@ -113,7 +113,7 @@ def test_a_gpu_is_held_to_its_own_runs(repository: Repository, monkeypatch):
     record(repository, device_uuid="GPU-7")
     monkeypatch.setenv("STACK", "1.0")
     assert repository.run("--gpuperf-update=append").ret == 0
-    monkeypatch.setenv("STACK", "1.1")
+    repository.write("test_suite.py", NOISY.replace("4.0", "4.4"))
     result = repository.run("--gpuperf-strict=on")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed: size +10.00 %*", "  baseline  4 s  (5 runs, *"])
@@ -157,6 +157,44 @@ def test_the_same_software_is_no_excuse(repository: Repository, monkeypatch):
     result = repository.run()
     assert result.ret == 1
     result.stdout.no_fnmatch_line("*baseline's own code*")
+
+
+@pytest.fixture
+def timed(repository: Repository) -> Repository:
+    """A baseline of a time by the host's clock, of this very software."""
+    repository.write("test_suite.py", NOISY)
+    repository.commit()
+    record(repository)
+    return repository
+
+
+def test_a_host_that_drifted_is_unfit(timed: Repository, monkeypatch):
+    monkeypatch.setenv("STACK", "1.1")
+    result = timed.run("--gpuperf-strict=on")
+    assert result.ret == 20
+    result.stdout.fnmatch_lines(
+        [
+            "unfit: size +10.00 %*",
+            "  why       the baseline's own code, commit *, is worse too: 4.400 s here and now (8 *",
+        ]
+    )
+    assert timed.run().ret == 0
+    assert timed.run("--gpuperf-acquit=off").ret == 1
+
+
+def test_a_loss_on_a_host_that_drifted_is_one(timed: Repository, monkeypatch):
+    monkeypatch.setenv("STACK", "1.1")
+    timed.write("test_suite.py", NOISY.replace("4.0", "4.8"))
+    result = timed.run()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: size +32.00 %*", "*not the machine's: the baseline's own code*"])
+
+
+def test_a_loss_on_a_host_that_stands_still_is_one(timed: Repository):
+    timed.write("test_suite.py", NOISY.replace("4.0", "4.8"))
+    result = timed.run()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: size +20.00 %*", "*own code, commit *, has 4 s here and now*"])
 
 
 @pytest.mark.parametrize(

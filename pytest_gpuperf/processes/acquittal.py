@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -24,6 +25,8 @@ _COMPARISONS = pytest.StashKey[dict[str, list[tuple[frozenset[str], Comparison]]
 # hardware is part of the place instead.
 _SOFTWARE = ("versions.", "compiler ", "driver ", "cuda_driver ", "cuda_pycuda ", "python ", "platform ")
 _UNIT = "device_uuid "
+Cause = Literal["software", "unit", "host"]
+"""What may have moved a figure: other software, nothing but another GPU, or nothing but the host's drift."""
 
 
 def review(
@@ -32,8 +35,10 @@ def review(
     """The rows, with `environment moved` for each red that the baseline's own code shows here and now.
 
     Where only the GPU is none of the baseline's, its figures say little of this one: a red of a noisy
-    metric becomes what the comparison with the old code says. Nothing runs where nothing is red, where
-    the launch itself is the baseline's own to the bit, or where software and unit are the baseline's own.
+    metric becomes what the comparison with the old code says. Where nothing is another, a host may still
+    have drifted, which no sentinel watches: a red of its clock is `unfit` where the old code is beyond the
+    tolerance too and the comparison finds no loss. Nothing runs where nothing is red, where the launch
+    itself is the baseline's own to the bit, or for a device's time on the baseline's own software and unit.
     """
     if not session.options.revisions.acquit:
         return tuple(rows)
@@ -53,16 +58,18 @@ def _reviewed(
     changed = environment_differences([run.environment for run in baseline.runs], record.environment)
     software = any(text.startswith(_SOFTWARE) for text in changed)
     moved = software or any(text.startswith(_UNIT) for text in changed)
-    unit = moved and not software and baseline.metric.kind == "noisy"  # no unit may compute anything else
+    noisy = baseline.metric.kind == "noisy"
+    unit = moved and not software and noisy  # no unit may compute anything else
     if measured and baseline.metric.instrument == "device_time" and measured.same_code(baseline.runs):
         # no commit made it slower
         return replace(row, verdict=_another_unit(row.verdict) if unit else _environment(row.verdict))
-    if not moved:
+    if not moved and not (noisy and baseline.metric.constants.where == "host"):
         return row
+    cause: Cause = "unit" if unit else "software" if moved else "host"
     try:
         revision = _recorded_from(session, baseline)
         comparison = _comparison(session, item, revision)
-        decided = _decide(session, item, record, row.verdict, baseline, comparison, unit)
+        decided = _decide(session, item, record, row.verdict, baseline, comparison, cause)
     except GpuperfError as error:
         decided = _with_reason(row.verdict, f"not run again with the baseline's own code: {error}")
     return replace(row, verdict=decided)
@@ -115,12 +122,9 @@ def _decide(
     red: Verdict,
     baseline: Baseline,
     comparison: Comparison,
-    unit: bool,
+    cause: Cause,
 ) -> Verdict:
-    """Acquitted where the old code is worse than its baseline today, and this checkout no worse than it.
-
-    ``unit``: nothing but the GPU is another than the baseline's.
-    """
+    """Acquitted where the old code is worse than its baseline today, and this checkout no worse than it."""
     metric, short = baseline.metric, str(comparison.revision)
     if why := comparison.own(item.nodeid).failed(item.nodeid):
         raise GpuperfError(f"this checkout {why}")
@@ -140,9 +144,12 @@ def _decide(
         device_uuid=record.environment.get("device_uuid"),
     )
     took = f"{quantity(found.baseline, metric.unit)} here and now ({_processes(there)})"
+    reason = f"the baseline's own code, commit {short}, is worse too: {took}"
+    if cause == "host" and old.exceeds and found.outcome is not Outcome.REGRESSED:
+        # A host that drifts is noisy: that the old code is slower, or this one is not, is rarely confirmed.
+        return _with_reason(replace(red, outcome=Outcome.UNFIT), reason)
     if old.outcome is Outcome.REGRESSED and found.outcome in (Outcome.EQUAL, Outcome.IMPROVED):
-        reason = f"the baseline's own code, commit {short}, is worse too: {took}"
-        return _with_reason(found, reason) if unit else _environment(red, reason)
+        return _with_reason(found, reason) if cause == "unit" else _environment(red, reason)
     return _with_reason(red, f"not the machine's: the baseline's own code, commit {short}, has {took}")
 
 

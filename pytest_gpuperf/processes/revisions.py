@@ -174,8 +174,8 @@ def add_revision_options(parser: pytest.Parser) -> None:
         "--gpuperf-acquit",
         metavar="auto|off",
         choices=("auto", "off"),
-        help="Before a device time is called regressed, or any test on another GPU or software than its "
-        "baseline's: run the baseline's own code here and now (auto), or not (off).",
+        help="Before a test is called regressed on another GPU or software than its baseline's, or by the "
+        "host's clock: run the baseline's own code here and now (auto), or not (off).",
     )
     parser.addini("gpuperf_acquit", "Default of --gpuperf-acquit.", default="auto")
 
