@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-from latencies import LATENCY, processes, tell
 from scipy.special import bdtr
 
 from pytest_gpuperf.errors import BaselineError
@@ -379,95 +376,3 @@ def test_without_matplotlib_the_plot_says_what_to_install(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install 'pytest-gpuperf[report]'" in plot.write_plot(only(wide()), tmp_path / "power.png")
     assert not (tmp_path / "power.png").exists()
-
-
-# The whole way
-
-SUITE = (
-    LATENCY
-    + """\
-def test_latency(gpuperf):
-    gpuperf.record("latency", latency(), "s")
-"""
-)
-QUICK = ("-p", "no:benchmark", "-p", "no:hypothesispytest", "--gpuperf-runs=3")
-
-
-@pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
-    pytester.makepyfile(test_suite=SUITE)
-    (pytester.path / "baselines").mkdir()
-    tell(pytester.path, "9.0 1.00 1.01 0.99 1.0 1.02 0.98 1.0 1.01 1.0")
-    return pytester
-
-
-def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Pytester):
-    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=8", *QUICK)
-    assert result.ret == 0, result.stdout.str()
-    assert processes(project.path) == 9
-    result.stdout.fnmatch_lines(
-        [
-            "gpuperf: each run is written to .gpuperf/runs-*.jsonl as it ends",
-            "gpuperf: recording run 8 of 8, 1 tests",
-            "calibration: cpu, 8 runs of identical code",
-            "red runs   0 of 8, at most 31.2 % (95% confidence)",
-            "test_latency *5%*0/8*",
-            "Stored in baselines/cpu.calibration.json",
-        ]
-    )
-    (file,) = (project.path / ".gpuperf").glob("*.jsonl")
-    values = [run["test_suite.py::test_latency"].record.measurements[0].value for run in read_runs(file)]
-    assert values == [1.0, 1.01, 0.99, 1.0, 1.02, 0.98, 1.0, 1.01]  # not the session's own 9.0
-    assert (project.path / ".gpuperf" / ".gitignore").read_text() == "*\n"
-
-    stored = project.path / "baselines" / "cpu.calibration.json"
-    first = read_result(stored)
-    stored.unlink()
-    again = project.runpytest_subprocess(f"--gpuperf-calibrate=.gpuperf/{file.name}", *QUICK)
-    assert again.ret == 0
-    again.stdout.fnmatch_lines(["calibration: cpu, 8 runs of identical code"])
-    assert processes(project.path) == 9  # nothing was measured
-    assert read_result(stored) == first
-
-    armed = project.runpytest_subprocess("--gpuperf", *QUICK)
-    armed.stdout.fnmatch_lines(
-        ["gpuperf: cpu: 0 false reds expected a run", "  (0 of 8 runs red, at most 31.2 %; 1 tests, *)"]
-    )
-    stored.write_text("{")
-    broken = project.runpytest_subprocess("--gpuperf", *QUICK)
-    assert broken.ret == armed.ret
-    broken.stdout.fnmatch_lines(["gpuperf: *cpu.calibration.json: *not JSON*calibrate again with *"])
-
-
-def test_runs_that_failed_in_part_are_said_and_the_rest_is_kept(project: pytest.Pytester):
-    (project.path / "latency.txt").write_text("1.0 1.0 1.0 nonsense 1.0 1.0 1.0 1.0 1.0 1.0 1.0")
-    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=9", *QUICK)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*failed in run 3: *test_latency*"])
-    found = json.loads((project.path / "baselines" / "cpu.calibration.json").read_text())
-    assert msgspec.convert(found, Calibration).tests["test_suite.py::test_latency"].reds.runs.trials == 8
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--gpuperf", "--gpuperf-calibrate=9"], "*one trial takes 10 runs (5 of a baseline, a screen*"),
-        (["--gpuperf-calibrate=20"], "*needs --gpuperf beside it*"),
-        (["--gpuperf", "--gpuperf-calibrate=20", "--gpuperf-update"], "*record different things; give one*"),
-        (
-            ["-p", "xdist", "--gpuperf", "--gpuperf-calibrate=20", "-n2"],
-            "*--gpuperf-calibrate records*leave out -n*",
-        ),
-        (["--gpuperf-calibrate=nowhere.jsonl"], "*nowhere.jsonl: cannot be read (No such file*"),
-        (["--gpuperf-calibrate=latency.txt"], "*latency.txt: run on line 1: *"),
-        (["--gpuperf-calibrate=empty.jsonl"], "*no test was measured in 10 runs or more*"),
-    ],
-)
-def test_what_cannot_be_calibrated_is_a_usage_error(project: pytest.Pytester, flags, words):
-    (project.path / "empty.jsonl").write_text("")
-    result = project.runpytest_subprocess(*flags)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    output = result.stdout.str() + result.stderr.str()
-    assert "Traceback" not in output
-    pytest.LineMatcher(output.splitlines()).fnmatch_lines([words])

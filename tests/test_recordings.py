@@ -19,7 +19,8 @@ from pytest_gpuperf.backends.library import Kernels
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.instruments.counters import count
-from pytest_gpuperf.storage.calibration_files import append_run, read_runs
+from pytest_gpuperf.processes import calibration
+from pytest_gpuperf.storage.calibration_files import append_run, read_result, read_runs
 
 UNITS = ("cbe74486", "2ccd0ac4", "bad329e4")  # the H100s whose runs are the baselines, in their order there
 
@@ -145,6 +146,21 @@ def test_the_recorded_runs_give_the_committed_baselines(tmp_path: Path, capsys):
     assert len(written) == 4
     for path in map(Path, written):
         assert path.read_text() == (CHECKOUT / "baselines" / path.relative_to(tmp_path)).read_text()
+
+
+def test_the_recorded_runs_give_the_committed_calibration(monkeypatch):
+    """That of both units' sixty runs; the power, which takes five times as long, is left out."""
+    monkeypatch.setattr(calibration, "SHIFTS", (0.02,))
+    folder = STUDIES / "recordings" / "h100"
+    runs = [run for unit in UNITS[1:] for run in side_by_side.recorded(folder / f"{unit}-identical.jsonl.xz")]
+    (found,) = calibration.calibrate(runs, 5)
+    stored = read_result(CHECKOUT / "baselines" / "nvidia-h100-80gb-hbm3.calibration.json")
+    assert replace(found, tests={}) == replace(stored, tests={})
+    assert found.reds.runs == calibration.Rate(0, 60)
+    for name, test in found.tests.items():
+        for metric, result in test.metrics.items():
+            assert result.power["2"] == stored.tests[name].metrics[metric].power["2"]
+            assert result.spread == pytest.approx(stored.tests[name].metrics[metric].spread)
 
 
 @pytest.mark.parametrize(
