@@ -1,6 +1,6 @@
 /*
  * The SM's clock under load: two of these stamps around launches that last much longer than the device's timer
- * steps (32.8 us seen on H100s). A file of its own, since stored baselines hold the hash of sentinels.cu.
+ * steps (by some 32 us on H100s). A file of its own, since stored baselines hold the hash of sentinels.cu.
  */
 
 /* Each SM that runs a block leaves its cycles and the nanoseconds of one moment, if there is a place for it. */

@@ -83,8 +83,9 @@ def sm_mhz(before: np.ndarray, after: np.ndarray) -> float | None:
     """The median clock of the SMs that left both stamps; None where none did, or no time passed.
 
     ``before`` and ``after``: u8 [SM, (cycles, nanoseconds)], zeros where an SM left none. What the compute
-    sentinel itself counts over one launch cannot serve: its warps wait in line for the device's timer at
-    their start, some 70 us, and the timer steps by 32.8 us, so that 1,980 MHz read as 1,560 to 1,890.
+    sentinel itself counts over one launch cannot serve: on H100s, of which NVML said 1,965 or 1,980 MHz, it
+    read 1,557 to 1,887, at intervals as of a timer with steps of some 32 us, and always too low (each of its
+    warps reads the timer at its start, and may wait for it).
     """
     both = before.all(axis=1) & after.all(axis=1)
     cycles, nanoseconds = (after[both].astype("i8") - before[both].astype("i8")).T
