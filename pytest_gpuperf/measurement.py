@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 from typing import Any, Literal
@@ -192,6 +192,10 @@ class Verdict:
     detectable: float | None = None
     exceeds: bool = False
     reason: str = ""
+
+    def because(self, reason: str) -> Verdict:
+        """The same with one more reason, after those that it has; "" adds none."""
+        return replace(self, reason="; ".join(text for text in (self.reason, reason) if text))
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pytest_gpuperf.storage.calibration_files import append_run
 
 CHECKOUT = Path(__file__).parent.parent
 STUDIES = CHECKOUT / "docs" / "studies"
+RECORDINGS = STUDIES / "recordings" / "h100"
 
 
 def load(path: str):
@@ -45,6 +47,14 @@ def steady(count=12, level=1.0):
     return [
         tuple(process(level * np.exp(0.0005 * np.sin(i)), count=60, seed=int(1000 * level) + i))
         for i in range(count)
+    ]
+
+
+def with_record(runs, **change):
+    """The runs with something else in every record."""
+    return [
+        {key: replace(test, record=replace(test.record, **change)) for key, test in run.items()}
+        for run in runs
     ]
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from recordedruns import CHECKOUT, STUDIES, load, runs_of, steady, write
+from recordedruns import CHECKOUT, RECORDINGS, STUDIES, load, runs_of, steady, with_record, write
 
 from pytest_gpuperf.backends.arguments import check
 from pytest_gpuperf.backends.emulated import EmulatedBackend
@@ -27,6 +27,10 @@ UNITS = ("cbe74486", "2ccd0ac4", "bad329e4")  # the H100s whose runs are the bas
 side_by_side, by_kernel, by_unit = load("side_by_side.py"), load("by_kernel.py"), load("by_unit.py")
 store_runs, query_noise = load("store_runs.py"), load("query_noise.py")
 more_work, gpu_runs = load("more_work/test_more_work.py"), load("gpu_runs.py")
+
+
+def recording(name: str) -> str:
+    return str(RECORDINGS / f"{name}.jsonl.xz")
 
 
 def study(percent: int, *options: str, plugins: Path | None = None) -> str:
@@ -101,7 +105,7 @@ def test_the_suite_with_more_work_asks_the_same_question(tmp_path: Path):
 
 
 def test_the_recorded_runs_give_the_documented_table():
-    printed = by_kernel.table(STUDIES / "recordings" / "h100")
+    printed = by_kernel.table(RECORDINGS)
     assert "76f435df, +0 % work, tolerance 1 %: 0 of 70 red" in printed
     assert "76f435df, +2 % work, tolerance 1 %: 65 of 70 red" in printed
     rows = [line for line in printed.splitlines() if line.startswith("| `")]
@@ -119,28 +123,25 @@ def test_the_recorded_runs_give_the_documented_table():
     ],
 )
 def test_the_recorded_runs_give_the_documented_medians(files):
-    printed = by_unit.table([STUDIES / "recordings" / "h100" / f"{file}.jsonl.xz" for file in files])
+    printed = by_unit.table([Path(recording(file)) for file in files])
     assert f"\n{printed}\n" in (STUDIES / "README.md").read_text()
 
 
-@pytest.mark.parametrize("baseline", [None, UNITS[0]])
-def test_the_recorded_runs_give_the_documented_verdicts(baseline, monkeypatch):
+@pytest.mark.parametrize("baseline", [[], ["--baseline", recording(f"{UNITS[0]}-identical")]])
+def test_the_recorded_runs_give_the_documented_verdicts(baseline, monkeypatch, capsys):
     """This package's rows: 0 of 60 runs of identical code, and the power beside it."""
     monkeypatch.setattr(side_by_side, "JUDGES", dict(list(side_by_side.JUDGES.items())[:2]))
-    runs, folder = {}, STUDIES / "recordings" / "h100"
-    for unit in UNITS:
-        runs[unit] = side_by_side.recorded(folder / f"{unit}-identical.jsonl.xz")
-    sides = [[runs[baseline], runs[unit]] if baseline else [runs[unit]] for unit in UNITS[1:]]
-    printed = side_by_side.table([case for each in sides for case in side_by_side.cases(*each)], {})
+    side_by_side.main([*(recording(f"{unit}-identical") for unit in UNITS[1:]), *baseline])
     documented = (STUDIES / "README.md").read_text()
-    rows = [line for line in printed.splitlines() if line.startswith("| pytest-gpuperf")]
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| pytest-gpuperf")]
     assert [row for row in rows if row not in documented] == []
+    assert len(rows) == 2
     assert all("| 0 of 60 | 4.9 % | 0 of 780 |" in row for row in rows)
 
 
 def test_the_recorded_runs_give_the_committed_baselines(tmp_path: Path, capsys):
     """Five runs a unit; what differs is a baseline that somebody typed."""
-    files = [str(STUDIES / "recordings" / "h100" / f"{unit}-identical.jsonl.xz") for unit in UNITS]
+    files = [recording(f"{unit}-identical") for unit in UNITS]
     store_runs.main([*files, "--baselines", str(tmp_path)])
     written = capsys.readouterr().out.split()
     assert len(written) == 4
@@ -151,8 +152,8 @@ def test_the_recorded_runs_give_the_committed_baselines(tmp_path: Path, capsys):
 def test_the_recorded_runs_give_the_committed_calibration(monkeypatch):
     """That of both units' sixty runs; the power, which takes five times as long, is left out."""
     monkeypatch.setattr(calibration, "SHIFTS", (0.02,))
-    folder = STUDIES / "recordings" / "h100"
-    runs = [run for unit in UNITS[1:] for run in side_by_side.recorded(folder / f"{unit}-identical.jsonl.xz")]
+    files = [Path(recording(f"{unit}-identical")) for unit in UNITS[1:]]
+    runs = [run for file in files for run in side_by_side.recorded(file)]
     (found,) = calibration.calibrate(runs, 5)
     stored = read_result(CHECKOUT / "baselines" / "nvidia-h100-80gb-hbm3.calibration.json")
     assert replace(found, tests={}) == replace(stored, tests={})
@@ -172,11 +173,7 @@ def test_the_recorded_runs_give_the_committed_calibration(monkeypatch):
     ],
 )
 def test_what_is_no_baseline_is_not_stored(tmp_path: Path, change, words):
-    runs = [
-        {key: replace(test, record=replace(test.record, **change)) for key, test in run.items()}
-        for run in runs_of(steady())
-    ]
-    file = write(tmp_path / "runs.jsonl", runs)
+    file = write(tmp_path / "runs.jsonl", with_record(runs_of(steady()), **change))
     with pytest.raises(SystemExit, match=words):
         store_runs.main([file, "--baselines", str(tmp_path / "baselines")])
     with pytest.raises(SystemExit, match="has 12 runs of the 13"):

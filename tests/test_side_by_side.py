@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import lzma
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from recordedruns import load, process, runs_of, steady, write
+from recordedruns import load, process, runs_of, steady, with_record, write
 from scipy.stats import ttest_ind
 
 rules, side_by_side = load("rules.py"), load("side_by_side.py")
@@ -151,13 +150,7 @@ def test_files_of_other_units_and_of_real_work_are_judged(tmp_path: Path, capsys
 def on_unit(runs, uuid: str, compute: float = 1e-3):
     """The runs as a GPU's own, whose arithmetic takes so long."""
     environment = {"device_uuid": uuid, "sentinels": {"compute_s": compute, "code": "c0de"}}
-    return [
-        {
-            key: replace(test, record=replace(test.record, environment=environment))
-            for key, test in run.items()
-        }
-        for run in runs
-    ]
+    return with_record(runs, environment=environment)
 
 
 def test_every_unit_is_compared_with_its_own_work(tmp_path: Path, capsys):

@@ -88,19 +88,19 @@ def row(rounds: Sequence[dict[str, float]]) -> str:
 def summary(processes: Sequence[Sequence[dict[str, float]]]) -> str:
     """Markdown: a row for each part, with its spread between and within processes, and its correlation."""
     logs = {part: [[math.log(each[part]) for each in rounds] for rounds in processes] for part in PARTS}
-    typical = {part: [median(rounds) for rounds in each] for part, each in logs.items()}
+    middles = {part: [median(rounds) for rounds in each] for part, each in logs.items()}
     lines = [
         "| part | median, ms | between processes | rounds of one | goes with the query |",
         "|---" * 5 + "|",
     ]
     for part in PARTS:
         within = fmean(stdev(rounds) for rounds in logs[part])
-        if len(set(typical[part])) > 1 and len(set(typical["query"])) > 1:
-            together = f"{correlation(typical[part], typical['query']):+.2f}"
+        if len(set(middles[part])) > 1 and len(set(middles["query"])) > 1:
+            together = f"{correlation(middles[part], middles['query']):+.2f}"
         else:
             together = "not known"
-        middle = math.exp(median(typical[part]))
-        lines.append(f"| {part} | {middle:.4f} | {stdev(typical[part]):.2%} | {within:.2%} | {together} |")
+        middle = math.exp(median(middles[part]))
+        lines.append(f"| {part} | {middle:.4f} | {stdev(middles[part]):.2%} | {within:.2%} | {together} |")
     return "\n".join(lines)
 
 

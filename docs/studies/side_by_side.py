@@ -18,7 +18,6 @@ import argparse
 import lzma
 import random
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from pytest_gpuperf.measurement import Measurement, Metric, Outcome
 from pytest_gpuperf.processes.calibration import Rate, runs_needed
 from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest, Series, every_series, outcome
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.storage.calibration_files import read_runs
+from pytest_gpuperf.storage.calibration_files import parse_runs, read_runs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rules import pair_rules
@@ -222,10 +221,7 @@ def recorded(path: Path) -> list[RecordedRun]:
     """The runs of a file, which xz may have compressed."""
     if path.suffix != ".xz":
         return read_runs(path)
-    with tempfile.NamedTemporaryFile(suffix=".jsonl") as plain:
-        plain.write(lzma.decompress(path.read_bytes()))
-        plain.flush()
-        return read_runs(Path(plain.name))
+    return parse_runs(lzma.decompress(path.read_bytes()), path)
 
 
 def by_unit(files: Iterable[Path]) -> dict[str, list[RecordedRun]]:

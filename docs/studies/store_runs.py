@@ -14,8 +14,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_gpuperf.measurement import Baseline, Run
-from pytest_gpuperf.processes.trial import RecordedTest
+from pytest_gpuperf.measurement import Baseline
+from pytest_gpuperf.processes.recording import NotRecorded, baselines_of
+from pytest_gpuperf.records import Record
 from pytest_gpuperf.storage.baselines import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,7 +25,7 @@ from side_by_side import recorded
 
 def store(files: Sequence[Path], runs: int, folder: Path) -> list[Path]:
     """The baseline files that were written."""
-    found: dict[tuple[str, str], dict[str, list[RecordedTest]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
         taken = recorded(file)[:runs]
         if len(taken) < runs:
@@ -36,26 +37,21 @@ def store(files: Sequence[Path], runs: int, folder: Path) -> list[Path]:
                     why = test.record.unfit or "it was not recorded at a commit without changes"
                     raise SystemExit(f"{file}: {name}: no baseline: {why}")
                 suite, _, key = name.partition("::")
-                found[test.pool, suite][key].append(test)
-    written = []
-    for (pool, suite), tests in found.items():
-        updates = {key: _baselines(entries) for key, entries in tests.items()}
-        written.append(Store(folder).save(pool, suite, updates))
+                found[test.pool, suite][key].append(test.record)
+    # All of them before any is written, so that what is refused changes nothing.
+    updates = {
+        (pool, suite): {key: _baselines(f"{suite}::{key}", records) for key, records in tests.items()}
+        for (pool, suite), tests in found.items()
+    }
+    written = [Store(folder).save(pool, suite, tests) for (pool, suite), tests in updates.items()]
     return [path for path in written if path]
 
 
-def _baselines(tests: Sequence[RecordedTest]) -> dict[str, Baseline]:
-    found: dict[str, Baseline] = {}
-    for test in tests:
-        for measured in test.record.measurements:
-            metric = measured.metric
-            if metric.kind == "shown":
-                continue
-            before = found[metric.name].runs if metric.name in found else ()
-            kept = (*before, Run(measured.samples, test.record.environment, measured.code))
-            place = test.record.place(metric)
-            found[metric.name] = Baseline(metric, measured.contract, place, metric.constants.prior_sd, kept)
-    return found
+def _baselines(where: str, records: Sequence[Record]) -> dict[str, Baseline]:
+    try:
+        return baselines_of(records[0], records, len(records))
+    except NotRecorded as reason:
+        raise SystemExit(f"{where}: no baseline: {reason}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

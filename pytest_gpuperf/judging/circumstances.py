@@ -88,6 +88,5 @@ def _excused(
     if decided.outcome is Outcome.REGRESSED and decided.interval and decided.baseline:
         excused = machine.excuses(metric, decided.baseline)
         if metric.least_loss(decided.interval) > (1 + tolerance) * (1 + excused) - 1:
-            reason = f"{machine.reason}; that excuses {100 * excused:.1f} % and no more"
-            return replace(decided, reason="; ".join(filter(None, (decided.reason, reason))))
+            return decided.because(f"{machine.reason}; that excuses {100 * excused:.1f} % and no more")
     return replace(decided, outcome=Outcome.UNFIT, reason=machine.reason)

@@ -50,6 +50,8 @@ def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
             found["compiler"] = compiler
         if backend.name == "cuda":
             found |= _cuda_versions()
+            if gpus := _gpus():
+                found["gpus"] = gpus
     return found
 
 
@@ -114,10 +116,8 @@ def _cpu_model() -> str:
     return model[1] if model else platform.processor() or platform.machine()
 
 
-def _cuda_versions() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if gpus := _gpus():
-        found["gpus"] = gpus
+def _cuda_versions() -> dict[str, str]:
+    found = {}
     if driver := _driver_version():
         found["driver"] = driver
     # Only the cuda backend imports PyCUDA; asking sys.modules cannot start a driver by accident.

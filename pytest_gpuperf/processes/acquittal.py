@@ -11,7 +11,7 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.judging import paired, units, verdict
 from pytest_gpuperf.judging.differences import environment_differences
-from pytest_gpuperf.measurement import Baseline, Measurement, Outcome, Verdict
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Verdict
 from pytest_gpuperf.options import test_options
 from pytest_gpuperf.processes import against
 from pytest_gpuperf.processes.comparison import Comparison, compare
@@ -25,7 +25,7 @@ _COMPARISONS = pytest.StashKey[dict[str, list[tuple[frozenset[str], Comparison]]
 # hardware is part of the place instead.
 _SOFTWARE = ("versions.", "compiler ", "driver ", "cuda_driver ", "cuda_pycuda ", "python ", "platform ")
 _UNIT = "device_uuid "
-Cause = Literal["software", "unit", "host"]
+Suspect = Literal["software", "unit", "host"]
 """What may have moved a figure: other software, nothing but another GPU, or nothing but the host's drift."""
 
 
@@ -56,33 +56,40 @@ def _reviewed(
     if measured and row.verdict.now is not None and measured.bounds.passed_by(row.verdict.now):
         return row  # its own bound holds on whatever software
     changed = environment_differences([run.environment for run in baseline.runs], record.environment)
-    software = any(text.startswith(_SOFTWARE) for text in changed)
-    moved = software or any(text.startswith(_UNIT) for text in changed)
-    noisy = baseline.metric.kind == "noisy"
-    unit = moved and not software and noisy  # no unit may compute anything else
+    suspect = _suspect(baseline.metric, changed)
     if measured and baseline.metric.instrument == "device_time" and measured.same_code(baseline.runs):
         # no commit made it slower
-        return replace(row, verdict=_another_unit(row.verdict) if unit else _environment(row.verdict))
-    if not moved and not (noisy and baseline.metric.constants.where == "host"):
+        acquitted = _another_unit if suspect == "unit" else _environment
+        return replace(row, verdict=acquitted(row.verdict))
+    if suspect is None:
         return row
-    cause: Cause = "unit" if unit else "software" if moved else "host"
     try:
         revision = _recorded_from(session, baseline)
         comparison = _comparison(session, item, revision)
-        decided = _decide(session, item, record, row.verdict, baseline, comparison, cause)
+        decided = _decide(session, item, record, row.verdict, baseline, comparison, suspect)
     except GpuperfError as error:
-        decided = _with_reason(row.verdict, f"not run again with the baseline's own code: {error}")
+        decided = row.verdict.because(f"not run again with the baseline's own code: {error}")
     return replace(row, verdict=decided)
 
 
+def _suspect(metric: Metric, changed: Sequence[str]) -> Suspect | None:
+    """What to ask the old code about; ``changed``: how the environment differs from the baseline's."""
+    if any(text.startswith(_SOFTWARE) for text in changed):
+        return "software"
+    if any(text.startswith(_UNIT) for text in changed):
+        # No unit may compute anything else: an exact metric fares there as on other software.
+        return "unit" if metric.kind == "noisy" else "software"
+    return "host" if metric.kind == "noisy" and metric.constants.where == "host" else None
+
+
 def _environment(red: Verdict, reason: str = "") -> Verdict:
-    return _with_reason(replace(red, outcome=Outcome.ENVIRONMENT_MOVED), reason)
+    return replace(red, outcome=Outcome.ENVIRONMENT_MOVED).because(reason)
 
 
 def _another_unit(red: Verdict) -> Verdict:
     """The same code takes longer on a GPU that the baseline does not know: no loss, and no `equal` either."""
     reason = "this GPU is none of those that the baseline was recorded on"
-    return _with_reason(replace(red, outcome=Outcome.INCONCLUSIVE, exceeds=False), reason)
+    return replace(red, outcome=Outcome.INCONCLUSIVE, exceeds=False).because(reason)
 
 
 def _recorded_from(session: GpuperfSession, baseline: Baseline) -> Revision:
@@ -122,7 +129,7 @@ def _decide(
     red: Verdict,
     baseline: Baseline,
     comparison: Comparison,
-    cause: Cause,
+    suspect: Suspect,
 ) -> Verdict:
     """Acquitted where the old code is worse than its baseline today, and this checkout no worse than it."""
     metric, short = baseline.metric, str(comparison.revision)
@@ -145,19 +152,15 @@ def _decide(
     )
     took = f"{quantity(found.baseline, metric.unit)} here and now ({_processes(there)})"
     reason = f"the baseline's own code, commit {short}, is worse too: {took}"
-    if cause == "host" and old.exceeds and found.outcome is not Outcome.REGRESSED:
+    if suspect == "host" and old.exceeds and found.outcome is not Outcome.REGRESSED:
         # A host that drifts is noisy: that the old code is slower, or this one is not, is rarely confirmed.
-        return _with_reason(replace(red, outcome=Outcome.UNFIT), reason)
+        return replace(red, outcome=Outcome.UNFIT).because(reason)
     if old.outcome is Outcome.REGRESSED and found.outcome in (Outcome.EQUAL, Outcome.IMPROVED):
-        return _with_reason(found, reason) if cause == "unit" else _environment(red, reason)
-    return _with_reason(red, f"not the machine's: the baseline's own code, commit {short}, has {took}")
+        return found.because(reason) if suspect == "unit" else _environment(red, reason)
+    return red.because(f"not the machine's: the baseline's own code, commit {short}, has {took}")
 
 
 def _processes(there: Sequence[Measurement]) -> str:
     if len(there) < paired.PER_BLOCK * paired.MIN_BLOCKS:
         return f"{len(there)} process(es)"
     return f"{len(there)} processes, alternating with as many of this checkout"
-
-
-def _with_reason(decided: Verdict, reason: str) -> Verdict:
-    return replace(decided, reason="; ".join(text for text in (decided.reason, reason) if text))

@@ -93,7 +93,7 @@ def header(session: GpuperfSession) -> list[str]:
         except BaselineError as error:
             lines.append(f"gpuperf: {error}")
             continue
-        if session.expects_cuda() or not any(uuid.startswith(_GPUS) for uuid in found.devices):
+        if not any(uuid.startswith(_GPUS) for uuid in found.devices) or session.expects_cuda():
             lines.append(f"gpuperf: {expectation(found)}")
     return lines
 

@@ -28,8 +28,9 @@ def record(session: GpuperfSession, items: Sequence[pytest.Item]) -> None:
     for item in measured:
         first = session.records[item.nodeid]
         try:
-            baselines = _baselines(first, [run[item.nodeid] for run in runs if item.nodeid in run], runs)
-        except _NotRecorded as reason:
+            records = [run[item.nodeid] for run in runs if item.nodeid in run]
+            baselines = baselines_of(first, records, len(runs))
+        except NotRecorded as reason:
             session.finding(reason.cause, f"not recorded: {item.nodeid}: {reason}")
             continue
         if baselines:
@@ -54,7 +55,7 @@ def _drop_vanished(
         session.note(f"Dropped the baseline of {entry.key}, which is no longer there")
 
 
-class _NotRecorded(Exception):
+class NotRecorded(Exception):
     """Why a test's measurements cannot become a baseline, and whose fault that is."""
 
     def __init__(self, why: str, cause: Cause = "wrong") -> None:
@@ -92,7 +93,11 @@ def fresh_runs(
         yield found
 
 
-def _baselines(first: Record, replicas: Sequence[Record], runs: Sequence[object]) -> dict[str, Baseline]:
+def baselines_of(first: Record, replicas: Sequence[Record], wanted: int) -> dict[str, Baseline]:
+    """A test's baselines by metric: what ``wanted`` processes recorded, of ``first``'s metrics.
+
+    Raises NotRecorded where they lack a noisy metric, differ in an exact one, or were not fit.
+    """
     found = {}
     for measurement in first.measurements:
         metric = measurement.metric
@@ -102,10 +107,10 @@ def _baselines(first: Record, replicas: Sequence[Record], runs: Sequence[object]
         if metric.kind == "exact":
             if any(m.value != measurement.value for m in again):
                 values = sorted({measurement.value, *(m.value for m in again)})
-                raise _NotRecorded(f"{metric.name} is exact, and processes differ: {values}")
+                raise NotRecorded(f"{metric.name} is exact, and processes differ: {values}")
             kept = [_run(measurement, first)]
         else:
-            _check(measurement, again, replicas, len(runs))
+            _check(measurement, again, replicas, wanted)
             kept = [_run(m, r) for m, r in zip(again, replicas, strict=True)]
         found[metric.name] = Baseline(
             metric, measurement.contract, first.place(metric), metric.constants.prior_sd, tuple(kept)
@@ -117,11 +122,11 @@ def _check(first: Measurement, again: Sequence[Measurement], replicas: Sequence[
     if len(again) < wanted or len(again) != len(replicas):
         # a process that failed is a finding with a cause of its own already
         cause: Cause = "wrong" if len(again) != len(replicas) else "infrastructure"
-        raise _NotRecorded(f"{first.metric.name} was measured in {len(again)} of {wanted} processes", cause)
+        raise NotRecorded(f"{first.metric.name} was measured in {len(again)} of {wanted} processes", cause)
     if any(dict(m.contract) != dict(first.contract) for m in again):
-        raise _NotRecorded(f"{first.metric.name} has another contract in another process")
+        raise NotRecorded(f"{first.metric.name} has another contract in another process")
     if unfit := [record.unfit for record in replicas if record.unfit]:
-        raise _NotRecorded(f"the machine was not fit to measure: {unfit[0]}", "infrastructure")
+        raise NotRecorded(f"the machine was not fit to measure: {unfit[0]}", "infrastructure")
 
 
 def _run(measurement: Measurement, record: Record) -> Run:

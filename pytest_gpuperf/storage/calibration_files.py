@@ -56,9 +56,14 @@ def append_run(path: Path, tests: RecordedRun) -> None:
 def read_runs(path: Path) -> list[RecordedRun]:
     """The runs of a file, or of several put together. Raises BaselineError, with the line and the remedy."""
     with explained(path, "read"):
-        lines = path.read_bytes().split(b"\n")
+        data = path.read_bytes()
+    return parse_runs(data, path)
+
+
+def parse_runs(data: bytes, path: Path) -> list[RecordedRun]:
+    """The runs of what a file holds, as ``read_runs``; ``path`` is for the words of an error."""
     runs: list[RecordedRun] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
