@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,7 +117,7 @@ class Gpuperf:
         metric's; by default the kernel's or function's own. ``max`` and ``min`` are bounds of the time,
         in seconds: beyond them the test is red, with a baseline or without.
         """
-        from pytest_gpuperf.instruments import device_time
+        from pytest_gpuperf.instruments.device_time import Timing
 
         if not callable(launch):
             raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
@@ -123,22 +125,12 @@ class Gpuperf:
         gpu = self._session.gpu()
         if not self._session.measures(self._item):
             launch(*args)
-            return device_time.Timing((), {})
-        options = test_options(self._item)
+            return Timing((), {})
         name = str(name or getattr(launch, "name", None) or getattr(launch, "__name__", "launch"))
-        timing = device_time.measure(gpu, launch, args, options, batch=self._session.batch(self._item, name))
-        self._session.guard.look()  # before the device cools down
-        emulated = gpu.backend == "emulated"
-        # what the host's gaps are part of is a host time, and is judged as one
-        instrument = "host_time" if "host-bound" in timing.details else "device_time"
-        metric = Metric(name, "s", "lower", "shown" if emulated else "noisy", instrument)
-        mode = {"timing": "events", "l2": options.l2, "batch": timing.details.get("batch")}
-        contract = _contract(gpu, args, options, {**mode, "bytes": bytes, "flops": flops})
-        details = {**timing.details, **_rates(gpu, timing.median, bytes, flops)}
-        work_hash = getattr(launch, "work_hash", None)
-        code = work_hash(*args) if work_hash else None
-        recorder_of(self._item).add(Measurement(metric, contract, timing.samples, code, details, bounds))
-        return timing
+        taken = timed(self._session, self._item, name, launch, args, {"bytes": bytes, "flops": flops})
+        details = {**taken.details, **_rates(gpu, taken.value, bytes, flops)}
+        recorder_of(self._item).add(replace(taken, details=details, bounds=bounds))
+        return Timing(taken.samples, taken.details)
 
     def record(
         self,
@@ -175,6 +167,31 @@ class Gpuperf:
         contract = {"version": test_options(self._item).version} if test_options(self._item).version else {}
         metric = Metric(name, unit, better, kind, "record")
         recorder_of(self._item).add(Measurement(metric, contract, samples, bounds=bounds))
+
+
+def timed(
+    session: GpuperfSession,
+    item: pytest.Item,
+    name: str,
+    launch: Callable[..., Any],
+    args: Sequence[Any] = (),
+    question: Mapping[str, Any] = MappingProxyType({}),
+) -> Measurement:
+    """The device time of ``launch(*args)`` under ``name``; ``question`` is what else its contract says."""
+    from pytest_gpuperf.instruments import device_time
+
+    gpu, options = session.gpu(), test_options(item)
+    timing = device_time.measure(gpu, launch, args, options, batch=session.batch(item, name))
+    session.guard.look()  # before the device cools down
+    emulated = gpu.backend == "emulated"
+    # what the host's gaps are part of is a host time, and is judged as one
+    instrument = "host_time" if "host-bound" in timing.details else "device_time"
+    metric = Metric(name, "s", "lower", "shown" if emulated else "noisy", instrument)
+    mode = {"timing": "events", "l2": options.l2, "batch": timing.details.get("batch")}
+    contract = _contract(gpu, args, options, {**mode, **question})
+    work_hash = getattr(launch, "work_hash", None)
+    code = work_hash(*args) if work_hash else None
+    return Measurement(metric, contract, timing.samples, code, timing.details)
 
 
 def _contract(gpu: Gpu, args: Sequence[Any], options: TestOptions, extra: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.measurement import Kind
+from pytest_gpuperf.fixtures import timed
+from pytest_gpuperf.measurement import Kind, Measurement
 from pytest_gpuperf.options import test_options
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Images a query batch holds in Offline: the fastest of those measured on a GPU; small where a CPU works.
 OFFLINE_BATCH = {"cuda": 256, "cpu": 8}
 QUICK_SECONDS = 1.0  # of a phase that nobody measures, without --gpuperf
+DEVICE_TIME = "gpu_compute_time"  # as NVIDIA's trtexec calls it
 CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
 
 
@@ -61,8 +63,9 @@ def loadgen(request: pytest.FixtureRequest) -> Callable[..., PerformanceResult |
     ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
     phase; ``tails`` such as ("p99",) to judge beside p50 and throughput; ``count`` images of an accuracy
     phase. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
-    ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. The
-    whole test runs in a process of its own. Without ``--gpuperf`` a phase lasts a second and is not judged.
+    ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. On a
+    GPU the device time of a batch is judged too. The whole test runs in a process of its own. Without
+    ``--gpuperf`` a phase lasts a second and is not judged.
     """
     return LoadGen(request.config.stash[SESSION], request.node)
 
@@ -94,7 +97,8 @@ class LoadGen:
             raise GpuperfError(f'there is no LoadGen mode "{mode}"; use "performance" or "accuracy"')
         backend = "cuda" if self._session.expects_cuda() else "cpu"
         sizes = {"SingleStream": 1, "MultiStream": 8}
-        session = open_session(model, backend, precision, (sizes.get(scenario, OFFLINE_BATCH[backend]),))  # type: ignore[arg-type]
+        size = sizes.get(scenario, OFFLINE_BATCH[backend])
+        session = open_session(model, backend, precision, (size,), self._stream(backend))  # type: ignore[arg-type]
         if mode == "accuracy":
             return self._accuracy(session, scenario, count)
         return self._performance(session, scenario, profile, seconds, tails)
@@ -116,8 +120,27 @@ class LoadGen:
         taken = result.measurements(judged, tails)
         shown = {name: [float(value), value.enough] for name, value in result.latency.percentiles().items()}
         details = {**taken[0].details, **({} if scenario == "Offline" else {"percentiles": shown})}
-        self._keep(result, [replace(taken[0], details=details), *taken[1:]])
+        taken = [replace(taken[0], details=details), *taken[1:]]
+        self._keep(result, [*taken, *self._on_device(session)])
         return result
+
+    def _stream(self, backend: str) -> int | None:
+        """The device's, so that its events see what ONNX Runtime does; without ``--gpuperf`` nobody asks."""
+        if backend != "cuda" or not self._session.options.active:
+            return None
+        return int(self._session.gpu().stream.handle)
+
+    def _on_device(self, session: Any) -> list[Measurement]:
+        """The device time of a batch: what of a query's time is the model's, whatever the host does."""
+        if session.backend != "cuda" or not self._session.options.active:
+            return []
+        size, model = session.batch_sizes[-1], session.model
+        dataset = model.dataset(size)
+        images = dataset.images([index % len(dataset) for index in range(size)])
+        question = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
+        question |= {"precision": session.precision, "images": size, "input_copy": False}
+        enqueue = session.replay(images)
+        return [timed(self._session, self._item, DEVICE_TIME, enqueue, question=question)]
 
     def _accuracy(self, session: Any, scenario: str, count: int | None) -> AccuracyResult:
         from pytest_gpuperf.mlperf import loadgen
@@ -135,7 +158,7 @@ class LoadGen:
         self._keep(result, result.measurements())
         return result
 
-    def _keep(self, result: PerformanceResult | AccuracyResult, measurements: Sequence[Any]) -> None:
+    def _keep(self, result: PerformanceResult | AccuracyResult, measurements: Sequence[Measurement]) -> None:
         for note in result.notes:
             self._session.note(note)
         if not self._session.options.active:

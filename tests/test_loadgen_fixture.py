@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from pytest_gpuperf.model_fixtures import LoadGen
 
 pytestmark = [
     pytest.mark.usefixtures("bare"),
@@ -138,3 +142,56 @@ def test_a_missing_mlperf_model_is_named(pytester: pytest.Pytester):
     result = pytester.runpytest_subprocess(*QUICK, f"--gpuperf-model-dir={pytester.path}")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*MODEL_DIR*DATA_DIR*"])
+
+
+class Digits:
+    name = "three"
+
+    def __init__(self, count=None):
+        assert count == 8
+
+    def __len__(self):
+        return 3
+
+    def images(self, indices):
+        return np.array(indices, np.float32)[:, None]
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: bool):
+    """The question names no phase: neither its seconds nor LoadGen's version changes the model's own time."""
+    replayed, looked = [], []
+    gpu = SimpleNamespace(backend="emulated", synchronize=lambda: None, origin=lambda array: None)
+    session = SimpleNamespace(
+        options=SimpleNamespace(active=active),
+        gpu=lambda: gpu,
+        batch=lambda item, name: None,
+        guard=SimpleNamespace(look=lambda: looked.append(True)),
+    )
+    model = SimpleNamespace(
+        backend="cuda",
+        batch_sizes=(1, 8),
+        precision="fp16",
+        model=SimpleNamespace(name="m", recipe="seed 1", dataset=Digits),
+        replay=lambda images: lambda: replayed.append(images[:, 0].tolist()),
+    )
+    taken = LoadGen(session, request.node)._on_device(model)
+    if not active:
+        assert not taken
+        return
+    (measurement,) = taken
+    assert measurement.metric.name == "gpu_compute_time"
+    assert measurement.contract == {
+        "timing": "events",
+        "l2": "hot",
+        "model": "m",
+        "recipe": "seed 1",
+        "dataset": "three",
+        "precision": "fp16",
+        "images": 8,
+        "input_copy": False,
+        "arguments": "",
+    }
+    assert replayed[0] == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert looked
+    assert not LoadGen(session, request.node)._on_device(SimpleNamespace(backend="cpu"))

@@ -42,7 +42,7 @@ class FakeRuntime:
 
     def __init__(self, elsewhere=(), providers=(cuda_runtime.PROVIDER,), failure=None, form="tensor(float)"):
         self.elsewhere, self.providers, self.failure = list(elsewhere), list(providers), failure
-        self.opened = []
+        self.opened, self.runs = [], []
         runtime = self
 
         class SessionOptions:
@@ -52,10 +52,12 @@ class FakeRuntime:
             def add_session_config_entry(self, key, value):
                 self.entries[key] = value
 
+        class RunOptions(SessionOptions):
+            add_run_config_entry = SessionOptions.add_session_config_entry
+
         class InferenceSession:
             def __init__(self, path, options, providers):
                 runtime.opened.append((options.entries, providers))
-                self.runs = 0
 
             def disable_fallback(self):
                 pass
@@ -80,9 +82,10 @@ class FakeRuntime:
             def io_binding(self):
                 return Binding()
 
-            def run_with_iobinding(self, binding):
+            def run_with_iobinding(self, binding, options=None):
                 if runtime.failure:
                     raise RuntimeError(runtime.failure)
+                runtime.runs.append((binding.input.array[:, 0].tolist(), options and options.entries))
                 binding.output.array[...] = binding.input.array[:, 0]
 
         class OrtValue:
@@ -94,7 +97,8 @@ class FakeRuntime:
             def ortvalue_from_shape_and_type(shape, dtype, device, index):
                 return Value(np.zeros(shape, dtype))
 
-        self.SessionOptions, self.InferenceSession, self.OrtValue = SessionOptions, InferenceSession, OrtValue
+        self.SessionOptions, self.RunOptions = SessionOptions, RunOptions
+        self.InferenceSession, self.OrtValue = InferenceSession, OrtValue
 
 
 @pytest.fixture
@@ -136,6 +140,36 @@ def test_a_batch_runs_at_the_next_size_and_gives_only_its_own_classes(model):
     assert session.run(images(5, 4, 3)).tolist() == [5, 4, 3]
     with pytest.raises(GpuperfError, match=r"a batch of 9 was run, the session was opened for \[1, 8\]"):
         session.run(images(*range(9)))
+
+
+def test_a_replay_is_the_largest_batch_and_waits_for_nothing(model):
+    runtime = FakeRuntime()
+    replay = CudaSession(runtime, model, "fp32", (1, 2)).replay(np.array([[4.0], [5.0]]))
+    captured = len(runtime.runs)
+    assert captured
+    replay()
+    replay()
+    unsynchronised = {"disable_synchronize_execution_providers": "1"}
+    assert runtime.runs[captured:] == [([4.0, 5.0], unsynchronised)] * 2
+    assert all(options is None for _, options in runtime.runs[:captured])
+
+
+def test_a_failed_replay_names_the_model(model):
+    runtime = FakeRuntime()
+    replay = CudaSession(runtime, model, "fp32", (1,)).replay(images(4))
+    runtime.failure = "CUDA failure 700"
+    with pytest.raises(GpuperfError, match=r"failed while enqueueing a batch of 1 \(m, .*CUDA failure 700"):
+        replay()
+
+
+def test_a_session_runs_on_the_stream_it_is_given(model):
+    """Whose address is another in each process, and so nothing to compare environments by."""
+    runtime = FakeRuntime()
+    session = CudaSession(runtime, model, "fp32", (1,), stream=94_000)
+    CudaSession(runtime, model, "fp32", (1,))
+    streams = [options.get("user_compute_stream") for _, ((_, options),) in runtime.opened]
+    assert streams == ["94000", None]
+    assert "94000" not in session.description["provider_options"]
 
 
 def test_a_node_on_the_cpu_is_an_error(model):

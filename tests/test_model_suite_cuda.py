@@ -64,12 +64,14 @@ def another(project: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def test_two_more_blocks_are_red(another: Path):
+def test_one_more_block_is_red(another: Path):
+    """By the device's clock, of whatever the host's makes: some 4 % of the work."""
     from pytest_gpuperf.mlperf import models
 
-    models.with_blocks(another / "another.onnx", (3, 4, 8, 3))
+    models.with_blocks(another / "another.onnx", (3, 4, 7, 3))
     status, output = run(another, "-k", "performance")
     assert status == 1, output
+    assert output.count("gpu_compute_time") >= 2
     assert red(output) == {
         f"test_performance[resnet50-digits-{name}]" for name in ("SingleStream", "Offline")
     }

@@ -183,8 +183,9 @@ def test_what_is_no_baseline_is_not_stored(tmp_path: Path, change, words):
 
 def test_what_goes_with_the_query_is_told_from_what_does_not():
     """Three processes: the host's loop has another speed in each, as the query has, and the graph has not."""
+    fixed = {"copy": 0.1, "graph": 0.4, "device": 0.3}
     rounds = [
-        [{"query": 0.5 * host, "copy": 0.1, "graph": 0.4, "launch": 0.01 * host**2, "loop": 0.2 * host}] * 2
+        [{**fixed, "query": 0.5 * host, "launch": 0.01 * host**2, "loop": 0.2 * host}] * 2
         for host in (1.0, 1.1, 1.3)
     ]
     rows = [
@@ -195,10 +196,30 @@ def test_what_goes_with_the_query_is_told_from_what_does_not():
     assert found["loop"][4] == found["launch"][4] == "+1.00"
     assert found["query"][1] == "0.5500"
     assert found["query"][2] == found["loop"][2] == "13.28%"
-    assert query_noise.row(rounds[0]) == "| 0.5000 | 0.1000 | 0.4000 | 0.0100 | 0.2000 |"
+    assert query_noise.row(rounds[0]) == "| 0.5000 | 0.1000 | 0.4000 | 0.3000 | 0.0100 | 0.2000 |"
 
 
 # Recording
+
+
+def test_the_suites_model_has_so_many_blocks_more(tmp_path: Path, monkeypatch):
+    pytest.importorskip("onnx", reason="makes a model")
+    import onnx
+
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path))
+    found = {}
+    for more in (0, 2):
+        environment = {**os.environ, **gpu_runs.variables("model", more)}
+        (tmp_path / "test_it.py").write_text(
+            "def test_it(resnet50):\n    print(resnet50.name, resnet50.recipe, resnet50.path, sep='|')\n"
+        )
+        command = [sys.executable, "-m", "pytest", "-sq", "-p", "no:cacheprovider", str(tmp_path)]
+        output = subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+        name, recipe, path = next(line for line in output.splitlines() if "|" in line).split("|")
+        convolutions = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
+        found[more] = (name, recipe), convolutions
+    assert found[2][0] == found[0][0]
+    assert found[2][1] == found[0][1] + 2 * 3  # a bottleneck block is three of them
 
 
 def test_recorded_runs_are_kept_and_added_to(pytester: pytest.Pytester, monkeypatch):

@@ -4,8 +4,9 @@
     python docs/studies/gpu_runs.py work --percent 0 1 2 3 5 --runs 20 --out runs/
     python docs/studies/gpu_runs.py model --more 0 1 2 --runs 20 --out runs/
 
-Every run is a fresh process. `identical` measures the kernels of suites/, `work` those of more_work/, with
-0 % as the code that the others are compared with, `model` LoadGen over ResNet-50 with so many blocks more.
+Every run is fresh processes. `identical` measures the kernels of suites/, `work` those of more_work/, with
+0 % as the code that the others are compared with, `model` LoadGen over ResNet-50 in fp16 as suites/ has it,
+SingleStream and Offline, with so many blocks more; `--more 0 1 2 0 1 2` takes turns, and so drifts alike.
 Files are named after what they hold and added to, so a session that was cut short goes on by the same
 command; another unit's runs go into another folder. The repository's baselines are not written.
 """
@@ -21,6 +22,8 @@ from pathlib import Path
 
 STUDIES = Path(__file__).resolve().parent
 ROOT = STUDIES.parents[1]
+MORE_WORK = STUDIES / "more_work"
+MODEL = "fp16-SingleStream or fp16-Offline"
 KERNEL_SUITES = ("transpose", "matmul", "layout", "reduce")
 
 
@@ -57,18 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tests = [f"suites/test_{name}.py" for name in KERNEL_SUITES]
         file = asked.out / "identical.jsonl"
         return record(tests, {}, asked.runs, file, ["-k", "latency", *asked.pytest])
-    variable = {"work": "GPUPERF_STUDY_PERCENT", "model": "GPUPERF_STUDY_MORE"}[asked.what]
-    tests = [str(STUDIES.relative_to(ROOT) / "more_work" / f"test_more_{asked.what}.py")]
+    if asked.what == "work":
+        tests, selected, amounts = [str(MORE_WORK / "test_more_work.py")], [], asked.percent
+    else:
+        tests, selected, amounts = (
+            ["suites/test_resnet50.py"],
+            ["-k", f"performance and ({MODEL})"],
+            asked.more,
+        )
     return max(
         record(
             tests,
-            {variable: str(amount)},
+            variables(asked.what, amount),
             asked.runs,
             asked.out / f"{asked.what}-{amount}.jsonl",
-            asked.pytest,
+            [*selected, *asked.pytest],
         )
-        for amount in (asked.percent if asked.what == "work" else asked.more)
+        for amount in amounts
     )
+
+
+def variables(what: str, amount: int) -> dict[str, str]:
+    if what == "work":
+        return {"GPUPERF_STUDY_PERCENT": str(amount)}
+    path = os.pathsep.join(filter(None, (str(MORE_WORK), os.environ.get("PYTHONPATH"))))
+    return {"GPUPERF_STUDY_MORE": str(amount), "PYTEST_PLUGINS": "more_blocks", "PYTHONPATH": path}
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python docs/studies/query_noise.py --processes 10
 
 Each process opens ResNet-50 and takes, in three rounds, the median milliseconds of a query as LoadGen's are
-answered (copy to the device, graph, copy back), of that copy and of the graph alone, of an empty kernel with
-a wait for it, and of a fixed loop of Python. Prints a row for each process, and then how much the processes'
-medians differ, how much the rounds of one process do, and how far each part goes with the query (correlation
-of logarithms): what is noise of the host's shows in the loop too, and what is the GPU's in the graph. cuDNN's
-choice is none of it: since ONNX Runtime 1.20 even EXHAUSTIVE asks a heuristic and times nothing (issue 22705
-there). Needs a CUDA GPU and onnxruntime-gpu; about 8 seconds a process.
+answered (copy to the device, graph, copy back), of that copy and of the graph alone, of the graph by the
+device's clock, of an empty kernel with a wait for it, and of a fixed loop of Python. Prints a row for each
+process, and then how much the processes' medians differ, how much the rounds of one process do, and how far
+each part goes with the query (correlation of logarithms): what is noise of the host's shows in the loop too,
+and what is the GPU's in its own time of the graph. cuDNN's choice is none of it: since ONNX Runtime 1.20 even
+EXHAUSTIVE asks a heuristic and times nothing (issue 22705 there). Needs a CUDA GPU and onnxruntime-gpu; about
+10 seconds a process.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from statistics import correlation, fmean, median, stdev
 from time import perf_counter
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
-PARTS = ("query", "copy", "graph", "launch", "loop")
+PARTS = ("query", "copy", "graph", "device", "launch", "loop")
 ROUNDS, SECONDS, WARM_UP = 3, 0.4, 1.0
 
 
@@ -33,13 +34,16 @@ def measure(precision: str, batch: int) -> list[dict[str, float]]:
     from pytest_gpuperf.backends import select
     from pytest_gpuperf.backends.library import Kernels
     from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.instruments import device_time
     from pytest_gpuperf.mlperf import models, session
+    from pytest_gpuperf.mlperf.cuda_session import CudaSession
 
-    opened = session.open_session(models.resolve(), "cuda", precision, [batch])  # type: ignore[arg-type]
-    assert isinstance(opened, session.CudaSession)
+    gpu = Gpu(select("cuda"))
+    handle = int(gpu.stream.handle)
+    opened = session.open_session(models.resolve(), "cuda", precision, [batch], handle)  # type: ignore[arg-type]
+    assert isinstance(opened, CudaSession)
     images = opened.model.dataset(batch).images(list(range(batch))).astype(opened.dtype)
     release, lane = opened.hold(images), opened._lanes[batch]
-    gpu = Gpu(select("cuda"))
     empty = Kernels(KERNELS, gpu)["empty.cu"]["empty"][1, 1]
 
     def launch() -> None:
@@ -55,7 +59,11 @@ def measure(precision: str, batch: int) -> list[dict[str, float]]:
     }
     for part in parts.values():
         typical(part, WARM_UP)
-    found = [{name: typical(part, SECONDS) for name, part in parts.items()} for _ in range(ROUNDS)]
+    replay = opened.replay(images)
+    found = []
+    for _ in range(ROUNDS):
+        taken = {name: typical(part, SECONDS) for name, part in parts.items()}
+        found.append({**taken, "device": 1e3 * device_time.measure(gpu, replay).median})
     release()
     gpu.close()
     return found
