@@ -22,6 +22,7 @@ from pytest_gpuperf.instruments.counters import count
 from pytest_gpuperf.processes import calibration
 from pytest_gpuperf.storage.calibration_files import append_run, read_result, read_runs
 
+MODEL_UNITS = ("5bcef7a0", "26426274")  # and those of LoadGen's
 UNITS = ("cbe74486", "2ccd0ac4", "bad329e4")  # the H100s whose runs are the baselines, in their order there
 
 side_by_side, by_kernel, by_unit = load("side_by_side.py"), load("by_kernel.py"), load("by_unit.py")
@@ -104,12 +105,40 @@ def test_the_suite_with_more_work_asks_the_same_question(tmp_path: Path):
     assert contracts[0] == contracts[3]
 
 
-def test_the_recorded_runs_give_the_documented_table():
-    printed = by_kernel.table(RECORDINGS)
-    assert "76f435df, +0 % work, tolerance 1 %: 0 of 70 red" in printed
-    assert "76f435df, +2 % work, tolerance 1 %: 65 of 70 red" in printed
+@pytest.mark.parametrize(
+    ("study", "only", "rows_wanted", "totals"),
+    [
+        (
+            by_kernel.WORK,
+            ["26426274", "4fab7025"],
+            2 * len(more_work.WORK),
+            [
+                "26426274, +2 % work, tolerance 1 %: 70 of 70 red",
+                "4fab7025, +2 % work, tolerance 1 %: 69 of 70 red",
+            ],
+        ),
+        (
+            by_kernel.WORK,
+            ["76f435df", "d6bc766d"],
+            2 * len(more_work.WORK),
+            [
+                "76f435df, +0 % work, tolerance 1 %: 0 of 70 red",
+                "76f435df, +2 % work, tolerance 1 %: 65 of 70 red",
+            ],
+        ),
+        (
+            by_kernel.MODEL,
+            [],
+            2 * 5,
+            ["26426274, +0 blocks: 0 of 50 red", "5bcef7a0, +1 blocks: 10 of 25 red"],
+        ),
+    ],
+)
+def test_the_recorded_runs_give_the_documented_table(study, only, rows_wanted, totals):
+    printed = by_kernel.table(RECORDINGS, study, only)
+    assert [line for line in totals if line not in printed.splitlines()] == []
     rows = [line for line in printed.splitlines() if line.startswith("| `")]
-    assert len(rows) == 2 * len(more_work.WORK)
+    assert len(rows) == rows_wanted
     documented = (STUDIES / "README.md").read_text()
     assert [row for row in rows if row not in documented] == []
 
@@ -118,8 +147,7 @@ def test_the_recorded_runs_give_the_documented_table():
     "files",
     [
         [f"{unit}-identical" for unit in ("2eb30336", *UNITS, "83dda2fb", "dca975f1")],
-        *([f"{unit}-model-{more}" for more in range(3)] for unit in UNITS[1:]),
-        [f"{UNITS[0]}-loadgen"],
+        *([f"{unit}-model-{more}" for unit in MODEL_UNITS] for more in range(3)),
     ],
 )
 def test_the_recorded_runs_give_the_documented_medians(files):
@@ -139,12 +167,15 @@ def test_the_recorded_runs_give_the_documented_verdicts(baseline, monkeypatch, c
     assert all("| 0 of 60 | 4.9 % | 0 of 780 |" in row for row in rows)
 
 
-def test_the_recorded_runs_give_the_committed_baselines(tmp_path: Path, capsys):
+@pytest.mark.parametrize(
+    ("names", "suites"),
+    [([f"{unit}-identical" for unit in UNITS], 4), ([f"{unit}-model-0" for unit in MODEL_UNITS], 1)],
+)
+def test_the_recorded_runs_give_the_committed_baselines(tmp_path: Path, capsys, names, suites):
     """Five runs a unit; what differs is a baseline that somebody typed."""
-    files = [recording(f"{unit}-identical") for unit in UNITS]
-    store_runs.main([*files, "--baselines", str(tmp_path)])
+    store_runs.main([*map(recording, names), "--baselines", str(tmp_path)])
     written = capsys.readouterr().out.split()
-    assert len(written) == 4
+    assert len(written) == suites
     for path in map(Path, written):
         assert path.read_text() == (CHECKOUT / "baselines" / path.relative_to(tmp_path)).read_text()
 
