@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends import emulated_program
 from pytest_gpuperf.backends.emulated import EmulatedBackend
 from pytest_gpuperf.errors import KernelError, Unavailable
 
@@ -230,6 +231,20 @@ def test_endless_loops_are_stopped(backend, program, name):
     line = int(str(caught.value).partition("mutants.cu:")[2].partition(":")[0])
     assert abs(line - line_of(name)) <= 1  # the loop's head or its body
     program.launch("good", ONE, (8, 1, 1), 0, None, [backend.empty((8,), np.float32)])
+
+
+def test_a_thread_stopped_in_a_stub_is_where_the_stub_returns_to(backend, program, monkeypatch):
+    """A stub that calls a hook belongs to no line, and a loop can be interrupted there."""
+    seen = []
+    describe = emulated_program.describe
+    monkeypatch.setattr(emulated_program, "describe", lambda *given: seen.append(given) or describe(*given))
+    with pytest.raises(KernelError):
+        program.launch("endless_lock", ONE, (2, 1, 1), 0, None, [backend.to_device(np.ones(8, np.int32))])
+    fault, launched = seen[0]
+    fault.address, fault.pc = fault.pc, launched.base + 1  # the library's header
+    assert f"mutants.cu:{line_of('endless_lock')}: kernel" in describe(fault, launched)
+    fault.address = launched.base + 1
+    assert "mutants.cu: kernel endless_lock" in describe(fault, launched)
 
 
 def test_ctrl_c_ends_a_launch(backend, program, monkeypatch):

@@ -54,22 +54,24 @@ def describe(fault: Fault, launched: Launched) -> str:
 def _where(fault: Fault, launched: Launched) -> str:
     if fault.line:
         return f"{shown(fault.file.decode(errors='replace'))}:{fault.line}"
-    return _source_line(fault.pc - launched.base, launched) if fault.pc else shown(launched.path)
+    places = [fault.pc, fault.address] if fault.kind == FaultKind.STOPPED else [fault.pc]
+    found = (_source_line(place - launched.base, launched) for place in places if place > launched.base)
+    return next(filter(None, found), shown(launched.path))
 
 
 def _source_line(offset: int, launched: Launched) -> str:
-    """ "file:line" of the call that returns to ``offset`` in the library, in the kernel's own files."""
+    """ "file:line" of the call that returns to ``offset`` in the library, in the kernel's own files, or ""."""
     # One less is inside the call.
     command = ["addr2line", "-i", "-e", str(launched.library), hex(offset - 1)]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError:
-        return shown(launched.path)
+        return ""
     for frame in done.stdout.splitlines():
         file, _, line = frame.split(" (")[0].rpartition(":")
-        if line.isdigit() and Path(file).parent.name != "simt":
+        if line.isdigit() and int(line) and Path(file).parent.name != "simt":
             return f"{shown(file)}:{line}"
-    return shown(launched.path)
+    return ""
 
 
 def _what(fault: Fault, launched: Launched) -> str:
@@ -86,7 +88,7 @@ def _what(fault: Fault, launched: Launched) -> str:
             return f"{access} of another thread's local memory"
         case FaultKind.SHARED_RACE:
             name = _inside(fault.address - fault.shared_anchor, launched.shared)
-            line = _source_line(fault.other_pc, launched).rpartition(":")[2]
+            line = _source_line(fault.other_pc, launched).rpartition(":")[2] or "?"
             verb = "writes" if fault.other_stores else "reads"
             return f"{access} of {name} that thread {other} {verb} in line {line}: no barrier between (race)"
         case FaultKind.DIVERGENT_BARRIER:

@@ -31,12 +31,15 @@ void pass_on(int signal, siginfo_t *info, void *context) {
 void handle(int signal, siginfo_t *info, void *context) {
   Worker *worker = self;
   if (!worker || !worker->in_fiber) return pass_on(signal, info, context);
-  uint64_t pc = static_cast<ucontext_t *>(context)->uc_mcontext.gregs[REG_RIP];
+  const auto &registers = static_cast<ucontext_t *>(context)->uc_mcontext.gregs;
+  uint64_t pc = registers[REG_RIP];
   const Span &text = worker->launch->image.text;
   bool in_kernel = pc >= text.begin && pc < text.end;
   if (signal == SIGURG) {
     // Elsewhere the thread may hold a lock of the C library or be inside a hook, which looks at `stop` itself.
     if (!in_kernel || !worker->launch->stop) return;
+    // In a stub that calls a hook there is no line; what the stub returns to has one.
+    worker->fault.address = *reinterpret_cast<uint64_t *>(registers[REG_RSP]);
     fail(*worker, FaultKind::kStopped, pc + 1);
   }
   const Fiber &fiber = worker->fibers[worker->current];
