@@ -60,7 +60,7 @@ def _where(fault: Fault, launched: Launched) -> str:
 
 
 def _source_line(offset: int, launched: Launched) -> str:
-    """ "file:line" of the call that returns to ``offset`` in the library, in the kernel's own files, or ""."""
+    """ "file:line" of the call that returns to ``offset`` in the library, in the kernel's files, or ""."""
     # One less is inside the call.
     command = ["addr2line", "-i", "-e", str(launched.library), hex(offset - 1)]
     try:
