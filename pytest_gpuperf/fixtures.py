@@ -164,8 +164,8 @@ class Gpuperf:
             return
         if kind == "noisy" and not self._session.judges_host_time():
             kind = "shown"
-        contract = {"version": test_options(self._item).version} if test_options(self._item).version else {}
         metric = Metric(name, unit, better, kind, "record")
+        contract = test_options(self._item).versioned({})
         recorder_of(self._item).add(Measurement(metric, contract, samples, bounds=bounds))
 
 
@@ -204,7 +204,7 @@ def _contract(gpu: Gpu, args: Sequence[Any], options: TestOptions, extra: dict[s
         for argument in args
         if hasattr(argument, "dtype") and hasattr(argument, "shape")
     ]
-    contract = {**extra, "arguments": "; ".join(arrays), "version": options.version}
+    contract = options.versioned({**extra, "arguments": "; ".join(arrays)})
     return {key: value for key, value in contract.items() if value is not None}
 
 

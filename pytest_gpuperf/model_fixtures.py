@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.files import LOCAL_FOLDER, local_folder
 from pytest_gpuperf.fixtures import timed
 from pytest_gpuperf.measurement import Kind, Measurement
 from pytest_gpuperf.options import test_options
@@ -163,20 +164,20 @@ class LoadGen:
             self._session.note(note)
         if not self._session.options.active:
             return
-        version = test_options(self._item).version
+        options = test_options(self._item)
         for measurement in measurements:
-            contract = {**measurement.contract, **({"version": version} if version is not None else {})}
+            contract = options.versioned(measurement.contract)
             recorder_of(self._item).add(replace(measurement, contract=contract))
 
     def _log_dir(self, phase: str) -> Path:
         """LoadGen's logs of this test's phase: the last run's, below .gpuperf beside the ini file."""
-        root = self._session.config.rootpath / ".gpuperf"
         test = re.sub(r"[^\w.=-]+", "_", self._item.nodeid)
         self._phases += 1
-        folder = root / "loadgen" / test / f"{self._phases}-{phase}"
+        root = self._session.config.rootpath
+        folder = root / LOCAL_FOLDER / "loadgen" / test / f"{self._phases}-{phase}"
         try:
+            local_folder(root)
             folder.mkdir(parents=True, exist_ok=True)
-            (root / ".gitignore").write_text("*\n")
         except OSError as error:
             raise GpuperfError(f"LoadGen's logs cannot be kept in {folder}: {error.strerror}") from None
         return folder

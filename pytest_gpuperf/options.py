@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -197,6 +197,10 @@ class TestOptions:
     isolated: bool = False
     expected: str | None = None
     until: str | None = None
+
+    def versioned(self, contract: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the contract with the test's version, if it states one."""
+        return {**contract, **({} if self.version is None else {"version": self.version})}
 
 
 def _is_day(value: Any) -> bool:

@@ -145,8 +145,7 @@ def _take_benchmark(session: GpuperfSession, item: pytest.Item) -> None:
         return
     kind: Kind = "noisy" if session.judges_host_time() else "shown"
     metric = Metric("benchmark", "s", "lower", kind, "host_time")
-    version = test_options(item).version
-    contract = {"timing": "pytest-benchmark", **({"version": version} if version is not None else {})}
+    contract = test_options(item).versioned({"timing": "pytest-benchmark"})
     recorder_of(item).add(Measurement(metric, contract, data))
 
 

@@ -201,7 +201,7 @@ def test_a_loss_on_a_host_that_stands_still_is_one(timed: Repository):
     ("environment", "words"),
     [
         ({"dirty": True}, "it was recorded with changes to * that were not committed"),
-        ({"commit": "0" * 40}, "'0000*' is no revision of *"),
+        ({"commit": "0" * 40}, "'0000*' is not a valid revision of *"),
         ({"commit": ""}, "its runs do not name a commit"),
     ],
 )

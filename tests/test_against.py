@@ -240,8 +240,8 @@ def test_nothing_judged_under_strict_is_a_matter_of_set_up(repository: Repositor
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--gpuperf", "--gpuperf-against=nowhere"], "'nowhere' is no revision of"),
-        (["--gpuperf", "--gpuperf-against=--help"], "'--help' is no revision of"),
+        (["--gpuperf", "--gpuperf-against=nowhere"], "'nowhere' is not a valid revision of"),
+        (["--gpuperf", "--gpuperf-against=--help"], "'--help' is not a valid revision of"),
         (["--gpuperf", "--gpuperf-against=HEAD", "--gpuperf-update"], "leave one of them out"),
         (["--gpuperf-against=HEAD"], "needs --gpuperf beside it"),
         (["--gpuperf", "--gpuperf-against=HEAD", "--gpuperf-blocks=3"], "'3' is not a whole number from 4"),

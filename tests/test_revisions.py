@@ -12,9 +12,10 @@ import pytest
 from gitproject import Repository
 
 from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.git import GitError, Revision, modified, resolve, toplevel
 from pytest_gpuperf.measurement import Baseline, Metric, Run
 from pytest_gpuperf.processes.checkouts import Checkout, checkouts
-from pytest_gpuperf.processes.revisions import GitError, Revision, modified, resolve, toplevel, worktree
+from pytest_gpuperf.processes.revisions import worktree
 from pytest_gpuperf.processes.selection import borrowed
 
 # Imported here, since pytester takes back what a test imports, and two copies of a class are not one.
@@ -43,7 +44,7 @@ def test_a_revision_is_shown_by_its_name_and_its_commit(repository: Repository):
 
 @pytest.mark.parametrize("name", ["nowhere", "HEAD:code.txt", "", "--all", "HEAD~99"])
 def test_what_is_no_revision_is_said_to_be_none(repository: Repository, name: str):
-    with pytest.raises(GitError, match=r"is no revision of .*: name a branch, a tag or a commit"):
+    with pytest.raises(GitError, match=r"is not a valid revision of .*: name a branch, a tag or a commit"):
         resolve(repository.path, name)
 
 
@@ -279,7 +280,7 @@ def test_a_change_may_add_and_remove_tests_with_their_baselines(repository: Repo
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--gpuperf", "--gpuperf-baselines-from=nowhere"], "'nowhere' is no revision of"),
+        (["--gpuperf", "--gpuperf-baselines-from=nowhere"], "'nowhere' is not a valid revision of"),
         (["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-update"], "leave one of them out"),
         (["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-calibrate=60"], "leave one of them out"),
         (["--gpuperf-baselines-from=HEAD"], "needs --gpuperf beside it"),

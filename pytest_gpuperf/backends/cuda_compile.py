@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 
 from pytest_gpuperf.backends.sources import include_folders, sources
-from pytest_gpuperf.cache import cache_folder
 from pytest_gpuperf.errors import KernelError, Unavailable
+from pytest_gpuperf.files import cached
 
 _TOOLKIT = "/usr/local/cuda"
 _INSTALL = 'pip install "cuda-toolkit[nvcc,cccl]", or install the CUDA toolkit and put its bin folder on PATH'
@@ -34,12 +34,13 @@ def compile_cubin(
     """
     nvcc = find_nvcc()
     flags = ["-cubin", *_architecture(options, capability), *_standard(options), *options]
-    cached = cache_folder() / "cubin" / f"{_key(path, flags, options, nvcc)}.cubin"
-    try:
-        return cached.read_bytes(), cached
-    except OSError:
+
+    def make() -> bytes:
         with around():
-            return _compile(nvcc, path, flags, cached), cached
+            return _compile(nvcc, path, flags)
+
+    file = cached(f"cubin/{_key(path, flags, options, nvcc)}.cubin", make)
+    return file.read_bytes(), file
 
 
 def _architecture(options: Sequence[str], capability: tuple[int, int]) -> list[str]:
@@ -52,24 +53,15 @@ def _standard(options: Sequence[str]) -> list[str]:
     return [] if any(option.startswith(("-std", "--std")) for option in options) else ["-std=c++17"]
 
 
-def _compile(nvcc: Path, path: Path, flags: Sequence[str], cached: Path) -> bytes:
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent, prefix="compiling-") as folder:
-            output = Path(folder) / "kernel.cubin"
-            command = [str(nvcc), *flags, "-o", str(output), path.name]
-            # In the source's folder, so that relative -I options mean what they say beside the file.
-            done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, errors="replace")
-            if done.returncode:
-                raise _explained(path, done.stderr or done.stdout)
-            cubin = output.read_bytes()
-            output.replace(cached)  # atomic: another process sees all of it or nothing
-            return cubin
-    except OSError as error:
-        raise Unavailable(
-            f"The compile cache {cached.parent} cannot be written ({error.strerror}); "
-            "point PYTEST_GPUPERF_CACHE at a folder that can."
-        ) from None
+def _compile(nvcc: Path, path: Path, flags: Sequence[str]) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="gpuperf-") as folder:
+        output = Path(folder) / "kernel.cubin"
+        command = [str(nvcc), *flags, "-o", str(output), path.name]
+        # In the source's folder, so that relative -I options mean what they say beside the file.
+        done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise _explained(path, done.stderr or done.stdout)
+        return output.read_bytes()
 
 
 def _explained(path: Path, output: str) -> KernelError | Unavailable:

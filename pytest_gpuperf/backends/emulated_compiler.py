@@ -23,8 +23,8 @@ from pathlib import Path
 
 from pytest_gpuperf.backends.emulated_source import refuse, shown
 from pytest_gpuperf.backends.sources import include_folders, sources
-from pytest_gpuperf.cache import cache_folder
 from pytest_gpuperf.errors import KernelError, Unavailable
+from pytest_gpuperf.files import cached
 
 _SIMT = Path(__file__).parent / "simt"
 _INSTALL = "install it with `apt-get install g++` or `dnf install gcc-c++`"
@@ -214,22 +214,12 @@ def _key(compiler: Compiler, flags: Iterable[str], files: Iterable[Path]) -> str
 
 
 def _cached(name: str, build: Callable[[Path], None]) -> Path:
-    """The cache's file of that name, made by ``build`` where it is missing."""
-    path = cache_folder() / "emulated" / name
-    if path.exists():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="building-")
-        os.close(handle)
-    except OSError as error:
-        raise Unavailable(
-            f"The compile cache {path.parent} cannot be written ({error.strerror}); "
-            "point PYTEST_GPUPERF_CACHE at a folder that can."
-        ) from None
-    try:
-        build(Path(temporary))
-        os.replace(temporary, path)  # atomic: another process sees all of it or nothing
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return path
+    """The cache's library of that name, made by ``build`` where it is missing."""
+
+    def make() -> bytes:
+        with tempfile.TemporaryDirectory(prefix="gpuperf-") as folder:
+            library = Path(folder) / name
+            build(library)
+            return library.read_bytes()
+
+    return cached(f"emulated/{name}", make)

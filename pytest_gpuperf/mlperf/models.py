@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..cache import cache_folder
 from ..errors import GpuperfError, Unavailable
+from ..files import cached, sha256
 from . import resnet50
 from .accuracy import Gate, Reference, StoredPredictions
 from .digits import Digits
@@ -125,7 +124,7 @@ def digits_head() -> DigitsHead:
 def digits_model() -> Model:
     head = digits_head()
     digest = hashlib.sha256(f"{head.recipe} opset {resnet50.OPSET}".encode()).hexdigest()[:16]
-    path = cached(f"{DIGITS}-{digest}.onnx", partial(_digits_bytes, head))
+    path = cached(f"models/{DIGITS}-{digest}.onnx", partial(_digits_bytes, head))
     return Model(
         DIGITS,
         path,
@@ -169,7 +168,7 @@ def half_precision(model: Model) -> Path:
 
         return bytes(convert_float_to_float16(onnx.load(str(model.path))).SerializeToString())
 
-    return cached(f"{model.name}-{digest}-fp16.onnx", convert)
+    return cached(f"models/{model.name}-{digest}-fp16.onnx", convert)
 
 
 def onnx_module(purpose: str) -> Any:
@@ -178,38 +177,3 @@ def onnx_module(purpose: str) -> Any:
     except ImportError as error:
         raise Unavailable(f"{purpose} needs onnx ({error}): pip install 'pytest-gpuperf[mlperf]'") from error
     return onnx
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cached(name: str, make: Callable[[], bytes]) -> Path:
-    """The file ``name`` in the cache, made by one process while others wait, and made anew where its bytes
-    are no longer those that were written (their SHA-256 lies beside them).
-    """
-    from filelock import FileLock
-
-    folder = cache_folder() / "models"
-    path, digest = folder / name, folder / f"{name}.sha256"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{name}.lock"):
-            if path.is_file() and digest.is_file() and digest.read_text() == sha256(path):
-                return path
-            content = make()
-            digest.unlink(missing_ok=True)
-            partial_file = folder / f"{name}.{os.getpid()}.tmp"
-            try:
-                partial_file.write_bytes(content)
-                partial_file.replace(path)
-            finally:
-                partial_file.unlink(missing_ok=True)
-            digest.write_text(hashlib.sha256(content).hexdigest())
-    except OSError as error:
-        raise GpuperfError(
-            f"{error.filename or folder} cannot be written ({error.strerror}); "
-            "PYTEST_GPUPERF_CACHE names another folder for the models"
-        ) from error
-    return path

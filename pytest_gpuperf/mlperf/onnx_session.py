@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .. import files
 from ..errors import GpuperfError
 from . import models
 from .models import Model
@@ -76,7 +77,7 @@ class OnnxSession:
         self._path = model.path if precision == "fp32" else models.half_precision(model)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
-            "model_sha256": models.sha256(model.path)[:16],
+            "model_sha256": files.sha256(model.path)[:16],
             "batch_sizes": " ".join(map(str, sizes)),
         }
 

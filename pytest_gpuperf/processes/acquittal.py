@@ -9,13 +9,13 @@ from typing import Literal
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.git import SHOWN_DIGITS, Revision, resolve
 from pytest_gpuperf.judging import paired, units, verdict
 from pytest_gpuperf.judging.differences import environment_differences
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Verdict
 from pytest_gpuperf.options import test_options
 from pytest_gpuperf.processes import against
 from pytest_gpuperf.processes.comparison import Comparison, compare
-from pytest_gpuperf.processes.revisions import SHOWN_DIGITS, Revision, resolve
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.format import quantity
 from pytest_gpuperf.session import GpuperfSession

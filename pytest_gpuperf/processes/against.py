@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.git import Revision, modified, toplevel
 from pytest_gpuperf.judging import bounds, paired
 from pytest_gpuperf.judging.quarantine import QUARANTINED
 from pytest_gpuperf.judging.quarantine import excuse as quarantined
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.options import test_options
 from pytest_gpuperf.processes.comparison import Comparison, compare
-from pytest_gpuperf.processes.revisions import Revision, modified, toplevel
 from pytest_gpuperf.records import Cause, Payload, Record, Row
 from pytest_gpuperf.session import JUDGED, GpuperfSession
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_gpuperf.errors import BaselineError, GpuperfError
+from pytest_gpuperf.files import local_folder
 from pytest_gpuperf.options import Options, owner_of, test_options
 from pytest_gpuperf.processes.calibration import calibrate, runs_needed
 from pytest_gpuperf.processes.recording import fresh_runs
@@ -18,8 +19,6 @@ from pytest_gpuperf.session import SESSION, GpuperfSession
 from pytest_gpuperf.storage.calibration_files import append_run, read_result, read_runs, results, save_result
 
 _GPUS = ("GPU-", "MIG-")  # as NVIDIA's UUIDs begin; what was found on one says nothing where there is none
-RUNS_FOLDER = ".gpuperf"
-"""Where recorded runs go, in the root folder: all samples of every run are too much to commit."""
 
 
 def check_count(options: Options) -> None:
@@ -147,12 +146,7 @@ def _folder(session: GpuperfSession, items: Sequence[pytest.Item]) -> Path:
 
 def _new_file(root: Path) -> Path:
     """A new file for runs, in a folder that keeps itself out of version control."""
-    folder = root / RUNS_FOLDER
-    ignored = folder / ".gitignore"
-    if not ignored.exists():
-        folder.mkdir(exist_ok=True)
-        ignored.write_text("*\n")
-    return folder / f"runs-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl"
+    return local_folder(root) / f"runs-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl"
 
 
 def _relative(session: GpuperfSession, path: Path) -> Path:

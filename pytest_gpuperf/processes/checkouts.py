@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.processes.revisions import toplevel, worktree
+from pytest_gpuperf.git import toplevel
+from pytest_gpuperf.processes.revisions import worktree
 
 _PACKAGE = Path(__file__).parent.parent
 

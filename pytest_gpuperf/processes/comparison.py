@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from pytest_gpuperf.git import Revision
 from pytest_gpuperf.judging.paired import PER_BLOCK
 from pytest_gpuperf.measurement import Measurement
 from pytest_gpuperf.processes.checkouts import Checkout, check_inside, checkouts
 from pytest_gpuperf.processes.replicas import crash_line, run_child
-from pytest_gpuperf.processes.revisions import Revision
 from pytest_gpuperf.records import Record, payload_of
 from pytest_gpuperf.session import GpuperfSession, isolates
 

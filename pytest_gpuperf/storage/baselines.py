@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.files import replace_file
 from pytest_gpuperf.judging.differences import differences, question_changes
 from pytest_gpuperf.measurement import Baseline, Metric, Run, TestKey
-from pytest_gpuperf.storage.documents import explained, replace_file
+from pytest_gpuperf.storage.documents import explained
 
 if TYPE_CHECKING:
     from pytest_gpuperf.storage.baselines_format import BaselineFile, EntryRecord
@@ -145,7 +146,8 @@ class Store:
         # What could not be read back must never replace what could.
         remedy = "nothing was written, mend what the test records"
         baselines_format.parse(text.encode(), str(path), remedy)
-        replace_file(path, text.encode())
+        with explained(path, "written"):
+            replace_file(path, text.encode())
         return path
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.files import replace_file
 from pytest_gpuperf.measurement import INSTRUMENTS, Measurement
 from pytest_gpuperf.processes.calibration import Calibration
 from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest
@@ -27,7 +28,6 @@ from pytest_gpuperf.storage.documents import (
     explained,
     impossible,
     read_json,
-    replace_file,
 )
 
 SCHEMA = 1
@@ -120,7 +120,9 @@ def save_result(folder: Path, calibration: Calibration) -> Path:
     """Writes a calibration in place of the pool's last one; raises BaselineError and then changes nothing."""
     path = result_path(folder, calibration.pool)
     document = {"schema": SCHEMA, **msgspec.to_builtins(calibration)}
-    replace_file(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    with explained(path, "written"):
+        replace_file(path, text.encode())
     return path
 
 

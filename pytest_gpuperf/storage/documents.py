@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import secrets
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,28 +85,6 @@ def impossible(value: Any, path: str) -> Iterator[str]:
 def step(key: str) -> str:
     """A key as the next step of a path: ``.name``, or ``["a name"]``."""
     return f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]"
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replaces ``path`` in one step, through a file beside it, with the old file's permissions.
-
-    Raises BaselineError, and has then changed nothing.
-    """
-    target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    with explained(path, "written"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("xb") as file:
-                with suppress(FileNotFoundError):
-                    os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
 
 
 @contextmanager

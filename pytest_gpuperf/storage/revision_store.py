@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.git import Revision, git, git_bytes, toplevel
 from pytest_gpuperf.measurement import Baseline
-from pytest_gpuperf.processes.revisions import Revision, git, git_bytes, toplevel
 from pytest_gpuperf.storage.baselines import Entries, Mode, Store, slug
 
 

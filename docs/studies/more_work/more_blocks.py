@@ -31,7 +31,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def slower() -> Model:
-    from pytest_gpuperf.cache import cache_folder
+    from pytest_gpuperf.files import cache_folder
     from pytest_gpuperf.mlperf import models, resnet50
 
     first, second, third, last = resnet50.BLOCKS

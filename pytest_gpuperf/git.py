@@ -1,0 +1,79 @@
+"""The one way to call git, and the revisions of a project."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_gpuperf.errors import GpuperfError
+
+# Set where git itself started us, as in a pre-push hook; they would send every command to that repository.
+_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
+SHOWN_DIGITS = 10
+
+
+class GitError(GpuperfError):
+    """What git could not do, in its own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A commit, and the name by which the person asked for it."""
+
+    name: str
+    commit: str
+
+    def __str__(self) -> str:
+        short = self.commit[:SHOWN_DIGITS]
+        return short if self.commit.startswith(self.name) else f"{self.name} ({short})"
+
+
+def git(folder: Path, *arguments: str, timeout: float | None = None) -> str:
+    """Return what ``git -C folder ARGUMENTS`` prints; raises GitError."""
+    return git_bytes(folder, *arguments, timeout=timeout).decode(errors="surrogateescape")
+
+
+def git_bytes(folder: Path, *arguments: str, timeout: float | None = None) -> bytes:
+    """Return what git prints; raises GitError with the last line of its complaint.
+
+    ``timeout`` in seconds; without one git may take as long as it needs.
+    """
+    # Looking must not write the index, and a checkout made aside is nothing for the user's hooks.
+    command = ["git", "-C", str(folder), "--no-optional-locks", "-c", f"core.hooksPath={os.devnull}"]
+    env = {name: value for name, value in os.environ.items() if name not in _REPOSITORY}
+    try:
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, env={**env, "LC_ALL": "C"}, timeout=timeout
+        )
+    except OSError as error:
+        raise GitError(f"git cannot be started ({error.strerror}): install it") from None
+    except subprocess.TimeoutExpired:
+        raise GitError(f"git {arguments[0]} in {folder} took longer than {timeout:g} s") from None
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise GitError(f"git {arguments[0]} in {folder}: {words[-1]}")
+    return done.stdout
+
+
+def resolve(folder: Path, name: str) -> Revision:
+    """Return the commit that ``name`` means in the repository of ``folder``; raises GitError."""
+    top = toplevel(folder)
+    try:
+        commit = git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    except GitError:
+        shallow = git(top, "rev-parse", "--is-shallow-repository").strip() == "true"
+        remedy = "fetch it first: this clone is shallow" if shallow else "name a branch, a tag or a commit"
+        raise GitError(f"{name!r} is not a valid revision of {top}: {remedy}") from None
+    return Revision(name, commit.strip())
+
+
+def toplevel(folder: Path) -> Path:
+    """Return the checkout that holds ``folder``; raises GitError where it lies in none."""
+    return Path(git(folder, "rev-parse", "--show-toplevel").removesuffix("\n"))
+
+
+def modified(top: Path) -> int:
+    """Count the tracked files that differ from the commit that is checked out."""
+    return len(git(top, "status", "--porcelain", "--untracked-files=no").splitlines())
