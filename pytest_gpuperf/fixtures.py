@@ -68,7 +68,7 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
     as exact metrics. On a GPU they would come through Nsight Compute, which is not wired up yet:
     the test is skipped there.
     """
-    if gpu.backend != "emulated":
+    if not gpu.device.counts_traffic:
         pytest.skip("counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet")
     session = request.config.stash[SESSION]
 
@@ -80,8 +80,7 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
         if not isinstance(launch, Launch):
             raise GpuperfError(f"counters takes a kernel bound to its grid, not {type(launch).__name__}")
         checked = check(launch.declaration, args, launch.backend)
-        program: Any = launch.file.program  # the emulated backend's, which can trace
-        found = count(program, launch.name, launch.grid, launch.block, launch.shared, checked)
+        found = count(launch.file.program, launch.name, launch.geometry, checked)
         if session.options.active:
             metric_name = name or launch.name
             options = test_options(request.node)
@@ -183,10 +182,9 @@ def timed(
     gpu, options = session.gpu(), test_options(item)
     timing = device_time.measure(gpu, launch, args, options, batch=session.batch(item, name))
     session.guard.look()  # before the device cools down
-    emulated = gpu.backend == "emulated"
     # what the host's gaps are part of is a host time, and is judged as one
     instrument = "host_time" if "host-bound" in timing.details else "device_time"
-    metric = Metric(name, "s", "lower", "shown" if emulated else "noisy", instrument)
+    metric = Metric(name, "s", "lower", "noisy" if gpu.device.judges_times else "shown", instrument)
     mode = {"timing": "events", "l2": options.l2, "batch": timing.details.get("batch")}
     contract = _contract(gpu, args, options, {**mode, **question})
     work_hash = getattr(launch, "work_hash", None)
@@ -216,7 +214,7 @@ def _array(gpu: Gpu, argument: Any) -> str:
 
 def _rates(gpu: Gpu, seconds: float, moved: int | None, flops: int | None) -> dict[str, float]:
     """What the declared work comes to; only for a real device, since an emulated time is no rate."""
-    if gpu.backend == "emulated":
+    if not gpu.device.judges_times:
         return {}
     from pytest_gpuperf.instruments.device_time import copy_bandwidth
 

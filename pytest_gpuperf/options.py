@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 import pytest
 
+from pytest_gpuperf.backends import BACKENDS, Choice
 from pytest_gpuperf.judging.rules import Rules, above_zero, add_rules, read_rules, whole
 from pytest_gpuperf.processes.revisions import RevisionOptions, add_revision_options, read_revisions
 
-Backend = Literal["auto", "cuda", "emulated"]
 UpdateMode = Literal["replace", "append", "new"]
-BACKENDS = ("auto", "cuda", "emulated")
 STRICTNESS = ("auto", "on", "off")
 _SECONDS = above_zero("seconds")
 
@@ -31,7 +30,7 @@ class Options:
     """
 
     active: bool
-    backend: Backend
+    backend: Choice
     strict: bool
     update: UpdateMode | None
     runs: int

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_gpuperf.backends import device_count, is_modelled
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.measurement import Outcome
 from pytest_gpuperf.options import Options
@@ -30,10 +31,8 @@ def check_workers(config: pytest.Config, options: Options) -> None:
     if options.only_records:
         flag = "--gpuperf-update" if options.update else "--gpuperf-calibrate"
         raise pytest.UsageError(f"{flag} records in one process after the other; leave out -n")
-    from pytest_gpuperf.backends.cuda_driver import device_count
-
     try:
-        devices = device_count() if options.backend != "emulated" else 0
+        devices = device_count(options.backend)
     except Unavailable as error:
         raise pytest.UsageError(str(error)) from None
     if 0 < devices < workers:
@@ -139,7 +138,7 @@ def _next_steps(session: GpuperfSession) -> list[str]:
     paths = " ".join(session.config.args)
     update = f"pytest {paths} --gpuperf --gpuperf-update"
     outcomes = {row.verdict.outcome for row in session.rows}
-    if any(record.device.get("backend") == "emulated" for record in session.records.values()):
+    if any(is_modelled(record.device) for record in session.records.values()):
         lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
     if session.options.only_records or session.options.revisions.against:
         return lines

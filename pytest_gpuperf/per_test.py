@@ -50,7 +50,7 @@ def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
 
 def _measures(session: GpuperfSession, item: pytest.Item, gpu: Gpu | None) -> bool:
     """Whether nobody else may measure meanwhile: on a CUDA device, or on a host whose times are judged."""
-    if gpu and gpu.backend == "cuda":
+    if gpu and gpu.device.judges_times:
         return True
     return session.options.judge_host_times and bool(_NUMBER_FIXTURES & _fixtures(item))
 

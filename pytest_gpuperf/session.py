@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_gpuperf.backends import expects_device, is_modelled, pool_name
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.judging.budget import Budget
 from pytest_gpuperf.machine.guard import Guard
@@ -71,13 +72,13 @@ class GpuperfSession:
             from pytest_gpuperf.gpu import Gpu
 
             try:
-                device: Any = select(self.options.backend)
+                device = select(self.options.backend)
             except Unavailable as error:
                 self._unavailable = error
                 raise
             device.compiling = self.guard.aside
             self._gpu = Gpu(device)
-            if self.options.active and self._gpu.backend == "cuda":
+            if self.options.active and device.judges_times:
                 from pytest_gpuperf.instruments.places import ballast
 
                 self._ballast = ballast(device)  # torch's arrays and a callable's lie where chance has it too
@@ -96,15 +97,12 @@ class GpuperfSession:
 
     def judges_host_time(self) -> bool:
         """Host times are judged on a GPU runner; on a shared CPU they say nothing about the code."""
-        on_gpu = self._gpu is not None and self._gpu.backend == "cuda"
+        on_gpu = self._gpu is not None and self._gpu.device.judges_times
         return on_gpu or self.options.judge_host_times
 
     def expects_cuda(self) -> bool:
         """Whether this session runs on a CUDA device, without opening it."""
-        from pytest_gpuperf.backends.cuda_driver import device_count
-
-        chosen = self.options.backend
-        return chosen == "cuda" or (chosen == "auto" and device_count() > 0)
+        return expects_device(self.options.backend)
 
     def measures(self, item: pytest.Item) -> bool:
         """Whether numbers are taken now: with ``--gpuperf``, while the run's budget lasts."""
@@ -193,12 +191,8 @@ class GpuperfSession:
 
     def pool_of(self, device: Mapping[str, Any]) -> str:
         """The user's name for it, else the device's model, MIG profile and changed power limit."""
-        if device.get("backend") == "emulated":
-            return "emulated"
-        parts = [str(device.get("gpu", device.get("backend", "cpu")))]
-        parts += [str(device["mig"])] if device.get("mig") else []
-        parts += [f"{device['power_limit_w']:g}W"] if "power_limit_default_w" in device else []
-        return self.options.pool or " ".join(parts)
+        chosen = None if is_modelled(device) else self.options.pool
+        return chosen or pool_name(device)
 
     # --- reports
 

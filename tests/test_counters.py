@@ -2,6 +2,7 @@
 
 import pytest
 
+from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.instruments.counters import Counters, GlobalTraffic, SharedTraffic, count
 
 
@@ -22,12 +23,12 @@ NAIVE = Program((2048, 8192, 8192), (2048, 65536, 8192), (0, 0, 0), (0, 0, 0))
 
 
 def counted(program):
-    return count(program, "k", (8, 8, 1), (32, 8, 1), 64, ["src"])
+    return count(program, "k", Geometry.of((8, 8, 1), (32, 8, 1), 64), ["src"])
 
 
 def test_the_launch_is_handed_on():
     counted(NAIVE)
-    assert NAIVE.asked == ("k", (8, 8, 1), (32, 8, 1), 64, ["src"])
+    assert NAIVE.asked == ("k", Geometry((8, 8, 1), (32, 8, 1), 64), ["src"])
 
 
 def test_global_traffic_is_counted_in_sectors():

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.emulated import EmulatedBackend
 from pytest_gpuperf.errors import KernelError
 
@@ -108,7 +109,7 @@ def test_what_was_never_written_shows(backend, program):
     assert np.isnan(backend.empty((4,), np.float32).get()).all()
     assert (backend.empty((4,), np.int32).get() == -1).all()
     out = backend.to_device(np.zeros(32, np.float32))
-    program.launch("unset", ONE, (32, 1, 1), 0, None, [out])
+    program.launch("unset", Geometry.of(ONE, (32, 1, 1)), [out])
     assert np.isnan(out.get()).tolist() == [False] * 4 + [True] * 28
 
 
@@ -121,7 +122,7 @@ def test_a_freed_array_is_an_error_and_freeing_twice_is_none(backend, program):
     with pytest.raises(KernelError, match="was freed"):
         backend.address(array)
     with pytest.raises(KernelError, match="was freed"):
-        program.launch("indices", ONE, ONE, 0, None, [array])
+        program.launch("indices", Geometry.of(ONE, ONE), [array])
 
 
 def test_arrays_of_elsewhere_are_no_arrays_of_this_device(backend, program):
@@ -129,7 +130,7 @@ def test_arrays_of_elsewhere_are_no_arrays_of_this_device(backend, program):
     for other in (foreign, np.zeros(4, np.int32), 7):
         assert backend.address(other) is None
         with pytest.raises(KernelError, match="indices, argument 1: an array of this device is needed"):
-            program.launch("indices", ONE, ONE, 0, None, [other])
+            program.launch("indices", Geometry.of(ONE, ONE), [other])
 
 
 def test_memory_goes_back_with_its_array_and_with_the_device():
@@ -165,29 +166,28 @@ def test_arrays_lie_apart(backend):
 )
 def test_geometry_beyond_cudas_limits(program, grid, block, says):
     with pytest.raises(KernelError, match=says):
-        program.launch("nothing", grid, block, 0, None, [])
+        program.launch("nothing", Geometry.of(grid, block), [])
 
 
-@pytest.mark.parametrize("shared", [-1, 232449])
-def test_shared_memory_beyond_cudas_limit(backend, program, shared):
-    with pytest.raises(KernelError, match=f"nothing: {shared} bytes of dynamic shared memory"):
-        program.launch("nothing", ONE, ONE, shared, None, [])
+def test_shared_memory_beyond_cudas_limit(backend, program):
+    with pytest.raises(KernelError, match="nothing: 232449 bytes of dynamic shared memory"):
+        program.launch("nothing", Geometry.of(ONE, ONE, 232449), [])
     with pytest.raises(KernelError, match="beside 128 static ones; a block has 232448 at most"):
-        program.launch("unset", ONE, ONE, 232448 - 127, None, [backend.empty((1,), np.float32)])
+        program.launch("unset", Geometry.of(ONE, ONE, 232448 - 127), [backend.empty((1,), np.float32)])
 
 
 def test_arguments_that_do_not_fit_the_compiled_kernel(backend, program):
     with pytest.raises(KernelError, match="prints takes 1 arguments, 0 given"):
-        program.launch("prints", ONE, ONE, 0, None, [])
+        program.launch("prints", Geometry.of(ONE, ONE), [])
     with pytest.raises(KernelError, match=r"prints, argument 1: 8 bytes \(int64\) were given, .* takes 4"):
-        program.launch("prints", ONE, ONE, 0, None, [np.int64(1)])
+        program.launch("prints", Geometry.of(ONE, ONE), [np.int64(1)])
     with pytest.raises(KernelError, match="prints, argument 1: a number is needed"):
-        program.launch("prints", ONE, ONE, 0, None, [backend.empty((1,), np.int32)])
+        program.launch("prints", Geometry.of(ONE, ONE), [backend.empty((1,), np.int32)])
 
 
 def test_an_unknown_kernel(program):
     with pytest.raises(KernelError, match=r"device.cu has no kernel 'nothign'; it has indices, nothing"):
-        program.launch("nothign", ONE, ONE, 0, None, [])
+        program.launch("nothign", Geometry.of(ONE, ONE), [])
 
 
 def test_the_largest_block_and_results_independent_of_threads(folder):
@@ -197,9 +197,9 @@ def test_the_largest_block_and_results_independent_of_threads(folder):
         backend = EmulatedBackend(threads=threads)
         program = backend.load(folder / "device.cu")
         out = backend.empty((50, 2), np.float32)
-        program.launch("warp_sums", (50, 1, 1), (64, 1, 1), 0, None, [backend.to_device(host), out])
+        program.launch("warp_sums", Geometry.of((50, 1, 1), (64, 1, 1)), [backend.to_device(host), out])
         big = backend.empty((64, 1024), np.int32)
-        program.launch("indices", (64, 1, 1), (1024, 1, 1), 0, None, [big])
+        program.launch("indices", Geometry.of((64, 1, 1), (1024, 1, 1)), [big])
         found.append((out.get().tobytes(), big.get().tobytes()))
     assert found[0] == found[1]
 
@@ -209,7 +209,7 @@ def test_a_small_launch_costs_well_under_a_millisecond(backend, program):
     costs = []
     for _ in range(50):
         begin = time.perf_counter()
-        program.launch("indices", ONE, (12, 1, 1), 0, None, [out])
+        program.launch("indices", Geometry.of(ONE, (12, 1, 1)), [out])
         costs.append(time.perf_counter() - begin)
     assert min(costs) < 1e-3
 
@@ -219,14 +219,15 @@ def test_a_forked_child_can_launch(folder):
     script = f"""
 import os, numpy as np
 from pathlib import Path
+from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.emulated import EmulatedBackend
 backend = EmulatedBackend()
 program = backend.load(Path({str(folder / "device.cu")!r}))
 out = backend.empty((4,), np.int32)
-program.launch("indices", (1, 1, 1), (4, 1, 1), 0, None, [out])
+program.launch("indices", Geometry.of(1, 4), [out])
 out.set(np.zeros(4, np.int32))
 if os.fork() == 0:
-    program.launch("indices", (1, 1, 1), (4, 1, 1), 0, None, [out])
+    program.launch("indices", Geometry.of(1, 4), [out])
     os._exit(0 if out.get().tolist() == [0, 1, 2, 3] else 1)
 raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
 """

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends import emulated_compiler
+from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.emulated import EmulatedBackend
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.files import cache_folder
@@ -28,7 +29,7 @@ def load(backend, tmp_path):
 
 def launched(backend, program):
     out = backend.empty((1,), np.int32)
-    program.launch("k", (1, 1, 1), (1, 1, 1), 0, None, [out])
+    program.launch("k", Geometry.of((1, 1, 1), (1, 1, 1)), [out])
     return int(out.get()[0])
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.emulated import EmulatedBackend
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments.counters import count
@@ -141,7 +142,7 @@ def transposed(backend, program, name, rows, cols, block, tile):
     host = np.random.default_rng(0).random((rows, cols), np.float32)
     src, dst = backend.to_device(host), backend.empty((cols, rows), np.float32)
     grid = (-(-cols // tile), -(-rows // tile), 1)
-    found = count(program, name, grid, (*block, 1), 0, [src, dst, np.int32(rows), np.int32(cols)])
+    found = count(program, name, Geometry.of(grid, (*block, 1)), [src, dst, np.int32(rows), np.int32(cols)])
     assert np.array_equal(dst.get(), host.T)
     return found
 
@@ -195,7 +196,7 @@ def test_matmul(backend, programs):
     a, b = (np.random.default_rng(seed).random((64, 64), np.float32) for seed in (1, 2))
     c, sizes = backend.empty((64, 64), np.float32), [np.int32(64)] * 3
     arguments = [backend.to_device(a), backend.to_device(b), c, *sizes]
-    found = count(programs["others"], "matmul", (4, 4, 1), (16, 16, 1), 0, arguments)
+    found = count(programs["others"], "matmul", Geometry.of((4, 4, 1), (16, 16, 1)), arguments)
     assert np.allclose(c.get(), a @ b, rtol=1e-5)
     assert found.global_load.sectors_per_request == found.global_store.sectors_per_request == 4
     assert found.shared_load.bank_conflicts == found.shared_store.bank_conflicts == 0
@@ -206,7 +207,7 @@ def test_sums(backend, programs, name, load):
     values = np.random.default_rng(0).random(1 << 16, np.float32)
     partial = backend.empty((8,), np.float32)
     arguments = [backend.to_device(values), partial, np.int32(1 << 16)]
-    found = count(programs["others"], name, (8, 1, 1), (256, 1, 1), 0, arguments)
+    found = count(programs["others"], name, Geometry.of((8, 1, 1), (256, 1, 1)), arguments)
     assert partial.get().sum() == pytest.approx(values.sum(), rel=1e-5)
     assert found.global_load.sectors_per_request == load
     assert found.global_store.sectors_per_request == 1
@@ -217,7 +218,7 @@ def test_a_vector_access_is_one_request(backend, programs):
     """32 lanes of 16 bytes: 16 sectors, and 4 wavefronts, which is the least and hence no conflict."""
     host = np.arange(512, dtype=np.float32)
     src, dst = backend.to_device(host), backend.empty((512,), np.float32)
-    found = count(programs["others"], "copy4", (2, 1, 1), (64, 1, 1), 0, [src, dst])
+    found = count(programs["others"], "copy4", Geometry.of((2, 1, 1), (64, 1, 1)), [src, dst])
     assert np.array_equal(dst.get().reshape(2, -1), host.reshape(2, -1)[:, ::-1])
     assert found.global_load.requests == found.global_store.requests == 4
     assert found.global_load.sectors_per_request == found.global_store.sectors_per_request == 16
@@ -229,21 +230,21 @@ def test_a_vector_access_is_one_request(backend, programs):
 def test_wide_shared_accesses_go_in_halves_of_a_warp(backend, programs, stride, wavefronts):
     src, dst = backend.to_device(np.zeros(64, np.float32)), backend.empty((64,), np.float32)
     arguments = [src, dst, np.int32(stride)]
-    found = count(programs["others"], "copy2", (1, 1, 1), (32, 1, 1), 0, arguments)
+    found = count(programs["others"], "copy2", Geometry.of((1, 1, 1), (32, 1, 1)), arguments)
     assert found.shared_load.wavefronts_per_request == wavefronts
     assert found.shared_load.bank_conflicts == wavefronts - 2
 
 
 def test_bytes_of_one_word_share_its_bank(backend, programs):
     src, dst = backend.to_device(np.arange(64, dtype=np.uint8)), backend.empty((64,), np.uint8)
-    found = count(programs["others"], "bytes", (1, 1, 1), (64, 1, 1), 0, [src, dst])
+    found = count(programs["others"], "bytes", Geometry.of((1, 1, 1), (64, 1, 1)), [src, dst])
     assert found.global_load.sectors_per_request == 1
     assert found.shared_load.wavefronts_per_request == found.shared_store.wavefronts_per_request == 1
 
 
 def test_atomics_are_neither_loads_nor_stores(backend, programs):
     src, counts = backend.to_device(np.zeros(32, np.int32)), backend.to_device(np.zeros(4, np.int32))
-    found = count(programs["others"], "histogram", (1, 1, 1), (32, 1, 1), 0, [src, counts])
+    found = count(programs["others"], "histogram", Geometry.of((1, 1, 1), (32, 1, 1)), [src, counts])
     assert (found.global_load.requests, found.global_store.requests) == (1, 0)
     assert counts.get()[0] == 32
 
@@ -263,5 +264,5 @@ def test_counting_nothing_is_an_error(backend, programs):
     """A kernel that had arrays and was seen to touch none: tracing was lost, or there was no work."""
     out = backend.empty((4,), np.float32)
     with pytest.raises(KernelError, match="kernel idle was given arrays and touched none of them"):
-        count(programs["others"], "idle", (1, 1, 1), (32, 1, 1), 0, [out, np.int32(0)])
-    assert count(programs["others"], "nothing", (1, 1, 1), (32, 1, 1), 0, []).ratios() == {}
+        count(programs["others"], "idle", Geometry.of((1, 1, 1), (32, 1, 1)), [out, np.int32(0)])
+    assert count(programs["others"], "nothing", Geometry.of((1, 1, 1), (32, 1, 1)), []).ratios() == {}

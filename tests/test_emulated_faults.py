@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends import emulated_program
+from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.emulated import EmulatedBackend
 from pytest_gpuperf.backends.emulated_runtime import FaultKind
 from pytest_gpuperf.errors import KernelError, Unavailable
@@ -47,13 +48,13 @@ def fails(backend, program):
 
     def check(name, grid, block, *arguments, at, says, shared=0, line=True):
         with pytest.raises(KernelError) as caught:
-            program.launch(name, grid, block, shared, None, arguments)
+            program.launch(name, Geometry.of(grid, block, shared), arguments)
         place = f"mutants.cu:{line_of(name)}: " if line else "mutants.cu: "
         assert f"{place}kernel {name}, block {at[0]}, thread {at[1]}: " in str(caught.value)
         assert says in str(caught.value)
         assert "\n" not in str(caught.value)
         dst = backend.empty((4,), np.float32)
-        program.launch("good", (1, 1, 1), (4, 1, 1), 0, None, [dst])
+        program.launch("good", Geometry.of((1, 1, 1), (4, 1, 1)), [dst])
         assert dst.get().tolist() == [0, 1, 2, 3]
 
     return check
@@ -76,7 +77,7 @@ def test_the_access_is_stopped_before_it_happens(backend, program):
     src, dst = backend.to_device(np.ones((2, 3), np.float32)), backend.empty((3, 2), np.float32)
     others = [backend.to_device(np.zeros(16, np.float32)) for _ in range(4)]
     with pytest.raises(KernelError, match="past the end"):
-        program.launch("past_the_end", ONE, (4, 4, 1), 0, None, [src, dst, np.int32(2), np.int32(3)])
+        program.launch("past_the_end", Geometry.of(ONE, (4, 4, 1)), [src, dst, np.int32(2), np.int32(3)])
     assert all(not other.get().any() for other in others)
 
 
@@ -120,7 +121,7 @@ def test_a_live_array_is_named_before_a_freed_one_whose_pages_it_took(backend, f
 def test_a_pointer_in_memory_may_be_followed(backend, program):
     other, dst = backend.to_device(np.arange(32, dtype=np.float32)), backend.empty((32,), np.float32)
     table = backend.to_device(np.array([backend.address(other)], np.uint64))
-    program.launch("through_table", ONE, (32, 1, 1), 0, None, [table, dst])
+    program.launch("through_table", Geometry.of(ONE, (32, 1, 1)), [table, dst])
     assert np.array_equal(dst.get(), other.get())
 
 
@@ -227,11 +228,11 @@ def test_endless_loops_are_stopped(backend, program, name):
     arguments = [dst, np.uint32(1)] if name == "endless_quiet" else [dst]
     begin = time.monotonic()
     with pytest.raises(KernelError, match=f"kernel {name}, .* still running after 0.4 s") as caught:
-        program.launch(name, ONE, (2, 1, 1), 0, None, arguments)
+        program.launch(name, Geometry.of(ONE, (2, 1, 1)), arguments)
     assert time.monotonic() - begin < 5
     line = int(str(caught.value).partition("mutants.cu:")[2].partition(":")[0])
     assert abs(line - line_of(name)) <= 1  # the loop's head or its body
-    program.launch("good", ONE, (8, 1, 1), 0, None, [backend.empty((8,), np.float32)])
+    program.launch("good", Geometry.of(ONE, (8, 1, 1)), [backend.empty((8,), np.float32)])
 
 
 def test_a_thread_stopped_in_a_stub_is_where_the_stub_returns_to(backend, program, monkeypatch):
@@ -240,7 +241,9 @@ def test_a_thread_stopped_in_a_stub_is_where_the_stub_returns_to(backend, progra
     describe = emulated_program.describe
     monkeypatch.setattr(emulated_program, "describe", lambda *given: seen.append(given) or describe(*given))
     with pytest.raises(KernelError):  # whose place is a hook's call, and never a stub
-        program.launch("atomic", ONE, ONE, 0, None, [backend.to_device(np.ones(1, np.int32)), np.int32(4)])
+        program.launch(
+            "atomic", Geometry.of(ONE, ONE), [backend.to_device(np.ones(1, np.int32)), np.int32(4)]
+        )
     fault, launched = seen[0]
     fault.kind, fault.address, fault.pc = FaultKind.STOPPED, fault.pc, launched.base + 1  # no code at all
     assert f"mutants.cu:{line_of('atomic')}: kernel atomic" in describe(fault, launched)
@@ -269,10 +272,10 @@ def test_ctrl_c_ends_a_launch(backend, program, monkeypatch):
     library = backend.runtime._library
     monkeypatch.setattr(backend.runtime, "_library", Library())
     with pytest.raises(KeyboardInterrupt):
-        program.launch("endless_quiet", ONE, ONE, 0, None, [dst, np.uint32(1)])
+        program.launch("endless_quiet", Geometry.of(ONE, ONE), [dst, np.uint32(1)])
     monkeypatch.undo()
     assert len(waits) >= 2
-    program.launch("good", ONE, (8, 1, 1), 0, None, [dst])
+    program.launch("good", Geometry.of(ONE, (8, 1, 1)), [dst])
     assert backend.runtime._turn.acquire(timeout=1)
     backend.runtime._turn.release()
 
@@ -316,7 +319,7 @@ def test_the_fault_of_the_lowest_block_is_reported(backend, program):
     for _ in range(10):
         with pytest.raises(KernelError) as caught:
             program.launch(
-                "past_the_end", (2, 64, 1), (32, 8, 1), 0, None, [src, dst, np.int32(256), np.int32(64)]
+                "past_the_end", Geometry.of((2, 64, 1), (32, 8, 1)), [src, dst, np.int32(256), np.int32(64)]
             )
         said.add(str(caught.value))
     assert len(said) == 1
@@ -330,7 +333,7 @@ def test_python_threads_take_turns(backend, program):
     def launch(n):
         for _ in range(20):
             dst = backend.empty((n,), np.float32)
-            program.launch("good", ONE, (n, 1, 1), 0, None, [dst])
+            program.launch("good", Geometry.of(ONE, (n, 1, 1)), [dst])
             right.append(np.array_equal(dst.get(), np.arange(n)))
 
     threads = [threading.Thread(target=launch, args=(n,)) for n in (3, 64, 257)]

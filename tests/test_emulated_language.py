@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.base import Geometry
+
 pytestmark = pytest.mark.usefixtures("kernel_cache")
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text()
@@ -33,7 +35,7 @@ def run(backend, program):
     def run(name, block, *inputs, shape, dtype=np.float32, grid=ONE, shared=0):
         out = backend.empty(shape, dtype)
         given = [backend.to_device(i) if i.ndim else i[()] for i in map(np.asarray, inputs)]
-        program.launch(name, grid, (*block, 1, 1)[:3], shared, None, [*given, out])
+        program.launch(name, Geometry.of(grid, (*block, 1, 1)[:3], shared), [*given, out])
         return out.get()
 
     return run
@@ -54,7 +56,7 @@ def test_scalars(backend, program):
         np.float32(0.5),
         np.float64(0.1),
     ]
-    program.launch("scalars", ONE, ONE, 0, None, [out, *values, np.uint64(2**50)])
+    program.launch("scalars", Geometry.of(ONE, ONE), [out, *values, np.uint64(2**50)])
     assert out.get().tolist() == [1, -3, 65535, -(2**40), 0.5, 0.1, 2**50]
 
 
@@ -68,7 +70,9 @@ def test_vector_types(run):
 def test_dynamic_shared_memory_at_file_scope(backend, program):
     host = np.arange(100, dtype=np.float32)
     out = backend.empty((100,), np.float32)
-    program.launch("reversed", ONE, (64, 1, 1), 400, None, [backend.to_device(host), out, np.int32(100)])
+    program.launch(
+        "reversed", Geometry.of(ONE, (64, 1, 1), 400), [backend.to_device(host), out, np.int32(100)]
+    )
     assert np.array_equal(out.get(), host[::-1])
 
 
@@ -114,7 +118,7 @@ def test_atomics(backend, program):
     i, u, wide, f, d = (backend.to_device(np.zeros(8, t)) for t in types)
     u.set(np.array([2**32 - 1, 0, 0, 0, 0, 0, 0, 0], np.uint32))
     wide.set(np.array([0, 100, 0, 0, 0, 0, 0, 0], np.uint64))
-    program.launch("atomics", (40, 1, 1), (64, 1, 1), 0, None, [i, u, wide, f, d])
+    program.launch("atomics", Geometry.of((40, 1, 1), (64, 1, 1)), [i, u, wide, f, d])
     assert i.get().tolist() == [n, n - 1, 1 - n, -2 * n, 2**31 - 1, 3 * n, 42, 0]
     assert u.get()[:5].tolist() == [0, 0, n % 100, 4000000000 + n - 1, (10 - n % 10) % 10]
     assert wide.get()[:2].tolist() == [n << 33, 7]
@@ -126,10 +130,7 @@ def test_atomics_across_blocks_on_several_threads(backend, program):
     out = backend.to_device(np.zeros(8, np.int32))
     program.launch(
         "shared_histogram",
-        (60, 1, 1),
-        (256, 1, 1),
-        0,
-        None,
+        Geometry.of((60, 1, 1), (256, 1, 1)),
         [backend.to_device(host), out, np.int32(100_000)],
     )
     assert np.array_equal(out.get(), np.bincount(host, minlength=8))
@@ -137,7 +138,7 @@ def test_atomics_across_blocks_on_several_threads(backend, program):
 
 def test_a_thread_that_waits_for_another_lets_it_run(backend, program):
     flag, out = backend.to_device(np.zeros(1, np.int32)), backend.empty((1,), np.int32)
-    program.launch("handshake", ONE, (2, 1, 1), 0, None, [flag, out])
+    program.launch("handshake", Geometry.of(ONE, (2, 1, 1)), [flag, out])
     assert out.get() == [7]
 
 
@@ -153,7 +154,7 @@ def test_mathematics(run):
 
 def test_bits(backend, program):
     x, out = 0x00F01234, backend.empty((11,), np.uint32)
-    program.launch("bits", ONE, ONE, 0, None, [out, np.uint32(x)])
+    program.launch("bits", Geometry.of(ONE, ONE), [out, np.uint32(x)])
     reverse = int(f"{x:032b}"[::-1], 2)
     expected = [reverse, 0x3412F000, 0, 0x3F800000, 0x10, x.bit_count(), 8, 3, 64, 63, 12]
     assert out.get().tolist() == expected
@@ -169,7 +170,7 @@ def test_device_variables_keep_their_value_between_launches(run):
 
 
 def test_printf(program, capfd):
-    program.launch("prints", ONE, (8, 1, 1), 0, None, [np.int32(2)])
+    program.launch("prints", Geometry.of(ONE, (8, 1, 1)), [np.int32(2)])
     assert capfd.readouterr().out == "thread 0 of prints\nthread 1 of prints\n"
 
 
@@ -178,5 +179,5 @@ def test_definitions_count_and_options_for_nvcc_alone_are_left_out(backend, fold
     out = backend.empty((1,), np.int32)
     for options in (["-D", "VALUE=4"], ["--define-macro=VALUE=5", "--std=c++20"], ["-UVALUE", "-DVALUE=6"]):
         program = backend.load(folder / "language.cu", [*options, "-I", "parts", "-lineinfo"])
-        program.launch("defined", ONE, ONE, 0, None, [out])
+        program.launch("defined", Geometry.of(ONE, ONE), [out])
         assert out.get() == [int(options[-1][-1]) if "std" not in options[-1] else 5]

@@ -8,10 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from pytest_gpuperf.backends import cuda_driver
+from pytest_gpuperf.backends.cuda import CudaBackend
 from pytest_gpuperf.machine import environment
 
-EMULATED = SimpleNamespace(name="emulated", device_name="emulated on a CPU", uuid="emulated")
-CUDA = SimpleNamespace(name="cuda", device_name="NVIDIA H100 80GB HBM3", uuid="GPU-1")
+EMULATED = SimpleNamespace(
+    name="emulated",
+    device_name="emulated on a CPU",
+    uuid="emulated",
+    pci=None,
+    compiler_version="",
+    software=dict,
+)
 
 
 def git(folder, *arguments):
@@ -112,7 +120,7 @@ def test_describes_a_host_without_a_device(tmp_path):
 
 
 def test_stores_the_compiler_where_the_backend_knows_it(tmp_path):
-    backend = SimpleNamespace(**vars(EMULATED), compiler_version="g++ 12.2.0")
+    backend = SimpleNamespace(**{**vars(EMULATED), "compiler_version": "g++ 12.2.0"})
     assert environment.describe(backend, tmp_path)["compiler"] == "g++ 12.2.0"
     assert "compiler" not in environment.describe(EMULATED, tmp_path)
 
@@ -135,10 +143,11 @@ def test_stores_the_versions_of_gpu_packages_only(tmp_path, monkeypatch):
     )
 
 
-def test_stores_the_versions_of_the_cuda_stack(tmp_path, monkeypatch):
+def test_stores_the_versions_of_the_cuda_stack(tmp_path):
     pycuda = SimpleNamespace(get_driver_version=lambda: 13010, get_version=lambda: (12, 9, 0))
-    monkeypatch.setitem(sys.modules, "pycuda.driver", pycuda)
-    found = environment.describe(CUDA, tmp_path)
+    opened = SimpleNamespace(_driver=pycuda)
+    cuda = SimpleNamespace(**{**vars(EMULATED), "software": lambda: CudaBackend.software(opened)})
+    found = environment.describe(cuda, tmp_path)
     assert (found["cuda_driver"], found["cuda_pycuda"]) == ("13.1", "12.9.0")
     assert "cuda_driver" not in environment.describe(EMULATED, tmp_path)
 
@@ -152,8 +161,8 @@ def test_stores_the_versions_of_the_cuda_stack(tmp_path, monkeypatch):
 )
 def test_reads_the_driver_version(tmp_path, line):
     (tmp_path / "version").write_text(line + "\nGCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n")
-    assert environment._driver_version(tmp_path / "version") == "580.65.06"
-    assert environment._driver_version(tmp_path / "absent") is None
+    assert cuda_driver.kernel_driver(tmp_path / "version") == "580.65.06"
+    assert cuda_driver.kernel_driver(tmp_path / "absent") is None
 
 
 def test_counts_the_gpus_that_the_driver_has(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.library import Kernels
 from pytest_gpuperf.errors import KernelError
 
@@ -27,8 +28,8 @@ class Recorder:
     def code_hash(self, name):
         return f"hash of {name}"
 
-    def launch(self, *call):
-        self.launched.append(call)
+    def prepare(self, *call):
+        return lambda: self.launched.append(call)
 
 
 class Array:
@@ -52,9 +53,9 @@ def test_a_launch_reaches_the_backend_checked_and_in_three_dimensions(kernels, b
     kernels["scale.cu"].scale[8, (32, 2, 1), 1024, stream](array, 4)
     kernels["scale.cu"].scale[np.int64(8), 32, 16](array, 4)
     assert backend.launched == [
-        ("scale", (8, 4, 1), (32, 1, 1), 0, None, [array, np.int32(4)]),
-        ("scale", (8, 1, 1), (32, 2, 1), 1024, stream, [array, np.int32(4)]),
-        ("scale", (8, 1, 1), (32, 1, 1), 16, None, [array, np.int32(4)]),
+        ("scale", Geometry((8, 4, 1), (32, 1, 1), 0, None), [array, np.int32(4)]),
+        ("scale", Geometry((8, 1, 1), (32, 2, 1), 1024, stream), [array, np.int32(4)]),
+        ("scale", Geometry((8, 1, 1), (32, 1, 1), 16, None), [array, np.int32(4)]),
     ]
     assert all(type(call[-1][1]) is np.int32 for call in backend.launched)
 
@@ -86,13 +87,13 @@ def test_bind_lets_a_backend_prepare_the_launch(kernels, backend):
     enqueue = kernels["scale.cu"].scale[2, 32, 16].bind(Array(), 4)
     enqueue()
     enqueue()
-    assert [launch[:4] for launch in prepared] == [("scale", (2, 1, 1), (32, 1, 1), 16)]
+    assert [launch[:2] for launch in prepared] == [("scale", Geometry((2, 1, 1), (32, 1, 1), 16))]
     assert backend.launched == ["prepared"] * 2
 
 
 def test_a_launch_says_what_it_is(kernels, tmp_path):
     launch = kernels["scale.cu", "-O1"].scale[(2, 3), 32, 64]
-    assert (launch.name, launch.grid, launch.block, launch.shared) == ("scale", (2, 3, 1), (32, 1, 1), 64)
+    assert (launch.name, launch.geometry) == ("scale", Geometry((2, 3, 1), (32, 1, 1), 64))
     assert (launch.path, launch.options) == (tmp_path / "scale.cu", ("-O1",))
     assert launch.code_hash == "hash of scale"
     assert launch.declaration.line == 1

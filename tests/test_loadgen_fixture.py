@@ -161,7 +161,8 @@ class Digits:
 def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: bool):
     """The question names no phase: neither its seconds nor LoadGen's version changes the model's own time."""
     replayed, looked = [], []
-    gpu = SimpleNamespace(backend="emulated", synchronize=lambda: None, origin=lambda array: None)
+    device = SimpleNamespace(judges_times=False)
+    gpu = SimpleNamespace(device=device, synchronize=lambda: None, origin=lambda array: None)
     session = SimpleNamespace(
         options=SimpleNamespace(active=active),
         gpu=lambda: gpu,

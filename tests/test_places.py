@@ -25,7 +25,7 @@ class Array:
 class Memory:
     """A device whose driver gives the lowest free address, as a fresh process's does every time."""
 
-    name = "cuda"
+    name, judges_times = "cuda", True
 
     def __init__(self, size=2**34):
         self.size, self.live, self.copies, self.device = size, [], [], Device()
@@ -47,7 +47,7 @@ class Memory:
     def address(self, array):
         return array.address
 
-    def whole(self, array):
+    def owns_memory(self, array):
         return array.base is None
 
     def copy(self, destination, source):

@@ -70,7 +70,7 @@ def test_more_work_is_that_much_more_of_it(emulated):
         for percent in (0, 5):
             launch, arguments, is_right = work(*emulated, name, percent)
             checked = check(launch.declaration, arguments, launch.backend)
-            found = count(launch.file.program, launch.name, launch.grid, launch.block, 0, checked)
+            found = count(launch.file.program, launch.name, launch.geometry, checked)
             loads[percent] = found.global_load.sectors
             launch(*arguments)
             assert is_right()

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("bare")
 class FakeGpu:
     """As much of a CUDA device as the guard asks for."""
 
-    backend, uuid = "cuda", "GPU-1"
-    device = SimpleNamespace(pci="0000:1b:00.0")
+    uuid = "GPU-1"
+    device = SimpleNamespace(judges_times=True, pci="0000:1b:00.0")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_device_without_room_is_said(guard, monkeypatch):
         raise GpuperfError("no room for an array of 0.12 GiB")
 
     gpu = FakeGpu()
-    gpu.device = SimpleNamespace(pci="0000:1b:00.0", to_device=lambda host: full(host.shape, host.dtype))
+    gpu.device = SimpleNamespace(**vars(FakeGpu.device), to_device=lambda host: full(host.shape, host.dtype))
     with watcher.measuring(gpu):
         pass
     assert any("not watched: no room for an array" in note for note in notes)

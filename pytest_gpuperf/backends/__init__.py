@@ -1,26 +1,26 @@
-"""Where kernels run. ``select`` opens the backend that was asked for."""
+"""Where kernels run: ``select`` opens a backend; the others answer without opening one."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 from pytest_gpuperf.backends.base import Backend
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 
+Choice = Literal["auto", "cuda", "emulated"]
+BACKENDS: tuple[str, ...] = get_args(Choice)
+
 
 def select(choice: str = "auto") -> Backend:
-    """Opens a backend: "cuda", "emulated", or with "auto" CUDA where there is a device, else emulated.
+    """Open a backend: "cuda", "emulated", or with "auto" CUDA if there is a device, else emulated.
 
     Raises Unavailable, naming what to install. A machine that has a GPU never ends up emulated
     unasked: there "auto" without PyCUDA raises too.
     """
-    if choice == "emulated":
-        return _emulated()
-    if choice not in ("auto", "cuda"):
+    if choice not in BACKENDS:
         raise GpuperfError(f'There is no backend {choice!r}; choose "auto", "cuda" or "emulated".')
-    from pytest_gpuperf.backends.cuda_driver import device_count
-
-    if device_count():
+    if device_count(choice):
         from pytest_gpuperf.backends.cuda import CudaBackend
 
         return CudaBackend()
@@ -29,12 +29,47 @@ def select(choice: str = "auto") -> Backend:
             "There is no CUDA device here: libcuda.so.1 is missing, or CUDA_VISIBLE_DEVICES hides every "
             "device; install the NVIDIA driver, or choose --gpuperf-backend=emulated."
         )
-    return _emulated()
-
-
-def _emulated() -> Backend:
     from pytest_gpuperf.backends.emulated import EmulatedBackend
 
-    # Its arrays' type is narrower than the protocol's: it takes back only what it made.
-    backend: Any = EmulatedBackend()
-    return backend
+    return EmulatedBackend()
+
+
+def device_count(choice: str = "auto") -> int:
+    """Count the GPUs that a session with this choice of backend can use; 0 if it emulates.
+
+    Raises Unavailable if there is a driver that does not start.
+    """
+    if choice == "emulated":
+        return 0
+    from pytest_gpuperf.backends import cuda_driver
+
+    return cuda_driver.device_count()
+
+
+def expects_device(choice: str) -> bool:
+    """Say whether a session with this choice of backend runs on a GPU, or fails without one.
+
+    Raises Unavailable if there is a driver that does not start.
+    """
+    return choice == "cuda" or device_count(choice) > 0
+
+
+# --------------------------------------------------------------------------- of a stored place
+
+
+def is_modelled(place: Mapping[str, Any]) -> bool:
+    """Say whether what was measured there is a model's of a GPU, as the emulator's counters are."""
+    return place.get("backend") == "emulated"
+
+
+def judges_times(place: Mapping[str, Any]) -> bool:
+    """Say whether times of that place are by a device's own clock, and are judged."""
+    return place.get("backend") == "cuda"
+
+
+def pool_name(place: Mapping[str, Any]) -> str:
+    """Name the set of like runners: the GPU's model, its MIG profile and a changed power limit."""
+    parts = [str(place.get("gpu", place.get("backend", "cpu")))]
+    parts += [str(place["mig"])] if place.get("mig") else []
+    parts += [f"{place['power_limit_w']:g}W"] if "power_limit_default_w" in place else []
+    return " ".join(parts)

@@ -1,15 +1,71 @@
-"""What a place that runs kernels must offer; ``cuda.py`` and ``emulated.py`` are the two there are."""
+"""The contract of a backend: all that a caller may ask of a device and of a compiled kernel file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_gpuperf.errors import KernelError
 
 if TYPE_CHECKING:  # at run time it would be a third of the start of a process that needs no NumPy
     import numpy as np
 
 Dim3 = tuple[int, int, int]
+Traffic = tuple[int, int, int]
+
+# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": the same since 3.0.
+_GRID_LIMIT = (2**31 - 1, 65535, 65535)
+_BLOCK_LIMIT = (1024, 1024, 64)
+_THREADS_PER_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Blocks of a launch, threads of a block, bytes of dynamic shared memory, and the stream.
+
+    ``of`` checks them. ``stream`` None is the device's own.
+    """
+
+    grid: Dim3
+    block: Dim3
+    shared: int = 0
+    stream: Any = None
+
+    @classmethod
+    def of(cls, grid: Any, block: Any, shared: Any = 0, stream: Any = None) -> Geometry:
+        """Make a geometry that CUDA accepts of what a person wrote; raises KernelError.
+
+        Grid and block are an int or one to three ints, x first.
+        """
+        threads = _dimensions("block", block, _BLOCK_LIMIT)
+        made = cls(_dimensions("grid", grid, _GRID_LIMIT), threads, _integer("shared memory", shared), stream)
+        if (count := threads[0] * threads[1] * threads[2]) > _THREADS_PER_BLOCK:
+            raise KernelError(f"block {block!r} has {count} threads; CUDA allows {_THREADS_PER_BLOCK}.")
+        if made.shared < 0:
+            raise KernelError(f"shared memory is given in bytes, 0 or more; {shared!r} was given.")
+        return made
+
+
+def _dimensions(what: str, given: Any, limit: Dim3) -> Dim3:
+    values = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    if not 1 <= len(values) <= 3:
+        raise KernelError(f"{what} {given!r} needs one to three integers, x first.")
+    x, y, z = (*(_integer(what, value) for value in values), 1, 1)[:3]
+    for axis, value, most in zip("xyz", (x, y, z), limit, strict=True):
+        if not 1 <= value <= most:
+            raise KernelError(f"{what} {given!r} has {axis} = {value}; it must be 1 to {most}.")
+    return x, y, z
+
+
+def _integer(what: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise KernelError(f"{what} needs integers; {value!r} was given.") from None
 
 
 class DeviceArray(Protocol):
@@ -20,55 +76,131 @@ class DeviceArray(Protocol):
     nbytes: int
 
     def get(self) -> np.ndarray:
-        """A copy on the host, after everything enqueued so far has finished."""
+        """Copy it to the host, after everything enqueued so far has finished."""
+
+
+class Timer(Protocol):
+    """A stopwatch on one stream. Everything but ``now``, ``done`` and the waits is only enqueued."""
+
+    def now(self) -> float:
+        """Read the host's clock, in seconds."""
+
+    def event(self) -> Any:
+        """Make an event to be recorded."""
+
+    def hold(self, seconds: float) -> None:
+        """Keep the stream from going on for so long."""
+
+    def record(self, event: Any) -> None:
+        """Let the event happen when everything enqueued before it is done."""
+
+    def flush(self) -> None:
+        """Evict the L2 cache."""
+
+    def done(self, event: Any) -> bool:
+        """Say whether the event has happened, without waiting."""
+
+    def wait(self, event: Any) -> None:
+        """Wait until the event has happened."""
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Return the device's time between two events that have happened."""
+
+    def synchronize(self) -> None:
+        """Wait for the whole device, other streams included."""
 
 
 class Program(Protocol):
-    """One compiled kernel file."""
+    """One compiled kernel file.
+
+    Arguments of a launch are checked already: device arrays, or NumPy scalars of the declared dtype.
+    """
 
     def code_hash(self, name: str) -> str | None:
-        """The hash of the machine code of kernel ``name``; None where the backend has none of its own."""
+        """Return the hash of the machine code of kernel ``name``; None if the backend has none of its own."""
 
-    def launch(
-        self, name: str, grid: Dim3, block: Dim3, shared: int, stream: Any, arguments: Sequence[Any]
-    ) -> None:
-        """Enqueues kernel ``name``. Arguments are checked already: device arrays, or NumPy scalars of the
-        declared dtype. ``shared`` is the dynamic shared memory in bytes; ``stream`` None is the device's own.
+    def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
+        """Return what enqueues this launch of kernel ``name`` each time it is called, at little cost."""
+
+    def launch(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> None:
+        """Enqueue kernel ``name`` once."""
+
+    def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
+        """Run kernel ``name`` and count its memory traffic; raises Unavailable unless ``counts_traffic``.
+
+        Returns (requests, sectors or wavefronts, the fewest that could serve them) of global loads, global
+        stores, shared loads and shared stores.
         """
 
 
 class Backend(Protocol):
     """One device and how to run kernels on it.
 
-    ``name`` is "cuda" or "emulated"; ``device_name`` what the maker calls it; ``uuid`` the unit's own;
-    ``compute_capability`` such as (9, 0), which the emulated backend does not have (None).
-    ``context`` and ``stream`` are PyCUDA's own objects on cuda and None when emulated.
+    ``name`` is the backend's ("cuda"), ``device_name`` the maker's for the device, ``uuid`` the unit's own;
+    ``pci`` the PCI bus id of the whole GPU, None if there is none whose health could be watched;
+    ``compute_capability`` such as (9, 0), None if there is none. ``context`` and ``stream`` are PyCUDA's own
+    objects on cuda, else None.
+
+    ``judges_times``: ``timer`` reads a clock of the device's own, and its times are judged.
+    ``checks_memory``: every access of a launch is checked. ``counts_traffic``: programs can ``trace``.
+    ``compiling`` is entered while a compiler runs that leaves the device idle: a session then lets others use
+    the device.
     """
 
     name: str
     device_name: str
     uuid: str
+    pci: str | None
     compute_capability: tuple[int, int] | None
     context: Any
     stream: Any
+    judges_times: bool
+    checks_memory: bool
+    counts_traffic: bool
+    compiling: Callable[[], AbstractContextManager[None]]
+
+    @property
+    def compiler_version(self) -> str:
+        """Name the compiler of the kernels, such as "nvcc 13.0.88"; "" if there is none. Raises nothing."""
 
     def place(self) -> dict[str, Any]:
-        """The part of a measurement's place that this device decides (flat, JSON scalars)."""
+        """Return the part of a measurement's place that this device decides (flat, JSON scalars)."""
+
+    def software(self) -> Mapping[str, str]:
+        """Return the versions of what runs below the kernels, by name, as far as they are known."""
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
-        """An uninitialised array (the emulated backend poisons it)."""
+        """Allocate an uninitialised array; raises GpuperfError if there is no room."""
 
-    def to_device(self, host: np.ndarray) -> DeviceArray: ...
+    def to_device(self, host: np.ndarray) -> DeviceArray:
+        """Copy a NumPy array into a new C-contiguous one on the device."""
 
     def free(self, array: DeviceArray) -> None:
-        """Gives the array's memory back now; using it later is an error, not a crash."""
+        """Give the array's memory back now; using it later is an error, not a crash."""
 
     def address(self, argument: Any) -> int | None:
-        """The device address behind an argument, or None if it is no array on this device."""
+        """Return the device address of an argument, None unless it is an array on this device.
 
-    def synchronize(self) -> None: ...
+        Raises KernelError for an array that was freed.
+        """
+
+    def owns_memory(self, array: Any) -> bool:
+        """Say whether an array is all of an allocation that ``empty`` or ``to_device`` made."""
+
+    def copy(self, destination: DeviceArray, source: DeviceArray) -> None:
+        """Enqueue a copy between two arrays of as many bytes."""
+
+    def free_memory(self) -> int:
+        """Return how many bytes could be allocated now."""
 
     def load(self, path: Path, options: Sequence[str] = ()) -> Program:
-        """Compiles a kernel file, or takes it from the cache; raises KernelError with the compiler's line."""
+        """Compile a kernel file, or take it from the cache; raises KernelError with the compiler's line."""
 
-    def close(self) -> None: ...
+    def timer(self) -> Timer:
+        """Return the stopwatch on ``stream``; raises Unavailable unless ``judges_times``."""
+
+    def synchronize(self) -> None:
+        """Wait for everything enqueued; raises KernelError if a kernel did something forbidden."""
+
+    def close(self) -> None:
+        """Give the device back; closing twice is no error, using an array afterwards is."""

@@ -6,14 +6,15 @@ import atexit
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import DeviceArray, Dim3
-from pytest_gpuperf.backends.cuda_compile import compile_cubin
-from pytest_gpuperf.backends.cuda_driver import device_uuid, settings
+from pytest_gpuperf.backends import cuda_driver
+from pytest_gpuperf.backends.base import DeviceArray, Geometry
+from pytest_gpuperf.backends.cuda_compile import compile_cubin, compiler_version
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class CudaBackend:
     """
 
     name = "cuda"
+    judges_times, checks_memory, counts_traffic = True, False, False
 
     def __init__(self, index: int = 0) -> None:
         driver = _pycuda()
@@ -55,8 +57,8 @@ class CudaBackend:
         self._open = True
         # PyCUDA aborts the process at exit when its context stack is not empty.
         atexit.register(self.close)
-        self.uuid = device_uuid(index)
-        self.pci: str = device.pci_bus_id()  # of the whole GPU, also where this is a MIG instance of it
+        self.uuid = cuda_driver.device_uuid(index)
+        self.pci: str | None = device.pci_bus_id()  # of the whole GPU, also of a MIG instance
         self.stream: Any = driver.Stream()
         self.total_memory: int = device.total_memory()
         self.l2_bytes: int = device.get_attribute(driver.device_attribute.L2_CACHE_SIZE)
@@ -66,8 +68,22 @@ class CudaBackend:
 
     def place(self) -> dict[str, Any]:
         """Backend, GPU model and memory, and where NVML tells: MIG profile, ECC and power limit in W."""
-        memory = round(self.total_memory / 2**30, 1)
-        return {"backend": self.name, "gpu": self.device_name, "memory_gib": memory, **settings(self.uuid)}
+        memory, settings = round(self.total_memory / 2**30, 1), cuda_driver.settings(self.uuid)
+        return {"backend": self.name, "gpu": self.device_name, "memory_gib": memory, **settings}
+
+    def software(self) -> dict[str, str]:
+        """``driver``, and the CUDA versions that it knows at most and that PyCUDA was built for."""
+        newest = int(self._driver.get_driver_version())
+        kernel = {"driver": found} if (found := cuda_driver.kernel_driver()) else {}
+        return {
+            **kernel,
+            "cuda_driver": f"{newest // 1000}.{newest % 1000 // 10}",
+            "cuda_pycuda": ".".join(str(part) for part in self._driver.get_version()),
+        }
+
+    @cached_property
+    def compiler_version(self) -> str:
+        return compiler_version()
 
     # ----------------------------------------------------------------------- memory
 
@@ -116,14 +132,13 @@ class CudaBackend:
         interface = getattr(argument, "__cuda_array_interface__", None)
         return int(interface["data"][0]) if interface else None
 
-    def whole(self, argument: Any) -> bool:
-        """Whether an array is all of the memory that was allocated for it, by ``empty`` or ``to_device``."""
+    def owns_memory(self, array: Any) -> bool:
         from pytest_gpuperf.backends.cuda_array import Array
 
-        owner = argument
+        owner = array
         while getattr(owner, "base", None) is not None:
             owner = owner.base
-        return isinstance(owner, Array) and owner.nbytes == argument.nbytes
+        return isinstance(owner, Array) and owner.nbytes == array.nbytes
 
     def copy(self, destination: Any, source: Any) -> None:
         """Enqueues a device-to-device copy on ``stream``; both arrays have the same number of bytes."""
@@ -238,17 +253,20 @@ class CudaProgram:
         """The hash of the whole file's machine code: kernels share its constants and functions."""
         return self._hash
 
-    def launch(
-        self, name: str, grid: Dim3, block: Dim3, shared: int, stream: Any, arguments: Sequence[Any]
-    ) -> None:
+    def launch(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> None:
         self._backend.check_alive()
-        self.prepare(name, grid, block, shared, stream, arguments)()
+        self.prepare(name, geometry, arguments)()
 
-    def prepare(
-        self, name: str, grid: Dim3, block: Dim3, shared: int, stream: Any, arguments: Sequence[Any]
-    ) -> Callable[[], None]:
-        """The launch with its parameters packed once, so that enqueuing it costs the host little."""
+    def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> NoReturn:
+        raise Unavailable(
+            "counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet; "
+            "choose --gpuperf-backend=emulated."
+        )
+
+    def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
+        """Pack the launch's parameters once, so that enqueuing it costs the host little."""
         backend, error_type = self._backend, self._backend._driver.Error
+        grid, block, shared = geometry.grid, geometry.block, geometry.shared
         what = f"{name} ({self._path.name})"
         doing = f"launching {what}, grid {grid}, block {block}, {shared} bytes shared"
         try:
@@ -258,7 +276,7 @@ class CudaProgram:
         except error_type as error:
             raise backend.explain(error, doing) from None
         buffer = pack([self._value(argument) for argument in arguments])
-        enqueue, stream = function._launch_kernel, stream or backend.stream
+        enqueue, stream = function._launch_kernel, geometry.stream or backend.stream
 
         def prepared(alive: Sequence[Any] = arguments) -> None:  # the buffer holds bare addresses
             try:

@@ -115,6 +115,16 @@ def _packages() -> Iterator[Path]:
         yield from (Path(place) / name for name in ("cu13", "cuda_nvcc"))
 
 
+def compiler_version() -> str:
+    """Return nvcc's version as "nvcc 13.0.88"; "" if it is missing or does not run."""
+    try:
+        said = _version(find_nvcc())
+    except Unavailable:
+        return ""
+    release = re.search(r"\bV(\d+(?:\.\d+)+)", said)
+    return f"nvcc {release[1]}" if release else ""
+
+
 @cache
 def _version(nvcc: Path) -> str:
     try:

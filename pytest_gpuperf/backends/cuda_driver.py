@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pytest_gpuperf.errors import Unavailable
@@ -46,6 +48,16 @@ def _name(library: ctypes.CDLL, result: int) -> str:
     text = ctypes.c_char_p()
     library.cuGetErrorName(result, ctypes.byref(text))
     return text.value.decode() if text.value else f"error {result}"
+
+
+def kernel_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Return the kernel driver's version, such as 580.65.06, from the first line of its /proc file."""
+    try:
+        first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    except OSError:
+        return None
+    version = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", first)
+    return version[0] if version else None
 
 
 def device_uuid(index: int) -> str:

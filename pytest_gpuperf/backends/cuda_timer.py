@@ -35,7 +35,7 @@ again:
 
 
 class CudaTimer:
-    """``instruments.timing.Timer`` on the backend's stream."""
+    """The ``Timer`` on the backend's stream."""
 
     def __init__(self, backend: CudaBackend, driver: Any) -> None:
         self._backend = backend

@@ -6,9 +6,10 @@ import mmap
 import os
 import platform
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from pytest_gpuperf.backends.emulated_compiler import build_kernels, build_runti
 from pytest_gpuperf.backends.emulated_faults import Region
 from pytest_gpuperf.backends.emulated_program import EmulatedProgram, declared_kernels
 from pytest_gpuperf.backends.emulated_runtime import processors, runtime
-from pytest_gpuperf.errors import KernelError
+from pytest_gpuperf.errors import KernelError, Unavailable
 
 _SECONDS = 60.0
 _LEAST_GAP, _MOST_GAP = 1 << 16, 1 << 24
@@ -98,9 +99,11 @@ class EmulatedBackend:
 
     name = "emulated"
     uuid = "emulated"
+    pci: str | None = None
     compute_capability: tuple[int, int] | None = None
     context: Any = None
     stream: Any = None
+    judges_times, checks_memory, counts_traffic = False, True, True
 
     def __init__(self, threads: int | None = None, seconds: float = _SECONDS) -> None:
         self._compiler = find_compiler(os.environ.get("CXX") or None)
@@ -108,7 +111,9 @@ class EmulatedBackend:
         self.runtime = runtime(self._runtime_path)
         self.threads = threads or processors()
         self.seconds = seconds
-        self.device_name = f"emulated (g++ {self._compiler.version}, {platform.machine()})"
+        self.device_name = f"emulated ({self.compiler_version}, {platform.machine()})"
+        # Never entered: the compiler runs on the processors that are this device.
+        self.compiling: Callable[[], AbstractContextManager[None]] = nullcontext
         self._live: dict[int, weakref.ref[EmulatedArray]] = {}
         self._freed: list[Region] = []
         self._changes = 0
@@ -117,6 +122,13 @@ class EmulatedBackend:
     def place(self) -> dict[str, Any]:
         """Neither compiler nor processor: counters are equal on all of them."""
         return {"backend": self.name, "counters": "modelled"}
+
+    @property
+    def compiler_version(self) -> str:
+        return f"g++ {self._compiler.version}"
+
+    def software(self) -> dict[str, str]:
+        return {}
 
     def empty(self, shape: Sequence[int], dtype: Any) -> EmulatedArray:
         """An array full of 0xff bytes: NaN, -1 or the largest number, so that reading it shows."""
@@ -130,8 +142,7 @@ class EmulatedBackend:
         array.set(host)
         return array
 
-    def free(self, array: EmulatedArray) -> None:
-        """Gives the array's memory back; freeing twice is no error."""
+    def free(self, array: Any) -> None:
         array.free()
 
     def address(self, argument: Any) -> int | None:
@@ -139,6 +150,18 @@ class EmulatedBackend:
         if not isinstance(argument, EmulatedArray) or argument.backend is not self:
             return None
         return argument.host.ctypes.data
+
+    def owns_memory(self, array: Any) -> bool:
+        return isinstance(array, EmulatedArray) and array.backend is self
+
+    def copy(self, destination: Any, source: Any) -> None:
+        destination.host.reshape(-1).view(np.uint8)[...] = source.host.reshape(-1).view(np.uint8)
+
+    def free_memory(self) -> int:
+        return os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
+
+    def timer(self) -> NoReturn:
+        raise Unavailable("The emulated device has no clock of its own; time kernels on a GPU.")
 
     def synchronize(self) -> None:
         """Nothing to wait for: a launch returns when its kernel has ended."""

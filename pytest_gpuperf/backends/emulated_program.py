@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Dim3
+from pytest_gpuperf.backends.base import Geometry, Traffic
 from pytest_gpuperf.backends.declarations import Declaration, parse
 from pytest_gpuperf.backends.emulated_faults import Launched, Region, describe
-from pytest_gpuperf.backends.emulated_runtime import Entry, Outcome
+from pytest_gpuperf.backends.emulated_runtime import Call, Outcome
 from pytest_gpuperf.backends.emulated_source import shown
 from pytest_gpuperf.errors import KernelError
 
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.emulated import EmulatedBackend
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
-_GRID_LIMIT = (2**31 - 1, 65535, 65535)
-_BLOCK_LIMIT = (1024, 1024, 64)
-_THREADS_PER_BLOCK = 1024
 _STATIC_SHARED = 48 * 1024
 _SHARED_PER_BLOCK = 227 * 1024  # compute capability 9.0, static and dynamic together
 # Below this many threads a second OS thread costs more to wake than it saves.
@@ -64,27 +63,26 @@ class EmulatedProgram:
         """None: g++'s machine code says nothing about a GPU's."""
         return
 
-    def launch(
-        self, name: str, grid: Dim3, block: Dim3, shared: int, stream: Any, arguments: Sequence[Any]
-    ) -> None:
+    def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
+        return partial(self.launch, name, geometry, arguments)
+
+    def launch(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> None:
         """Runs kernel ``name`` to its end, every access checked.
 
         Raises KernelError with line, block and thread of the first thing forbidden: an access out of
         bounds or to freed memory (stopped before it happens), a race in shared memory, a barrier that
         not all threads reach, an endless loop, a crash, a failed assert.
         """
-        self._run(name, grid, block, shared, arguments, counting=False)
+        self._run(name, geometry, arguments, counting=False)
 
-    def trace(
-        self, name: str, grid: Dim3, block: Dim3, shared: int, arguments: Sequence[Any]
-    ) -> tuple[tuple[int, int, int], ...]:
+    def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
         """Runs kernel ``name`` like ``launch`` and counts what a GPU's load/store unit would have moved.
 
         Returns (requests, sectors or wavefronts, the fewest that could serve them) for global loads,
         global stores, shared loads and shared stores. Raises KernelError also where a kernel that is
         given arrays touched none, since a count of nothing is no measurement.
         """
-        outcome = self._run(name, grid, block, shared, arguments, counting=True)
+        outcome = self._run(name, geometry, arguments, counting=True)
         if not outcome.traced and any(self._backend.address(a) is not None for a in arguments):
             raise KernelError(
                 f"{shown(self._path)}: kernel {name} was given arrays and touched none of them, so there is "
@@ -92,34 +90,35 @@ class EmulatedProgram:
             )
         return outcome.traffic
 
-    def _run(
-        self, name: str, grid: Dim3, block: Dim3, shared: int, arguments: Sequence[Any], counting: bool
-    ) -> Outcome:
+    def _run(self, name: str, geometry: Geometry, arguments: Sequence[Any], counting: bool) -> Outcome:
         if name not in self._declared:
             known = ", ".join(sorted(self._declared)) or "none"
             raise KernelError(f"{shown(self._path)} has no kernel {name!r}; it has {known}.")
-        _check_geometry(name, grid, block)
-        self._check_shared(name, shared)
-        values = self._packed(name, arguments)
+        self._check_shared(name, geometry.shared)
         backend = self._backend
-        blocks = grid[0] * grid[1] * grid[2]
-        small = blocks * block[0] * block[1] * block[2] < _WORTH_A_THREAD
-        workers = 1 if self._in_order or small else min(blocks, backend.threads)
-        entry = Entry(
+        call = Call(
             _address(getattr(self._library, f"gpuperf_call_{name}")),
             _address(self._library.gpuperf_shared_anchor),
             self._spans,
+            geometry,
+            self._packed(name, arguments),
+            backend.memory(),
+            self._workers(geometry),
+            counting,
         )
-        outcome = backend.runtime.launch(
-            entry, grid, block, shared, values, backend.memory(), workers, backend.seconds, counting
-        )
+        outcome = backend.runtime.launch(call, backend.seconds)
         if outcome.fault:
-            raise KernelError(describe(outcome.fault, self._launched(name, block, shared, arguments)))
+            raise KernelError(describe(outcome.fault, self._launched(name, geometry, arguments)))
         return outcome
+
+    def _workers(self, geometry: Geometry) -> int:
+        blocks = math.prod(geometry.grid)
+        small = blocks * math.prod(geometry.block) < _WORTH_A_THREAD
+        return 1 if self._in_order or small else min(blocks, self._backend.threads)
 
     def _check_shared(self, name: str, dynamic: int) -> None:
         static = sum(r.end - r.begin for r in self._shared if r.name.startswith(f"shared array '{name}::"))
-        if not 0 <= dynamic <= _SHARED_PER_BLOCK - static:
+        if dynamic > _SHARED_PER_BLOCK - static:
             raise KernelError(
                 f"{name}: {dynamic} bytes of dynamic shared memory beside {static} static ones; "
                 f"a block has {_SHARED_PER_BLOCK} at most."
@@ -148,7 +147,7 @@ class EmulatedProgram:
             values.append(value)
         return values
 
-    def _launched(self, name: str, block: Dim3, shared: int, arguments: Sequence[Any]) -> Launched:
+    def _launched(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Launched:
         parameters = self._declared[name].parameters
         regions = []
         for array in self._backend.arrays():
@@ -157,21 +156,11 @@ class EmulatedProgram:
             if number is not None:
                 title = f"argument {number} '{parameters[number - 1].name}' ({array})"
             regions.append(Region(array.address, array.address + array.nbytes, title))
-        dynamic = [Region(0, shared, "the dynamic shared memory")] if shared else []
+        dynamic = [Region(0, geometry.shared, "the dynamic shared memory")] if geometry.shared else []
         return Launched(
-            self._path, name, self._file, self._base, block, self._backend.seconds,
+            self._path, name, self._file, self._base, geometry.block, self._backend.seconds,
             regions, self._backend.freed, [*self._shared, *dynamic],
         )  # fmt: skip
-
-
-def _check_geometry(name: str, grid: Dim3, block: Dim3) -> None:
-    for what, given, limits in (("grid", grid, _GRID_LIMIT), ("block", block, _BLOCK_LIMIT)):
-        for axis, value, most in zip("xyz", given, limits, strict=True):
-            if not 1 <= value <= most:
-                raise KernelError(f"{name}: {what} {given} has {axis} = {value}; it must be 1 to {most}.")
-    threads = block[0] * block[1] * block[2]
-    if threads > _THREADS_PER_BLOCK:
-        raise KernelError(f"{name}: block {block} has {threads} threads; CUDA allows {_THREADS_PER_BLOCK}.")
 
 
 def _address(function: Any) -> int:

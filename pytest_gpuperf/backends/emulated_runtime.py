@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Dim3
+from pytest_gpuperf.backends.base import Geometry, Traffic
 
 
 class FaultKind(IntEnum):
@@ -82,12 +82,21 @@ class _Request(Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A compiled kernel: addresses in its library, and its shared variables as spans from the anchor."""
+class Call:
+    """One launch of a compiled kernel, by addresses in its library.
+
+    ``shared``: its shared variables as spans from the anchor, int64[n, 2]. ``values`` hold each argument's
+    bytes, ``memory`` the spans of the live arrays, sorted, as uint64[n, 2]. ``workers``: OS threads.
+    """
 
     body: int
     shared_anchor: int
     shared: np.ndarray
+    geometry: Geometry
+    values: Sequence[np.ndarray]
+    memory: np.ndarray
+    workers: int
+    counting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,7 @@ class Outcome:
     """
 
     fault: Fault | None
-    traffic: tuple[tuple[int, int, int], ...]
+    traffic: tuple[Traffic, ...]
     traced: int
 
 
@@ -115,25 +124,14 @@ class Runtime:
         self._library.gpuperf_wait.restype = c_int
         self._turn = threading.Lock()
 
-    def launch(
-        self,
-        entry: Entry,
-        grid: Dim3,
-        block: Dim3,
-        shared: int,
-        values: Sequence[np.ndarray],
-        memory: np.ndarray,
-        workers: int,
-        seconds: float,
-        counting: bool,
-    ) -> Outcome:
-        """Runs one kernel to its end. ``values`` hold each argument's bytes, ``memory`` the spans of the
-        live arrays, sorted, as uint64[n, 2]. After ``seconds`` the launch is stopped, which is a fault.
-        """
+    def launch(self, call: Call, seconds: float) -> Outcome:
+        """Run one kernel to its end. After ``seconds`` it is stopped, which is a fault."""
+        values, memory, shared, geometry = call.values, call.memory, call.shared, call.geometry
         pointers = (c_void_p * max(1, len(values)))(*[value.ctypes.data for value in values])
         request = _Request(
-            entry.body, entry.shared_anchor, pointers, memory.ctypes.data, entry.shared.ctypes.data,
-            len(memory), len(entry.shared), _Index3(*grid), _Index3(*block), shared, workers, counting,
+            call.body, call.shared_anchor, pointers, memory.ctypes.data, shared.ctypes.data, len(memory),
+            len(shared), _Index3(*geometry.grid), _Index3(*geometry.block), geometry.shared, call.workers,
+            call.counting,
         )  # fmt: skip
         with self._turn:
             self._run(request, seconds)

@@ -7,24 +7,15 @@ kernels["transpose.cu", "-DTILE=16"].transpose_tiled[grid, block, shared_bytes, 
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_gpuperf.backends.arguments import check
-from pytest_gpuperf.backends.base import Backend, Dim3, Program
+from pytest_gpuperf.backends.base import Backend, Geometry, Program
 from pytest_gpuperf.backends.declarations import Declaration, Declarations, parse
 from pytest_gpuperf.errors import KernelError
-
-if TYPE_CHECKING:
-    from pytest_gpuperf.gpu import Gpu
-
-# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": the same since 3.0.
-_GRID_LIMIT = (2**31 - 1, 65535, 65535)
-_BLOCK_LIMIT = (1024, 1024, 64)
-_THREADS_PER_BLOCK = 1024
+from pytest_gpuperf.gpu import Gpu
 
 
 class Kernels:
@@ -32,8 +23,7 @@ class Kernels:
 
     def __init__(self, folder: Path, backend: Backend | Gpu) -> None:
         self.folder = Path(folder)
-        device: Any = getattr(backend, "device", backend)
-        self.backend: Backend = device
+        self.backend = backend.device if isinstance(backend, Gpu) else backend
         self._files: dict[tuple[str, ...], KernelFile] = {}
 
     def __getitem__(self, key: str | tuple[str, ...]) -> KernelFile:
@@ -110,7 +100,10 @@ class Kernel:
                 f"{self.declaration.name} is launched as {self.declaration.name}[grid, block](...), with "
                 f"shared memory in bytes and a stream after them where needed; [{geometry!r}] was given."
             )
-        return Launch(self.file, self.declaration, *geometry)
+        try:
+            return Launch(self.file, self.declaration, Geometry.of(*geometry))
+        except KernelError as error:
+            raise KernelError(f"{self.declaration.name}: {error}") from None
 
     def __call__(self, *arguments: Any) -> None:
         name = self.declaration.name
@@ -123,56 +116,17 @@ class Kernel:
 class Launch:
     """A kernel with its launch geometry: call it with the kernel's arguments to enqueue one launch.
 
-    Attributes: ``name``, ``declaration``, ``grid`` and ``block`` (three ints), ``shared`` (dynamic
-    shared memory in bytes), ``stream`` (None: the device's own), ``path``, ``options``, ``backend``.
+    Attributes: ``name``, ``declaration``, ``geometry``, ``path``, ``options``, ``backend``.
     """
 
-    def __init__(
-        self,
-        file: KernelFile,
-        declaration: Declaration,
-        grid: Any,
-        block: Any,
-        shared: Any = 0,
-        stream: Any = None,
-    ) -> None:
+    def __init__(self, file: KernelFile, declaration: Declaration, geometry: Geometry) -> None:
         self.file = file
         self.declaration = declaration
         self.name = declaration.name
         self.path = file.path
         self.options = file.options
         self.backend = file.backend
-        self.stream = stream
-        self.grid = self._dimensions("grid", grid, _GRID_LIMIT)
-        self.block = self._dimensions("block", block, _BLOCK_LIMIT)
-        threads = self.block[0] * self.block[1] * self.block[2]
-        if threads > _THREADS_PER_BLOCK:
-            raise KernelError(
-                f"{self.name}: block {block!r} has {threads} threads; CUDA allows {_THREADS_PER_BLOCK}."
-            )
-        self.shared = self._integer("shared memory", shared)
-        if self.shared < 0:
-            raise KernelError(
-                f"{self.name}: shared memory is given in bytes, 0 or more; {shared!r} was given."
-            )
-
-    def _dimensions(self, what: str, given: Any, limit: Dim3) -> Dim3:
-        values = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-        if not 1 <= len(values) <= 3:
-            raise KernelError(f"{self.name}: {what} {given!r} needs one to three integers, x first.")
-        x, y, z = (*(self._integer(what, value) for value in values), 1, 1)[:3]
-        for axis, value, most in zip("xyz", (x, y, z), limit, strict=True):
-            if not 1 <= value <= most:
-                raise KernelError(
-                    f"{self.name}: {what} {given!r} has {axis} = {value}; it must be 1 to {most}."
-                )
-        return x, y, z
-
-    def _integer(self, what: str, value: Any) -> int:
-        try:
-            return operator.index(value)
-        except TypeError:
-            raise KernelError(f"{self.name}: {what} needs integers; {value!r} was given.") from None
+        self.geometry = geometry
 
     @property
     def code_hash(self) -> str | None:
@@ -188,20 +142,19 @@ class Launch:
         if code is None:
             return None
         scalars = [a.item() if hasattr(a, "item") else a for a in arguments if not getattr(a, "shape", ())]
-        told = repr((code, self.name, self.grid, self.block, self.shared, scalars))
+        shape = self.geometry
+        told = repr((code, self.name, shape.grid, shape.block, shape.shared, scalars))
         return hashlib.sha256(told.encode()).hexdigest()[: len(code)]
 
     def bind(self, *arguments: Any) -> Callable[[], None]:
         """This launch with its arguments checked once: what a stopwatch calls many times."""
         checked = check(self.declaration, arguments, self.backend)
-        program = self.file.program
-        launch = (self.name, self.grid, self.block, self.shared, self.stream, checked)
-        prepare = getattr(program, "prepare", None)
-        return prepare(*launch) if prepare else partial(program.launch, *launch)
+        return self.file.program.prepare(self.name, self.geometry, checked)
 
     def __call__(self, *arguments: Any) -> None:
         """Checks the arguments and enqueues one launch; KernelError where they do not fit."""
         self.bind(*arguments)()
 
     def __repr__(self) -> str:
-        return f"<launch of {self.name} of {self.path.name}, grid {self.grid}, block {self.block}>"
+        grid, block = self.geometry.grid, self.geometry.block
+        return f"<launch of {self.name} of {self.path.name}, grid {grid}, block {block}>"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from pytest_gpuperf.backends.base import Dim3
+from pytest_gpuperf.backends.base import Geometry, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +85,12 @@ class Counters:
         return {name: value for name, value in found.items() if value is not None}
 
 
-class Traces(Protocol):
-    """A program whose launches can be traced: the emulated backend's."""
-
-    def trace(
-        self, name: str, grid: Dim3, block: Dim3, shared: int, arguments: Sequence[Any]
-    ) -> tuple[tuple[int, int, int], ...]:
-        """(requests, units, ideal units) of global loads, global stores, shared loads and shared stores."""
-
-
-def count(
-    program: Traces, name: str, grid: Dim3, block: Dim3, shared: int, arguments: Sequence[Any]
-) -> Counters:
-    """Launches kernel ``name`` once and counts its traffic; arguments are checked already.
+def count(program: Program, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Counters:
+    """Launch kernel ``name`` once and count its traffic; arguments are checked already.
 
     Raises KernelError for what a launch raises it, and where a kernel with arrays touched none.
     """
-    load, store, shared_load, shared_store = program.trace(name, grid, block, shared, arguments)
+    load, store, shared_load, shared_store = program.trace(name, geometry, arguments)
     return Counters(
         GlobalTraffic(load[0], load[1]),
         GlobalTraffic(store[0], store[1]),

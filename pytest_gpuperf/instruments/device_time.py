@@ -34,11 +34,10 @@ def measure(
     after a warm one, in host seconds, to be shown and never judged.
     """
     enqueue = _bound(launch, args)
-    if gpu.backend == "emulated":
+    if not gpu.device.judges_times:
         return _emulated(enqueue, gpu)
-    backend: Any = gpu.device
-    places = Places.of(launch, args, backend)
-    return Stopwatch(backend.timer(), enqueue, options or Options(), batch, places).measure()
+    places = Places.of(launch, args, gpu.device)
+    return Stopwatch(gpu.device.timer(), enqueue, options or Options(), batch, places).measure()
 
 
 def _bound(launch: Callable[..., Any], args: Sequence[Any]) -> Callable[[], Any]:
@@ -66,8 +65,8 @@ def copy_bandwidth(gpu: Gpu) -> float:
 
     Of min(256 MiB, an eighth of the free memory), once per process and device. NaN when emulated.
     """
-    backend: Any = gpu.device
-    if gpu.backend == "emulated":
+    backend = gpu.device
+    if not backend.judges_times:
         return math.nan
     if backend not in _bandwidths:
         nbytes = min(256 * 2**20, backend.free_memory() // 8)

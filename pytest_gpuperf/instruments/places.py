@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any
 
+from pytest_gpuperf.backends.base import Backend, DeviceArray
 from pytest_gpuperf.errors import GpuperfError
 
 PAGE = 2 * 2**20
@@ -31,14 +32,14 @@ _draw = Random()
 class Places:
     """Copies of a launch's arrays, each time somewhere else."""
 
-    def __init__(self, launch: Any, args: Sequence[Any], device: Any) -> None:
+    def __init__(self, launch: Any, args: Sequence[Any], device: Backend) -> None:
         self._launch = launch
         self._args = args
         self._device = device
-        self._arrays = {id(array): array for array in args if _is_array(array) and device.whole(array)}
+        self._arrays = {id(array): array for array in args if _is_array(array) and device.owns_memory(array)}
 
     @classmethod
-    def of(cls, launch: Callable[..., Any], args: Sequence[Any], device: Any) -> Places | None:
+    def of(cls, launch: Callable[..., Any], args: Sequence[Any], device: Backend) -> Places | None:
         """None where there is nothing to move: no kernel's launch, no array of ours, no room for a copy.
 
         A callable may know its arrays by other names than its arguments, and part of an array may be used
@@ -55,8 +56,8 @@ class Places:
     @contextmanager
     def another(self) -> Iterator[Callable[[], Any]]:
         """The launch, bound to copies of its arrays; they are gone when the block ends."""
-        kept: list[Any] = []
-        moved: dict[int, Any] = {}
+        kept: list[DeviceArray] = []
+        moved: dict[int, DeviceArray] = {}
         try:
             for key, array in _draw.sample(sorted(self._arrays.items()), len(self._arrays)):
                 if gap := _draw.randrange(GAPS) * _unit(array):
@@ -71,7 +72,7 @@ class Places:
                     self._device.free(array)
 
 
-def ballast(device: Any) -> Any:
+def ballast(device: Backend) -> DeviceArray:
     """An array of random size, to be kept: it moves what a process allocates after it."""
     pages = min(BALLAST, device.free_memory() // 16 // PAGE)
     return device.empty((_draw.randint(1, max(1, pages)) * PAGE,), "u1")

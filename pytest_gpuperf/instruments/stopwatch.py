@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+from pytest_gpuperf.backends.base import Timer
 from pytest_gpuperf.errors import KernelError
-from pytest_gpuperf.instruments.timing import Elsewhere, Settings, Timer, Timing
+from pytest_gpuperf.instruments.timing import Elsewhere, Settings, Timing
 
 BATCH_BELOW = 10e-6  # seconds of one launch; longer ones are a sample each
 BATCH_LASTS = 50e-6  # seconds of one batch, at least: 32 ns are then below 0.1 %

@@ -1,4 +1,4 @@
-"""What a timing is, how one is asked for, and the stopwatch that a backend offers."""
+"""What a timing is, and how one is asked for."""
 
 from __future__ import annotations
 
@@ -8,33 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
-
-
-class Timer(Protocol):
-    """A stopwatch on one stream. Everything but ``now``, ``done`` and the waits is only enqueued."""
-
-    def now(self) -> float:
-        """The host's clock, in seconds."""
-
-    def event(self) -> Any: ...
-
-    def hold(self, seconds: float) -> None:
-        """Keeps the stream from going on for so long."""
-
-    def record(self, event: Any) -> None: ...
-
-    def flush(self) -> None:
-        """Evicts the L2 cache."""
-
-    def done(self, event: Any) -> bool: ...
-
-    def wait(self, event: Any) -> None: ...
-
-    def seconds(self, start: Any, end: Any) -> float:
-        """Device time between two events that are done."""
-
-    def synchronize(self) -> None:
-        """Waits for the whole device, other streams included."""
 
 
 class Elsewhere(Protocol):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_gpuperf.backends import is_modelled, pool_name
 from pytest_gpuperf.judging import absent, bounds, budget, quarantine, units
 from pytest_gpuperf.judging.circumstances import with_circumstances
 from pytest_gpuperf.judging.confirm import Confirmer, Replicas
@@ -183,12 +184,12 @@ def _emulated_instead(session: GpuperfSession) -> list[str]:
     """Suites that backend auto emulated although a real device's baselines exist for them."""
     if session.options.backend != "auto":
         return []
-    emulated = {n for n, r in session.records.items() if r.device.get("backend") == "emulated"}
+    emulated = {n: pool_name(r.device) for n, r in session.records.items() if is_modelled(r.device)}
     found = set()
-    for nodeid in emulated:
+    for nodeid, own in emulated.items():
         key, store = session.key(nodeid), session.store(session.path(nodeid))
         for pool in store.pools():
-            if pool != "emulated" and key.name in store.load(pool, key.suite):
+            if pool != own and key.name in store.load(pool, key.suite):
                 found.add(key.suite)
     return sorted(found)
 

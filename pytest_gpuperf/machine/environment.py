@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -31,10 +30,9 @@ def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
 
     JSON throughout: ``date`` (UTC, ISO 8601, seconds), ``commit`` and ``dirty`` (tracked files differ from
     it), ``python``, ``platform``, ``cpu``, ``cores``, ``versions`` (of each GPU package, by name), and of a
-    backend ``backend``, ``device_name``, ``device_uuid``, ``compiler`` where the backend names its version,
-    and on cuda ``driver``, ``cuda_driver`` and ``cuda_pycuda`` (the newest CUDA that the driver knows, and
-    the one that PyCUDA was built for), and ``gpus``, how many the driver has: on H100s a launch took 1.5 us
-    longer in machines with two. What is not known is left out. Raises nothing.
+    backend ``backend``, ``device_name``, ``device_uuid``, ``compiler``, its own ``software()``, and of a GPU
+    ``gpus``, how many the driver has: on H100s a launch took 1.5 us longer in machines with two. What is not
+    known is left out.
     """
     found: dict[str, Any] = {
         "date": _date(),
@@ -46,12 +44,11 @@ def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
     }
     if backend is not None:
         found |= {"backend": backend.name, "device_name": backend.device_name, "device_uuid": backend.uuid}
-        if compiler := getattr(backend, "compiler_version", None):
+        if compiler := backend.compiler_version:
             found["compiler"] = compiler
-        if backend.name == "cuda":
-            found |= _cuda_versions()
-            if gpus := _gpus():
-                found["gpus"] = gpus
+        found |= backend.software()
+        if backend.pci and (gpus := _gpus()):
+            found["gpus"] = gpus
     return found
 
 
@@ -116,32 +113,9 @@ def _cpu_model() -> str:
     return model[1] if model else platform.processor() or platform.machine()
 
 
-def _cuda_versions() -> dict[str, str]:
-    found = {}
-    if driver := _driver_version():
-        found["driver"] = driver
-    # Only the cuda backend imports PyCUDA; asking sys.modules cannot start a driver by accident.
-    pycuda = sys.modules.get("pycuda.driver")
-    if pycuda is not None:
-        newest = int(pycuda.get_driver_version())
-        found["cuda_driver"] = f"{newest // 1000}.{newest % 1000 // 10}"
-        found["cuda_pycuda"] = ".".join(str(part) for part in pycuda.get_version())
-    return found
-
-
 def _gpus(path: Path = Path("/proc/driver/nvidia/gpus")) -> int:
     """How many GPUs the driver has, also those that CUDA_VISIBLE_DEVICES hides; 0 where it does not say."""
     try:
         return sum(1 for _ in path.iterdir())
     except OSError:
         return 0
-
-
-def _driver_version(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """The kernel driver's version, such as 580.65.06, from the first line of its /proc file."""
-    try:
-        first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-    except OSError:
-        return None
-    version = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", first)
-    return version[0] if version else None

@@ -42,7 +42,7 @@ class Guard:
 
         Raises NotFit when another session keeps it longer than the limit.
         """
-        real = gpu if gpu is not None and gpu.backend == "cuda" else None
+        real = gpu if gpu is not None and gpu.device.judges_times else None
         with self._exclusive(real.uuid if real else HOST):
             busy = self._begin(real) if real else ""
             yield
@@ -85,7 +85,7 @@ class Guard:
             from pytest_gpuperf.machine.fitness import FitnessWatch
 
             # The whole GPU's address: a MIG instance has a UUID of its own, but no clocks.
-            self._watch = FitnessWatch(gpu.uuid, getattr(gpu.device, "pci", None))
+            self._watch = FitnessWatch(gpu.uuid, gpu.device.pci)
         if not self._alone:
             busy = self._watch.busy()
             self._note(self._watch.note)

@@ -15,6 +15,7 @@ import numpy as np
 from pytest_gpuperf.instruments import device_time
 
 if TYPE_CHECKING:
+    from pytest_gpuperf.backends.base import Backend
     from pytest_gpuperf.backends.library import Launch
     from pytest_gpuperf.gpu import Gpu
 
@@ -66,7 +67,7 @@ def take(gpu: Gpu) -> dict[str, Any]:
     return {**found, "code": copy.code_hash}
 
 
-def _clocked(device: Any, stamp: Launch, load: Callable[[], None]) -> float | None:
+def _clocked(device: Backend, stamp: Launch, load: Callable[[], None]) -> float | None:
     """The SMs' clock in MHz while ``load`` runs CLOCKED times."""
     stamps = [device.to_device(np.zeros((SMS, 2), "u8")) for _ in range(2)]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_gpuperf.backends import is_modelled
 from pytest_gpuperf.measurement import Baseline, Outcome
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.format import percent, quantity
@@ -74,5 +75,5 @@ def _provenance(baseline: Baseline) -> str:
 def _device(device: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     name = environment.get("device_name") or device.get("gpu") or "no device"
     uuid = environment.get("device_uuid")
-    shown = f" {uuid}" if uuid and device.get("backend") == "cuda" else ""
+    shown = f" {uuid}" if uuid and not is_modelled(device) else ""
     return f"{name}{shown}, backend {device.get('backend', 'none')}"
