@@ -17,8 +17,8 @@ from pytest_gpuperf.options import TestOptions, test_options
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.backends.library import Kernels, Launch
-    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.backends.gpu import Gpu
+    from pytest_gpuperf.backends.kernels import Kernels, Launch
     from pytest_gpuperf.instruments.counters import Counters
     from pytest_gpuperf.instruments.device_time import Timing
 
@@ -41,7 +41,7 @@ def kernels(gpu: Gpu, request: pytest.FixtureRequest) -> Kernels:
     Files come from the folder that the ini key ``gpuperf_kernels`` names (default ``kernels``), beside
     the suite or above it. Also ``[grid, block, shared_bytes, stream]``.
     """
-    from pytest_gpuperf.backends.library import Kernels
+    from pytest_gpuperf.backends.kernels import Kernels
 
     session = request.config.stash[SESSION]
     folder = session.options.kernels
@@ -74,7 +74,7 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
 
     def take(launch: Launch, *args: Any, name: str | None = None) -> Counters:
         from pytest_gpuperf.backends.arguments import check
-        from pytest_gpuperf.backends.library import Launch
+        from pytest_gpuperf.backends.kernels import Launch
         from pytest_gpuperf.instruments.counters import count
 
         if not isinstance(launch, Launch):

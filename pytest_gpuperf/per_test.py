@@ -17,7 +17,7 @@ from pytest_gpuperf.records import Cause, Payload, Record, Row, attach, payload_
 from pytest_gpuperf.session import GpuperfSession, isolates, recorder_of, with_payload
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.backends.gpu import Gpu
 
 Decide = Callable[[GpuperfSession, pytest.Item, Record], tuple[str, Payload]]
 

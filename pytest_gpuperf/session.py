@@ -19,7 +19,7 @@ from pytest_gpuperf.options import Options, owner_of, test_options
 from pytest_gpuperf.records import Cause, Record, Recorder, Row, attach, payload_of
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.backends.gpu import Gpu
     from pytest_gpuperf.storage.baselines import Store
 
 SESSION = pytest.StashKey["GpuperfSession"]()
@@ -69,7 +69,7 @@ class GpuperfSession:
             raise self._unavailable
         if self._gpu is None:
             from pytest_gpuperf.backends import select
-            from pytest_gpuperf.gpu import Gpu
+            from pytest_gpuperf.backends.gpu import Gpu
 
             try:
                 device = select(self.options.backend)

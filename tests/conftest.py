@@ -12,11 +12,11 @@ import pytest
 # Before pytester, which forgets what its runs in this process were the first to import: another import would
 # then make its classes a second time.
 import pytest_gpuperf.storage.baselines_format  # noqa: F401
-from pytest_gpuperf.backends.cuda_driver import device_count
+from pytest_gpuperf.backends.cuda.driver import device_count
 from pytest_gpuperf.errors import Unavailable
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.backends.emulated import EmulatedBackend
+    from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 
 pytest_plugins = ["pytester"]
 
@@ -52,7 +52,7 @@ def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def backend(kernel_cache: None) -> EmulatedBackend:
     """An emulated GPU of two threads; skips where there is no compiler."""
-    from pytest_gpuperf.backends.emulated import EmulatedBackend
+    from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 
     try:
         return EmulatedBackend(threads=2)

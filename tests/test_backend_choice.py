@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_gpuperf.backends.cuda_driver import device_count
+from pytest_gpuperf.backends.cuda.driver import device_count
 
 pytestmark = pytest.mark.usefixtures("bare")
 

@@ -14,11 +14,11 @@ import pytest_gpuperf
 from pytest_gpuperf import backends
 from pytest_gpuperf.backends import base
 from pytest_gpuperf.backends.base import Backend, Geometry, Program
-from pytest_gpuperf.backends.cuda import CudaBackend, CudaProgram
-from pytest_gpuperf.backends.emulated_program import EmulatedProgram
-from pytest_gpuperf.backends.library import Kernels
+from pytest_gpuperf.backends.cuda.device import CudaBackend, CudaProgram
+from pytest_gpuperf.backends.emulated.program import EmulatedProgram
+from pytest_gpuperf.backends.gpu import Gpu
+from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import KernelError
-from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.instruments import counters, device_time
 from pytest_gpuperf.machine import environment, sentinels
 from pytest_gpuperf.machine.guard import Guard

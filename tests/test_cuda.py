@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_gpuperf.backends import cuda_compile, cuda_driver, select
-from pytest_gpuperf.backends.cuda import pack
-from pytest_gpuperf.backends.cuda_compile import compile_cubin, find_nvcc
-from pytest_gpuperf.backends.cuda_timer import _HOLD
-from pytest_gpuperf.backends.library import Kernels
+from pytest_gpuperf.backends import select
+from pytest_gpuperf.backends.cuda import compile as cuda_compile
+from pytest_gpuperf.backends.cuda import driver as cuda_driver
+from pytest_gpuperf.backends.cuda.compile import compile_cubin, find_nvcc
+from pytest_gpuperf.backends.cuda.device import pack
+from pytest_gpuperf.backends.cuda.timer import _HOLD
+from pytest_gpuperf.backends.gpu import Gpu
+from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
-from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.instruments import device_time, stopwatch
 from pytest_gpuperf.instruments.device_time import Options, measure
 
@@ -61,7 +63,7 @@ int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
     return 0;
 }
 """
-COUNT = "from pytest_gpuperf.backends.cuda_driver import device_count; print(device_count())"
+COUNT = "from pytest_gpuperf.backends.cuda.driver import device_count; print(device_count())"
 
 
 @needs_compiler
@@ -95,7 +97,7 @@ def test_auto_with_a_device_but_no_pycuda_is_never_emulated(tmp_path):
 
 @needs_compiler
 def test_a_units_uuid_is_written_as_nvidia_smi_does(tmp_path):
-    code = "from pytest_gpuperf.backends.cuda_driver import device_uuid; print(device_uuid(1))"
+    code = "from pytest_gpuperf.backends.cuda.driver import device_uuid; print(device_uuid(1))"
     done = with_driver(tmp_path, DRIVER % (0, 2), code)
     assert done.stdout.strip() == "GPU-10111213-1415-1617-1819-1a1b1c1d1e1f"
 
@@ -117,7 +119,7 @@ def test_what_nvml_does_not_tell_is_left_out():
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, pytest_gpuperf.backends, pytest_gpuperf.backends.cuda, pytest_gpuperf.gpu\n"
+    code = "import sys, pytest_gpuperf.backends.cuda.device, pytest_gpuperf.backends.gpu\n"
     code += "print([name for name in ('pycuda', 'pynvml', 'scipy', 'platformdirs') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
@@ -603,8 +605,8 @@ def test_an_illegal_access_is_named_and_then_the_process_is_unfit(gpu, tmp_path)
     code = f"""
         from pathlib import Path
         from pytest_gpuperf.backends import select
-        from pytest_gpuperf.backends.library import Kernels
-        from pytest_gpuperf.gpu import Gpu
+        from pytest_gpuperf.backends.kernels import Kernels
+        from pytest_gpuperf.backends.gpu import Gpu
         gpu = Gpu(select("cuda"))
         x = gpu.empty(4)
         Kernels(Path({str(tmp_path)!r}), gpu)["sample.cu"].astray[1, 1](x)

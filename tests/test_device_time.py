@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import KernelError
-from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.instruments import device_time, stopwatch
 from pytest_gpuperf.instruments.device_time import Options, Timing, measure
 from pytest_gpuperf.instruments.stopwatch import Stopwatch, batch_size, precision

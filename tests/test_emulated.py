@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.base import Geometry
-from pytest_gpuperf.backends.emulated import EmulatedBackend
+from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.errors import KernelError
 
 pytestmark = pytest.mark.usefixtures("kernel_cache")
@@ -220,7 +220,7 @@ def test_a_forked_child_can_launch(folder):
 import os, numpy as np
 from pathlib import Path
 from pytest_gpuperf.backends.base import Geometry
-from pytest_gpuperf.backends.emulated import EmulatedBackend
+from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 backend = EmulatedBackend()
 program = backend.load(Path({str(folder / "device.cu")!r}))
 out = backend.empty((4,), np.int32)

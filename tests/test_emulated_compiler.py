@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from pytest_gpuperf.backends import emulated_compiler
 from pytest_gpuperf.backends.base import Geometry
-from pytest_gpuperf.backends.emulated import EmulatedBackend
+from pytest_gpuperf.backends.emulated import compiler as emulated_compiler
+from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.files import cache_folder
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.base import Geometry
-from pytest_gpuperf.backends.emulated import EmulatedBackend
+from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments.counters import count
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_gpuperf.backends import emulated_program
 from pytest_gpuperf.backends.base import Geometry
-from pytest_gpuperf.backends.emulated import EmulatedBackend
-from pytest_gpuperf.backends.emulated_runtime import FaultKind
+from pytest_gpuperf.backends.emulated import program as emulated_program
+from pytest_gpuperf.backends.emulated.device import EmulatedBackend
+from pytest_gpuperf.backends.emulated.runtime import FaultKind
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text()

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_gpuperf.backends import cuda_driver
-from pytest_gpuperf.backends.cuda import CudaBackend
+from pytest_gpuperf.backends.cuda import driver as cuda_driver
+from pytest_gpuperf.backends.cuda.device import CudaBackend
 from pytest_gpuperf.machine import environment
 
 EMULATED = SimpleNamespace(

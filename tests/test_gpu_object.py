@@ -5,8 +5,8 @@ import gc
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.gpu import Gpu
 
 
 class HostArray:

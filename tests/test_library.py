@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.base import Geometry
-from pytest_gpuperf.backends.library import Kernels
+from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import KernelError
 
 SOURCE = 'extern "C" __global__ void scale(float* x, int n) {}\nextern "C" __global__ void nothing() {}\n'
@@ -118,7 +118,7 @@ def test_the_work_hash_is_of_all_that_the_device_is_told(kernels, backend, monke
 
 
 def test_a_gpu_object_stands_for_its_backend(tmp_path, backend):
-    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.backends.gpu import Gpu
 
     (tmp_path / "scale.cu").write_text(SOURCE)
     Kernels(tmp_path, Gpu(backend))["scale.cu"].nothing[1, 1]()

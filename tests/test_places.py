@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from test_device_time import US, Device
 
+from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import KernelError, NotFit
-from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.instruments import places, stopwatch
 from pytest_gpuperf.instruments.device_time import Options, measure
 from pytest_gpuperf.instruments.places import PAGE, Places

@@ -14,10 +14,10 @@ import pytest
 from recordedruns import CHECKOUT, RECORDINGS, STUDIES, load, runs_of, steady, with_record, write
 
 from pytest_gpuperf.backends.arguments import check
-from pytest_gpuperf.backends.emulated import EmulatedBackend
-from pytest_gpuperf.backends.library import Kernels
+from pytest_gpuperf.backends.emulated.device import EmulatedBackend
+from pytest_gpuperf.backends.gpu import Gpu
+from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import Unavailable
-from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.instruments.counters import count
 from pytest_gpuperf.processes import calibration
 from pytest_gpuperf.storage.calibration_files import append_run, read_result, read_runs

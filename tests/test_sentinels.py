@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends import select
-from pytest_gpuperf.backends.cuda_compile import compile_cubin, find_nvcc
-from pytest_gpuperf.backends.library import Kernels
+from pytest_gpuperf.backends.cuda.compile import compile_cubin, find_nvcc
+from pytest_gpuperf.backends.gpu import Gpu
+from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
-from pytest_gpuperf.gpu import Gpu
 from pytest_gpuperf.machine import sentinels
 from pytest_gpuperf.machine.guard import Guard
 

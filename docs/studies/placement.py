@@ -42,8 +42,8 @@ class Bench:
 
     def __init__(self) -> None:
         from pytest_gpuperf.backends import select
-        from pytest_gpuperf.backends.library import Kernels
-        from pytest_gpuperf.gpu import Gpu
+        from pytest_gpuperf.backends.gpu import Gpu
+        from pytest_gpuperf.backends.kernels import Kernels
 
         self.gpu = Gpu(select("auto"))
         self.is_real = self.gpu.backend == "cuda"

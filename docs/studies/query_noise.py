@@ -32,8 +32,8 @@ ROUNDS, SECONDS, WARM_UP = 3, 0.4, 1.0
 def measure(precision: str, batch: int) -> list[dict[str, float]]:
     """This process's median milliseconds of each part, a mapping for each round."""
     from pytest_gpuperf.backends import select
-    from pytest_gpuperf.backends.library import Kernels
-    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.backends.gpu import Gpu
+    from pytest_gpuperf.backends.kernels import Kernels
     from pytest_gpuperf.instruments import device_time
     from pytest_gpuperf.mlperf import models, session
     from pytest_gpuperf.mlperf.cuda_session import CudaSession

@@ -21,7 +21,7 @@ def select(choice: str = "auto") -> Backend:
     if choice not in BACKENDS:
         raise GpuperfError(f'There is no backend {choice!r}; choose "auto", "cuda" or "emulated".')
     if device_count(choice):
-        from pytest_gpuperf.backends.cuda import CudaBackend
+        from pytest_gpuperf.backends.cuda.device import CudaBackend
 
         return CudaBackend()
     if choice == "cuda":
@@ -29,7 +29,7 @@ def select(choice: str = "auto") -> Backend:
             "There is no CUDA device here: libcuda.so.1 is missing, or CUDA_VISIBLE_DEVICES hides every "
             "device; install the NVIDIA driver, or choose --gpuperf-backend=emulated."
         )
-    from pytest_gpuperf.backends.emulated import EmulatedBackend
+    from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 
     return EmulatedBackend()
 
@@ -41,9 +41,9 @@ def device_count(choice: str = "auto") -> int:
     """
     if choice == "emulated":
         return 0
-    from pytest_gpuperf.backends import cuda_driver
+    from pytest_gpuperf.backends.cuda import driver
 
-    return cuda_driver.device_count()
+    return driver.device_count()
 
 
 def expects_device(choice: str) -> bool:

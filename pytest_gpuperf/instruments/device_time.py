@@ -13,7 +13,7 @@ from pytest_gpuperf.instruments.stopwatch import Stopwatch
 from pytest_gpuperf.instruments.timing import Options, Settings, Timing
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.backends.gpu import Gpu
 
 
 def measure(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_gpuperf.errors import GpuperfError, NotFit
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.backends.gpu import Gpu
     from pytest_gpuperf.machine.fitness import FitnessWatch
     from pytest_gpuperf.machine.lock import DeviceLock
 

@@ -16,8 +16,8 @@ from pytest_gpuperf.instruments import device_time
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.base import Backend
-    from pytest_gpuperf.backends.library import Launch
-    from pytest_gpuperf.gpu import Gpu
+    from pytest_gpuperf.backends.gpu import Gpu
+    from pytest_gpuperf.backends.kernels import Launch
 
 # Part of what stored figures mean, so never to be changed. The arrays are larger than any L2; on an H100 the
 # blocks are one wave and both kernels last some tenths of a millisecond.
@@ -43,7 +43,7 @@ def take(gpu: Gpu) -> dict[str, Any]:
     256 MiB of the device for about half a second. Raises Unavailable without nvcc, GpuperfError where the
     device has no room.
     """
-    from pytest_gpuperf.backends.library import Kernels
+    from pytest_gpuperf.backends.kernels import Kernels
 
     kernels = Kernels(Path(__file__).parent, gpu)
     file, device = kernels["sentinels.cu"], gpu.device

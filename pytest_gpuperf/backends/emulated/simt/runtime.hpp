@@ -22,7 +22,7 @@ struct Span {
   uint64_t begin, end;
 };
 
-// The numbers are those of FaultKind in emulated_runtime.py.
+// The numbers are those of FaultKind in runtime.py.
 enum class FaultKind : uint32_t {
   kNone,
   kOutOfBounds,
@@ -60,7 +60,7 @@ struct Traffic {
   uint64_t requests, units, ideal;
 };
 
-// One launch; filled in by emulated_runtime.py, field for field.
+// One launch; filled in by runtime.py, field for field.
 struct Request {
   void (*body)(void **);
   void *(*shared_anchor)();

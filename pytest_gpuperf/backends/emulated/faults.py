@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_gpuperf.backends.base import Dim3
-from pytest_gpuperf.backends.emulated_runtime import Fault, FaultKind
-from pytest_gpuperf.backends.emulated_source import shown
+from pytest_gpuperf.backends.emulated.runtime import Fault, FaultKind
+from pytest_gpuperf.backends.emulated.source import shown
 
 _VERBS = ("reads", "writes", "updates")
 # Arrays keep at least this far apart, so an address nearer to a live one means that one, even where the

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pytest_gpuperf.backends.emulated_source import refuse, shown
+from pytest_gpuperf.backends.emulated.source import refuse, shown
 from pytest_gpuperf.backends.sources import include_folders, sources
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.files import cached

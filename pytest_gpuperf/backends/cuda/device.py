@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from pytest_gpuperf.backends import cuda_driver
 from pytest_gpuperf.backends.base import DeviceArray, Geometry
-from pytest_gpuperf.backends.cuda_compile import compile_cubin, compiler_version
+from pytest_gpuperf.backends.cuda.compile import compile_cubin, compiler_version
+from pytest_gpuperf.backends.cuda.driver import device_uuid, kernel_driver, settings
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.backends.cuda_timer import CudaTimer
+    from pytest_gpuperf.backends.cuda.timer import CudaTimer
 
 # Above this the driver wants to be asked (CUDA C++ Programming Guide, "Dynamic Shared Memory").
 _SHARED_WITHOUT_ASKING = 48 * 1024
@@ -57,7 +57,7 @@ class CudaBackend:
         self._open = True
         # PyCUDA aborts the process at exit when its context stack is not empty.
         atexit.register(self.close)
-        self.uuid = cuda_driver.device_uuid(index)
+        self.uuid = device_uuid(index)
         self.pci: str | None = device.pci_bus_id()  # of the whole GPU, also of a MIG instance
         self.stream: Any = driver.Stream()
         self.total_memory: int = device.total_memory()
@@ -68,13 +68,13 @@ class CudaBackend:
 
     def place(self) -> dict[str, Any]:
         """Backend, GPU model and memory, and where NVML tells: MIG profile, ECC and power limit in W."""
-        memory, settings = round(self.total_memory / 2**30, 1), cuda_driver.settings(self.uuid)
-        return {"backend": self.name, "gpu": self.device_name, "memory_gib": memory, **settings}
+        memory = round(self.total_memory / 2**30, 1)
+        return {"backend": self.name, "gpu": self.device_name, "memory_gib": memory, **settings(self.uuid)}
 
     def software(self) -> dict[str, str]:
         """``driver``, and the CUDA versions that it knows at most and that PyCUDA was built for."""
         newest = int(self._driver.get_driver_version())
-        kernel = {"driver": found} if (found := cuda_driver.kernel_driver()) else {}
+        kernel = {"driver": found} if (found := kernel_driver()) else {}
         return {
             **kernel,
             "cuda_driver": f"{newest // 1000}.{newest % 1000 // 10}",
@@ -88,7 +88,7 @@ class CudaBackend:
     # ----------------------------------------------------------------------- memory
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
-        from pytest_gpuperf.backends.cuda_array import Array
+        from pytest_gpuperf.backends.cuda.array import Array
 
         self.check_alive()
         shape, dtype = tuple(shape), np.dtype(dtype)
@@ -125,7 +125,7 @@ class CudaBackend:
         owner = argument
         while owner is not None:  # views are plain GPUArrays whose base is the array that has the memory
             if getattr(owner, "freed", False):
-                from pytest_gpuperf.backends.cuda_array import FREED
+                from pytest_gpuperf.backends.cuda.array import FREED
 
                 raise KernelError(FREED)
             owner = getattr(owner, "base", None)
@@ -133,7 +133,7 @@ class CudaBackend:
         return int(interface["data"][0]) if interface else None
 
     def owns_memory(self, array: Any) -> bool:
-        from pytest_gpuperf.backends.cuda_array import Array
+        from pytest_gpuperf.backends.cuda.array import Array
 
         owner = array
         while getattr(owner, "base", None) is not None:
@@ -167,7 +167,7 @@ class CudaBackend:
 
     def timer(self) -> CudaTimer:
         """The stopwatch on ``stream``, for instruments.stopwatch."""
-        from pytest_gpuperf.backends.cuda_timer import CudaTimer
+        from pytest_gpuperf.backends.cuda.timer import CudaTimer
 
         self.check_alive()
         if self._timer is None:

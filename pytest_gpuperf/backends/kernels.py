@@ -14,8 +14,8 @@ from typing import Any
 from pytest_gpuperf.backends.arguments import check
 from pytest_gpuperf.backends.base import Backend, Geometry, Program
 from pytest_gpuperf.backends.declarations import Declaration, Declarations, parse
+from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import KernelError
-from pytest_gpuperf.gpu import Gpu
 
 
 class Kernels:

@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from pytest_gpuperf.backends.emulated_compiler import build_kernels, build_runtime, find_compiler
-from pytest_gpuperf.backends.emulated_faults import Region
-from pytest_gpuperf.backends.emulated_program import EmulatedProgram, declared_kernels
-from pytest_gpuperf.backends.emulated_runtime import processors, runtime
+from pytest_gpuperf.backends.emulated.compiler import build_kernels, build_runtime, find_compiler
+from pytest_gpuperf.backends.emulated.faults import Region
+from pytest_gpuperf.backends.emulated.program import EmulatedProgram, declared_kernels
+from pytest_gpuperf.backends.emulated.runtime import processors, runtime
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 _SECONDS = 60.0

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.backends.cuda import CudaBackend
+    from pytest_gpuperf.backends.cuda.device import CudaBackend
 
 # One thread that spins until so many nanoseconds have passed. In PTX, so that timing torch or CuPy
 # needs no nvcc: the driver compiles it. PTX 6.0 and sm_50 are older than any driver and device in use.

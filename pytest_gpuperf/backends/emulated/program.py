@@ -15,13 +15,13 @@ import numpy as np
 
 from pytest_gpuperf.backends.base import Geometry, Traffic
 from pytest_gpuperf.backends.declarations import Declaration, parse
-from pytest_gpuperf.backends.emulated_faults import Launched, Region, describe
-from pytest_gpuperf.backends.emulated_runtime import Call, Outcome
-from pytest_gpuperf.backends.emulated_source import shown
+from pytest_gpuperf.backends.emulated.faults import Launched, Region, describe
+from pytest_gpuperf.backends.emulated.runtime import Call, Outcome
+from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.errors import KernelError
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.backends.emulated import EmulatedBackend
+    from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 _STATIC_SHARED = 48 * 1024
