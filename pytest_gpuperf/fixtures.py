@@ -181,7 +181,7 @@ def timed(
 
     gpu, options = session.gpu(), test_options(item)
     timing = device_time.measure(gpu, launch, args, options, batch=session.batch(item, name))
-    session.guard.look()  # before the device cools down
+    session.guard.sample()  # before the device cools down
     # what the host's gaps are part of is a host time, and is judged as one
     instrument = "host_time" if "host-bound" in timing.details else "device_time"
     metric = Metric(name, "s", "lower", "noisy" if gpu.device.judges_times else "shown", instrument)

@@ -43,6 +43,9 @@ INSTRUMENTS: Mapping[str, Instrument] = {
     )
 }
 
+SENTINELS: Mapping[str, str] = {"bandwidth_s": "memory", "compute_s": "arithmetic"}
+"""The times of kernels that never change (machine/sentinels.py), by what bounds them."""
+
 Kind = Literal["noisy", "exact", "shown"]
 Better = Literal["lower", "higher"]
 

@@ -76,7 +76,7 @@ class GpuperfSession:
             except Unavailable as error:
                 self._unavailable = error
                 raise
-            device.compiling = self.guard.aside
+            device.compiling = self.guard.unlocked
             self._gpu = Gpu(device)
             if self.options.active and device.judges_times:
                 from pytest_gpuperf.instruments.places import ballast

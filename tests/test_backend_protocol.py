@@ -153,7 +153,7 @@ def test_the_protocol_is_enough_to_guard_and_describe_the_machine(gpu, monkeypat
     monkeypatch.setattr(sentinels, "ELEMENTS", 2**12)
     notes = []
     guard = Guard(1.0, on_wait=notes.append, note=notes.append)
-    with guard.measuring(gpu), guard.aside():
+    with guard.measuring(gpu), guard.unlocked():
         pass
     assert guard.unfit == ""
     assert guard.sentinels["code"] == "hash of sentinel_bandwidth"

@@ -123,15 +123,13 @@ SUITE = """
 # What a GPU's watch would find.
 CONFTEST = """
     import pathlib
-    from pytest_gpuperf.machine.fitness import Fitness
     from pytest_gpuperf.session import SESSION
 
     class Watch:
         note = ""
 
         def after(self):
-            reason = pathlib.Path("unfit").read_text()
-            return Fitness(fit=not reason, reason=reason)
+            return pathlib.Path("unfit").read_text()
 
         def during(self):
             pathlib.Path("looked").touch()

@@ -16,6 +16,7 @@ from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.machine import sentinels
 from pytest_gpuperf.machine.guard import Guard
+from pytest_gpuperf.measurement import SENTINELS
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -31,7 +32,7 @@ class FakeGpu:
 def guard(monkeypatch, tmp_path):
     """A guard whose watch finds nobody on the device, and the notes that it made."""
     monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path / "locks"))
-    monkeypatch.setattr("pytest_gpuperf.machine.fitness.FitnessWatch._import", lambda watch: None)
+    monkeypatch.setattr("pytest_gpuperf.machine.nvml.FitnessWatch._import", lambda watch: None)
     notes: list[str] = []
     return Guard(1.0, on_wait=notes.append, note=notes.append), notes
 
@@ -192,7 +193,7 @@ def test_on_a_device_they_are_what_they_claim_to_be():
         free = gpu.device.free_memory()
         sentinels.take(gpu)
         assert gpu.device.free_memory() == free
-        for name in sentinels.KERNELS:
+        for name in SENTINELS:
             assert second[name] == pytest.approx(first[name], rel=0.02)
         assert second["sm_mhz"] == pytest.approx(first["sm_mhz"], rel=0.01)  # a step of 15 MHz
         assert first["sm_mhz"] == pytest.approx(clock_of(gpu), rel=0.02)

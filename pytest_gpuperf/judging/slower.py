@@ -7,8 +7,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from pytest_gpuperf.judging.verdict import judge
-from pytest_gpuperf.machine.sentinels import KERNELS
-from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Run
+from pytest_gpuperf.measurement import SENTINELS, Baseline, Measurement, Metric, Run
 
 EXCUSED = 2
 """Times what the sentinels lost: a kernel may be hit harder than they are. A choice: on H100s in machines
@@ -46,7 +45,7 @@ def slower(
     slower on a faster machine is slower by its own doing. Sentinels of other machine code (another nvcc
     compiled them) are another question and say nothing.
     """
-    every = (_slower(name, baseline, replicas, tolerance, device_uuid) for name in KERNELS)
+    every = (_slower(name, baseline, replicas, tolerance, device_uuid) for name in SENTINELS)
     found = [each for each in every if each]
     if not found:
         return None
@@ -76,7 +75,7 @@ def _slower(
     if low <= tolerance / 2:
         return None
     reason = (
-        f"the machine moved: a kernel that never changes, bound by {KERNELS[name]}, takes "
+        f"the machine moved: a kernel that never changes, bound by {SENTINELS[name]}, takes "
         f"{100 * found.change:+.2f} % against the baseline's runs{_clocks(old, now)}"
     )
     return Slower(reason, high, high * found.baseline)

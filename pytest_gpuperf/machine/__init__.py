@@ -1,1 +1,1 @@
-"""Which machine this is, whether it is fit to measure, and the right to use its device."""
+"""The machine: what it is, whether it is fit to measure, and the lock on its device."""

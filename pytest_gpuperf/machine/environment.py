@@ -1,7 +1,7 @@
-"""What surrounded a run: the commit, the machine and the versions that may move a number without a commit.
+"""Describe what surrounds a run and may move a number: the commit, the machine, the installed versions.
 
-None of it makes two measurements incomparable: that is for the contract and the place. It is stored with each
-run, and what differs is printed beside a red.
+None of it makes two measurements incomparable: the contract and the place do that. It is stored with each
+run, and what differs is printed with a failure.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pytest_gpuperf.backends.base import Backend
+from pytest_gpuperf.git import GitError, git
 
 # cuDNN, cuBLAS and their kind come as nvidia-*; a newer one moves a model's time with no commit of ours.
 _GPU_PACKAGES = re.compile(
@@ -26,7 +26,7 @@ _GIT_SECONDS = 5.0
 
 
 def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
-    """The environment of a run on ``backend``, with the commit of the git repository that holds ``folder``.
+    """Return the environment of a run on ``backend``, with the commit of ``folder``'s repository.
 
     JSON throughout: ``date`` (UTC, ISO 8601, seconds), ``commit`` and ``dirty`` (tracked files differ from
     it), ``python``, ``platform``, ``cpu``, ``cores``, ``versions`` (of each GPU package, by name), and of a
@@ -54,18 +54,18 @@ def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
 
 @cache
 def _date() -> str:
-    """The process's own, so that all its tests have one environment and are stored as one run."""
+    """Return this process's date: all its tests have one environment and are stored as one run."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def host_place() -> dict[str, Any]:
-    """The place of a number taken by the host's clock: ``cpu``, its model, and ``cores``, the usable ones."""
+    """Return the place of a number taken by the host's clock: ``cpu``, its model, and usable ``cores``."""
     return {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0))}
 
 
 @cache
 def packages() -> dict[str, str]:
-    """The versions of the installed packages that can move a GPU's numbers, by normalised name (PEP 503)."""
+    """Return the versions of packages that can move a GPU's numbers, by normalised name (PEP 503)."""
     from importlib.metadata import distributions
 
     found: dict[str, str] = {}
@@ -79,28 +79,20 @@ def packages() -> dict[str, str]:
 
 @cache
 def _commit(folder: Path) -> dict[str, Any]:
-    """``commit`` and ``dirty``, or nothing where there is no git, no repository or no commit yet.
+    """Return ``commit`` and ``dirty``, or nothing if there is no git, no repository or no commit yet.
 
-    Asked once per process: what it runs is the code that it found, and git takes seconds in a large checkout.
+    Ask once per process: it runs the code that it found, and git takes seconds in a large checkout.
     """
-    # Untracked files do not count: a run leaves some behind. And looking must not write git's index.
-    command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    # Untracked files do not count: a run leaves some behind.
+    arguments = ("status", "--porcelain=v2", "--branch", "--untracked-files=no")
     try:
-        status = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_GIT_SECONDS,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        status = git(folder, *arguments, timeout=_GIT_SECONDS)
+    except GitError:
         return {}
-    commit = re.search(r"^# branch\.oid ([0-9a-f]{40,64})$", status.stdout, re.MULTILINE)
-    if status.returncode != 0 or commit is None:
+    commit = re.search(r"^# branch\.oid ([0-9a-f]{40,64})$", status, re.MULTILINE)
+    if commit is None:
         return {}
-    dirty = any(not line.startswith("#") for line in status.stdout.splitlines())
-    return {"commit": commit[1], "dirty": dirty}
+    return {"commit": commit[1], "dirty": any(not line.startswith("#") for line in status.splitlines())}
 
 
 @cache
@@ -114,7 +106,7 @@ def _cpu_model() -> str:
 
 
 def _gpus(path: Path = Path("/proc/driver/nvidia/gpus")) -> int:
-    """How many GPUs the driver has, also those that CUDA_VISIBLE_DEVICES hides; 0 where it does not say."""
+    """Count the GPUs of the driver, also those that CUDA_VISIBLE_DEVICES hides; 0 if it does not say."""
     try:
         return sum(1 for _ in path.iterdir())
     except OSError:

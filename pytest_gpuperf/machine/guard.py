@@ -1,4 +1,4 @@
-"""Around every measurement: the device is ours alone, nothing holds it back, and it is as fast as ever."""
+"""Hold the device while it is measured on, and check that nothing slows it down."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pytest_gpuperf.errors import GpuperfError, NotFit
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
-    from pytest_gpuperf.machine.fitness import FitnessWatch
     from pytest_gpuperf.machine.lock import DeviceLock
+    from pytest_gpuperf.machine.nvml import FitnessWatch
 
 HOST = "cpu"
 """The lock of a host whose own times are judged: there, too, two sessions at once slow each other down."""
 
 
 class Guard:
-    """One process's. ``on_wait`` is told whom we wait for, ``note`` what could not be watched.
+    """The lock and the watch of one process.
 
-    ``sentinels`` are those of this process, {} until a CUDA device was measured on (sentinels.take).
-    ``unfit`` says why the last measurement's machine was not fit, "" where it was.
+    ``on_wait`` is told whom we wait for, ``note`` what could not be watched. ``sentinels`` are those of this
+    process (sentinels.take), {} until a GPU was measured on. ``unfit`` says why the last measurement's
+    machine was not fit, "" if it was.
     """
 
     def __init__(
@@ -38,9 +39,9 @@ class Guard:
 
     @contextmanager
     def measuring(self, gpu: Gpu | None) -> Iterator[None]:
-        """Holds and watches ``gpu`` where it is a CUDA device, else holds the host.
+        """Hold and watch ``gpu`` if its times are judged, else hold the host.
 
-        Raises NotFit when another session keeps it longer than the limit.
+        Raises NotFit if another session keeps it longer than the limit.
         """
         real = gpu if gpu is not None and gpu.device.judges_times else None
         with self._exclusive(real.uuid if real else HOST):
@@ -48,14 +49,14 @@ class Guard:
             yield
             self.unfit = busy or self._end()
 
-    def look(self) -> None:
-        """In the middle of a measurement, when the device has just done what was timed."""
+    def sample(self) -> None:
+        """Look in the middle of a measurement, when the device has just done what was timed."""
         if self._watch:
             self._watch.during()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Lets others use the device while we do something long without it, such as compiling."""
+    def unlocked(self) -> Iterator[None]:
+        """Let others use the device while we do something long without it, such as compiling."""
         lock = self._lock if self._lock and self._lock.held else None
         if lock:
             lock.release()
@@ -66,6 +67,7 @@ class Guard:
                 lock.acquire()
 
     def close(self) -> None:
+        """End the watch; closing twice is no error."""
         if self._watch:
             self._watch.close()
             self._watch = None
@@ -80,13 +82,13 @@ class Guard:
             yield
 
     def _begin(self, gpu: Gpu) -> str:
-        """Who else uses the device: asked until it was ours alone once, since asking may take a second."""
+        """Say that others use the device, or begin the watch; ask only until it was ours alone once."""
         if self._watch is None:
-            from pytest_gpuperf.machine.fitness import FitnessWatch
+            from pytest_gpuperf.machine.nvml import FitnessWatch
 
             # The whole GPU's address: a MIG instance has a UUID of its own, but no clocks.
             self._watch = FitnessWatch(gpu.uuid, gpu.device.pci)
-        if not self._alone:
+        if not self._alone:  # asking may take a second
             busy = self._watch.busy()
             self._note(self._watch.note)
             if busy:
@@ -99,7 +101,7 @@ class Guard:
     def _end(self) -> str:
         if self._watch is None or not self._alone:
             return ""
-        reason = self._watch.after().reason
+        reason = self._watch.after()
         self._note(self._watch.note)
         return reason
 

@@ -1,4 +1,4 @@
-"""One process at a time on a device: a file lock by the device's UUID.
+"""Lock a device for one process at a time, by a file named after the device's UUID.
 
 The kernel holds the lock (flock), so a killed process leaves nothing locked. The folder must be one that
 every user and every container of the host sees: containers that each have their own /tmp do not see each
@@ -31,10 +31,10 @@ _PATIENCE = 1.0  # seconds of waiting that nobody needs to hear of
 
 
 def lock_folder() -> Path:
-    """The folder of the locks: PYTEST_GPUPERF_LOCK_DIR, else ``<temporary folder>/pytest-gpuperf-locks``.
+    """Return the folder of the locks: PYTEST_GPUPERF_LOCK_DIR, else ``<temporary>/pytest-gpuperf-locks``.
 
-    Made where it is missing, open to every user, with the sticky bit so that none removes another's file.
-    Raises GpuperfError where that cannot be done.
+    Make it if it is missing, open to every user, with the sticky bit so that none removes another's file.
+    Raises GpuperfError if that cannot be done.
     """
     chosen = os.environ.get(VARIABLE)
     folder = Path(chosen) if chosen else Path(tempfile.gettempdir()) / "pytest-gpuperf-locks"
@@ -52,7 +52,7 @@ def lock_folder() -> Path:
 
 
 class DeviceLock:
-    """The right to use the device ``uuid``, for one process. Reentrant: released when as often as acquired.
+    """Lock the device ``uuid`` for this process. Reentrant: released once as often as it was acquired.
 
     ``timeout`` is how long acquire() waits, in seconds. ``on_wait`` is called once per wait that lasts longer
     than a second, with a line that says who holds the device.
@@ -71,7 +71,7 @@ class DeviceLock:
         return self._depth > 0
 
     def acquire(self) -> None:
-        """Takes the lock, or raises NotFit after ``timeout`` naming the holder, GpuperfError where the folder
+        """Take the lock; raises NotFit after ``timeout``, naming the holder, GpuperfError if the folder
         does not let us."""
         if self._depth == 0:
             lock, path = self._open()
@@ -85,7 +85,7 @@ class DeviceLock:
         self._depth += 1
 
     def release(self) -> None:
-        """Gives the lock back once called as often as acquire(); where it is not held, does nothing."""
+        """Give the lock back once called as often as acquire(); do nothing if it is not held."""
         if self._depth == 0:
             return
         self._depth -= 1
@@ -131,7 +131,7 @@ class DeviceLock:
 
 
 def holder(path: Path) -> str:
-    """Who holds the lock file ``path``, as far as the holder could write it down."""
+    """Name the holder of the lock file ``path``, as far as the holder could write it down."""
     try:
         found = json.loads(_holder_file(path).read_text(encoding="utf-8"))
         return "process {pid} of {user} on {host} since {since}: {command}".format(**found)
@@ -156,7 +156,7 @@ def _ourselves() -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes the file that names the holder. Only the lock's holder calls this, so nobody else is writing."""
+    """Write the file that names the holder. Only the lock's holder calls this, so nobody else is writing."""
     # A name for others to read, not worth a failure. In a sticky folder, Linux refuses O_CREAT on a file that
     # is another user's (fs.protected_regular), so an existing one is opened without it.
     with suppress(OSError):

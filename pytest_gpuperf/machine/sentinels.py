@@ -1,7 +1,7 @@
-"""Kernels that never change: where they got slower, the machine did (judging/slower.py tells), not the code.
+"""Time kernels that never change: if they got slower, the machine did (judging/slower.py), not the code.
 
-One is bound by memory bandwidth, one by arithmetic (sentinels.cu). Every process that measures on a CUDA
-device takes them once, and they are stored with its runs.
+One is bound by memory bandwidth, one by arithmetic (sentinels.cu). Every process that measures on a GPU times
+them once, and they are stored with its runs.
 """
 
 from __future__ import annotations
@@ -29,18 +29,15 @@ FACTOR, ADD = 0.999, 0.5
 SETTINGS = device_time.Options(seconds=0.1, warmup=0.1)
 CLOCKED = 100  # launches of the compute sentinel, 56 ms, over which the SMs' clock is taken
 SMS = 1024  # places for SMs, more than any device has
-
-KERNELS = {"bandwidth_s": "memory", "compute_s": "arithmetic"}
-"""The stored times, by what bounds them."""
 _DIGITS = 6
 
 
 def take(gpu: Gpu) -> dict[str, Any]:
-    """The sentinels on ``gpu``, a CUDA device that nobody else uses: JSON scalars, to be stored with a run.
+    """Time the sentinels on ``gpu``, which nobody else uses; return JSON scalars to be stored with a run.
 
     ``bandwidth_s`` and ``compute_s`` are the median seconds of a launch, ``sm_mhz`` the SMs' clock under that
-    arithmetic (left out where the device's timer does not tell), ``code`` the hash of the machine code. Takes
-    256 MiB of the device for about half a second. Raises Unavailable without nvcc, GpuperfError where the
+    arithmetic (left out if the device's timer does not tell), ``code`` the hash of the machine code. Takes
+    256 MiB of the device for about half a second. Raises Unavailable without a compiler, GpuperfError if the
     device has no room.
     """
     from pytest_gpuperf.backends.kernels import Kernels
@@ -68,7 +65,7 @@ def take(gpu: Gpu) -> dict[str, Any]:
 
 
 def _clocked(device: Backend, stamp: Launch, load: Callable[[], None]) -> float | None:
-    """The SMs' clock in MHz while ``load`` runs CLOCKED times."""
+    """Return the SMs' clock in MHz while ``load`` runs CLOCKED times."""
     stamps = [device.to_device(np.zeros((SMS, 2), "u8")) for _ in range(2)]
     try:
         before, after = (stamp.bind(each, SMS) for each in stamps)
@@ -81,7 +78,7 @@ def _clocked(device: Backend, stamp: Launch, load: Callable[[], None]) -> float 
 
 
 def sm_mhz(before: np.ndarray, after: np.ndarray) -> float | None:
-    """The median clock of the SMs that left both stamps; None where none did, or no time passed.
+    """Return the median clock of the SMs that left both stamps; None if none did, or no time passed.
 
     ``before`` and ``after``: u8 [SM, (cycles, nanoseconds)], zeros where an SM left none. What the compute
     sentinel itself counts over one launch cannot serve: on H100s, of which NVML said 1,965 or 1,980 MHz, it

@@ -1,10 +1,9 @@
-"""Was the device fit to measure: what NVML says held its clocks back, and whether somebody else uses it."""
+"""Check through NVML whether the device was throttled or in use by others."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 # nvml.h, nvmlClocksEventReasons. A software power cap (0x04) is how a GPU under load normally runs, and idle
@@ -20,52 +19,35 @@ _GPU_IS_LOST = 15  # nvml.h, NVML_ERROR_GPU_IS_LOST
 _FUNCTION_NOT_FOUND = 13  # nvml.h, NVML_ERROR_FUNCTION_NOT_FOUND
 _REASONS = "nvmlDeviceGetCurrentClocksEventReasons"
 _REASONS_BEFORE_R535 = "nvmlDeviceGetCurrentClocksThrottleReasons"
-# nvml.h, nvmlClockType_t and nvmlTemperatureSensors_t
-_CLOCK_SM, _CLOCK_MEM, _TEMPERATURE_GPU = 1, 2, 0
 # nvml.h, nvmlDeviceGetUtilizationRates: the figure is of the last 1/6 to 1 s, as the product has it. When we
 # have looked for longer than that, nothing of what we did ourselves is left in it.
 _LOOKS, _BETWEEN_LOOKS = 6, 0.25
 _IDLE = 5  # percent: a choice, above what a display or a monitoring agent takes
 
 
-@dataclass(frozen=True, slots=True)
-class Fitness:
-    """Whether a measurement's device was fit, with ``reason`` where it was not (else "").
-
-    ``sm_clock`` and ``memory_clock`` in MHz and ``temperature`` in degrees Celsius are those after the
-    measurement; None where NVML does not tell.
-    """
-
-    fit: bool
-    reason: str = ""
-    sm_clock: int | None = None
-    memory_clock: int | None = None
-    temperature: int | None = None
-
-
 class FitnessWatch:
-    """Looks at one device around a measurement.
+    """Watch one device around a measurement.
 
     ``pci`` (such as "0000:1b:00.0") names the whole GPU and is preferred: a MIG instance has a UUID of its
     own, but clocks belong to the GPU. ``note`` is one line that says why nothing is watched, for the session
-    to show once; "" where NVML works. Without it every measurement is taken to be fit. ``nvml`` is the
-    module to ask, by default pynvml.
+    to show once; "" if NVML works. Without it every measurement is taken to be fit. ``nvml`` is the module
+    to ask, by default pynvml.
     """
 
     def __init__(self, uuid: str, pci: str | None = None, nvml: Any = None) -> None:
         self.note = ""
         self._device: Any = None
-        self._looks: list[Fitness] = []
+        self._found: list[str] = []
         self._nvml: Any = nvml or self._import()
         if self._nvml is not None:
             self._open(uuid, pci)
 
     def busy(self, sleep: Callable[[float], None] = time.sleep) -> str:
-        """Who else uses the device, in words; "" where nobody does. To be asked while we leave it idle.
+        """Say in words that others use the device, or return "". Call it while we leave the device idle.
 
-        By its utilisation, not by the list of processes: one that only holds memory disturbs nobody, and
-        inside a container the list names no process outside it. At once where the device is idle, else after
-        up to 1.25 s. Where NVML does not tell (a MIG instance has no such figure), ``note`` says so.
+        It goes by the utilisation, not by the list of processes: one that only holds memory disturbs nobody,
+        and inside a container the list names no process outside it. Takes up to 1.25 s if the device is not
+        idle. If NVML does not tell (a MIG instance has no such figure), ``note`` says so.
         """
         share = 0
         for look in range(_LOOKS):
@@ -74,22 +56,23 @@ class FitnessWatch:
             share = self._utilisation()
             if share <= _IDLE:
                 return ""
-        return f"the device is in others' use: {share} % busy while this session left it idle"
+        return f"another process is using the GPU ({share} % busy while this session was idle)"
 
     def before(self) -> None:
-        """Begins a measurement."""
-        self._looks = [self._look()]
+        """Begin a measurement."""
+        self._found = [self._fault()]
 
     def during(self) -> None:
-        """Looks in the middle of it, best just when the device has done what counts."""
-        self._looks.append(self._look())
+        """Look in the middle of it, best just when the device has done what counts."""
+        self._found.append(self._fault())
 
-    def after(self) -> Fitness:
-        """The measurement since before(): unfit where the device was so at any look."""
-        self._looks.append(self._look())
-        return next((look for look in self._looks if not look.fit), self._looks[-1])
+    def after(self) -> str:
+        """End it; say why the device was not fit at one of the looks since before(), or return ""."""
+        self._found.append(self._fault())
+        return next(filter(None, self._found), "")
 
     def close(self) -> None:
+        """Give NVML back; closing twice is no error."""
         if self._nvml is not None:
             self._nvml.nvmlShutdown()
         self._nvml = self._device = None
@@ -121,28 +104,22 @@ class FitnessWatch:
             self.note = f"throttling is not watched: NVML says {error} of device {pci or uuid}"
             self.close()
 
-    def _look(self) -> Fitness:
+    def _fault(self) -> str:
+        """Say what keeps the device from being fit now, or return ""."""
         if self._device is None:
-            return Fitness(fit=True)
+            return ""
         try:
             reasons = self._reasons()
         except self._nvml.NVMLError as error:
             if _code(error) == _GPU_IS_LOST:
-                return Fitness(fit=False, reason="the device was lost: NVML says it is no longer there")
+                return "the device was lost: NVML says it is no longer there"
             self.note = f"throttling is not watched: NVML says {error}"
             self.close()
-            return Fitness(fit=True)
-        reason = next((why for bit, why in _UNFIT.items() if reasons & bit), "")
-        return Fitness(
-            fit=not reason,
-            reason=reason and f"the device was throttled: {reason}",
-            sm_clock=self._ask("nvmlDeviceGetClockInfo", _CLOCK_SM),
-            memory_clock=self._ask("nvmlDeviceGetClockInfo", _CLOCK_MEM),
-            temperature=self._ask("nvmlDeviceGetTemperature", _TEMPERATURE_GPU),
-        )
+            return ""
+        return next((f"the device was throttled: {why}" for bit, why in _UNFIT.items() if reasons & bit), "")
 
     def _utilisation(self) -> int:
-        """Percent of the last moment in which a kernel ran; 0 where NVML does not tell."""
+        """Return in how many percent of the last moment a kernel ran; 0 if NVML does not tell."""
         if self._device is None:
             return 0
         try:
@@ -160,12 +137,6 @@ class FitnessWatch:
                 if _code(error) != _FUNCTION_NOT_FOUND:
                     raise
         return int(getattr(nvml, _REASONS_BEFORE_R535)(self._device))
-
-    def _ask(self, function: str, which: int) -> int | None:
-        try:
-            return int(getattr(self._nvml, function)(self._device, which))
-        except self._nvml.NVMLError:
-            return None
 
 
 def _code(error: Exception) -> int | None:
