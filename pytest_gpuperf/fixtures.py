@@ -180,7 +180,8 @@ def timed(
     from pytest_gpuperf.instruments import device_time
 
     gpu, options = session.gpu(), test_options(item)
-    timing = device_time.measure(gpu, launch, args, options, batch=session.batch(item, name))
+    settings = device_time.Settings(options.l2, options.seconds, options.warmup)
+    timing = device_time.measure(gpu, launch, args, settings, batch=session.batch(item, name))
     session.guard.sample()  # before the device cools down
     # what the host's gaps are part of is a host time, and is judged as one
     instrument = "host_time" if "host-bound" in timing.details else "device_time"

@@ -55,7 +55,7 @@ class GpuperfSession:
         self.left_out: set[str] = set()
         self.batches: dict[str, dict[str, int]] = {}
         self._gpu: Gpu | None = None
-        self._ballast: Any = None
+        self._padding: Any = None
         self._mark: int = 0
         self._unavailable: Unavailable | None = None
         self.guard = Guard(options.lock_timeout, on_wait=self._on_wait, note=self.note)
@@ -79,9 +79,9 @@ class GpuperfSession:
             device.compiling = self.guard.unlocked
             self._gpu = Gpu(device)
             if self.options.active and device.judges_times:
-                from pytest_gpuperf.instruments.places import ballast
+                from pytest_gpuperf.instruments.places import padding
 
-                self._ballast = ballast(device)  # torch's arrays and a callable's lie where chance has it too
+                self._padding = padding(device)  # also randomises the addresses of arrays we cannot move
         return self._gpu
 
     @property

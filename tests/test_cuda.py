@@ -20,7 +20,7 @@ from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 from pytest_gpuperf.instruments import device_time, stopwatch
-from pytest_gpuperf.instruments.device_time import Options, measure
+from pytest_gpuperf.instruments.device_time import Settings, measure
 
 HAS_COMPILER = shutil.which("gcc") is not None
 
@@ -540,8 +540,8 @@ def test_a_cold_cache_is_slower_than_a_hot_one(gpu, kernels):
     n = gpu.device.l2_bytes // 16
     src, dst = gpu.random(n, seed=1), gpu.empty(n)
     launch = kernels.scale[(n + 255) // 256, 256]
-    hot = measure(gpu, launch, (src, dst, n, 2.0), Options(l2="hot"), batch=1)
-    cold = measure(gpu, launch, (src, dst, n, 2.0), Options(l2="cold"))
+    hot = measure(gpu, launch, (src, dst, n, 2.0), Settings(l2="hot"), batch=1)
+    cold = measure(gpu, launch, (src, dst, n, 2.0), Settings(l2="cold"))
     assert cold.details["gated"] is True
     assert cold.median > 1.1 * hot.median
 

@@ -11,7 +11,7 @@ import pytest
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments import device_time, stopwatch
-from pytest_gpuperf.instruments.device_time import Options, Timing, measure
+from pytest_gpuperf.instruments.device_time import Settings, Timing, measure
 from pytest_gpuperf.instruments.stopwatch import Stopwatch, batch_size, precision
 
 US = 1e-6
@@ -92,7 +92,7 @@ class Device:
 
 
 def timed(device, launch, batch=None, **options) -> Timing:
-    return Stopwatch(device, launch, Options(**options), batch).measure()
+    return Stopwatch(device, launch, Settings(**options), batch).measure()
 
 
 # --------------------------------------------------------------------------- pure parts
@@ -300,7 +300,7 @@ def test_a_launch_is_bound_once_and_a_plain_callable_gets_its_arguments():
 
     assert measure(Gpu(backend), Launch(), (1, 2)).median == pytest.approx(100.5 * US, rel=0.005)
     assert calls == [(1, 2)]
-    measure(Gpu(backend), lambda *args: (calls.append(args), kernel()), (3,), Options(warmup=0.0))
+    measure(Gpu(backend), lambda *args: (calls.append(args), kernel()), (3,), Settings(warmup=0.0))
     assert set(calls[1:]) == {(3,)}
 
 

@@ -10,8 +10,8 @@ from test_device_time import US, Device
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import KernelError, NotFit
 from pytest_gpuperf.instruments import places, stopwatch
-from pytest_gpuperf.instruments.device_time import Options, measure
-from pytest_gpuperf.instruments.places import PAGE, Places
+from pytest_gpuperf.instruments.device_time import Settings, measure
+from pytest_gpuperf.instruments.places import PAGE, ArrayMover
 
 MIB = 2**20
 
@@ -77,9 +77,9 @@ def memory():
 def test_each_place_is_another_and_holds_the_same(memory):
     given = memory.empty((MIB,)), memory.empty((PAGE,))
     seen = []
-    elsewhere = Places.of(Launch(lambda *args: seen.append(args)), (*given, 7), memory)
+    elsewhere = ArrayMover.of(Launch(lambda *args: seen.append(args)), (*given, 7), memory)
     for _ in range(50):
-        with elsewhere.another() as launch:
+        with elsewhere.moved() as launch:
             launch()
             assert [(d.shape, d.dtype) for d in seen[-1][:2]] == [(g.shape, g.dtype) for g in given]
             assert set(memory.copies[-2:]) == set(zip(seen[-1], given, strict=False))
@@ -94,10 +94,10 @@ def test_each_place_is_another_and_holds_the_same(memory):
 
 def test_large_arrays_move_by_pages_and_small_ones_within(memory):
     for nbytes, unit in ((8 * PAGE, PAGE), (64, PAGE // places.GAPS)):
-        elsewhere = Places(Launch(ran), (memory.empty((nbytes // 4,)),), memory)
+        elsewhere = ArrayMover(Launch(ran), (memory.empty((nbytes // 4,)),), memory)
         gaps = set()
         for _ in range(40):
-            with elsewhere.another():
+            with elsewhere.moved():
                 gaps |= {array.nbytes for array in memory.live if array.dtype == "u1"}
         assert all(gap % unit == 0 and gap < unit * places.GAPS for gap in gaps)
         assert len(gaps) > 20
@@ -105,7 +105,7 @@ def test_large_arrays_move_by_pages_and_small_ones_within(memory):
 
 def test_an_array_given_twice_stays_one_array(memory):
     both, seen = memory.empty((MIB,)), []
-    with Places.of(Launch(lambda *args: seen.append(args)), (both, both), memory).another() as launch:
+    with ArrayMover.of(Launch(lambda *args: seen.append(args)), (both, both), memory).moved() as launch:
         launch()
     assert seen[0][0] is seen[0][1]
     assert seen[0][0] is not both
@@ -114,7 +114,7 @@ def test_an_array_given_twice_stays_one_array(memory):
 def test_a_part_of_an_array_stays_where_it_is_while_others_move(memory):
     whole = memory.empty((MIB,))
     part, seen = Array(whole.address + 256, (64,), base=whole), []
-    with Places.of(Launch(lambda *args: seen.append(args)), (part, whole), memory).another() as launch:
+    with ArrayMover.of(Launch(lambda *args: seen.append(args)), (part, whole), memory).moved() as launch:
         launch()
     assert seen[0][0] is part
     assert seen[0][1] is not whole
@@ -122,12 +122,12 @@ def test_a_part_of_an_array_stays_where_it_is_while_others_move(memory):
 
 def test_what_cannot_be_moved_is_measured_where_it_is(memory):
     array = memory.empty((MIB,))
-    assert Places.of(lambda *args: None, (array,), memory) is None, "a callable may know it otherwise"
-    assert Places.of(Launch(ran), (1, 2.0), memory) is None
+    assert ArrayMover.of(lambda *args: None, (array,), memory) is None, "a callable may know it otherwise"
+    assert ArrayMover.of(Launch(ran), (1, 2.0), memory) is None
     reshaped = Array(array.address, (MIB,))
-    assert Places.of(Launch(ran), (array, reshaped), memory) is None, "two views of the same memory"
+    assert ArrayMover.of(Launch(ran), (array, reshaped), memory) is None, "two views of the same memory"
     full = Memory(size=20 * MIB)
-    assert Places.of(Launch(ran), (full.empty((4 * MIB,)),), full) is None, "no room for a copy"
+    assert ArrayMover.of(Launch(ran), (full.empty((4 * MIB,)),), full) is None, "no room for a copy"
 
 
 def test_memory_is_given_back_when_a_launch_fails(memory):
@@ -138,7 +138,7 @@ def test_memory_is_given_back_when_a_launch_fails(memory):
 
     with (
         pytest.raises(RuntimeError, match="refused"),
-        Places.of(Launch(fail), (array,), memory).another() as launch,
+        ArrayMover.of(Launch(fail), (array,), memory).moved() as launch,
     ):
         launch()
     assert memory.live == [array]
@@ -155,7 +155,7 @@ def test_a_kernel_that_breaks_the_context_is_what_is_told(memory):
     array = memory.empty((MIB,))
     with (
         pytest.raises(KernelError, match="an illegal access"),
-        Places.of(Launch(fail), (array,), memory).another() as launch,
+        ArrayMover.of(Launch(fail), (array,), memory).moved() as launch,
     ):
         launch()
 
@@ -213,7 +213,7 @@ def test_launches_that_are_enqueued_late_are_measured_where_they_are():
     memory.device.host_cost = 50e-3  # longer than any hold, for six of them
     array = memory.empty((MIB,))
     timing = measure(
-        Gpu(memory), Launch(lambda _: memory.device.enqueue(1e-3)), (array,), Options(warmup=0.0)
+        Gpu(memory), Launch(lambda _: memory.device.enqueue(1e-3)), (array,), Settings(warmup=0.0)
     )
     assert timing.details["moved"] is False
     assert "host-bound" in timing.details
@@ -221,16 +221,16 @@ def test_launches_that_are_enqueued_late_are_measured_where_they_are():
 
 
 def test_ballast_is_drawn_and_leaves_room():
-    sizes = {places.ballast(Memory()).nbytes for _ in range(40)}
+    sizes = {places.padding(Memory()).nbytes for _ in range(40)}
     assert len(sizes) > 20
-    assert all(0 < size <= places.BALLAST * PAGE and size % PAGE == 0 for size in sizes)
+    assert all(0 < size <= places.PADDING * PAGE and size % PAGE == 0 for size in sizes)
     small = SimpleNamespace(free_memory=lambda: 64 * PAGE, empty=lambda shape, dtype: shape[0])
-    assert all(places.ballast(small) <= 4 * PAGE for _ in range(20))
+    assert all(places.padding(small) <= 4 * PAGE for _ in range(20))
 
 
 def test_seeding_the_random_module_makes_no_two_processes_alike(memory):
     sizes = set()
     for _ in range(20):
         random.seed(1)
-        sizes.add(places.ballast(memory).nbytes)
+        sizes.add(places.padding(memory).nbytes)
     assert len(sizes) > 5

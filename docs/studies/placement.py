@@ -71,7 +71,7 @@ class Bench:
             args = (src, dst, count, LENGTH)
         if moved:
             return device_time.measure(self.gpu, launch, args).median
-        options = device_time.Options(seconds=0.1, warmup=0.05)
+        options = device_time.Settings(seconds=0.1, warmup=0.05)
         return device_time.measure(self.gpu, launch.bind(*args), (), options).median  # callables stay put
 
 

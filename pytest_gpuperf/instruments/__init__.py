@@ -1,0 +1,1 @@
+"""How a number is taken: device time by a stopwatch, memory traffic by counters."""

@@ -1,4 +1,4 @@
-"""Memory counters of one launch, by the names and definitions of Nsight Compute."""
+"""Count the memory traffic of one launch, by the names and definitions of Nsight Compute."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class GlobalTraffic:
 
     @property
     def sectors_per_request(self) -> float | None:
-        """``l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio``; None without requests.
+        """Return ``l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio``.
 
-        32 lanes that touch 32 neighbouring 4-byte words need 4, the best there is for them; 32 words
-        far apart need 32.
+        32 lanes that touch 32 neighbouring 4-byte words need 4, which is their best; 32 words far apart need
+        32. None without requests.
         """
         return self.sectors / self.requests if self.requests else None
 
@@ -46,12 +46,12 @@ class SharedTraffic:
 
     @property
     def wavefronts_per_request(self) -> float | None:
-        """1 is free of conflicts for 4-byte accesses, 32 the worst; None without requests."""
+        """Return 1 (free of conflicts, for 4-byte accesses) to 32, the worst; None without requests."""
         return self.wavefronts / self.requests if self.requests else None
 
     @property
     def bank_conflicts_per_request(self) -> float | None:
-        """0 is free of conflicts; None without requests."""
+        """Return the conflicts of a request, 0 at best; None without requests."""
         return self.bank_conflicts / self.requests if self.requests else None
 
 
@@ -59,8 +59,8 @@ class SharedTraffic:
 class Counters:
     """The counters of one launch; ``modelled`` ones come from the emulated backend's warp model.
 
-    Where a kernel makes no such accesses, counts are 0 and ratios None. Modelled counts of requests
-    depend on g++'s code; the ratios are those of a GPU.
+    If a kernel makes no such accesses, counts are 0 and ratios None. Modelled counts of requests depend on
+    g++'s code; the ratios are those of a GPU.
     """
 
     global_load: GlobalTraffic
@@ -70,9 +70,9 @@ class Counters:
     modelled: bool = True
 
     def ratios(self) -> dict[str, float]:
-        """The figures worth storing, by name; lower is better for every one.
+        """Return the figures worth storing, by name; lower is better for every one.
 
-        Only ratios, of those kinds of access that the kernel makes: absolute counts depend on the compiler.
+        They are ratios, of the kinds of access that the kernel makes: absolute counts depend on the compiler.
         """
         found = {
             "global_load.sectors_per_request": self.global_load.sectors_per_request,
@@ -88,7 +88,7 @@ class Counters:
 def count(program: Program, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Counters:
     """Launch kernel ``name`` once and count its traffic; arguments are checked already.
 
-    Raises KernelError for what a launch raises it, and where a kernel with arrays touched none.
+    Raises KernelError as a launch does, and if a kernel with arrays touched none of them.
     """
     load, store, shared_load, shared_store = program.trace(name, geometry, arguments)
     return Counters(

@@ -1,25 +1,26 @@
-"""A stopwatch for what is enqueued on a stream, by events on the device's own clock.
+"""Time what is enqueued on a stream, by events on the device's own clock.
 
-What makes the samples worth comparing (each point has cost somebody a false red):
+These make the samples worth comparing (each point has cost somebody a false failure):
 - the stream is *held* while launches are queued, so that the host's gaps never enter a sample, and
   whether it was held is checked;
 - launches shorter than a few microseconds are timed in batches: events step by 32 ns, and an event
   pair costs about as much as such a launch;
 - samples begin after a warm-up, and end when the median's interval is narrow or the time is spent;
 - with ``l2="cold"`` the cache is flushed before each sample, outside the events;
-- where a launch's arrays can be moved, each sample is of another place in memory (places.py).
+- if a launch's arrays can be moved, each sample is of another place in memory (places.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 from pytest_gpuperf.backends.base import Timer
 from pytest_gpuperf.errors import KernelError
-from pytest_gpuperf.instruments.timing import Elsewhere, Settings, Timing
+from pytest_gpuperf.instruments.places import ArrayMover
 
 BATCH_BELOW = 10e-6  # seconds of one launch; longer ones are a sample each
 BATCH_LASTS = 50e-6  # seconds of one batch, at least: 32 ns are then below 0.1 %
@@ -38,11 +39,39 @@ WARMUP_FEWEST = 3
 UNSEEN = 10e-3  # seconds of work after the last event
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to time: ``l2`` "hot" or "cold", at most ``seconds`` of device time, after ``warmup`` seconds."""
+
+    l2: str = "hot"
+    seconds: float = 0.5
+    warmup: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Samples in seconds per launch, and how they were taken.
+
+    If a kernel's arrays were moved, a sample is the median of some launches at one place, else one launch
+    (or batch). ``details``: "batch" launches a sample, "moved" (each sample is of another place), "gated"
+    (the stream was held), "host-bound" with the reason if it could not be, "precision" (relative half width
+    of the median's 95 % interval); or {"emulated": True}.
+    """
+
+    samples: tuple[float, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        """Return the median in seconds; NaN if nothing was timed."""
+        return median(self.samples) if self.samples else math.nan
+
+
 # --------------------------------------------------------------------------- the arithmetic
 
 
 def batch_size(seconds: float) -> int:
-    """Launches a sample, a power of two, so that two runs near a boundary more often agree."""
+    """Choose the launches of a sample: a power of two, on which runs near a boundary agree more often."""
     if seconds >= BATCH_BELOW:
         return 1
     wanted = BATCH_LASTS / max(seconds, BATCH_LASTS / BATCH_MOST)
@@ -50,11 +79,11 @@ def batch_size(seconds: float) -> int:
 
 
 def precision(samples: Sequence[float]) -> float:
-    """Relative half width of the median's distribution-free 95 % interval, from order statistics.
+    """Return the relative half width of the median's distribution-free 95 % interval.
 
-    Ranks n/2 -+ 1.96 sqrt(n)/2, rounded outward (Conover, Practical Nonparametric Statistics, 3.2:
-    the normal approximation to the binomial, good from 20 samples). Infinite below 6 samples, of
-    which no interval has that confidence.
+    By the order statistics n/2 -+ 1.96 sqrt(n)/2, rounded outward (Conover, Practical Nonparametric
+    Statistics, 3.2: the normal approximation to the binomial, good from 20 samples). Infinite below 6
+    samples, of which no interval has that confidence.
     """
     count = len(samples)
     if count < 6:
@@ -67,7 +96,7 @@ def precision(samples: Sequence[float]) -> float:
 
 
 def is_enough(samples: Sequence[float], fewest: int, left: float, wall: float) -> bool:
-    """Whether to stop sampling: precise enough, or no seconds of the device's or the host's are left."""
+    """Say whether to stop: the samples are precise enough, or the device's or the host's time is spent."""
     if len(samples) < fewest:
         return False
     return left <= 0 or wall >= WALL or precision(samples) <= PRECISION
@@ -77,42 +106,42 @@ def is_enough(samples: Sequence[float], fewest: int, left: float, wall: float) -
 
 
 class Stopwatch:
-    """One measurement of one callable, which ``places`` can also enqueue on other arrays."""
+    """Take one measurement of one callable; ``mover`` enqueues it on arrays in other places."""
 
     def __init__(
         self,
         timer: Timer,
         enqueue: Callable[[], Any],
-        options: Settings,
+        settings: Settings,
         batch: int | None = None,
-        places: Elsewhere | None = None,
+        mover: ArrayMover | None = None,
     ) -> None:
         self._timer = timer
         self._enqueue = enqueue
-        self._options = options
-        self._cold = options.l2 == "cold"
+        self._settings = settings
+        self._cold = settings.l2 == "cold"
         self._batch = 1
         self._wanted_batch = batch
-        self._places = places
+        self._mover = mover
         self._hold = HOLD_FIRST
         self._host_bound = ""
         self._opened = timer.event()
         self._pairs: list[tuple[Any, Any]] = []
 
     def measure(self) -> Timing:
-        """Warms up, finds out how to time the callable, and samples it."""
+        """Warm up, find out how to time the callable, and sample it."""
         self._warm_up()
         launch = self._probe()
         self._batch = self._wanted_batch or (1 if self._host_bound else batch_size(launch))
         if self._cold:
             self._batch = 1  # the second launch of a batch would find the cache warm
-        moved = [] if self._host_bound or not self._places else self._sample_places(self._places, launch)
+        moved = [] if self._host_bound or not self._mover else self._sample_places(self._mover, launch)
         samples = moved or self._sample(launch)
         details: dict[str, Any] = {
             "batch": self._batch,
             "gated": not self._host_bound,
             "moved": bool(moved),
-            "l2": self._options.l2,
+            "l2": self._settings.l2,
         }
         if math.isfinite(width := precision(samples)):
             details["precision"] = width
@@ -121,10 +150,10 @@ class Stopwatch:
         return Timing(tuple(samples), details)
 
     def _warm_up(self) -> None:
-        """Launches until the clocks are up; each round is twice the last, so that few waits interrupt it."""
+        """Launch until the clocks are up; each round is twice the last, which keeps the waits few."""
         timer, begin, launches, count = self._timer, self._timer.now(), 0, 1
         seen = unseen = 0.0
-        while launches < WARMUP_FEWEST or timer.now() - begin < self._options.warmup:
+        while launches < WARMUP_FEWEST or timer.now() - begin < self._settings.warmup:
             start = timer.now()
             for _ in range(count):
                 self._enqueue()
@@ -144,7 +173,7 @@ class Stopwatch:
             )
 
     def _probe(self) -> float:
-        """Seconds of one launch, and whether the stream can be held while the callable enqueues."""
+        """Return the seconds of one launch; find out if the stream can be held while it is enqueued."""
         while True:
             samples = self._chunk(1, 1)
             if samples and samples[0] > 0:
@@ -168,7 +197,7 @@ class Stopwatch:
         count, fewest = self._most(), self._fewest(launch)
         while not is_enough(samples, fewest, self._left(samples), timer.now() - begin):
             # A chunk is looked at only when it is over: do not let a slow launch's outlast the budget.
-            room = max(1, round(self._options.seconds / 4 / (launch * self._batch)))
+            room = max(1, round(self._settings.seconds / 4 / (launch * self._batch)))
             count = min(count, room, self._most())
             chunk = self._chunk(count, self._batch)
             samples += chunk
@@ -176,10 +205,10 @@ class Stopwatch:
                 count = self._shrink(count)
         return samples
 
-    def _sample_places(self, places: Elsewhere, launch: float) -> list[float]:
-        """Each sample is the median of some launches on arrays that lie elsewhere than the last ones.
+    def _sample_places(self, mover: ArrayMover, launch: float) -> list[float]:
+        """Take samples that are medians of some launches, each on arrays in another place.
 
-        Empty where the host cannot enqueue them in time.
+        Returns none if the host cannot enqueue them in time.
         """
         timer, samples, taken = self._timer, list[float](), list[float]()
         begin, here = timer.now(), self._enqueue
@@ -188,7 +217,7 @@ class Stopwatch:
         while len(samples) < PLACES and not is_enough(
             samples, fewest, self._left(taken), timer.now() - begin
         ):
-            with places.another() as self._enqueue:
+            with mover.moved() as self._enqueue:
                 chunk = self._chunk(min(count, self._most()), self._batch)
             self._enqueue = here
             if chunk:
@@ -204,22 +233,22 @@ class Stopwatch:
         return FEWEST if launch * self._batch < LONG else FEWEST_LONG
 
     def _left(self, taken: Sequence[float]) -> float:
-        """Seconds of the device's that samples may still take."""
-        return self._options.seconds - sum(taken) * self._batch
+        """Return the seconds of the device's that samples may still take."""
+        return self._settings.seconds - sum(taken) * self._batch
 
     def _most(self) -> int:
-        """Samples a chunk, by what may be in flight; one at a time where the stream is not held."""
+        """Return how many samples of a chunk may be in flight; one at a time if the stream is not held."""
         return 1 if self._host_bound else max(1, IN_FLIGHT // (self._batch + 3))
 
     def _shrink(self, count: int) -> int:
-        """After a chunk that was not held: hold longer and queue less; with nothing left, stop holding."""
+        """Hold longer and queue less, after a chunk that was not held; with nothing left, stop holding."""
         if self._hold >= HOLD_MOST and count == 1:
             self._give_up_holding()
         self._hold = min(2 * self._hold, HOLD_MOST)
         return max(1, count // 2)
 
     def _chunk(self, count: int, batch: int) -> list[float]:
-        """``count`` samples of ``batch`` launches, queued behind a hold; none where it did not hold."""
+        """Take ``count`` samples of ``batch`` launches, queued behind a hold; none if it did not hold."""
         timer = self._timer
         while len(self._pairs) < count:
             self._pairs.append((timer.event(), timer.event()))

@@ -26,7 +26,7 @@ THREADS = 256
 BLOCKS = 1056
 ROUNDS = 16384
 FACTOR, ADD = 0.999, 0.5
-SETTINGS = device_time.Options(seconds=0.1, warmup=0.1)
+SETTINGS = device_time.Settings(seconds=0.1, warmup=0.1)
 CLOCKED = 100  # launches of the compute sentinel, 56 ms, over which the SMs' clock is taken
 SMS = 1024  # places for SMs, more than any device has
 _DIGITS = 6
