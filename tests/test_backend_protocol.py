@@ -14,7 +14,8 @@ import pytest_gpuperf
 from pytest_gpuperf import backends
 from pytest_gpuperf.backends import base
 from pytest_gpuperf.backends.base import Backend, Geometry, Program
-from pytest_gpuperf.backends.cuda.device import CudaBackend, CudaProgram
+from pytest_gpuperf.backends.cuda.device import CudaBackend
+from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.backends.emulated.program import EmulatedProgram
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
@@ -93,7 +94,7 @@ class FakeBackend:
     def free_memory(self):
         return 2**30
 
-    def load(self, path, options=()):
+    def load(self, file, options=()):
         return FakeProgram(self._device)
 
     def timer(self):

@@ -1,11 +1,13 @@
 """The CUDA backend: what can be checked without a device here, and on a device where there is one."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from pytest_gpuperf.backends import select
 from pytest_gpuperf.backends.cuda import compile as cuda_compile
 from pytest_gpuperf.backends.cuda import driver as cuda_driver
 from pytest_gpuperf.backends.cuda.compile import compile_cubin, find_nvcc
-from pytest_gpuperf.backends.cuda.device import pack
+from pytest_gpuperf.backends.cuda.program import pack
 from pytest_gpuperf.backends.cuda.timer import _HOLD
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
@@ -62,6 +64,7 @@ int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
     for (int i = 0; i < 16; i++) uuid[i] = 16 * device + i;
     return 0;
 }
+int cuDriverGetVersion(int *version) { *version = 13020; return 0; }
 """
 COUNT = "from pytest_gpuperf.backends.cuda.driver import device_count; print(device_count())"
 
@@ -102,6 +105,12 @@ def test_a_units_uuid_is_written_as_nvidia_smi_does(tmp_path):
     assert done.stdout.strip() == "GPU-10111213-1415-1617-1819-1a1b1c1d1e1f"
 
 
+@needs_compiler
+def test_the_newest_cuda_is_the_drivers(tmp_path):
+    code = "from pytest_gpuperf.backends.cuda.driver import cuda_version; print(cuda_version())"
+    assert with_driver(tmp_path, DRIVER % (0, 1), code).stdout.strip() == "(13, 2)"
+
+
 def test_asking_for_cuda_without_a_device_says_what_to_do():
     if cuda_driver.device_count():
         pytest.skip("there is a device here")
@@ -116,6 +125,53 @@ def test_an_unknown_backend_lists_the_known():
 
 def test_what_nvml_does_not_tell_is_left_out():
     assert cuda_driver.settings("GPU-00000000-0000-0000-0000-000000000000") == {}
+
+
+class Nvml:
+    """As much of pynvml as a place asks for: a GPU whose power limit was changed, and a MIG slice of it."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, **refused):
+        self.opened, self.refused = 0, refused
+
+    def nvmlInit(self):
+        self.opened += 1
+
+    def nvmlShutdown(self):
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, unit):
+        return {"GPU-1": "whole", "MIG-1": "slice"}[unit]
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle):
+        return {"slice": "whole"}[handle]
+
+    def nvmlDeviceGetAttributes_v2(self, handle):
+        return {"slice": SimpleNamespace(gpuInstanceSliceCount=3, memorySizeMB=40448)}[handle]
+
+    def nvmlDeviceGetEccMode(self, handle):
+        return {"whole": [1, 1]}[handle]
+
+    def nvmlDeviceGetPowerManagementLimit(self, handle):
+        if self.refused:
+            raise self.NVMLError
+        return {"whole": 500_000}[handle]
+
+    def nvmlDeviceGetPowerManagementDefaultLimit(self, handle):
+        return {"whole": 700_000}[handle]
+
+
+def test_a_units_set_up_is_asked_in_one_go(monkeypatch):
+    nvml = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    gpu = {"ecc": True, "power_limit_w": 500.0, "power_limit_default_w": 700.0}
+    assert cuda_driver.settings("GPU-1") == gpu
+    assert nvml.opened == 1
+    assert cuda_driver.settings("MIG-1") == {"mig": "3g.40gb", **gpu}
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(limit=True))
+    assert cuda_driver.settings("GPU-1") == {"ecc": True}
 
 
 def test_nothing_heavy_is_imported():
@@ -290,6 +346,13 @@ def test_nvcc_is_found_where_it_may_be(tmp_path, monkeypatch):
     on_path = place("path")
     monkeypatch.setenv("PATH", str(on_path.parent))
     assert find_nvcc() == on_path
+
+
+@needs_nvcc
+def test_the_compiler_is_named_with_its_version(monkeypatch, tmp_path):
+    assert re.fullmatch(r"nvcc \d+\.\d+\.\d+", cuda_compile.compiler_version())
+    monkeypatch.setattr(cuda_compile, "find_nvcc", lambda: tmp_path / "nvcc")
+    assert cuda_compile.compiler_version() == ""
 
 
 @needs_nvcc

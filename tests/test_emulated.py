@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.errors import KernelError
 
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def program(backend, folder):
-    return backend.load(folder / "device.cu")
+    return backend.load(read(folder / "device.cu"))
 
 
 # ---- what it says of itself ----
@@ -195,7 +196,7 @@ def test_the_largest_block_and_results_independent_of_threads(folder):
     found = []
     for threads in (1, 3):
         backend = EmulatedBackend(threads=threads)
-        program = backend.load(folder / "device.cu")
+        program = backend.load(read(folder / "device.cu"))
         out = backend.empty((50, 2), np.float32)
         program.launch("warp_sums", Geometry.of((50, 1, 1), (64, 1, 1)), [backend.to_device(host), out])
         big = backend.empty((64, 1024), np.int32)
@@ -220,9 +221,10 @@ def test_a_forked_child_can_launch(folder):
 import os, numpy as np
 from pathlib import Path
 from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 backend = EmulatedBackend()
-program = backend.load(Path({str(folder / "device.cu")!r}))
+program = backend.load(read(Path({str(folder / "device.cu")!r})))
 out = backend.empty((4,), np.int32)
 program.launch("indices", Geometry.of(1, 4), [out])
 out.set(np.zeros(4, np.int32))

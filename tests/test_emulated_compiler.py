@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated import compiler as emulated_compiler
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.errors import KernelError, Unavailable
@@ -22,7 +23,7 @@ KERNEL = 'extern "C" __global__ void k(int *out)\n{\n    out[0] = 7;\n}\n'
 def load(backend, tmp_path):
     def load(source, *options, name="x.cu"):
         (tmp_path / name).write_text(source)
-        return backend.load(tmp_path / name, options)
+        return backend.load(read(tmp_path / name), options)
 
     return load
 
@@ -125,10 +126,10 @@ def test_too_much_static_shared_memory(load):
 
 def test_a_file_that_is_not_there_or_no_text(backend, tmp_path):
     with pytest.raises(KernelError, match=r"nowhere.cu cannot be read"):
-        backend.load(tmp_path / "nowhere.cu")
+        backend.load(read(tmp_path / "nowhere.cu"))
     (tmp_path / "binary.cu").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(KernelError, match=r"binary.cu cannot be read as UTF-8"):
-        backend.load(tmp_path / "binary.cu")
+        backend.load(read(tmp_path / "binary.cu"))
 
 
 # ---- the cache ----
@@ -189,7 +190,7 @@ def test_a_second_cache_folder_serves_the_same_runtime(load, backend, tmp_path, 
     other = EmulatedBackend(threads=1)
     assert other.runtime is backend.runtime
     (tmp_path / "y.cu").write_text(KERNEL)
-    assert launched(other, other.load(tmp_path / "y.cu")) == 7
+    assert launched(other, other.load(read(tmp_path / "y.cu"))) == 7
 
 
 # ---- the compiler ----
@@ -257,5 +258,5 @@ def test_cxx_chooses_the_compiler(monkeypatch, backend, tmp_path):
     monkeypatch.setenv("CXX", "g++ -DFROM_CXX=9")
     chosen = EmulatedBackend(threads=1)
     (tmp_path / "z.cu").write_text(KERNEL.replace("7", "FROM_CXX"))
-    assert launched(chosen, chosen.load(tmp_path / "z.cu")) == 9
+    assert launched(chosen, chosen.load(read(tmp_path / "z.cu"))) == 9
     assert os.environ["CXX"]

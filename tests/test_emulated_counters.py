@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments.counters import count
@@ -135,7 +136,7 @@ def programs(backend, tmp_path_factory):
     folder = tmp_path_factory.mktemp("counters")
     (folder / "transposes.cu").write_text(TRANSPOSES)
     (folder / "others.cu").write_text(OTHERS)
-    return {name: backend.load(folder / f"{name}.cu") for name in ("transposes", "others")}
+    return {name: backend.load(read(folder / f"{name}.cu")) for name in ("transposes", "others")}
 
 
 def transposed(backend, program, name, rows, cols, block, tile):
@@ -254,7 +255,7 @@ def test_counters_do_not_depend_on_the_threads_that_ran_the_blocks(programs, tmp
     found = set()
     for threads in (1, 2, 3):
         backend = EmulatedBackend(threads=threads)
-        program = backend.load(tmp_path / "transposes.cu")
+        program = backend.load(read(tmp_path / "transposes.cu"))
         for _ in range(2):
             found.add(transposed(backend, program, "unpadded", 257, 255, (32, 8), 32))
     assert len(found) == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated import program as emulated_program
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.backends.emulated.runtime import FaultKind
@@ -35,7 +36,7 @@ def backend(cache):
 def program(backend, tmp_path_factory):
     path = tmp_path_factory.mktemp("faults") / "mutants.cu"
     path.write_text(SOURCE)
-    return backend.load(path)
+    return backend.load(read(path))
 
 
 def line_of(name):

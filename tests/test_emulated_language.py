@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.declarations import read
 
 pytestmark = pytest.mark.usefixtures("kernel_cache")
 
@@ -25,7 +26,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def program(backend, folder):
-    return backend.load(folder / "language.cu", ["-DVALUE=17", "-use_fast_math", "-arch=sm_90"])
+    return backend.load(read(folder / "language.cu"), ["-DVALUE=17", "-use_fast_math", "-arch=sm_90"])
 
 
 @pytest.fixture
@@ -178,6 +179,6 @@ def test_definitions_count_and_options_for_nvcc_alone_are_left_out(backend, fold
     assert run("defined", (1,), shape=(1,), dtype=np.int32) == [17]
     out = backend.empty((1,), np.int32)
     for options in (["-D", "VALUE=4"], ["--define-macro=VALUE=5", "--std=c++20"], ["-UVALUE", "-DVALUE=6"]):
-        program = backend.load(folder / "language.cu", [*options, "-I", "parts", "-lineinfo"])
+        program = backend.load(read(folder / "language.cu"), [*options, "-I", "parts", "-lineinfo"])
         program.launch("defined", Geometry.of(ONE, ONE), [out])
         assert out.get() == [int(options[-1][-1]) if "std" not in options[-1] else 5]

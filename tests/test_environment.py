@@ -143,9 +143,9 @@ def test_stores_the_versions_of_gpu_packages_only(tmp_path, monkeypatch):
     )
 
 
-def test_stores_the_versions_of_the_cuda_stack(tmp_path):
-    pycuda = SimpleNamespace(get_driver_version=lambda: 13010, get_version=lambda: (12, 9, 0))
-    opened = SimpleNamespace(_driver=pycuda)
+def test_stores_the_versions_of_the_cuda_stack(tmp_path, monkeypatch):
+    monkeypatch.setattr("pytest_gpuperf.backends.cuda.device.cuda_version", lambda: (13, 1))
+    opened = SimpleNamespace(driver=SimpleNamespace(get_version=lambda: (12, 9, 0)))
     cuda = SimpleNamespace(**{**vars(EMULATED), "software": lambda: CudaBackend.software(opened)})
     found = environment.describe(cuda, tmp_path)
     assert (found["cuda_driver"], found["cuda_pycuda"]) == ("13.1", "12.9.0")

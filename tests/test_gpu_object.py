@@ -148,7 +148,7 @@ def test_free_since_frees_what_is_newer_and_alive(gpu):
         (lambda gpu: gpu.empty(-1), "Shape -1 has a dimension below 1"),
         (lambda gpu: gpu.empty(2.5), "a tuple of integers; 2.5 was given"),
         (lambda gpu: gpu.empty("22"), "a tuple of integers; '22' was given"),
-        (lambda gpu: gpu.empty(2, "float33"), "'float33' is no NumPy dtype"),
+        (lambda gpu: gpu.empty(2, "float33"), "'float33' is not a NumPy dtype"),
         (lambda gpu: gpu.empty(2, object), "dtype object has no counterpart on a GPU"),
         (lambda gpu: gpu.empty(2, "U8"), "has no counterpart on a GPU"),
         (lambda gpu: gpu.empty(2, np.longdouble), "has no counterpart on a GPU"),

@@ -21,8 +21,8 @@ class Recorder:
     def address(self, argument):
         return 0x1000 if isinstance(argument, Array) else None
 
-    def load(self, path, options=()):
-        self.loaded.append((path.name, tuple(options)))
+    def load(self, file, options=()):
+        self.loaded.append((file.path.name, tuple(options)))
         return self
 
     def code_hash(self, name):

@@ -1,4 +1,4 @@
-"""Checks a launch's arguments against the kernel's declaration.
+"""Check a launch's arguments against the kernel's declaration.
 
 PyCUDA packs bytes and believes them: a wrong argument is a wild pointer on the device. Both
 backends therefore launch only what ``check`` has let through.
@@ -19,10 +19,10 @@ from pytest_gpuperf.errors import KernelError
 
 
 def check(declaration: Declaration, arguments: Sequence[Any], backend: Backend) -> list[Any]:
-    """The arguments as ``Program.launch`` wants them: device arrays as given, numbers as NumPy scalars.
+    """Return the arguments as a ``Program`` wants them: device arrays as given, numbers as NumPy scalars.
 
-    Raises KernelError, naming kernel, declaration, argument and remedy, where count, pointer or
-    scalar, dtype, contiguity, alignment, range or place (host, freed, another device) do not fit.
+    Raises KernelError, naming kernel, declaration, argument and remedy, if count, pointer or scalar, dtype,
+    contiguity, alignment, range or place (host, freed, another device) do not fit.
     """
     parameters = declaration.parameters
     if len(arguments) != len(parameters):
@@ -39,7 +39,7 @@ def check(declaration: Declaration, arguments: Sequence[Any], backend: Backend) 
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """One argument position, which knows how to say what is wrong with what was put there."""
+    """One argument position; it states what is wrong with the argument put there."""
 
     declaration: Declaration
     parameter: Parameter
@@ -72,7 +72,7 @@ class _Slot:
         return argument
 
     def _layout(self, argument: Any) -> tuple[np.dtype, int, bool]:
-        """dtype, bytes and C-contiguity of a device array of this or another library."""
+        """Return dtype, bytes and C-contiguity of a device array of this or another library."""
         try:
             interface = getattr(argument, "__cuda_array_interface__", None)
         except Exception as error:  # torch refuses for tensors that need a gradient, among others

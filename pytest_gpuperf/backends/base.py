@@ -6,13 +6,14 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_gpuperf.errors import KernelError
 
 if TYPE_CHECKING:  # at run time it would be a third of the start of a process that needs no NumPy
     import numpy as np
+
+    from pytest_gpuperf.backends.declarations import Declarations
 
 Dim3 = tuple[int, int, int]
 Traffic = tuple[int, int, int]
@@ -193,8 +194,11 @@ class Backend(Protocol):
     def free_memory(self) -> int:
         """Return how many bytes could be allocated now."""
 
-    def load(self, path: Path, options: Sequence[str] = ()) -> Program:
-        """Compile a kernel file, or take it from the cache; raises KernelError with the compiler's line."""
+    def load(self, file: Declarations, options: Sequence[str] = ()) -> Program:
+        """Compile a kernel file, or take it from the cache; raises KernelError with the compiler's line.
+
+        ``options`` are nvcc's.
+        """
 
     def timer(self) -> Timer:
         """Return the stopwatch on ``stream``; raises Unavailable unless ``judges_times``."""

@@ -1,4 +1,4 @@
-"""Reads kernel declarations from CUDA C++ source; ``arguments.check`` holds a launch to them."""
+"""Read kernel declarations from CUDA C++ source; ``arguments.check`` holds a launch to them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_gpuperf.backends.sources import blank, blanked
 from pytest_gpuperf.errors import KernelError
 
 _SCALARS: dict[str, str] = {
@@ -110,7 +111,7 @@ class Declarations(dict[str, Declaration]):
         self.rejected: dict[str, str] = {}
 
     def find(self, name: str) -> Declaration:
-        """The declaration of kernel ``name``, or a KernelError that says what to write or which are there."""
+        """Return the declaration of a kernel; raises KernelError with what to write or which there are."""
         if name in self:
             return self[name]
         if name in self.rejected:
@@ -127,29 +128,25 @@ class Declarations(dict[str, Declaration]):
 # --------------------------------------------------------------------------- parsing
 
 
-_NOT_CODE = re.compile(
-    r"""//(?:\\\n|[^\n])*
-      | /\*.*?\*/
-      | R"(?P<fence>[^()\\\s]{0,16})\(.*?\)(?P=fence)"
-      | "(?:\\.|[^"\\\n])*"
-      | (?<!\w)'(?:\\.|[^'\\\n])+'""",
-    re.DOTALL | re.VERBOSE,
-)
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*", re.MULTILINE)
 
 
-def _blank(match: re.Match[str]) -> str:
-    return re.sub(r"[^\n]", " ", match.group())
+def read(path: Path) -> Declarations:
+    """Read the kernels that a file declares; raises KernelError if it cannot be read."""
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KernelError(f"{path} cannot be read as UTF-8 text: {error}.") from None
+    return parse(source, path)
 
 
 def _strip(source: str) -> str:
-    """The source with comments, literals and preprocessor lines blanked; offsets and lines stay."""
-    code = _NOT_CODE.sub(lambda match: match.group() if match.group() == '"C"' else _blank(match), source)
-    return _DIRECTIVE.sub(_blank, code)
+    """Blank comments, literals and preprocessor lines; offsets and lines stay."""
+    return _DIRECTIVE.sub(blank, blanked(source, keep=lambda text: text == '"C"'))
 
 
 def _closing(code: str, opening: int) -> int:
-    """The offset of the bracket that closes the one at ``opening``, or the end of the source."""
+    """Return the offset of the bracket that closes the one at ``opening``, or the end of the source."""
     pair = {"(": ")", "{": "}"}[code[opening]]
     depth = 0
     for offset in range(opening, len(code)):
@@ -167,7 +164,7 @@ _ATTRIBUTES = {"__launch_bounds__", "__cluster_dims__", "__maxnreg__", "__block_
 
 
 def _signature(code: str, start: int) -> tuple[str, int, str, bool] | None:
-    """Name, its offset, the parameter text and whether a body follows: the function declared at ``start``."""
+    """Find the function declared at ``start``: name, offset, parameter text, and whether a body follows."""
     while match := _NAME_OR_END.search(code, start):
         if match["end"]:
             return None
@@ -180,7 +177,7 @@ def _signature(code: str, start: int) -> tuple[str, int, str, bool] | None:
 
 
 def _split(text: str) -> Iterator[str]:
-    """The parameter texts: split at the commas outside template arguments and brackets."""
+    """Yield the parameter texts: split at the commas outside template arguments and brackets."""
     depth, begin = 0, 0
     for offset, character in enumerate(text):
         if character in "<([":
@@ -194,7 +191,7 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _canonical(words: list[str]) -> str:
-    """One spelling of an integer type: "long unsigned int" is "unsigned long"."""
+    """Spell an integer type in one way: "long unsigned int" is "unsigned long"."""
     if not set(words) <= _INTEGER_WORDS:
         return " ".join(words)
     size = [word for word in words if word in ("long", "short", "char")]
@@ -225,7 +222,7 @@ def _parameters(text: str) -> tuple[Parameter, ...]:
 
 
 def _prefix(code: str, offset: int) -> str:
-    """What stands before ``offset`` in the same declaration: extern "C", template<...>, attributes."""
+    """Return the text before ``offset`` in the same declaration: extern "C", template<...>, attributes."""
     return code[max(code.rfind(character, 0, offset) for character in ";{}") + 1 : offset]
 
 
@@ -244,7 +241,7 @@ def _advice(path: Path, line: int, name: str, template: bool, text: str) -> str:
 
 
 def parse(source: str, path: Path) -> Declarations:
-    """The kernels that CUDA source declares ``extern "C" __global__``, by name.
+    """Return the kernels that CUDA source declares ``extern "C" __global__``, by name.
 
     The source is read as text, without a preprocessor: a kernel that a macro makes is not seen.
     Kernels that cannot be launched by name (C++ linkage, templates, two declarations that differ)
@@ -273,7 +270,7 @@ def parse(source: str, path: Path) -> Declarations:
 
 
 def _add(found: Declarations, new: Declaration, defined: bool) -> None:
-    """Keeps ``new``; a definition replaces its forward declaration, one that differs makes both unusable."""
+    """Keep ``new``; a definition replaces its forward declaration, one that differs makes both unusable."""
     old = found.get(new.name)
     if old is None or _types(old) == _types(new):
         if old is None or defined:

@@ -1,4 +1,4 @@
-"""The object behind the ``gpu`` fixture: arrays on the device, and where each came from."""
+"""Make arrays on a device and remember how each was made; the ``gpu`` fixture's object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_gpuperf.errors import GpuperfError
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What is remembered of one array; the reference is weak, so that remembering keeps nothing alive."""
+    """How one array was made; the reference is weak, so that remembering keeps nothing alive."""
 
     reference: weakref.ref[Any]
     origin: str
@@ -62,11 +62,11 @@ class Gpu:
         return self.device.stream
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> DeviceArray:
-        """An uninitialised array, C-contiguous; every dimension is 1 or more."""
+        """Allocate an uninitialised array, C-contiguous; every dimension is 1 or more."""
         return self._remember(self.device.empty(_shape(shape), _dtype(dtype)), "empty")
 
     def random(self, shape: int | Sequence[int], dtype: Any = np.float32, seed: int = 0) -> DeviceArray:
-        """Random values, the same on every machine and backend: NumPy's PCG64 on the host.
+        """Make random values, the same on every machine and backend: NumPy's PCG64 on the host.
 
         Floats are uniform in [0, 1), complex numbers in both parts; integers are uniform in 0 ... 99,
         which every integer type holds; booleans are fair.
@@ -75,7 +75,7 @@ class Gpu:
         return self._remember(self.device.to_device(values), f"random(seed={seed})")
 
     def to_device(self, host: np.ndarray) -> DeviceArray:
-        """A C-contiguous copy of a NumPy array, in native byte order."""
+        """Copy a NumPy array to the device, C-contiguous and in native byte order."""
         if not isinstance(host, (np.ndarray, np.generic)):
             raise GpuperfError(
                 f"gpu.to_device takes a NumPy array, not a {type(host).__name__}; "
@@ -90,20 +90,20 @@ class Gpu:
         return self._remember(self.device.to_device(np.asarray(host, dtype, order="C")), "to_device")
 
     def synchronize(self) -> None:
-        """Waits for everything enqueued; raises KernelError where a kernel did something forbidden."""
+        """Wait for everything enqueued; raises KernelError if a kernel did something forbidden."""
         self.device.synchronize()
 
     def origin(self, array: Any) -> str | None:
-        """How this object made ``array``: "empty", "random(seed=1)", "to_device"; None if it did not."""
+        """Say how this object made ``array``: "empty", "random(seed=1)", "to_device"; None if it did not."""
         record = self._records.get(id(array))
         return record.origin if record and record.reference() is array else None
 
     def mark(self) -> int:
-        """A point in time for ``free_since``."""
+        """Return a point in time for ``free_since``."""
         return self._serial
 
     def free_since(self, mark: int) -> int:
-        """Frees the arrays made since ``mark`` that are still alive; returns how many bytes that was."""
+        """Free the arrays made since ``mark`` that are still alive; return how many bytes that was."""
         freed = 0
         records = list(self._records.values())  # at once, since collected garbage takes its records out
         for record in [record for record in records if record.serial > mark]:
@@ -115,7 +115,7 @@ class Gpu:
         return freed
 
     def close(self) -> None:
-        """Gives the device back; the arrays made here cannot be used any more."""
+        """Give the device back; the arrays made here cannot be used any more."""
         self._records.clear()
         self.device.close()
 
@@ -143,7 +143,7 @@ def _dtype(dtype: Any) -> np.dtype:
     try:
         found = np.dtype(dtype)
     except TypeError:
-        raise GpuperfError(f"{dtype!r} is no NumPy dtype; give one such as np.float32.") from None
+        raise GpuperfError(f"{dtype!r} is not a NumPy dtype; give one such as np.float32.") from None
     # long double and its complex are wider than anything a GPU computes with.
     if found.kind not in "biufcV" or found.hasobject or found.char in "gG":
         raise GpuperfError(f"dtype {found} has no counterpart on a GPU; use a number, bool or struct dtype.")

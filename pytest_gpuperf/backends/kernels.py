@@ -1,4 +1,4 @@
-"""The ``kernels`` fixture's object: a folder of .cu files whose kernels are launched as CUDA launches them.
+"""Launch the kernels of a folder of .cu files as CUDA does; the ``kernels`` fixture's object.
 
 kernels["transpose.cu"].transpose_tiled[grid, block](src, dst, rows, cols)
 kernels["transpose.cu", "-DTILE=16"].transpose_tiled[grid, block, shared_bytes, stream](...)
@@ -13,7 +13,7 @@ from typing import Any
 
 from pytest_gpuperf.backends.arguments import check
 from pytest_gpuperf.backends.base import Backend, Geometry, Program
-from pytest_gpuperf.backends.declarations import Declaration, Declarations, parse
+from pytest_gpuperf.backends.declarations import Declaration, read
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import KernelError
 
@@ -27,7 +27,7 @@ class Kernels:
         self._files: dict[tuple[str, ...], KernelFile] = {}
 
     def __getitem__(self, key: str | tuple[str, ...]) -> KernelFile:
-        """``kernels["name.cu"]``, or ``kernels["name.cu", "-DTILE=16", ...]`` with options of nvcc."""
+        """Return ``kernels["name.cu"]``, or ``kernels["name.cu", "-DTILE=16", ...]`` with nvcc's options."""
         key = (key,) if isinstance(key, str) else tuple(key)
         if key not in self._files:
             self._files[key] = self._open(*key)
@@ -60,18 +60,14 @@ class KernelFile:
         self.path = path
         self.options = options
         self.backend = backend
-        try:
-            source = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise KernelError(f"{path} cannot be read as UTF-8 text: {error}.") from None
-        self.declarations: Declarations = parse(source, path)
+        self.declarations = read(path)
         self._program: Program | None = None
 
     @property
     def program(self) -> Program:
-        """The compiled file; KernelError with the compiler's line where it does not compile."""
+        """Compile the file at first use; raises KernelError with the compiler's line."""
         if self._program is None:
-            self._program = self.backend.load(self.path, self.options)
+            self._program = self.backend.load(self.declarations, self.options)
         return self._program
 
     def __getitem__(self, name: str) -> Kernel:
@@ -91,9 +87,9 @@ class Kernel:
         self.declaration = declaration
 
     def __getitem__(self, geometry: Any) -> Launch:
-        """``[grid, block]``, ``[grid, block, shared_bytes]`` or ``[grid, block, shared_bytes, stream]``.
+        """Bind it to ``[grid, block]``, ``[grid, block, shared_bytes]`` or these and a stream.
 
-        CUDA's own order. Grid and block are an int or one to three ints, x first.
+        The order is CUDA's. Grid and block are an int or one to three ints, x first.
         """
         if not isinstance(geometry, tuple) or not 2 <= len(geometry) <= 4:
             raise KernelError(
@@ -130,13 +126,13 @@ class Launch:
 
     @property
     def code_hash(self) -> str | None:
-        """The hash of the machine code, for "this code did not change"; None where there is none."""
+        """Return the hash of the machine code, for "this code did not change"; None if there is none."""
         return self.file.program.code_hash(self.name)
 
     def work_hash(self, *arguments: Any) -> str | None:
-        """The hash of all that the device is told to do: machine code, geometry, scalar arguments.
+        """Hash all that the device is told to do: machine code, geometry, scalar arguments.
 
-        What arrays hold and where they lie is left out. None where there is no machine code.
+        The arrays' contents and addresses are left out. None if there is no machine code.
         """
         code = self.code_hash
         if code is None:
@@ -147,12 +143,12 @@ class Launch:
         return hashlib.sha256(told.encode()).hexdigest()[: len(code)]
 
     def bind(self, *arguments: Any) -> Callable[[], None]:
-        """This launch with its arguments checked once: what a stopwatch calls many times."""
+        """Check the arguments once and return the launch, which a stopwatch calls many times."""
         checked = check(self.declaration, arguments, self.backend)
         return self.file.program.prepare(self.name, self.geometry, checked)
 
     def __call__(self, *arguments: Any) -> None:
-        """Checks the arguments and enqueues one launch; KernelError where they do not fit."""
+        """Check the arguments and enqueue one launch; raises KernelError if they do not fit."""
         self.bind(*arguments)()
 
     def __repr__(self) -> str:

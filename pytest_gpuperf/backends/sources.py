@@ -1,17 +1,35 @@
-"""Which files a kernel file is made of, so that a cache knows when one of them changed."""
+"""Read CUDA C++ as text: blank what is no code, and find the files that a kernel file is made of."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
+_NOT_CODE = re.compile(
+    r"""//(?:\\\n|[^\n])*
+      | /\*.*?\*/
+      | R"(?P<fence>[^()\\\s]{0,16})\(.*?\)(?P=fence)"
+      | "(?:\\.|[^"\\\n])*"
+      | (?<!\w)'(?:\\.|[^'\\\n])+'""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def blanked(source: str, keep: Callable[[str], bool] = lambda text: False) -> str:
+    """Replace comments and literals by spaces, except those to ``keep``; offsets and lines stay."""
+    return _NOT_CODE.sub(lambda match: match[0] if keep(match[0]) else blank(match), source)
+
+
+def blank(match: re.Match[str]) -> str:
+    """Return as many spaces as a match has characters, and its line breaks."""
+    return re.sub(r"[^\n]", " ", match[0])
 
 
 def include_folders(path: Path, options: Sequence[str]) -> list[Path]:
-    """The folders that -I and --include-path options name, relative ones from the file's folder."""
+    """Return the folders that -I and --include-path options name, relative ones from the file's folder."""
     folders = []
     for option, following in zip(options, (*options, "")[1:], strict=True):
         if option in ("-I", "--include-path"):
@@ -22,9 +40,9 @@ def include_folders(path: Path, options: Sequence[str]) -> list[Path]:
 
 
 def sources(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
-    """The file and what it includes from beside it or from ``folders``, each once, in reading order.
+    """Yield the file and what it includes from its folder or from ``folders``, each once, in reading order.
 
-    The toolkit's and the system's own headers are not followed: nvcc's version stands for them.
+    The toolkit's and the system's own headers are not followed: the compiler's version stands for them.
     """
     seen: set[Path] = set()
     waiting = [path]

@@ -1,4 +1,4 @@
-"""PyCUDA's array with errors in one sentence; imported only once PyCUDA is known to be there."""
+"""PyCUDA's array with errors in one sentence; import it only once PyCUDA is known to be there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Explain = Callable[[Exception, str], GpuperfError]
 
 
 class Array(gpuarray.GPUArray):
-    """A ``pycuda.gpuarray.GPUArray`` that says so when its memory was given back.
+    """A ``pycuda.gpuarray.GPUArray`` that names its error once its memory was given back.
 
     ``explain`` turns a driver's error into ours. Copies come here first when a kernel misbehaved:
     a launch returns before its kernel runs, and the next synchronising call reports the error.
@@ -26,15 +26,15 @@ class Array(gpuarray.GPUArray):
     base: Any
 
     def get(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        """A copy on the host, after everything enqueued so far has finished."""
+        """Copy it to the host, after everything enqueued so far has finished."""
         return self._copy(super().get, *args, **kwargs)
 
     def set(self, *args: Any, **kwargs: Any) -> None:
-        """Overwrites the array from the host."""
+        """Overwrite the array from the host."""
         self._copy(super().set, *args, **kwargs)
 
     def free(self) -> None:
-        """Gives the memory back; freeing twice is no error."""
+        """Give the memory back; freeing twice is no error."""
         if not self.freed:
             self.freed = True
             if self.gpudata is not None:

@@ -1,4 +1,4 @@
-"""Compiles kernel files to cubins with nvcc, once: the cache is keyed by all that decides the result."""
+"""Compile kernel files to cubins with nvcc, once: the cache is keyed by all that decides the result."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def compile_cubin(
     capability: tuple[int, int],
     around: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> tuple[bytes, Path]:
-    """The cubin of a kernel file for a compute capability, and the cache file that holds it.
+    """Return the cubin of a kernel file for a compute capability, and the cache file that holds it.
 
-    ``around`` is entered while nvcc runs, which takes seconds and no device. Raises KernelError with
-    the compiler's first error, Unavailable where nvcc or the host compiler that it needs is missing.
+    ``around`` is entered while nvcc runs, which takes seconds and no device. Raises KernelError with the
+    compiler's first error, Unavailable if nvcc or the host compiler that it needs is missing.
     """
     nvcc = find_nvcc()
     flags = ["-cubin", *_architecture(options, capability), *_standard(options), *options]
@@ -44,7 +44,7 @@ def compile_cubin(
 
 
 def _architecture(options: Sequence[str], capability: tuple[int, int]) -> list[str]:
-    """Nothing where the author chose one, as sm_90a needs."""
+    """Return the flag for a compute capability, or none if the author chose one, as sm_90a needs."""
     chosen = any(option.startswith(("-arch", "--gpu-architecture", "-gencode")) for option in options)
     return [] if chosen else [f"-arch=sm_{capability[0]}{capability[1]}"]
 
@@ -94,7 +94,7 @@ def _key(path: Path, flags: Sequence[str], options: Sequence[str], nvcc: Path) -
 
 
 def find_nvcc() -> Path:
-    """nvcc on PATH, in $CUDA_HOME, in /usr/local/cuda, or in the PyPI packages; else Unavailable."""
+    """Find nvcc on PATH, in $CUDA_HOME, in /usr/local/cuda or in the PyPI packages; raises Unavailable."""
     on_path = shutil.which("nvcc")
     if on_path:
         return Path(on_path)
@@ -107,7 +107,7 @@ def find_nvcc() -> Path:
 
 
 def _packages() -> Iterator[Path]:
-    """The folders nvidia/cu13 (CUDA 13 wheels) and nvidia/cuda_nvcc (older) of this Python."""
+    """Yield the folders nvidia/cu13 (CUDA 13 wheels) and nvidia/cuda_nvcc (older) of this Python."""
     import importlib.util
 
     package = importlib.util.find_spec("nvidia")

@@ -1,27 +1,25 @@
-"""The CUDA backend, on PyCUDA and the device's primary context."""
+"""Run kernels on a CUDA GPU, through PyCUDA and the device's primary context."""
 
 from __future__ import annotations
 
 import atexit
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import DeviceArray, Geometry
+from pytest_gpuperf.backends.base import DeviceArray
 from pytest_gpuperf.backends.cuda.compile import compile_cubin, compiler_version
-from pytest_gpuperf.backends.cuda.driver import device_uuid, kernel_driver, settings
+from pytest_gpuperf.backends.cuda.driver import cuda_version, device_uuid, kernel_driver, settings
+from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.cuda.timer import CudaTimer
+    from pytest_gpuperf.backends.declarations import Declarations
 
-# Above this the driver wants to be asked (CUDA C++ Programming Guide, "Dynamic Shared Memory").
-_SHARED_WITHOUT_ASKING = 48 * 1024
 # Errors of the machine rather than of a kernel, by cuGetErrorString's words for them.
 _MACHINE_ERRORS = ("ECC", "NVLink", "system not yet initialized", "GPU is lost", "busy or unavailable")
 
@@ -31,7 +29,7 @@ class CudaBackend:
 
     torch, CuPy and ONNX Runtime use the same primary context, so their arrays are kernel arguments
     here. ``stream`` is a blocking stream: the legacy default stream orders with it. Raises
-    Unavailable, naming what to install, where PyCUDA, the driver or the device is missing.
+    Unavailable, naming what to install, if PyCUDA, the driver or the device is missing.
     """
 
     name = "cuda"
@@ -39,7 +37,7 @@ class CudaBackend:
 
     def __init__(self, index: int = 0) -> None:
         driver = _pycuda()
-        self._driver = driver
+        self.driver = driver
         self._lost: str | None = None
         self.last_launch = ""  # to be named when a later call reports what it did
         try:
@@ -63,23 +61,18 @@ class CudaBackend:
         self.total_memory: int = device.total_memory()
         self.l2_bytes: int = device.get_attribute(driver.device_attribute.L2_CACHE_SIZE)
         self._timer: CudaTimer | None = None
-        # Entered while nvcc runs: a session lets others use the device meanwhile.
         self.compiling: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def place(self) -> dict[str, Any]:
-        """Backend, GPU model and memory, and where NVML tells: MIG profile, ECC and power limit in W."""
+        """Return backend, GPU model and memory, and if NVML tells: MIG profile, ECC and power limit in W."""
         memory = round(self.total_memory / 2**30, 1)
         return {"backend": self.name, "gpu": self.device_name, "memory_gib": memory, **settings(self.uuid)}
 
     def software(self) -> dict[str, str]:
-        """``driver``, and the CUDA versions that it knows at most and that PyCUDA was built for."""
-        newest = int(self._driver.get_driver_version())
+        """Return ``driver``, the newest CUDA that it supports, and the CUDA that PyCUDA was built for."""
         kernel = {"driver": found} if (found := kernel_driver()) else {}
-        return {
-            **kernel,
-            "cuda_driver": f"{newest // 1000}.{newest % 1000 // 10}",
-            "cuda_pycuda": ".".join(str(part) for part in self._driver.get_version()),
-        }
+        versions = {"cuda_driver": cuda_version(), "cuda_pycuda": self.driver.get_version()}
+        return {**kernel, **{name: ".".join(map(str, parts)) for name, parts in versions.items()}}
 
     @cached_property
     def compiler_version(self) -> str:
@@ -94,13 +87,13 @@ class CudaBackend:
         shape, dtype = tuple(shape), np.dtype(dtype)
         try:
             array = Array(shape, dtype)
-        except self._driver.MemoryError:
+        except self.driver.MemoryError:
             wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
             raise GpuperfError(
                 f"{self.device_name} has no room for an array of {_gib(wanted)}: "
                 f"{_gib(self.free_memory())} of {_gib(self.total_memory)} are free; make it smaller."
             ) from None
-        except self._driver.Error as error:
+        except self.driver.Error as error:
             raise self.explain(error, "allocating an array") from None
         array.explain = self.explain
         return array
@@ -113,15 +106,14 @@ class CudaBackend:
     def free(self, array: Any) -> None:
         try:
             array.free()
-        except self._driver.Error as error:
+        except self.driver.Error as error:
             raise self.explain(error, "freeing an array") from None
 
     def free_memory(self) -> int:
-        """Bytes that could be allocated now."""
-        return int(self._driver.mem_get_info()[0])
+        return int(self.driver.mem_get_info()[0])
 
     def address(self, argument: Any) -> int | None:
-        """Also of anything with ``__cuda_array_interface__``, such as torch's and CuPy's arrays."""
+        """Return the address, also of anything with ``__cuda_array_interface__`` (torch's, CuPy's arrays)."""
         owner = argument
         while owner is not None:  # views are plain GPUArrays whose base is the array that has the memory
             if getattr(owner, "freed", False):
@@ -141,50 +133,50 @@ class CudaBackend:
         return isinstance(owner, Array) and owner.nbytes == array.nbytes
 
     def copy(self, destination: Any, source: Any) -> None:
-        """Enqueues a device-to-device copy on ``stream``; both arrays have the same number of bytes."""
-        self._driver.memcpy_dtod_async(
+        """Enqueue a device-to-device copy on ``stream``."""
+        self.driver.memcpy_dtod_async(
             self.address(destination), self.address(source), source.nbytes, stream=self.stream
         )
 
     # ----------------------------------------------------------------------- kernels
 
-    def load(self, path: Path, options: Sequence[str] = ()) -> CudaProgram:
+    def load(self, file: Declarations, options: Sequence[str] = ()) -> CudaProgram:
         assert self.compute_capability
+        path = file.path
         cubin, cached = compile_cubin(path, options, self.compute_capability, self.compiling)
         self.check_alive()
         try:
-            module = self._driver.module_from_buffer(cubin)
-        except self._driver.Error as error:
+            module = self.driver.module_from_buffer(cubin)
+        except self.driver.Error as error:
             raise self.explain(error, f"loading {path.name} (compiled as {cached})") from None
         return CudaProgram(self, path, cubin, module)
 
     def synchronize(self) -> None:
         self.check_alive()
         try:
-            self._driver.Context.synchronize()
-        except self._driver.Error as error:
+            self.driver.Context.synchronize()
+        except self.driver.Error as error:
             raise self.explain(error, "waiting for the device") from None
 
     def timer(self) -> CudaTimer:
-        """The stopwatch on ``stream``, for instruments.stopwatch."""
         from pytest_gpuperf.backends.cuda.timer import CudaTimer
 
         self.check_alive()
         if self._timer is None:
-            self._timer = CudaTimer(self, self._driver)
+            self._timer = CudaTimer(self, self.driver)
         return self._timer
 
     # ----------------------------------------------------------------------- errors
 
     def check_alive(self) -> None:
-        """Raises NotFit once the context is lost: nothing in this process can use the device any more."""
+        """Raise NotFit once the context is lost: nothing in this process can use the device any more."""
         if self._lost:
             raise NotFit(
                 f"This process lost its CUDA context earlier ({self._lost}); run again in a fresh one."
             )
 
     def explain(self, error: Exception, doing: str) -> GpuperfError:
-        """The driver's error as ours: NotFit for the machine's own, KernelError for what a kernel did."""
+        """Turn the driver's error into ours: NotFit for the machine's, KernelError for what a kernel did."""
         said = str(error).strip()
         if any(words in said for words in _MACHINE_ERRORS):
             self._lost = said
@@ -203,15 +195,15 @@ class CudaBackend:
         return KernelError(f"CUDA refused while {doing}: {said}.")
 
     def _context_is_dead(self) -> bool:
-        """Errors such as an illegal access are sticky: after them every call of the context fails."""
+        """Say whether an error was sticky, as an illegal access is: then every call of the context fails."""
         try:
-            self._driver.Context.synchronize()
-        except self._driver.Error:
+            self.driver.Context.synchronize()
+        except self.driver.Error:
             return True
         return False
 
     def close(self) -> None:
-        """Gives the context back; calling it again does nothing. Arrays that are left cannot be used."""
+        """Give the context back; closing twice is no error. Arrays that are left cannot be used."""
         if self._open:
             self._open = False
             atexit.unregister(self.close)
@@ -235,82 +227,3 @@ def _pycuda() -> Any:
             'pip install "pytest-gpuperf[cuda]", or choose --gpuperf-backend=emulated.'
         ) from None
     return driver
-
-
-class CudaProgram:
-    """One kernel file, compiled and loaded."""
-
-    def __init__(self, backend: CudaBackend, path: Path, cubin: bytes, module: Any) -> None:
-        self._backend = backend
-        self._path = path
-        self._module = module
-        # nvcc writes the same bytes for the same code, whatever the file's place, comments or date.
-        self._hash = hashlib.sha256(cubin).hexdigest()[:16]
-        self._functions: dict[str, Any] = {}
-        self._shared: dict[str, int] = {}
-
-    def code_hash(self, name: str) -> str | None:
-        """The hash of the whole file's machine code: kernels share its constants and functions."""
-        return self._hash
-
-    def launch(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> None:
-        self._backend.check_alive()
-        self.prepare(name, geometry, arguments)()
-
-    def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> NoReturn:
-        raise Unavailable(
-            "counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet; "
-            "choose --gpuperf-backend=emulated."
-        )
-
-    def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
-        """Pack the launch's parameters once, so that enqueuing it costs the host little."""
-        backend, error_type = self._backend, self._backend._driver.Error
-        grid, block, shared = geometry.grid, geometry.block, geometry.shared
-        what = f"{name} ({self._path.name})"
-        doing = f"launching {what}, grid {grid}, block {block}, {shared} bytes shared"
-        try:
-            function = self._functions.get(name) or self._function(name)
-            if shared > self._shared.get(name, _SHARED_WITHOUT_ASKING):
-                self._allow_shared(name, function, shared)
-        except error_type as error:
-            raise backend.explain(error, doing) from None
-        buffer = pack([self._value(argument) for argument in arguments])
-        enqueue, stream = function._launch_kernel, geometry.stream or backend.stream
-
-        def prepared(alive: Sequence[Any] = arguments) -> None:  # the buffer holds bare addresses
-            try:
-                enqueue(grid, block, buffer, shared, stream)
-            except error_type as error:
-                raise backend.explain(error, doing) from None
-            backend.last_launch = what
-
-        return prepared
-
-    def _value(self, argument: Any) -> np.generic:
-        if isinstance(argument, np.generic):
-            return argument
-        address = self._backend.address(argument)
-        assert address is not None, "arguments are checked before they come here"
-        return np.uint64(address)
-
-    def _function(self, name: str) -> Any:
-        self._functions[name] = self._module.get_function(name)
-        return self._functions[name]
-
-    def _allow_shared(self, name: str, function: Any, shared: int) -> None:
-        attribute = self._backend._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
-        function.set_attribute(attribute, shared)
-        self._shared[name] = shared
-
-
-def pack(values: Sequence[np.generic]) -> bytes:
-    """A kernel's parameter buffer: each value at a multiple of its alignment, as the CUDA ABI lays them out.
-
-    A struct's alignment is its dtype's, so it needs ``align=True``.
-    """
-    buffer = bytearray()
-    for value in values:
-        buffer.extend(bytes(-len(buffer) % value.dtype.alignment))
-        buffer.extend(value.tobytes())
-    return bytes(buffer)

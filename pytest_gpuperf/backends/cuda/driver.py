@@ -1,11 +1,12 @@
-"""What the CUDA driver and NVML say of a device without PyCUDA: is it there, which unit, how is it set up."""
+"""Ask the CUDA driver and NVML about a device without PyCUDA: is it there, which unit, how is it set up."""
 
 from __future__ import annotations
 
 import ctypes
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +14,58 @@ from pytest_gpuperf.errors import Unavailable
 
 # cuda.h, CUresult
 _SUCCESS, _STUB_LIBRARY, _NO_DEVICE = 0, 34, 100
+Loader = Callable[[str], Any]
 
 
-def _library() -> ctypes.CDLL | None:
+def _driver(load: Loader = ctypes.CDLL) -> Any:
+    """Load libcuda and start it; None without a driver or a device. Raises Unavailable if it does not start.
+
+    A machine whose GPU is broken is not a machine without one.
+    """
     try:
-        return ctypes.CDLL("libcuda.so.1")
+        library = load("libcuda.so.1")
     except OSError:
         return None
+    result = library.cuInit(0)
+    if result in (_NO_DEVICE, _STUB_LIBRARY):
+        return None
+    _check(library, result)
+    return library
+
+
+def _check(library: Any, result: int) -> None:
+    if result != _SUCCESS:
+        text = ctypes.c_char_p()
+        library.cuGetErrorName(result, ctypes.byref(text))
+        name = text.value.decode() if text.value else f"error {result}"
+        raise Unavailable(
+            f"The CUDA driver does not start: {name}; see what nvidia-smi says, "
+            "or choose --gpuperf-backend=emulated."
+        )
 
 
 def device_count() -> int:
-    """How many devices CUDA_VISIBLE_DEVICES leaves; 0 without a driver.
+    """Count the devices that CUDA_VISIBLE_DEVICES leaves; 0 without a driver.
 
-    Raises Unavailable where there is a driver that does not start: a machine whose GPU is broken is
-    not a machine without one.
+    Raises Unavailable if there is a driver that does not start.
     """
-    library = _library()
-    if library is None:
-        return 0
-    result = library.cuInit(0)
-    if result in (_NO_DEVICE, _STUB_LIBRARY):
-        return 0
-    count = ctypes.c_int()
-    result = result or library.cuDeviceGetCount(ctypes.byref(count))
-    if result != _SUCCESS:
-        raise Unavailable(
-            f"The CUDA driver does not start: {_name(library, result)}; see what nvidia-smi says, "
-            "or choose --gpuperf-backend=emulated."
-        )
+    library, count = _driver(), ctypes.c_int()
+    if library is not None:
+        _check(library, library.cuDeviceGetCount(ctypes.byref(count)))
     return count.value
 
 
-def _name(library: ctypes.CDLL, result: int) -> str:
-    text = ctypes.c_char_p()
-    library.cuGetErrorName(result, ctypes.byref(text))
-    return text.value.decode() if text.value else f"error {result}"
+def cuda_version(load: Loader = ctypes.CDLL) -> tuple[int, int]:
+    """Return the newest CUDA that the driver supports, such as (13, 0).
+
+    ``load`` opens a shared library by name and raises OSError if it cannot. Raises Unavailable if there is no
+    driver, no device or a driver that does not start.
+    """
+    library, version = _driver(load), ctypes.c_int()
+    if library is None:
+        raise Unavailable("There is no CUDA device here; install the NVIDIA driver.")
+    _check(library, library.cuDriverGetVersion(ctypes.byref(version)))
+    return version.value // 1000, version.value % 1000 // 10
 
 
 def kernel_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
@@ -61,68 +79,74 @@ def kernel_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | Non
 
 
 def device_uuid(index: int) -> str:
-    """The unit's UUID as nvidia-smi -L prints it; cuInit has been called. A MIG slice has its own."""
-    library = _library()
+    """Return the unit's UUID as nvidia-smi -L prints it; a MIG slice has its own."""
+    library = _driver()
     raw = (ctypes.c_char * 16)()
     device = ctypes.c_int()
     if library is None or library.cuDeviceGet(ctypes.byref(device), index) != _SUCCESS:
-        raise Unavailable(f"CUDA device {index} is not there.")
+        raise Unavailable(f"CUDA device {index} was not found.")
     if library.cuDeviceGetUuid_v2(raw, device) != _SUCCESS:
         raise Unavailable(
-            f"CUDA device {index} does not tell its UUID; install a driver of CUDA 11.4 or newer."
+            f"CUDA device {index} has no readable UUID; install a driver of CUDA 11.4 or newer."
         )
     unit = str(uuid.UUID(bytes=raw.raw))
-    return f"MIG-{unit}" if _is_mig(unit) else f"GPU-{unit}"
-
-
-def _is_mig(unit: str) -> bool:
-    return _ask_nvml(lambda nvml: nvml.nvmlDeviceGetHandleByUUID(f"MIG-{unit}")) is not None
+    with _nvml() as ask:
+        is_mig = ask("nvmlDeviceGetHandleByUUID", f"MIG-{unit}") is not None
+    return f"MIG-{unit}" if is_mig else f"GPU-{unit}"
 
 
 def settings(unit: str) -> dict[str, Any]:
-    """The set-up that decides how fast unit ``unit`` is: "mig", "ecc", "power_limit_w".
+    """Return the set-up that decides how fast unit ``unit`` is: "mig", "ecc", "power_limit_w".
 
-    What NVML does not know, or does not tell this user, is left out; without NVML that is all of it.
+    "power_limit_default_w" stands beside a changed limit. Leaves out what NVML does not know, or does not
+    tell this user; without NVML that is all of it.
     """
-    mig = unit.startswith("MIG-")
-    asked = {
-        "mig": _ask_nvml(lambda nvml: _mig_profile(nvml, unit)) if mig else None,
-        "ecc": _ask_nvml(lambda nvml: bool(nvml.nvmlDeviceGetEccMode(_physical(nvml, unit, mig))[0])),
-        "power_limit_w": _ask_nvml(
-            lambda nvml: nvml.nvmlDeviceGetPowerManagementLimit(_physical(nvml, unit, mig)) / 1000
-        ),
-        "power_limit_default_w": _ask_nvml(
-            lambda nvml: nvml.nvmlDeviceGetPowerManagementDefaultLimit(_physical(nvml, unit, mig)) / 1000
-        ),
-    }
-    if asked["power_limit_default_w"] == asked["power_limit_w"]:
-        del asked["power_limit_default_w"]  # worth a word, and a pool of its own, only where they differ
-    return {key: value for key, value in asked.items() if value is not None}
+    with _nvml() as ask:
+        profile, gpu = None, ask("nvmlDeviceGetHandleByUUID", unit)
+        if unit.startswith("MIG-"):
+            profile = ask("nvmlDeviceGetAttributes_v2", gpu)
+            gpu = ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", gpu)
+        ecc = ask("nvmlDeviceGetEccMode", gpu)
+        limit = ask("nvmlDeviceGetPowerManagementLimit", gpu)
+        default = ask("nvmlDeviceGetPowerManagementDefaultLimit", gpu)
+    found: dict[str, Any] = {}
+    if profile is not None:
+        found["mig"] = f"{profile.gpuInstanceSliceCount}g.{round(profile.memorySizeMB / 1024)}gb"
+    if ecc is not None:
+        found["ecc"] = bool(ecc[0])
+    if limit is not None:
+        found["power_limit_w"] = limit / 1000
+        if default not in (None, limit):
+            found["power_limit_default_w"] = default / 1000
+    return found
 
 
-def _physical(nvml: Any, unit: str, mig: bool) -> Any:
-    handle = nvml.nvmlDeviceGetHandleByUUID(unit)
-    return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle) if mig else handle
+@contextmanager
+def _nvml() -> Iterator[Callable[..., Any]]:
+    """Open NVML; gives a function that calls one of NVML's by name.
 
-
-def _mig_profile(nvml: Any, unit: str) -> str:
-    attributes = nvml.nvmlDeviceGetAttributes_v2(nvml.nvmlDeviceGetHandleByUUID(unit))
-    return f"{attributes.gpuInstanceSliceCount}g.{round(attributes.memorySizeMB / 1024)}gb"
-
-
-def _ask_nvml(question: Callable[[Any], Any]) -> Any:
-    """The answer, or None where NVML is missing, does not know or may not tell."""
+    It returns None if there is no NVML, if NVML does not know or may not tell, and for an argument None.
+    """
     try:
         import pynvml
     except ImportError:
-        return None
+        yield lambda function, *arguments: None
+        return
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return None
+        yield lambda function, *arguments: None
+        return
+
+    def ask(function: str, *arguments: Any) -> Any:
+        if None in arguments:
+            return None
+        try:
+            return getattr(pynvml, function)(*arguments)
+        except pynvml.NVMLError:
+            return None
+
     try:
-        return question(pynvml)
-    except pynvml.NVMLError:
-        return None
+        yield ask
     finally:
         pynvml.nvmlShutdown()

@@ -1,4 +1,4 @@
-"""A stopwatch on a CUDA stream: events, the kernel that holds the stream, and the L2 flush."""
+"""Time work on a CUDA stream: events, the kernel that holds the stream, and the L2 flush."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CudaTimer:
             event.record(self._stream)
 
     def flush(self) -> None:
-        """Twice the L2's size, so that no line survives whatever the replacement policy is."""
+        """Write twice the L2's size: no line survives then, whatever the replacement policy is."""
         if self._flushed is None:
             self._flushed = self._backend.empty((2 * self._backend.l2_bytes,), "u1")
         with self._explained("flushing the L2 cache"):

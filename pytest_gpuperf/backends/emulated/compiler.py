@@ -1,9 +1,9 @@
-"""Builds kernel files, and the runtime they run on, with the machine's own g++; both are cached.
+"""Build kernel files, and the runtime they run on, with the machine's own g++; both are cached.
 
 A kernel is compiled to assembly with the hooks of ``-fsanitize=thread`` and without its library: every
-access calls the runtime in ``simt/``. The assembly is then changed in three ways that the language has
-no word for: a gap behind every variable, calls of memcpy that the hooks would not see, and the name of
-a dynamic shared array bound to the launch's own.
+access calls the runtime in ``simt/``. The assembly is then changed in three ways that the language cannot
+express: a gap behind every variable, calls of memcpy that the hooks would not see, and the name of a
+dynamic shared array bound to the launch's own.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_gpuperf.backends.emulated.source import refuse, shown
 from pytest_gpuperf.backends.sources import include_folders, sources
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.files import cached
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.declarations import Declarations
 
 _SIMT = Path(__file__).parent / "simt"
 _INSTALL = "install it with `apt-get install g++` or `dnf install gcc-c++`"
@@ -55,7 +59,7 @@ class Compiler:
 
 @cache
 def find_compiler(chosen: str | None) -> Compiler:
-    """The g++ that ``chosen`` ($CXX) names, or the one on PATH; Unavailable says what to install."""
+    """Find the g++ that ``chosen`` ($CXX) names, or the one on PATH; raises Unavailable."""
     if not (sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")):
         raise Unavailable(
             "The emulated backend runs on x86-64 Linux only, and this is "
@@ -84,13 +88,13 @@ def find_compiler(chosen: str | None) -> Compiler:
 
 
 def build_runtime(compiler: Compiler) -> Path:
-    """The shared library of ``simt/``, from the cache or built now."""
+    """Return the shared library of ``simt/``, from the cache or built now."""
     sources = sorted(_SIMT.glob("*.cpp"))
     key = _key(compiler, _RUNTIME_FLAGS, sorted(_SIMT.glob("*.[ch]pp")))
     name = f"libgpuperf_simt-{key[:16]}.so"
 
     def build(output: Path) -> None:
-        # The name inside, by which kernels ask for it, must not depend on where the cache lies.
+        # The name inside, by which kernels ask for it, must not depend on the cache's folder.
         command = [*compiler.command, *_RUNTIME_FLAGS, "-shared", f"-Wl,-soname,{name}"]
         done = _run([*command, *map(str, sources), "-o", str(output)], _SIMT)
         if done.returncode:
@@ -101,14 +105,12 @@ def build_runtime(compiler: Compiler) -> Path:
     return _cached(name, build)
 
 
-def build_kernels(
-    compiler: Compiler, runtime: Path, path: Path, names: Sequence[str], options: Sequence[str]
-) -> Path:
-    """The shared library of a kernel file, from the cache or compiled now.
+def build_kernels(compiler: Compiler, runtime: Path, file: Declarations, options: Sequence[str]) -> Path:
+    """Return the shared library of a kernel file, from the cache or compiled now.
 
     Raises KernelError with the compiler's own first error, in the file's own lines.
     """
-    path = path.resolve()
+    path, names = file.path.resolve(), list(file)
     files = list(sources(path, include_folders(path, options)))
     refuse(files)
     flags = [*_KERNEL_FLAGS, *_host_options(options)]
@@ -121,7 +123,7 @@ def build_kernels(
 
 
 def _host_options(options: Sequence[str]) -> list[str]:
-    """Those of nvcc's options that mean something to g++: definitions, folders and the language."""
+    """Translate those of nvcc's options that mean something to g++: definitions, folders, the language."""
     kept: list[str] = []
     if not any(option.startswith(("-std", "--std")) for option in options):
         kept.append("-std=c++17")
@@ -166,7 +168,7 @@ def _compile(
 
 
 def _empty_headers(folder: Path) -> None:
-    """The toolkit's headers whose content cuda.hpp already gave."""
+    """Write the toolkit's headers, empty, whose content cuda.hpp already gave."""
     folder.mkdir()
     names = ("cuda", "cuda_runtime", "cuda_runtime_api", "device_launch_parameters", "vector_types")
     for name in (*names, "vector_functions", "builtin_types", "device_functions", "math_functions"):
@@ -188,7 +190,7 @@ def _adapted(assembly: str) -> str:
 
 
 def _first_error(output: str) -> str:
-    """The first error as "file:line: message", or the compiler's first line."""
+    """Return the first error as "file:line: message", or the compiler's first line."""
     for line in output.splitlines():
         if match := re.match(r"(.+?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", line):
             return f"{shown(match[1])}:{match[2]}: {match[3]}"
@@ -214,7 +216,7 @@ def _key(compiler: Compiler, flags: Iterable[str], files: Iterable[Path]) -> str
 
 
 def _cached(name: str, build: Callable[[Path], None]) -> Path:
-    """The cache's library of that name, made by ``build`` where it is missing."""
+    """Return the cache's library of that name, made by ``build`` if it is missing."""
 
     def make() -> bytes:
         with tempfile.TemporaryDirectory(prefix="gpuperf-") as folder:

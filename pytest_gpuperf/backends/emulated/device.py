@@ -1,4 +1,4 @@
-"""A device without a GPU: unmodified CUDA C++ through g++, with every access of every launch checked."""
+"""Run unmodified CUDA C++ without a GPU, compiled with g++; every access of every launch is checked."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import platform
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from pytest_gpuperf.backends.emulated.compiler import build_kernels, build_runtime, find_compiler
 from pytest_gpuperf.backends.emulated.faults import Region
-from pytest_gpuperf.backends.emulated.program import EmulatedProgram, declared_kernels
+from pytest_gpuperf.backends.emulated.program import EmulatedProgram
 from pytest_gpuperf.backends.emulated.runtime import processors, runtime
 from pytest_gpuperf.errors import KernelError, Unavailable
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.declarations import Declarations
 
 _SECONDS = 60.0
 _LEAST_GAP, _MOST_GAP = 1 << 16, 1 << 24
@@ -28,8 +30,8 @@ _REMEMBERED = 256  # freed arrays, whose names make a better message
 class EmulatedArray:
     """An array of the emulated device: ``shape``, ``dtype``, ``nbytes``, ``get()`` and ``set()``.
 
-    It starts on a page, hence on a multiple of 256 bytes as CUDA's allocations do, and lies in address
-    space of its own: what runs over its ends meets no other array.
+    It starts on a page, hence on a multiple of 256 bytes as CUDA's allocations do, and has address space of
+    its own: an access over its ends meets no other array.
     """
 
     def __init__(self, backend: EmulatedBackend, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -62,22 +64,22 @@ class EmulatedArray:
 
     @property
     def host(self) -> np.ndarray:
-        """The memory itself; KernelError once it was freed."""
+        """Return the memory itself; raises KernelError once it was freed."""
         if self._host is None:
             raise KernelError(f"This array, {self}, was freed; make another with gpu.empty or gpu.to_device.")
         return self._host
 
     @property
     def flags(self) -> Any:
-        """NumPy's flags: ``c_contiguous`` is always true."""
+        """Return NumPy's flags; ``c_contiguous`` is always true."""
         return self.host.flags
 
     def get(self) -> np.ndarray:
-        """A copy on the host."""
+        """Copy it to the host."""
         return self.host.copy()
 
     def set(self, values: np.ndarray) -> None:
-        """Overwrites the array; KernelError where shape or dtype differ."""
+        """Overwrite the array; raises KernelError if shape or dtype differ."""
         if values.shape != self.shape or values.dtype != self.dtype:
             raise KernelError(
                 f"{values.dtype}{list(values.shape)} was given to set an array {self}; make them equal."
@@ -85,7 +87,7 @@ class EmulatedArray:
         self.host[...] = values
 
     def free(self) -> None:
-        """Gives the memory back; freeing twice is no error."""
+        """Give the memory back; freeing twice is no error."""
         self._forget()
         self._host = None
 
@@ -93,8 +95,8 @@ class EmulatedArray:
 class EmulatedBackend:
     """The emulated device. ``threads`` OS threads run its blocks; a launch is stopped after ``seconds``.
 
-    Raises Unavailable, naming what to install, where no g++ works. What blocks share through
-    ``__device__`` variables lives as long as the process, per kernel file and options.
+    Raises Unavailable, naming what to install, if no g++ works. ``__device__`` variables live as long as the
+    process, per kernel file and options.
     """
 
     name = "emulated"
@@ -120,7 +122,7 @@ class EmulatedBackend:
         self._memory: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.uint64))
 
     def place(self) -> dict[str, Any]:
-        """Neither compiler nor processor: counters are equal on all of them."""
+        """Return a place without compiler and processor: counters are equal on all of them."""
         return {"backend": self.name, "counters": "modelled"}
 
     @property
@@ -131,13 +133,12 @@ class EmulatedBackend:
         return {}
 
     def empty(self, shape: Sequence[int], dtype: Any) -> EmulatedArray:
-        """An array full of 0xff bytes: NaN, -1 or the largest number, so that reading it shows."""
+        """Allocate an array full of 0xff bytes: reading NaN, -1 or the largest number shows."""
         array = self._array(tuple(shape), np.dtype(dtype))
         array.host.reshape(-1).view(np.uint8)[...] = 0xFF
         return array
 
     def to_device(self, host: np.ndarray) -> EmulatedArray:
-        """A C-contiguous copy."""
         array = self._array(host.shape, host.dtype)
         array.set(host)
         return array
@@ -146,7 +147,6 @@ class EmulatedBackend:
         array.free()
 
     def address(self, argument: Any) -> int | None:
-        """The array's address, None for what is no array of this device; KernelError for a freed one."""
         if not isinstance(argument, EmulatedArray) or argument.backend is not self:
             return None
         return argument.host.ctypes.data
@@ -164,24 +164,23 @@ class EmulatedBackend:
         raise Unavailable("The emulated device has no clock of its own; time kernels on a GPU.")
 
     def synchronize(self) -> None:
-        """Nothing to wait for: a launch returns when its kernel has ended."""
+        """Do nothing: a launch returns when its kernel has ended."""
 
-    def load(self, path: Path, options: Sequence[str] = ()) -> EmulatedProgram:
-        """Compiles a kernel file, or takes it from the cache; KernelError with the compiler's line.
+    def load(self, file: Declarations, options: Sequence[str] = ()) -> EmulatedProgram:
+        """Compile a kernel file, or take it from the cache; raises KernelError with the compiler's line.
 
         Of nvcc's options, -D, -U, -I and --std count; the others have no meaning here.
         """
-        declared = declared_kernels(path)
-        library = build_kernels(self._compiler, self._runtime_path, path, list(declared), options)
-        return EmulatedProgram(self, path, declared, library)
+        library = build_kernels(self._compiler, self._runtime_path, file, options)
+        return EmulatedProgram(self, file, library)
 
     def close(self) -> None:
-        """Frees every array that is left."""
+        """Free every array that is left."""
         for array in self.arrays():
             array.free()
 
     def memory(self) -> np.ndarray:
-        """Begin and end of every live array, sorted, as uint64[n, 2]."""
+        """Return begin and end of every live array, sorted, as uint64[n, 2]."""
         # Arrays come and go in other Python threads and whenever garbage is collected.
         changes = self._changes
         known, memory = self._memory
@@ -192,12 +191,14 @@ class EmulatedBackend:
         return memory
 
     def arrays(self) -> list[EmulatedArray]:
-        """The live arrays."""
+        """List the live arrays."""
         return [array for reference in self._references() if (array := reference()) is not None]
 
     def _references(self) -> list[weakref.ref[EmulatedArray]]:
-        """All of them at one moment. Not by dict.copy(): a finalizer that the garbage collector runs inside
-        it leaves the copy's count and its keys at odds (CPython 3.11).
+        """List all of them at one moment.
+
+        Not by dict.copy(): a finalizer that the garbage collector runs inside it leaves the copy's count and
+        its keys at odds (CPython 3.11).
         """
         while True:
             try:
@@ -207,7 +208,7 @@ class EmulatedBackend:
 
     @property
     def freed(self) -> list[Region]:
-        """The arrays freed last, the newest first."""
+        """List the arrays freed last, the newest first."""
         return list(reversed(self._freed))
 
     def _array(self, shape: tuple[int, ...], dtype: np.dtype) -> EmulatedArray:

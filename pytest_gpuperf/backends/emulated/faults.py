@@ -1,4 +1,4 @@
-"""Says what a kernel did wrong: file and line, block and thread, and the array that was meant."""
+"""Describe what a kernel did wrong: file and line, block and thread, and the array that was meant."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Launched:
 
 
 def describe(fault: Fault, launched: Launched) -> str:
-    """One sentence: "kernels/x.cu:12: kernel k, block (0, 0, 0), thread (1, 2, 0): writes ..."."""
+    """Return one sentence: "kernels/x.cu:12: kernel k, block (0, 0, 0), thread (1, 2, 0): writes ..."."""
     where = _where(fault, launched)
     block = (fault.block.x, fault.block.y, fault.block.z)
     thread = (fault.thread.x, fault.thread.y, fault.thread.z)
@@ -60,7 +60,7 @@ def _where(fault: Fault, launched: Launched) -> str:
 
 
 def _source_line(offset: int, launched: Launched) -> str:
-    """ "file:line" of the call that returns to ``offset`` in the library, in the kernel's files, or ""."""
+    """Return "file:line" of the kernel's call that returns to ``offset`` in the library, or ""."""
     # One less is inside the call.
     command = ["addr2line", "-i", "-e", str(launched.library), hex(offset - 1)]
     try:
@@ -122,7 +122,7 @@ def _inside(offset: int, shared: Sequence[Region]) -> str:
 
 
 def _beside(fault: Fault, launched: Launched) -> str:
-    """Where an address lies that is in no array: relative to the nearest one."""
+    """Place an address that is in no array: relative to the nearest one."""
     begin = fault.address
     if begin < 4096:
         return f"at address {begin:#x} (a null pointer)"

@@ -1,4 +1,4 @@
-"""One kernel file on the emulated device: checked launches, and launches whose traffic is counted."""
+"""One kernel file on the emulated device: check its launches, and count their traffic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import math
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_gpuperf.backends.base import Geometry, Traffic
-from pytest_gpuperf.backends.declarations import Declaration, parse
 from pytest_gpuperf.backends.emulated.faults import Launched, Region, describe
 from pytest_gpuperf.backends.emulated.runtime import Call, Outcome
 from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.errors import KernelError
 
 if TYPE_CHECKING:
+    from pytest_gpuperf.backends.declarations import Declarations
     from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
@@ -31,28 +31,17 @@ _WORTH_A_THREAD = 8192
 _POINTER = 0x100
 
 
-def declared_kernels(path: Path) -> Mapping[str, Declaration]:
-    """The kernels that a file declares; KernelError where it cannot be read or declares none."""
-    try:
-        found = parse(path.read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise KernelError(f"{shown(path)} cannot be read as UTF-8 text: {error}.") from None
-    return found
-
-
 class EmulatedProgram:
     """One compiled kernel file."""
 
-    def __init__(
-        self, backend: EmulatedBackend, path: Path, declared: Mapping[str, Declaration], library: Path
-    ) -> None:
+    def __init__(self, backend: EmulatedBackend, declared: Declarations, library: Path) -> None:
         self._backend = backend
-        self._path = path
+        self._path = declared.path
         self._declared = declared
         self._file = library
         self._library = ctypes.CDLL(str(library))
         symbols = _symbols(library)
-        self._shared = _shared_variables(path, symbols)
+        self._shared = _shared_variables(self._path, symbols)
         # The order in which blocks reach an atomic would change floating-point sums from run to run.
         self._in_order = any(name == "gpuperf_atomic" for name, *_ in symbols)
         self._base = _address(self._library.gpuperf_shared_anchor) - _value(symbols, "gpuperf_shared_anchor")
@@ -60,27 +49,26 @@ class EmulatedProgram:
         self._spans = np.array(spans, np.int64).reshape(-1, 2)
 
     def code_hash(self, name: str) -> None:
-        """None: g++'s machine code says nothing about a GPU's."""
+        """Return None: g++'s machine code says nothing about a GPU's."""
         return
 
     def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
         return partial(self.launch, name, geometry, arguments)
 
     def launch(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> None:
-        """Runs kernel ``name`` to its end, every access checked.
+        """Run kernel ``name`` to its end and check every access.
 
-        Raises KernelError with line, block and thread of the first thing forbidden: an access out of
-        bounds or to freed memory (stopped before it happens), a race in shared memory, a barrier that
-        not all threads reach, an endless loop, a crash, a failed assert.
+        Raises KernelError with line, block and thread of the first thing forbidden: an access out of bounds
+        or to freed memory (stopped before it happens), a race in shared memory (not in global memory), a
+        barrier that not all threads reach, an endless loop, a crash, a failed assert.
         """
         self._run(name, geometry, arguments, counting=False)
 
     def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
-        """Runs kernel ``name`` like ``launch`` and counts what a GPU's load/store unit would have moved.
+        """Run kernel ``name`` like ``launch`` and count what a GPU's load/store unit would have moved.
 
-        Returns (requests, sectors or wavefronts, the fewest that could serve them) for global loads,
-        global stores, shared loads and shared stores. Raises KernelError also where a kernel that is
-        given arrays touched none, since a count of nothing is no measurement.
+        Raises KernelError also if a kernel that is given arrays touched none: a count of nothing is no
+        measurement.
         """
         outcome = self._run(name, geometry, arguments, counting=True)
         if not outcome.traced and any(self._backend.address(a) is not None for a in arguments):
@@ -125,7 +113,10 @@ class EmulatedProgram:
             )
 
     def _packed(self, name: str, arguments: Sequence[Any]) -> list[np.ndarray]:
-        """Each argument's bytes, held against what the compiled kernel takes."""
+        """Return each argument's bytes, checked against what the compiled kernel takes.
+
+        Declarations are read without a preprocessor, so they may differ from it.
+        """
         count = getattr(self._library, f"gpuperf_count_{name}")()
         sizes_of = getattr(self._library, f"gpuperf_sizes_{name}")
         sizes_of.restype = ctypes.POINTER(ctypes.c_uint32)
@@ -168,7 +159,7 @@ def _address(function: Any) -> int:
 
 
 def _symbols(library: Path) -> list[tuple[str, str, int, int]]:
-    """Name, type, value and size of every symbol, by readelf, which comes with g++'s linker."""
+    """Return name, type, value and size of every symbol, by readelf, which comes with g++'s linker."""
     command = ["readelf", "--symbols", "--wide", "--demangle", str(library)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     row = re.compile(r"^\s*\d+: ([0-9a-f]+)\s+(\w+) (\w+)\s+\w+\s+\w+\s+\w+ (.+)$", re.MULTILINE)
@@ -180,7 +171,7 @@ def _value(symbols: Sequence[tuple[str, str, int, int]], wanted: str) -> int:
 
 
 def _shared_variables(path: Path, symbols: Sequence[tuple[str, str, int, int]]) -> list[Region]:
-    """The static shared variables, as offsets from the dynamic shared memory, where the anchor is."""
+    """Return the static shared variables, as offsets from the dynamic shared memory, where the anchor is."""
     variables = {(name, value, size) for name, kind, value, size in symbols if kind == "TLS" and size}
     anchor = next(value for name, value, _ in variables if name == "gpuperf_dynamic_shared")
     found, per_function = [], dict[str, int]()

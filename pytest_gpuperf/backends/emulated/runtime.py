@@ -1,4 +1,4 @@
-"""Drives the runtime library: one launch at a time, ended by the kernel, a fault, the clock or Ctrl-C."""
+"""Drive the runtime library: one launch at a time, ended by the kernel, a fault, the clock or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a launch came to. ``traffic`` is (requests, units, ideal) for global loads, global stores, shared
-    loads and shared stores, in this order; ``traced`` counts the accesses of all threads.
+    """The result of a launch. ``traffic`` is as ``Program.trace`` has it; ``traced`` counts the accesses of
+    all threads.
     """
 
     fault: Fault | None
@@ -166,8 +166,10 @@ _loaded: dict[str, Runtime] = {}
 
 
 def runtime(path: Path) -> Runtime:
-    """The process's one runtime. Kernels find it by the name that it carries inside, so a second copy,
-    from another cache folder, would not be the one that they call.
+    """Return the process's one runtime.
+
+    Kernels find it by the name that it carries inside: they would not call a second copy, from another cache
+    folder.
     """
     if path.name not in _loaded:
         _loaded[path.name] = Runtime(path)
@@ -175,5 +177,5 @@ def runtime(path: Path) -> Runtime:
 
 
 def processors() -> int:
-    """How many OS threads a launch may use. More than 8 only add stacks to keep."""
+    """Return how many OS threads a launch may use. More than 8 only add stacks to keep."""
     return min(8, len(os.sched_getaffinity(0)))

@@ -1,4 +1,4 @@
-"""What of CUDA the emulated backend refuses, by name and line, before a compiler sees it."""
+"""Refuse what the emulated backend does not have of CUDA, by name and line, before it is compiled."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pytest_gpuperf.backends.sources import blanked
 from pytest_gpuperf.errors import KernelError
 
 _INCLUDES = {
@@ -44,17 +45,11 @@ _CODE = {
     r"\bmalloc\s*\(|\bnew\s+\w": "allocation inside a kernel",
 }
 
-_NOT_CODE = re.compile(
-    r"""//(?:\\\n|[^\n])*|/\*.*?\*/|R"(?P<fence>[^()\\\s]{0,16})\(.*?\)(?P=fence)"
-      |"(?:\\.|[^"\\\n])*"|(?<!\w)'(?:\\.|[^'\\\n])+'""",
-    re.DOTALL | re.VERBOSE,
-)
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:<([^>\n]+)>|"([^"\n]+)")', re.MULTILINE)
-_COMMENT = re.compile(r"//(?:\\\n|[^\n])*|/\*.*?\*/", re.DOTALL)
 
 
 def refuse(files: Iterable[Path]) -> None:
-    """Raises KernelError at the first construct that the emulated device does not have."""
+    """Raise KernelError at the first construct that the emulated device does not have."""
     for file in files:
         source = file.read_text(encoding="utf-8", errors="replace")
         found = min(_found(source), default=None)
@@ -66,19 +61,16 @@ def refuse(files: Iterable[Path]) -> None:
 
 
 def _found(source: str) -> Iterable[tuple[int, str]]:
-    """Line (from 1) and name of everything refused."""
-    for match in _INCLUDE.finditer(_COMMENT.sub(_blank, source)):
+    """Yield line (from 1) and name of everything refused."""
+    without_comments = blanked(source, keep=lambda text: not text.startswith("/"))
+    for match in _INCLUDE.finditer(without_comments):
         for pattern, what in _INCLUDES.items():
             if re.fullmatch(pattern, match[1] or match[2]):
                 yield _line(source, match.start()), what
-    code = _NOT_CODE.sub(_blank, source)
+    code = blanked(source)
     for pattern, what in _CODE.items():
         if used := re.search(pattern, code):
             yield _line(source, used.start()), what
-
-
-def _blank(match: re.Match[str]) -> str:
-    return re.sub(r"[^\n]", " ", match.group())
 
 
 def _line(source: str, offset: int) -> int:
@@ -86,7 +78,7 @@ def _line(source: str, offset: int) -> int:
 
 
 def shown(file: Path | str) -> str:
-    """The file as a person types it: relative to the current folder where it lies inside."""
+    """Return the file as a person types it: relative to the current folder if it is inside."""
     path = Path(file)
     try:
         return str(path.resolve().relative_to(Path.cwd()))

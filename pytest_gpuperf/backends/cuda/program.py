@@ -1,0 +1,98 @@
+"""One kernel file on a CUDA device, and the parameter buffers of its launches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.errors import Unavailable
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.cuda.device import CudaBackend
+
+# Above this the driver wants to be asked (CUDA C++ Programming Guide, "Dynamic Shared Memory").
+_SHARED_WITHOUT_ASKING = 48 * 1024
+
+
+class CudaProgram:
+    """One kernel file, compiled and loaded."""
+
+    def __init__(self, backend: CudaBackend, path: Path, cubin: bytes, module: Any) -> None:
+        self._backend = backend
+        self._path = path
+        self._module = module
+        # nvcc writes the same bytes for the same code, whatever the file's place, comments or date.
+        self._hash = hashlib.sha256(cubin).hexdigest()[:16]
+        self._functions: dict[str, Any] = {}
+        self._shared: dict[str, int] = {}
+
+    def code_hash(self, name: str) -> str | None:
+        """Return the hash of the whole file's machine code: kernels share its constants and functions."""
+        return self._hash
+
+    def launch(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> None:
+        self._backend.check_alive()
+        self.prepare(name, geometry, arguments)()
+
+    def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> NoReturn:
+        raise Unavailable(
+            "counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet; "
+            "choose --gpuperf-backend=emulated."
+        )
+
+    def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
+        """Pack the launch's parameters once, so that enqueuing it costs the host little."""
+        backend, error_type = self._backend, self._backend.driver.Error
+        grid, block, shared = geometry.grid, geometry.block, geometry.shared
+        what = f"{name} ({self._path.name})"
+        doing = f"launching {what}, grid {grid}, block {block}, {shared} bytes shared"
+        try:
+            function = self._functions.get(name) or self._function(name)
+            if shared > self._shared.get(name, _SHARED_WITHOUT_ASKING):
+                self._allow_shared(name, function, shared)
+        except error_type as error:
+            raise backend.explain(error, doing) from None
+        buffer = pack([self._value(argument) for argument in arguments])
+        enqueue, stream = function._launch_kernel, geometry.stream or backend.stream
+
+        def prepared(alive: Sequence[Any] = arguments) -> None:  # the buffer holds bare addresses
+            try:
+                enqueue(grid, block, buffer, shared, stream)
+            except error_type as error:
+                raise backend.explain(error, doing) from None
+            backend.last_launch = what
+
+        return prepared
+
+    def _value(self, argument: Any) -> np.generic:
+        if isinstance(argument, np.generic):
+            return argument
+        address = self._backend.address(argument)
+        assert address is not None, "arguments are checked before they come here"
+        return np.uint64(address)
+
+    def _function(self, name: str) -> Any:
+        self._functions[name] = self._module.get_function(name)
+        return self._functions[name]
+
+    def _allow_shared(self, name: str, function: Any, shared: int) -> None:
+        attribute = self._backend.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+        function.set_attribute(attribute, shared)
+        self._shared[name] = shared
+
+
+def pack(values: Sequence[np.generic]) -> bytes:
+    """Make a kernel's parameter buffer, with each value at a multiple of its alignment, as CUDA's ABI has it.
+
+    A struct's alignment is its dtype's, so it needs ``align=True``.
+    """
+    buffer = bytearray()
+    for value in values:
+        buffer.extend(bytes(-len(buffer) % value.dtype.alignment))
+        buffer.extend(value.tobytes())
+    return bytes(buffer)
