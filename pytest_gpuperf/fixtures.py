@@ -1,4 +1,4 @@
-"""What a suite asks for: ``gpu``, ``kernels``, ``gpuperf`` and ``counters``."""
+"""Give suites ``gpu``, ``kernels``, ``gpuperf`` and ``counters``."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def gpu(pytestconfig: pytest.Config) -> Gpu:
-    """The device: ``empty(shape, dtype)``, ``random(shape, dtype, seed=)``, ``to_device(host)``.
+    """Open the device: ``empty(shape, dtype)``, ``random(shape, dtype, seed=)``, ``to_device(host)``.
 
-    Also ``synchronize()``, ``name``, ``backend`` ("cuda" or "emulated"), ``compute_capability``, and
-    PyCUDA's own ``context`` and ``stream``. Where there is neither a device nor a compiler to
-    emulate one, the test is skipped.
+    Also ``synchronize()``, ``name``, ``backend`` ("cuda" or "emulated"), ``compute_capability``, and PyCUDA's
+    own ``context`` and ``stream``. If there is neither a device nor a compiler to emulate one, the test is
+    skipped.
     """
     return pytestconfig.stash[SESSION].gpu()
 
 
 @pytest.fixture(scope="module")
 def kernels(gpu: Gpu, request: pytest.FixtureRequest) -> Kernels:
-    """The project's kernel files: ``kernels["transpose.cu"].transpose_tiled[grid, block](src, dst, ...)``.
+    """Open the kernel files: ``kernels["transpose.cu"].transpose_tiled[grid, block](src, dst, ...)``.
 
     Files come from the folder that the ini key ``gpuperf_kernels`` names (default ``kernels``), beside
     the suite or above it. Also ``[grid, block, shared_bytes, stream]``.
@@ -50,7 +50,7 @@ def kernels(gpu: Gpu, request: pytest.FixtureRequest) -> Kernels:
 
 @pytest.fixture
 def gpuperf(request: pytest.FixtureRequest) -> Gpuperf:
-    """Times a launch and has it judged when the test ends: ``gpuperf(launch, *args, bytes=, flops=)``.
+    """Time a launch and judge it when the test ends: ``gpuperf(launch, *args, bytes=, flops=)``.
 
     ``launch`` is a kernel bound to its grid, or any callable that enqueues work on ``gpu.stream`` or
     the default stream. ``gpuperf.record(name, value, unit, better)`` judges any other number.
@@ -61,7 +61,7 @@ def gpuperf(request: pytest.FixtureRequest) -> Gpuperf:
 
 @pytest.fixture
 def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters]:
-    """Hardware counters of one launch: ``counters(launch, *args)``, by the warp model when emulated.
+    """Count the memory traffic of one launch: ``counters(launch, *args)``, by the emulator's warp model.
 
     ``.global_load`` and ``.global_store`` have ``sectors_per_request``; ``.shared_load`` and
     ``.shared_store`` have ``wavefronts_per_request`` and ``bank_conflicts``. The ratios are judged
@@ -110,11 +110,11 @@ class Gpuperf:
         max: float | None = None,
         min: float | None = None,
     ) -> Timing:
-        """Times ``launch(*args)`` on the device and returns its samples, in seconds.
+        """Time ``launch(*args)`` on the device and return its samples, in seconds.
 
         ``bytes`` moved and ``flops`` done per launch give the rates that are shown. ``name`` is the
         metric's; by default the kernel's or function's own. ``max`` and ``min`` are bounds of the time,
-        in seconds: beyond them the test is red, with a baseline or without.
+        in seconds: beyond them the test fails, with a baseline or without.
         """
         from pytest_gpuperf.instruments.device_time import Timing
 
@@ -142,11 +142,11 @@ class Gpuperf:
         max: float | None = None,
         min: float | None = None,
     ) -> None:
-        """Judges a number that the test took itself, or several samples of it.
+        """Judge a number that the test took itself, or several samples of it.
 
-        ``kind`` "exact" compares it directly; a "noisy" one is measured again in fresh processes
-        before it turns red, and on a machine without a GPU it is shown only. ``max`` and ``min`` are
-        bounds in its unit: beyond them the test is red, with a baseline or without.
+        ``kind`` "exact" compares it directly; a "noisy" one is measured again in fresh processes before it
+        fails the test, and on a machine without a GPU it is shown only. ``max`` and ``min`` are bounds in its
+        unit: beyond them the test fails, with a baseline or without.
         """
         bounds = checked(f'gpuperf.record("{name}")', min, max, kind)
         if better not in ("lower", "higher"):
@@ -156,8 +156,8 @@ class Gpuperf:
         samples = tuple(float(v) for v in (value if isinstance(value, Sequence) else (value,)))
         if not samples or not all(math.isfinite(v) and (v > 0 or kind != "noisy") for v in samples):
             raise GpuperfError(
-                f'gpuperf.record("{name}", {value!r}): a noisy number is finite and above 0, '
-                "an exact one finite"
+                f'gpuperf.record("{name}", {value!r}): noisy values must be finite and positive, '
+                "exact values finite"
             )
         if not self._session.options.active:
             return
@@ -176,14 +176,14 @@ def timed(
     args: Sequence[Any] = (),
     question: Mapping[str, Any] = MappingProxyType({}),
 ) -> Measurement:
-    """The device time of ``launch(*args)`` under ``name``; ``question`` is what else its contract says."""
+    """Measure the device time of ``launch(*args)``; ``question`` is added to the metric's contract."""
     from pytest_gpuperf.instruments import device_time
 
     gpu, options = session.gpu(), test_options(item)
     settings = device_time.Settings(options.l2, options.seconds, options.warmup)
     timing = device_time.measure(gpu, launch, args, settings, batch=session.batch(item, name))
     session.guard.sample()  # before the device cools down
-    # what the host's gaps are part of is a host time, and is judged as one
+    # a time that includes the host's gaps is judged as a host time
     instrument = "host_time" if "host-bound" in timing.details else "device_time"
     metric = Metric(name, "s", "lower", "noisy" if gpu.device.judges_times else "shown", instrument)
     mode = {"timing": "events", "l2": options.l2, "batch": timing.details.get("batch")}
@@ -194,9 +194,9 @@ def timed(
 
 
 def _contract(gpu: Gpu, args: Sequence[Any], options: TestOptions, extra: dict[str, Any]) -> dict[str, Any]:
-    """The question a measurement answers, from what the fixture was really given.
+    """Describe the question that a measurement answers, from what the fixture was really given.
 
-    Never the kernel's source, its launch geometry or its compiler: those are what is judged.
+    Never the kernel's source, its launch geometry or its compiler: those are judged.
     """
     arrays = [
         _array(gpu, argument)
@@ -214,7 +214,7 @@ def _array(gpu: Gpu, argument: Any) -> str:
 
 
 def _rates(gpu: Gpu, seconds: float, moved: int | None, flops: int | None) -> dict[str, float]:
-    """What the declared work comes to; only for a real device, since an emulated time is no rate."""
+    """Return the rates of the declared work, for a real device: an emulated time gives none."""
     if not gpu.device.judges_times:
         return {}
     from pytest_gpuperf.instruments.device_time import copy_bandwidth

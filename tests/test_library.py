@@ -94,7 +94,7 @@ def test_bind_lets_a_backend_prepare_the_launch(kernels, backend):
 def test_a_launch_says_what_it_is(kernels, tmp_path):
     launch = kernels["scale.cu", "-O1"].scale[(2, 3), 32, 64]
     assert (launch.name, launch.geometry) == ("scale", Geometry((2, 3, 1), (32, 1, 1), 64))
-    assert (launch.path, launch.options) == (tmp_path / "scale.cu", ("-O1",))
+    assert (launch.file.path, launch.file.options) == (tmp_path / "scale.cu", ("-O1",))
     assert launch.code_hash == "hash of scale"
     assert launch.declaration.line == 1
     assert repr(launch) == "<launch of scale of scale.cu, grid (2, 3, 1), block (32, 1, 1)>"

@@ -6,6 +6,7 @@ backends therefore launch only what ``check`` has let through.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,12 +79,12 @@ class _Slot:
         except Exception as error:  # torch refuses for tensors that need a gradient, among others
             self.reject(f"{_kind(argument)} does not show its memory: {error}")
         if interface is None:
-            return np.dtype(argument.dtype), argument.nbytes, _contiguous(argument.shape, argument)
-        dtype = np.dtype(interface["typestr"])
-        shape = tuple(interface["shape"])
-        strides = interface.get("strides")
-        contiguous = strides is None or _is_c_order(shape, tuple(strides), dtype.itemsize)
-        return dtype, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, contiguous
+            dtype, shape, strides = argument.dtype, argument.shape, getattr(argument, "strides", None)
+        else:
+            dtype, shape, strides = interface["typestr"], interface["shape"], interface.get("strides")
+        dtype = np.dtype(dtype)
+        contiguous = strides is None or _is_c_order(tuple(shape), tuple(strides), dtype.itemsize)
+        return dtype, math.prod(shape) * dtype.itemsize, contiguous
 
     def _fits(self, dtype: np.dtype, nbytes: int, address: int) -> None:
         want, lanes = self.parameter.dtype, self.parameter.lanes
@@ -140,11 +141,6 @@ class _Slot:
         if not np.isfinite(value) and (isinstance(argument, int) or np.isfinite(argument)):
             self.reject(f"{argument!r} does not fit {want.name}.")
         return value
-
-
-def _contiguous(shape: Sequence[int], array: Any) -> bool:
-    strides = getattr(array, "strides", None)
-    return strides is None or _is_c_order(tuple(shape), tuple(strides), np.dtype(array.dtype).itemsize)
 
 
 def _is_c_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:

@@ -12,50 +12,21 @@ import numpy as np
 from pytest_gpuperf.backends.sources import blank, blanked
 from pytest_gpuperf.errors import KernelError
 
-_SCALARS: dict[str, str] = {
-    "bool": "bool",
-    "char": "int8",
-    "signed char": "int8",
-    "unsigned char": "uint8",
-    "short": "int16",
-    "unsigned short": "uint16",
-    "int": "int32",
-    "unsigned int": "uint32",
-    "long": "int64",  # LP64: CUDA on Linux
-    "unsigned long": "uint64",
-    "long long": "int64",
-    "unsigned long long": "uint64",
-    "float": "float32",
-    "double": "float64",
-    "half": "float16",
-    "__half": "float16",
-    "size_t": "uint64",
-    "ptrdiff_t": "int64",
-    "intptr_t": "int64",
-    "uintptr_t": "uint64",
-    "cuComplex": "complex64",
-    "cuFloatComplex": "complex64",
-    "cuDoubleComplex": "complex128",
+# LP64: CUDA on Linux
+_SIGNED = {"char": "int8", "short": "int16", "int": "int32", "long": "int64", "long long": "int64"}
+_BASES = {**_SIGNED, **{f"unsigned {kind}": f"u{dtype}" for kind, dtype in _SIGNED.items()}}
+_BASES |= {"float": "float32", "double": "float64"}
+_SCALARS: dict[str, str] = _BASES | {
+    **{f"{kind}{bits}_t": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+    **{"size_t": "uint64", "ptrdiff_t": "int64", "intptr_t": "int64", "uintptr_t": "uint64"},
+    **{"bool": "bool", "signed char": "int8", "half": "float16", "__half": "float16"},
+    **{"cuComplex": "complex64", "cuFloatComplex": "complex64", "cuDoubleComplex": "complex128"},
 }
-_SCALARS |= {f"{kind}{bits}_t": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
-
-# CUDA C++ Programming Guide, "Built-in Vector Types".
-_VECTOR_BASES = {
-    "char": "int8",
-    "uchar": "uint8",
-    "short": "int16",
-    "ushort": "uint16",
-    "int": "int32",
-    "uint": "uint32",
-    "long": "int64",
-    "ulong": "uint64",
-    "longlong": "int64",
-    "ulonglong": "uint64",
-    "float": "float32",
-    "double": "float64",
-}
+# CUDA C++ Programming Guide, "Built-in Vector Types": "unsigned long long" is ulonglong1 to ulonglong4.
 _VECTORS: dict[str, tuple[str, int]] = {
-    f"{base}{lanes}": (dtype, lanes) for base, dtype in _VECTOR_BASES.items() for lanes in (1, 2, 3, 4)
+    f"{base.replace('unsigned ', 'u').replace(' ', '')}{lanes}": (dtype, lanes)
+    for base, dtype in _BASES.items()
+    for lanes in (1, 2, 3, 4)
 } | {"half2": ("float16", 2), "__half2": ("float16", 2)}
 
 _INTEGER_WORDS = {"unsigned", "signed", "long", "short", "int", "char"}
@@ -123,9 +94,6 @@ class Declarations(dict[str, Declaration]):
         hint = f"; did you mean {close[0]}?" if close else "."
         there = f"It declares {', '.join(known)}" if known else "It declares no __global__ function"
         raise KernelError(f"{self.path} has no kernel {name!r}. {there}{hint}")
-
-
-# --------------------------------------------------------------------------- parsing
 
 
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*", re.MULTILINE)

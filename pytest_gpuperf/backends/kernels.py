@@ -112,15 +112,13 @@ class Kernel:
 class Launch:
     """A kernel with its launch geometry: call it with the kernel's arguments to enqueue one launch.
 
-    Attributes: ``name``, ``declaration``, ``geometry``, ``path``, ``options``, ``backend``.
+    Attributes: ``name``, ``file``, ``declaration``, ``geometry``, ``backend``.
     """
 
     def __init__(self, file: KernelFile, declaration: Declaration, geometry: Geometry) -> None:
         self.file = file
         self.declaration = declaration
         self.name = declaration.name
-        self.path = file.path
-        self.options = file.options
         self.backend = file.backend
         self.geometry = geometry
 
@@ -153,4 +151,4 @@ class Launch:
 
     def __repr__(self) -> str:
         grid, block = self.geometry.grid, self.geometry.block
-        return f"<launch of {self.name} of {self.path.name}, grid {grid}, block {block}>"
+        return f"<launch of {self.name} of {self.file.path.name}, grid {grid}, block {block}>"

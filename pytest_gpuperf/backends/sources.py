@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
@@ -59,3 +60,14 @@ def sources(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
             )
             if found:
                 waiting.append(found.resolve())
+
+
+def fingerprint(parts: Iterable[str], files: Iterable[Path]) -> str:
+    """Hash all that decides what a compiler makes: its version, options, the files' names and contents."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()

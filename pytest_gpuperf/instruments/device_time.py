@@ -55,8 +55,6 @@ def _by_the_host(enqueue: Callable[[], Any], gpu: Gpu) -> Timing:
     return Timing((time.perf_counter() - start,), {"emulated": True})
 
 
-# --------------------------------------------------------------------------- the device's own peak
-
 _bandwidths: weakref.WeakKeyDictionary[Backend, float] = weakref.WeakKeyDictionary()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
-from pytest_gpuperf.backends.sources import include_folders, sources
+from pytest_gpuperf.backends.sources import fingerprint, include_folders, sources
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.files import cached
 
@@ -39,7 +38,8 @@ def compile_cubin(
         with around():
             return _compile(nvcc, path, flags)
 
-    file = cached(f"cubin/{_key(path, flags, options, nvcc)}.cubin", make)
+    key = fingerprint([_version(nvcc), *flags], sources(path, include_folders(path, options)))
+    file = cached(f"cubin/{key}.cubin", make)
     return file.read_bytes(), file
 
 
@@ -78,19 +78,6 @@ def _explained(path: Path, output: str) -> KernelError | Unavailable:
     first = next((number for number, line in enumerate(lines) if re.search(r"\berror\b", line)), 0)
     said = "\n".join(lines[first : first + 6]) or "nvcc said nothing"
     return KernelError(f"{path} does not compile:\n{said}")
-
-
-def _key(path: Path, flags: Sequence[str], options: Sequence[str], nvcc: Path) -> str:
-    digest = hashlib.sha256()
-    for part in (_version(nvcc), *flags):
-        digest.update(part.encode() + b"\0")
-    for file in sources(path, include_folders(path, options)):
-        content = file.read_bytes()
-        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
-
-
-# --------------------------------------------------------------------------- the compiler
 
 
 def find_nvcc() -> Path:

@@ -78,8 +78,6 @@ class CudaBackend:
     def compiler_version(self) -> str:
         return compiler_version()
 
-    # ----------------------------------------------------------------------- memory
-
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         from pytest_gpuperf.backends.cuda.array import Array
 
@@ -138,8 +136,6 @@ class CudaBackend:
             self.address(destination), self.address(source), source.nbytes, stream=self.stream
         )
 
-    # ----------------------------------------------------------------------- kernels
-
     def load(self, file: Declarations, options: Sequence[str] = ()) -> CudaProgram:
         assert self.compute_capability
         path = file.path
@@ -166,14 +162,10 @@ class CudaBackend:
             self._timer = CudaTimer(self, self.driver)
         return self._timer
 
-    # ----------------------------------------------------------------------- errors
-
     def check_alive(self) -> None:
         """Raise NotFit once the context is lost: nothing in this process can use the device any more."""
         if self._lost:
-            raise NotFit(
-                f"This process lost its CUDA context earlier ({self._lost}); run again in a fresh one."
-            )
+            raise self._gone()
 
     def explain(self, error: Exception, doing: str) -> GpuperfError:
         """Turn the driver's error into ours: NotFit for the machine's, KernelError for what a kernel did."""
@@ -188,11 +180,10 @@ class CudaBackend:
                 f"A kernel broke the CUDA context, seen while {doing}: {said}.{after} To find the line, run "
                 "the test under compute-sanitizer or --gpuperf-backend=emulated: both check every access."
             )
-        if self._lost:
-            return NotFit(
-                f"This process lost its CUDA context earlier ({self._lost}); run again in a fresh one."
-            )
-        return KernelError(f"CUDA refused while {doing}: {said}.")
+        return self._gone() if self._lost else KernelError(f"CUDA refused while {doing}: {said}.")
+
+    def _gone(self) -> NotFit:
+        return NotFit(f"This process lost its CUDA context earlier ({self._lost}); run again in a fresh one.")
 
     def _context_is_dead(self) -> bool:
         """Say whether an error was sticky, as an illegal access is: then every call of the context fails."""

@@ -8,7 +8,6 @@ dynamic shared array bound to the launch's own.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -16,14 +15,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_gpuperf.backends.emulated.source import refuse, shown
-from pytest_gpuperf.backends.sources import include_folders, sources
+from pytest_gpuperf.backends.sources import fingerprint, include_folders, sources
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.files import cached
 
@@ -90,7 +89,7 @@ def find_compiler(chosen: str | None) -> Compiler:
 def build_runtime(compiler: Compiler) -> Path:
     """Return the shared library of ``simt/``, from the cache or built now."""
     sources = sorted(_SIMT.glob("*.cpp"))
-    key = _key(compiler, _RUNTIME_FLAGS, sorted(_SIMT.glob("*.[ch]pp")))
+    key = fingerprint([compiler.identity, *_RUNTIME_FLAGS], sorted(_SIMT.glob("*.[ch]pp")))
     name = f"libgpuperf_simt-{key[:16]}.so"
 
     def build(output: Path) -> None:
@@ -114,7 +113,7 @@ def build_kernels(compiler: Compiler, runtime: Path, file: Declarations, options
     files = list(sources(path, include_folders(path, options)))
     refuse(files)
     flags = [*_KERNEL_FLAGS, *_host_options(options)]
-    key = _key(compiler, [*flags, runtime.name, *names, *map(str, files)], files)
+    key = fingerprint([compiler.identity, *flags, runtime.name, *names, *map(str, files)], files)
 
     def build(output: Path) -> None:
         _compile(compiler, runtime, path, names, flags, output)
@@ -203,16 +202,6 @@ def _run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
     )
-
-
-def _key(compiler: Compiler, flags: Iterable[str], files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for part in (compiler.identity, *flags):
-        digest.update(part.encode() + b"\0")
-    for file in files:
-        content = file.read_bytes()
-        digest.update(f"{len(content)}\0".encode() + content)
-    return digest.hexdigest()
 
 
 def _cached(name: str, build: Callable[[Path], None]) -> Path:

@@ -11,6 +11,7 @@ from ctypes import POINTER, Structure, byref, c_char, c_int, c_uint32, c_uint64,
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,66 +19,44 @@ from pytest_gpuperf.backends.base import Geometry, Traffic
 
 
 class FaultKind(IntEnum):
-    """``FaultKind`` of simt/runtime.hpp."""
+    """``FaultKind`` of simt/runtime.hpp, in its order."""
 
-    NONE = 0
-    OUT_OF_BOUNDS = 1
-    MISALIGNED = 2
-    FOREIGN_STACK = 3
-    SHARED_RACE = 4
-    DIVERGENT_BARRIER = 5
-    LOST_LANE = 6
-    SIGNAL = 7
-    STOPPED = 8
-    ASSERTION = 9
-    NO_MEMORY = 10
+    NONE, OUT_OF_BOUNDS, MISALIGNED, FOREIGN_STACK, SHARED_RACE, DIVERGENT_BARRIER = range(6)
+    LOST_LANE, SIGNAL, STOPPED, ASSERTION, NO_MEMORY = range(6, 11)
+
+
+def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
+    return [(name, kind) for name in names.split()]
 
 
 class _Index3(Structure):
-    _fields_ = [("x", c_uint32), ("y", c_uint32), ("z", c_uint32)]
+    _fields_ = _fields(c_uint32, "x y z")
 
 
 class Fault(Structure):
     """``Fault`` of simt/runtime.hpp: what stopped a launch, and where."""
 
     _fields_ = [
-        ("kind", c_uint32),
-        ("size", c_uint32),
-        ("access", c_uint32),
-        ("line", c_uint32),
-        ("other", c_uint32),
-        ("signal", c_uint32),
-        ("other_stores", c_uint32),
-        ("other_pc", c_uint32),
-        ("block", _Index3),
-        ("thread", _Index3),
-        ("pc", c_uint64),
-        ("address", c_uint64),
-        ("block_index", c_uint64),
-        ("shared_anchor", c_uint64),
+        *_fields(c_uint32, "kind size access line other signal other_stores other_pc"),
+        *_fields(_Index3, "block thread"),
+        *_fields(c_uint64, "pc address block_index shared_anchor"),
         ("file", c_char * 512),
         ("text", c_char * 256),
     ]
 
 
 class _Traffic(Structure):
-    _fields_ = [("requests", c_uint64), ("units", c_uint64), ("ideal", c_uint64)]
+    _fields_ = _fields(c_uint64, "requests units ideal")
 
 
 class _Request(Structure):
     _fields_ = [
-        ("body", c_void_p),
-        ("shared_anchor", c_void_p),
+        *_fields(c_void_p, "body shared_anchor"),
         ("arguments", POINTER(c_void_p)),
-        ("memory", c_void_p),
-        ("shared", c_void_p),
-        ("memory_count", c_uint64),
-        ("shared_count", c_uint64),
-        ("grid", _Index3),
-        ("block", _Index3),
-        ("dynamic_shared", c_uint32),
-        ("workers", c_uint32),
-        ("counting", c_uint32),
+        *_fields(c_void_p, "memory shared"),
+        *_fields(c_uint64, "memory_count shared_count"),
+        *_fields(_Index3, "grid block"),
+        *_fields(c_uint32, "dynamic_shared workers counting"),
     ]
 
 
