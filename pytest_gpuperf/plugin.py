@@ -9,7 +9,7 @@ import pytest
 
 from pytest_gpuperf import per_run, per_test
 from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels  # noqa: F401  (fixtures)
-from pytest_gpuperf.model_fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
+from pytest_gpuperf.mlperf.fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
 from pytest_gpuperf.options import add_options, read_options, test_options
 from pytest_gpuperf.session import SESSION, GpuperfSession
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pytest_gpuperf.model_fixtures import LoadGen
+from pytest_gpuperf.mlperf.fixtures import LoadGen
 
 pytestmark = [
     pytest.mark.usefixtures("bare"),
@@ -109,7 +109,7 @@ def test_a_disturbed_model_is_red_and_names_the_images(pytester: pytest.Pytester
     )
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*images changed their class*image 3: 3 became 4*"])
-    result.stdout.no_fnmatch_line("*model_fixtures.py*")  # none of the plugin's own lines
+    result.stdout.no_fnmatch_line("*mlperf/fixtures.py*")  # none of the plugin's own lines
 
 
 @pytest.mark.parametrize(

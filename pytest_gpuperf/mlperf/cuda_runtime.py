@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GpuperfError, Unavailable
+from pytest_gpuperf.errors import GpuperfError, Unavailable
 
 INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 REINSTALL = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL}"

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GpuperfError
-from . import cuda_runtime
-from .models import Model
-from .onnx_session import Backend, Interface, OnnxSession, Precision, failure
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import cuda_runtime
+from pytest_gpuperf.mlperf.models import Model
+from pytest_gpuperf.mlperf.onnx_session import Backend, Interface, OnnxSession, Precision, failure
 
 # fuse_conv_bias works only with prefer_nhwc (without it cuDNN finds no engine). EXHAUSTIVE, ONNX Runtime's
 # default, decides the speed and is pinned; since 1.20 it is heuristic mode B of cuDNN's front end, which

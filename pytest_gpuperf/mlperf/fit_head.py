@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import digits, resnet50
-from .models import SEED
+from pytest_gpuperf.mlperf import digits, resnet50
+from pytest_gpuperf.mlperf.models import SEED
 
 DATA = Path(__file__).parent / "data"
 RIDGE = 100.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GpuperfError, Unavailable
+from pytest_gpuperf.errors import GpuperfError, Unavailable
 
 CLASSES = 1000
 SIDE = 224

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GpuperfError, Unavailable
-from . import logs, settings
-from .models import Dataset
-from .phase import Phase, poisoned
-from .result import AccuracyResult, Latency, PerformanceResult
-from .session import Session
-from .settings import SAMPLES_PER_QUERY, Scenario
-from .sut import Callbacks
+from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.mlperf import logs, settings
+from pytest_gpuperf.mlperf.models import Dataset
+from pytest_gpuperf.mlperf.phase import Phase, poisoned
+from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
+from pytest_gpuperf.mlperf.session import Session
+from pytest_gpuperf.mlperf.settings import SAMPLES_PER_QUERY, Scenario
+from pytest_gpuperf.mlperf.sut import Callbacks
 
 __all__ = ["accuracy", "performance", "poisoned"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GpuperfError
+from pytest_gpuperf.errors import GpuperfError
 
 DETAIL = "mlperf_log_detail.txt"
 TRACE = "mlperf_log_trace.json"

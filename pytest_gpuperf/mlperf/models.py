@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import GpuperfError, Unavailable
-from ..files import cached, sha256
-from . import resnet50
-from .accuracy import Gate, Reference, StoredPredictions
-from .digits import Digits
-from .imagenet import ImageNet
+from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.files import cached, sha256
+from pytest_gpuperf.mlperf import resnet50
+from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
+from pytest_gpuperf.mlperf.digits import Digits
+from pytest_gpuperf.mlperf.imagenet import ImageNet
 
 DIGITS = "resnet50-digits"
 IMAGENET = "resnet50"

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import files
-from ..errors import GpuperfError
-from . import models
-from .models import Model
+from pytest_gpuperf import files
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import models
+from pytest_gpuperf.mlperf.models import Model
 
 Backend = Literal["cuda", "cpu"]
 Precision = Literal["fp32", "fp16"]

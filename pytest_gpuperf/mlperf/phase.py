@@ -10,11 +10,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ..errors import GpuperfError
-from . import logs
-from .models import Dataset
-from .session import Session
-from .sut import Callbacks, SampleLibrary
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import logs
+from pytest_gpuperf.mlperf.models import Dataset
+from pytest_gpuperf.mlperf.session import Session
+from pytest_gpuperf.mlperf.sut import Callbacks, SampleLibrary
 
 _running = threading.Lock()
 _poison: list[str] = []

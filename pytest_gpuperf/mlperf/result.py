@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..measurement import Kind, Measurement, Metric
-from . import accuracy
-from .models import Model
+from pytest_gpuperf.measurement import Kind, Measurement, Metric
+from pytest_gpuperf.mlperf import accuracy
+from pytest_gpuperf.mlperf.models import Model
 
 CONFIDENCE = 0.99
 

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import GpuperfError, Unavailable
-from . import cuda_runtime
-from .cuda_session import CudaSession
-from .models import Model
-from .onnx_session import DTYPES, Backend, CpuSession, Precision
+from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.mlperf import cuda_runtime
+from pytest_gpuperf.mlperf.cuda_session import CudaSession
+from pytest_gpuperf.mlperf.models import Model
+from pytest_gpuperf.mlperf.onnx_session import DTYPES, Backend, CpuSession, Precision
 
 
 class Session(Protocol):

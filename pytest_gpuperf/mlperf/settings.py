@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import GpuperfError
+from pytest_gpuperf.errors import GpuperfError
 
 Scenario = Literal["SingleStream", "MultiStream", "Offline"]
 # Seconds; below what a callback into Python takes, so that no model makes LoadGen prepare for millions.
