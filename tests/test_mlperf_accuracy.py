@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pytest_gpuperf.mlperf import accuracy, digits, models
+from pytest_gpuperf.mlperf import accuracy, datasets, models
 from pytest_gpuperf.mlperf.accuracy import Gate, StoredPredictions
 
 TOTAL = 50_000
@@ -97,17 +97,17 @@ def test_a_count_compares_the_first_images_only():
 
 
 def test_the_digits_are_ucis():
-    pixels, labels, held_out = digits.load()
-    assert pixels.shape == (digits.IMAGES, 8, 8)
+    pixels, labels, held_out = datasets.load_digits()
+    assert pixels.shape == (1797, 8, 8)
     assert (pixels.max(), labels.max()) == (16, 9)
     # The class counts in UCI's optdigits.names, for the test file.
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert len(set(held_out.tolist())) == digits.HELD_OUT
+    assert len(set(held_out.tolist())) == 797
 
 
 def test_enlarging_repeats_each_pixel_exactly():
-    pixels = digits.load()[0][:2]
-    images = digits.enlarge(pixels)
+    pixels = datasets.load_digits()[0][:2]
+    images = datasets.enlarge(pixels)
     assert (images.shape, images.dtype) == ((2, 3, 224, 224), np.float32)
     back = (images[:, :, ::28, ::28] + 0.5) * 16
     assert np.array_equal(back, np.repeat(pixels[:, None], 3, axis=1))
@@ -115,7 +115,7 @@ def test_enlarging_repeats_each_pixel_exactly():
 
 
 def test_digits_keeps_the_first_of_the_held_out():
-    some, all_of_them = digits.Digits(5), digits.Digits()
+    some, all_of_them = datasets.Digits(5), datasets.Digits()
     assert (len(some), len(all_of_them)) == (5, 797)
     assert np.array_equal(some.labels, all_of_them.labels[:5])
     assert np.array_equal(some.images([4]), all_of_them.images([4]))
@@ -123,5 +123,5 @@ def test_digits_keeps_the_first_of_the_held_out():
 
 def test_the_stored_predictions_say_788_of_797():
     head = models.digits_head()
-    assert accuracy.correct(head.predictions, digits.Digits().labels) == 788
+    assert accuracy.correct(head.predictions, datasets.Digits().labels) == 788
     assert head.margins.min() > accuracy.MARGINS["fp32"]  # so that no fp32 kernel may flip any image

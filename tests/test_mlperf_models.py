@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.mlperf import imagenet, models, resnet50
+from pytest_gpuperf.mlperf import datasets, models, resnet50
 
 REPOSITORY = Path(models.__file__).parents[2]
 
@@ -82,16 +82,16 @@ def test_the_embedded_model_without_onnx_names_the_package(cache, monkeypatch):
 def test_a_bad_line_of_val_map(tmp_path, line, said):
     (tmp_path / "val_map.txt").write_text(f"ok.jpg 1\n\n{line}\n")
     with pytest.raises(GpuperfError, match="line 3") as error:
-        imagenet.read_map(tmp_path)
+        datasets.read_map(tmp_path)
     assert said in str(error.value)
 
 
 def test_an_empty_or_missing_val_map(tmp_path):
     with pytest.raises(GpuperfError, match="cannot be read"):
-        imagenet.read_map(tmp_path)
+        datasets.read_map(tmp_path)
     (tmp_path / "val_map.txt").write_text("\n")
     with pytest.raises(GpuperfError, match="lists no image"):
-        imagenet.read_map(tmp_path)
+        datasets.read_map(tmp_path)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_preprocessing_takes_the_middle_in_rgb_less_the_means(tmp_path, cv2, sha
     middle = (slice(shape[0] // 2 - 50, shape[0] // 2 + 50), slice(shape[1] // 2 - 50, shape[1] // 2 + 50))
     image[middle] = (110, 120, 130)
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    found = imagenet.preprocess(tmp_path / "a.png")
+    found = datasets.preprocess(tmp_path / "a.png")
     assert (found.shape, found.dtype) == ((3, 224, 224), np.float32)
     assert found[:, 112, 112] == pytest.approx([130 - 123.68, 120 - 116.78, 110 - 103.94], abs=1e-4)
     assert found[:, 0, 0] == pytest.approx([30 - 123.68, 20 - 116.78, 10 - 103.94], abs=1e-4)
@@ -118,13 +118,13 @@ def test_preprocessing_takes_the_middle_in_rgb_less_the_means(tmp_path, cv2, sha
 def test_a_missing_image_is_named(tmp_path, cv2):
     (tmp_path / "val_map.txt").write_text("gone.jpg 1\n")
     with pytest.raises(GpuperfError, match=r"gone\.jpg is missing"):
-        imagenet.ImageNet(tmp_path).images([0])
+        datasets.ImageNet(tmp_path).images([0])
 
 
 def test_imagenet_without_opencv_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(Unavailable, match=r"pip install 'pytest-gpuperf\[mlperf\]'"):
-        imagenet.preprocess(tmp_path / "a.jpg")
+        datasets.preprocess(tmp_path / "a.jpg")
 
 
 def test_another_number_of_blocks_keeps_the_models_name_and_recipe(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.mlperf import logs, settings
-from pytest_gpuperf.mlperf.models import Dataset
+from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.phase import Phase, poisoned
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
 from pytest_gpuperf.mlperf.session import Session

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,24 +16,11 @@ from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.files import cached, sha256
 from pytest_gpuperf.mlperf import resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
-from pytest_gpuperf.mlperf.digits import Digits
-from pytest_gpuperf.mlperf.imagenet import ImageNet
+from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet
 
 DIGITS = "resnet50-digits"
 IMAGENET = "resnet50"
 SEED = 1
-
-
-class Dataset(Protocol):
-    """Labelled images; ``labels`` is int64 [len]."""
-
-    name: str
-    labels: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """float32 [len(indices), *the model's input shape], preprocessed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs
-from pytest_gpuperf.mlperf.models import Dataset
+from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.sut import Callbacks, SampleLibrary
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_gpuperf.mlperf.models import Dataset
+from pytest_gpuperf.mlperf.datasets import Dataset
 
 Run = Callable[[np.ndarray], np.ndarray]
 Hold = Callable[[np.ndarray], Callable[[], None]]

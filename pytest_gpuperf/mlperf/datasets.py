@@ -1,0 +1,158 @@
+"""Datasets: the digits that are shipped with the package, and ImageNet as MLPerf reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pytest_gpuperf.errors import GpuperfError, Unavailable
+
+
+class Dataset(Protocol):
+    """Labelled images; ``labels`` is int64 [len]."""
+
+    name: str
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return float32 [len(indices), *the model's input shape], preprocessed."""
+
+
+# --------------------------------------------------------------------------- UCI's digits
+#
+# E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits" (1998), UCI Machine Learning
+# Repository, https://doi.org/10.24432/C50P49, licence CC BY 4.0: the 1,797 images of its test file
+# optdigits.tes, unchanged. Which 797 of them are held out is stored with them.
+
+SCALE = 224 // 8
+
+
+def load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return pixels uint8 [1797, 8, 8] of 0..16, labels uint8 [1797], held-out indices uint16 [797]."""
+    with (
+        as_file(files("pytest_gpuperf.mlperf") / "data" / "digits.npz") as path,
+        np.load(path, allow_pickle=False) as stored,
+    ):
+        return stored["pixels"], stored["labels"], stored["held_out"]
+
+
+def enlarge(pixels: np.ndarray) -> np.ndarray:
+    """Turn uint8 [n, 8, 8] into float32 [n, 3, 224, 224] in -0.5..0.5, three equal channels.
+
+    Every pixel becomes a 28x28 square. Unlike an interpolation this is exact in float32, so the model's
+    input has the same bits on every machine.
+    """
+    grey = pixels.astype(np.float32) / np.float32(16) - np.float32(0.5)
+    large = grey.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
+    return np.broadcast_to(large[:, None], (len(large), 3, 224, 224)).copy()
+
+
+class Digits:
+    """The first ``count`` held-out digits (None: all 797), in their stored order."""
+
+    name = "uci-digits"
+
+    def __init__(self, count: int | None = None) -> None:
+        pixels, labels, held_out = load_digits()
+        chosen = held_out[:count]
+        self._pixels = pixels[chosen]
+        self.labels = labels[chosen].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return float32 [len(indices), 3, 224, 224]."""
+        return enlarge(self._pixels[np.asarray(indices)])
+
+
+# --------------------------------------------------------------------------- ImageNet
+#
+# As mlcommons/inference reads it: vision/classification_and_detection/python/imagenet.py and dataset.py
+# (pre_process_vgg).
+
+CLASSES = 1000
+SIDE = 224
+RESIZED = 256  # int(100 * 224 / 87.5): the crop keeps 87.5 % of the shorter side
+MEANS = (123.68, 116.78, 103.94)  # of the training set's R, G and B; there is no division by a deviation
+
+
+def read_map(data_dir: Path) -> tuple[list[Path], np.ndarray]:
+    """Read val_map.txt: the images' paths and their labels, int64 [n] of 0..999, in LoadGen's order.
+
+    Raises GpuperfError naming the bad line.
+    """
+    path = data_dir / "val_map.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise GpuperfError(
+            f"{path} cannot be read ({error.strerror}); DATA_DIR must hold ImageNet's val_map.txt"
+        ) from error
+    images, labels = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        fields = line.split()
+        if len(fields) != 2 or not fields[1].isdigit() or int(fields[1]) >= CLASSES:
+            raise GpuperfError(
+                f'{path}, line {number}: "{line}" must be a path and a label of 0..{CLASSES - 1}'
+            )
+        images.append(data_dir / fields[0])
+        labels.append(int(fields[1]))
+    if not images:
+        raise GpuperfError(f"{path} lists no image; each line must be a path and a label")
+    return images, np.array(labels, np.int64)
+
+
+def preprocess(path: Path) -> np.ndarray:
+    """Turn an image file into float32 [3, 224, 224], RGB: middle crop, the means subtracted.
+
+    Raises Unavailable without OpenCV, GpuperfError if the file is missing or is no image.
+    """
+    cv2 = _cv2()
+    image = cv2.imread(str(path))
+    if image is None:
+        raise GpuperfError(f"{path} is missing or is no image that OpenCV reads; val_map.txt lists it")
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    height, width = image.shape[:2]
+    if height > width:
+        size = (RESIZED, int(RESIZED * height / width))
+    else:
+        size = (int(RESIZED * width / height), RESIZED)
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    top, left = int((image.shape[0] - SIDE) / 2), int((image.shape[1] - SIDE) / 2)
+    crop = image[top : top + SIDE, left : left + SIDE].astype(np.float32)
+    return (crop - np.array(MEANS, np.float32)).transpose(2, 0, 1)
+
+
+def _cv2() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise Unavailable(f"ImageNet needs OpenCV ({error}): pip install 'pytest-gpuperf[mlperf]'") from error
+    return cv2
+
+
+class ImageNet:
+    """The first ``count`` images of ``data_dir``/val_map.txt (None: all), read when LoadGen loads them."""
+
+    name = "imagenet"
+
+    def __init__(self, data_dir: Path, count: int | None = None) -> None:
+        paths, labels = read_map(data_dir)
+        self._paths = paths[:count]
+        self.labels = labels[:count]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return float32 [len(indices), 3, 224, 224]; raises as ``preprocess`` does."""
+        return np.stack([preprocess(self._paths[int(index)]) for index in indices])
