@@ -11,6 +11,7 @@ from time import perf_counter
 import numpy as np
 import pytest
 from gpuproject import require_loadgen
+from recordedruns import load
 
 from pytest_gpuperf.mlperf import models
 from pytest_gpuperf.mlperf.session import open_session
@@ -126,7 +127,7 @@ def test_all_held_out_digits_are_as_stored(session, phases, tmp_path):
 
 
 def test_a_model_with_two_more_blocks_is_seen_to_be_slower(session, phases, tmp_path):
-    model = models.with_blocks(tmp_path / "slower.onnx", (3, 4, 8, 3))
+    model = load("more_work/more_blocks.py").with_blocks(tmp_path / "slower.onnx", (3, 4, 8, 3))
     slower = open_session(model, "cuda", session.precision, (1, BATCH))
     for scenario in ("SingleStream", "Offline"):
         now = phases.performance(slower, scenario, log_dir=tmp_path / "slower", seconds=SECONDS)

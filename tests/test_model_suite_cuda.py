@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from gpuproject import red, require_loadgen, run
+from recordedruns import load
 
 pytestmark = pytest.mark.gpu
 
@@ -66,9 +67,7 @@ def another(project: Path, tmp_path: Path) -> Path:
 
 def test_one_more_block_is_red(another: Path):
     """By the device's clock, of whatever the host's makes: some 4 % of the work."""
-    from pytest_gpuperf.mlperf import models
-
-    models.with_blocks(another / "another.onnx", (3, 4, 7, 3))
+    load("more_work/more_blocks.py").with_blocks(another / "another.onnx", (3, 4, 7, 3))
     status, output = run(another, "-k", "performance")
     assert status == 1, output
     assert output.count("gpu_compute_time") >= 2

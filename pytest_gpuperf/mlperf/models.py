@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -120,16 +120,6 @@ def digits_model() -> Model:
         output="logits",
         reference=StoredPredictions(head.predictions, head.margins),
     )
-
-
-def with_blocks(path: Path, blocks: Sequence[int]) -> Model:
-    """``resnet50-digits`` with so many residual blocks in its four stages, written to ``path``, for a study.
-
-    It keeps the name and recipe, so that the question stays the same: a planted regression.
-    """
-    head = digits_head()
-    resnet50.save(path, seed=SEED, head=(head.weight, head.bias), blocks=blocks)
-    return replace(digits_model(), path=path)
 
 
 def _digits_bytes(head: DigitsHead) -> bytes:

@@ -2,7 +2,7 @@
 
 The architecture is He et al., "Deep Residual Learning for Image Recognition" (2015), table 1, with the
 stride moved as in MLPerf's resnet50_v1.onnx; batch normalisation is folded into the convolutions, as
-inference runtimes do. The weights are random: what makes the network classify is the head (see fit_head).
+inference runtimes do. The weights are random; the head that tools/fit_head.py fitted makes it classify.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,8 +46,10 @@ class Conv:
         return f"{self.name}_relu" if self.relu else self.name
 
     def weights(self, seed: int) -> np.ndarray:
-        """The same bits on every machine and NumPy: raw PCG64 output (which NumPy promises to keep, as it
-        does not for its distributions), scaled to a uniform of variance scale^2 * gain / fan_in.
+        """Return float32 ``shape``, uniform with variance scale^2 * gain / fan_in.
+
+        They have the same bits on every machine: raw PCG64 output, which NumPy promises not to change
+        (it promises nothing of its distributions).
         """
         identity = [seed, *self.name.encode()]
         generator = np.random.PCG64(np.random.SeedSequence(identity))
@@ -75,7 +76,7 @@ class Block:
 
 
 def bottlenecks(blocks: Sequence[int] = BLOCKS) -> Iterator[Block]:
-    """The residual blocks in order; ``blocks`` counts those of each of the four stages."""
+    """Yield the residual blocks in order; ``blocks`` counts those of each of the four stages."""
     source, inputs = "pool", 64
     for stage, (count, width) in enumerate(zip(blocks, WIDTHS, strict=True)):
         for index in range(count):
@@ -83,17 +84,8 @@ def bottlenecks(blocks: Sequence[int] = BLOCKS) -> Iterator[Block]:
             name = f"stage{stage}_block{index}"
             reduce = Conv(f"{name}_a", source, inputs, width, 1, 1)
             spatial = Conv(f"{name}_b", reduce.result, width, width, 3, stride)
-            expand = Conv(
-                f"{name}_c",
-                spatial.result,
-                width,
-                4 * width,
-                1,
-                1,
-                relu=False,
-                gain=1.0,
-                scale=RESIDUAL_SCALE,
-            )
+            unscaled = Conv(f"{name}_c", spatial.result, width, 4 * width, 1, 1, relu=False, gain=1.0)
+            expand = replace(unscaled, scale=RESIDUAL_SCALE)
             shortcut = None
             if index == 0:
                 shortcut = Conv(f"{name}_d", source, inputs, 4 * width, 1, stride, relu=False, gain=1.0)
@@ -102,6 +94,7 @@ def bottlenecks(blocks: Sequence[int] = BLOCKS) -> Iterator[Block]:
 
 
 def convolutions(blocks: Sequence[int] = BLOCKS) -> Iterator[Conv]:
+    """Yield every convolution in the graph's order."""
     yield STEM
     for block in bottlenecks(blocks):
         yield from block.convs
@@ -110,7 +103,7 @@ def convolutions(blocks: Sequence[int] = BLOCKS) -> Iterator[Conv]:
 
 
 def checksum(seed: int, blocks: Sequence[int] = BLOCKS) -> str:
-    """SHA-256 over the little-endian float32 weights of every convolution in graph order (0.3 s)."""
+    """Return SHA-256 over the little-endian float32 weights of every convolution in order (takes 0.3 s)."""
     digest = hashlib.sha256()
     for conv in convolutions(blocks):
         digest.update(conv.weights(seed).astype("<f4").tobytes())
@@ -122,57 +115,63 @@ def build(
     head: tuple[np.ndarray, np.ndarray] | None = None,
     blocks: Sequence[int] = BLOCKS,
 ) -> Any:
-    """The ``onnx.ModelProto``: "input" float32 [N, 3, 224, 224] to "logits" [N, classes], or, without a
-    ``head`` (weight [2048, classes] and bias [classes]), to "features" [N, 2048].
+    """Build the ``onnx.ModelProto`` from "input" float32 [N, 3, 224, 224] to "logits" [N, classes].
+
+    Without a ``head`` (weight [2048, classes] and bias [classes]) it ends in "features" [N, 2048].
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
-    nodes: list[Any] = []
-    weights: list[Any] = []
-
-    def add(conv: Conv) -> str:
-        weights.append(numpy_helper.from_array(conv.weights(seed), f"{conv.name}_w"))
-        weights.append(numpy_helper.from_array(np.zeros(conv.outputs, np.float32), f"{conv.name}_b"))
-        pads = [conv.kernel // 2] * 4
-        attributes = {"kernel_shape": [conv.kernel] * 2, "strides": [conv.stride] * 2, "pads": pads}
-        inputs = [conv.source, f"{conv.name}_w", f"{conv.name}_b"]
-        nodes.append(helper.make_node("Conv", inputs, [conv.name], **attributes))
-        if conv.relu:
-            nodes.append(helper.make_node("Relu", [conv.name], [conv.result]))
-        return conv.result
-
+    graph = _Graph(seed)
     pooling = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
-    nodes_input = add(STEM)
-    nodes.append(helper.make_node("MaxPool", [nodes_input], ["pool"], **pooling))
-    last = "pool"
+    last = graph.node("MaxPool", [graph.conv(STEM)], "pool", **pooling)
     for block in bottlenecks(blocks):
         for conv in block.convs:
-            last = add(conv)
-        shortcut = add(block.shortcut) if block.shortcut is not None else block.source
-        nodes.append(helper.make_node("Add", [last, shortcut], [f"{block.name}_sum"]))
-        nodes.append(helper.make_node("Relu", [f"{block.name}_sum"], [block.name]))
-        last = block.name
-    nodes.append(helper.make_node("GlobalAveragePool", [last], ["pooled"]))
-    nodes.append(helper.make_node("Flatten", ["pooled"], ["features"]))
-    output, width = "features", FEATURES
+            last = graph.conv(conv)
+        shortcut = graph.conv(block.shortcut) if block.shortcut is not None else block.source
+        total = graph.node("Add", [last, shortcut], f"{block.name}_sum")
+        last = graph.node("Relu", [total], block.name)
+    pooled = graph.node("GlobalAveragePool", [last], "pooled")
+    output, width = graph.node("Flatten", [pooled], "features"), FEATURES
     if head is not None:
         weight, bias = head
-        weights += [numpy_helper.from_array(weight, "head_w"), numpy_helper.from_array(bias, "head_b")]
-        nodes.append(helper.make_node("Gemm", ["features", "head_w", "head_b"], ["logits"]))
-        output, width = "logits", weight.shape[1]
-    graph = helper.make_graph(
-        nodes,
+        parameters = [graph.weight("head_w", weight), graph.weight("head_b", bias)]
+        output, width = graph.node("Gemm", [output, *parameters], "logits"), weight.shape[1]
+    made = helper.make_graph(
+        graph.nodes,
         "resnet50",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 224, 224])],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", width])],
-        weights,
+        graph.weights,
     )
     # IR 9 is the newest that every ONNX Runtime this package supports (1.20 and later) reads.
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
 
 
-def save(path: Path, **recipe: Any) -> None:
-    """Builds (the arguments are ``build``'s) and writes the model, for a planted regression or a study."""
-    import onnx
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """The nodes and weights added so far; every method returns the name of what it added."""
 
-    onnx.save(build(**recipe), str(path))
+    seed: int
+    nodes: list[Any] = field(default_factory=list)
+    weights: list[Any] = field(default_factory=list)
+
+    def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def weight(self, name: str, values: np.ndarray) -> str:
+        from onnx import numpy_helper
+
+        self.weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    def conv(self, conv: Conv) -> str:
+        """Add a convolution with its weights, a bias of zeros and its ReLU."""
+        weights = self.weight(f"{conv.name}_w", conv.weights(self.seed))
+        bias = self.weight(f"{conv.name}_b", np.zeros(conv.outputs, np.float32))
+        pads = [conv.kernel // 2] * 4
+        attributes = {"kernel_shape": [conv.kernel] * 2, "strides": [conv.stride] * 2, "pads": pads}
+        self.node("Conv", [conv.source, weights, bias], conv.name, **attributes)
+        return self.node("Relu", [conv.name], conv.result) if conv.relu else conv.name
