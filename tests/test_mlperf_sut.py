@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pytest_gpuperf.mlperf.sut import Callbacks, SampleLibrary
+from pytest_gpuperf.mlperf.phase import Callbacks, SampleLibrary
 
 BATCH = 4
 

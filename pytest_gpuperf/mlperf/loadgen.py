@@ -20,11 +20,10 @@ import numpy as np
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.mlperf import logs, settings
 from pytest_gpuperf.mlperf.datasets import Dataset
-from pytest_gpuperf.mlperf.phase import Phase, poisoned
+from pytest_gpuperf.mlperf.phase import Callbacks, Phase, poisoned
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import SAMPLES_PER_QUERY, Scenario
-from pytest_gpuperf.mlperf.sut import Callbacks
 
 __all__ = ["accuracy", "performance", "poisoned"]
 
