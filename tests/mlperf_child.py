@@ -29,7 +29,7 @@ class Numbers:
         return (np.asarray(indices) % 10).astype(np.float32)[:, None]
 
 class Echo:
-    backend, precision, batch_sizes, dtype = "cpu", "fp32", (1, 8), np.float32
+    precision, batch_sizes, dtype = "fp32", (1, 8), np.float32
     description = {"provider": "none"}
     model = models.Model("echo", Path("echo.onnx"), "by hand", Numbers, input_shape=(1,))
     runs = 0

@@ -170,7 +170,7 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: 
         guard=SimpleNamespace(sample=lambda: looked.append(True)),
     )
     model = SimpleNamespace(
-        backend="cuda",
+        on_device=True,
         batch_sizes=(1, 8),
         precision="fp16",
         model=SimpleNamespace(name="m", recipe="seed 1", dataset=Digits),
@@ -195,4 +195,4 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: 
     }
     assert replayed[0] == [0, 1, 2, 0, 1, 2, 0, 1]
     assert looked
-    assert not LoadGen(session, request.node)._on_device(SimpleNamespace(backend="cpu"))
+    assert not LoadGen(session, request.node)._on_device(SimpleNamespace(on_device=False))

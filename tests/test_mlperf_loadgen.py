@@ -56,7 +56,7 @@ def test_the_gate_through_loadgen_on_50_000_images(tmp_path):
             echo = Echo()
             echo.run = lambda batch: batch[:, 0].astype(np.int64)
             echo.batch_sizes = (1, 1000)
-            echo.backend = "cuda"  # which loads 1,000 images at a time and not 64
+            echo.on_device = True  # which loads 1,000 images at a time and not 64
             echo.model = models.Model("echo", Path("e"), "", lambda count: Numbers(count, labels),
                                       input_shape=(1,), reference=accuracy.Gate())
             result = loadgen.accuracy(echo, log_dir=Path("logs"))

@@ -36,12 +36,11 @@ def measure(precision: str, batch: int) -> list[dict[str, float]]:
     from pytest_gpuperf.backends.kernels import Kernels
     from pytest_gpuperf.instruments import device_time
     from pytest_gpuperf.mlperf import models, session
-    from pytest_gpuperf.mlperf.cuda_session import CudaSession
 
     gpu = Gpu(select("cuda"))
     handle = int(gpu.stream.handle)
     opened = session.open_session(models.resolve(), "cuda", precision, [batch], handle)  # type: ignore[arg-type]
-    assert isinstance(opened, CudaSession)
+    assert isinstance(opened, session.CudaSession)
     images = opened.model.dataset(batch).images(list(range(batch))).astype(opened.dtype)
     release, lane = opened.hold(images), opened._lanes[batch]
     empty = Kernels(KERNELS, gpu)["empty.cu"]["empty"][1, 1]

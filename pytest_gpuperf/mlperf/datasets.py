@@ -24,6 +24,13 @@ class Dataset(Protocol):
         """Return float32 [len(indices), *the model's input shape], preprocessed."""
 
 
+def shipped(name: str) -> dict[str, np.ndarray]:
+    """Read the arrays of ``name`` in the package's data folder."""
+    data = files("pytest_gpuperf.mlperf") / "data" / name
+    with as_file(data) as path, np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
 # --------------------------------------------------------------------------- UCI's digits
 #
 # E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits" (1998), UCI Machine Learning
@@ -35,11 +42,8 @@ SCALE = 224 // 8
 
 def load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return pixels uint8 [1797, 8, 8] of 0..16, labels uint8 [1797], held-out indices uint16 [797]."""
-    with (
-        as_file(files("pytest_gpuperf.mlperf") / "data" / "digits.npz") as path,
-        np.load(path, allow_pickle=False) as stored,
-    ):
-        return stored["pixels"], stored["labels"], stored["held_out"]
+    stored = shipped("digits.npz")
+    return stored["pixels"], stored["labels"], stored["held_out"]
 
 
 def enlarge(pixels: np.ndarray) -> np.ndarray:

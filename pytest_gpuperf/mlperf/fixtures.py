@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pytest_gpuperf.mlperf.models import Model
     from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
 
-# Images a query batch holds in Offline: the fastest of those measured on a GPU; small where a CPU works.
-OFFLINE_BATCH = {"cuda": 256, "cpu": 8}
 QUICK_SECONDS = 1.0  # of a phase that nobody measures, without --gpuperf
 DEVICE_TIME = "gpu_compute_time"  # as NVIDIA's trtexec calls it
 CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
@@ -91,15 +89,15 @@ class LoadGen:
         tails: Sequence[str] = (),
         count: int | None = None,
     ) -> PerformanceResult | AccuracyResult:
-        from pytest_gpuperf.mlperf.session import open_session
+        from pytest_gpuperf.mlperf.session import SESSIONS, Backend, open_session
 
         __tracebackhide__ = True
         if mode not in ("performance", "accuracy"):
             raise GpuperfError(f'there is no LoadGen mode "{mode}"; use "performance" or "accuracy"')
-        backend = "cuda" if self._session.expects_cuda() else "cpu"
+        backend: Backend = "cuda" if self._session.expects_cuda() else "cpu"
         sizes = {"SingleStream": 1, "MultiStream": 8}
-        size = sizes.get(scenario, OFFLINE_BATCH[backend])
-        session = open_session(model, backend, precision, (size,), self._stream(backend))  # type: ignore[arg-type]
+        size = sizes.get(scenario, SESSIONS[backend].offline_batch)
+        session = open_session(model, backend, precision, (size,), self._stream())  # type: ignore[arg-type]
         if mode == "accuracy":
             return self._accuracy(session, scenario, count)
         return self._performance(session, scenario, profile, seconds, tails)
@@ -125,15 +123,15 @@ class LoadGen:
         self._keep(result, [*taken, *self._on_device(session)])
         return result
 
-    def _stream(self, backend: str) -> int | None:
+    def _stream(self) -> int | None:
         """The device's, so that its events see what ONNX Runtime does; without ``--gpuperf`` nobody asks."""
-        if backend != "cuda" or not self._session.options.active:
+        if not self._session.expects_cuda() or not self._session.options.active:
             return None
         return int(self._session.gpu().stream.handle)
 
     def _on_device(self, session: Any) -> list[Measurement]:
         """The device time of a batch: what of a query's time is the model's, whatever the host does."""
-        if session.backend != "cuda" or not self._session.options.active:
+        if not session.on_device or not self._session.options.active:
             return []
         size, model = session.batch_sizes[-1], session.model
         dataset = model.dataset(size)
@@ -147,7 +145,7 @@ class LoadGen:
         from pytest_gpuperf.mlperf import loadgen
 
         __tracebackhide__ = True
-        if count is None and session.backend == "cpu" and session.model.name == "resnet50-digits":
+        if count is None and not session.on_device and session.model.name == "resnet50-digits":
             count = CPU_IMAGES
         result = loadgen.accuracy(
             session,

@@ -144,14 +144,18 @@ def _batch(session: Session, scenario: str) -> int:
 
 def _loaded(session: Session, dataset: Dataset) -> int:
     """How many images are loaded at once: a multiple of the largest batch, so that a batch is a slice."""
-    limit = min(len(dataset), PERFORMANCE_SAMPLES if session.backend == "cuda" else CPU_PERFORMANCE_SAMPLES)
+    limit = min(len(dataset), PERFORMANCE_SAMPLES if _on_device(session) else CPU_PERFORMANCE_SAMPLES)
     largest = session.batch_sizes[-1]
     return limit - limit % largest if limit > largest else limit
 
 
+def _on_device(session: Session) -> bool:
+    return getattr(session, "on_device", False)  # a suite's own session need not have it
+
+
 def _warm_up_seconds(session: Session, limit: float | None) -> float:
     """A GPU needs 3 s to reach its clocks; on the CPU a tenth of the phase fills caches and thread pools."""
-    if session.backend == "cuda":
+    if _on_device(session):
         return 3.0
     return 0.1 * (limit if limit is not None else 10.0)
 

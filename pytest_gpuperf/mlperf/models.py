@@ -1,14 +1,13 @@
-"""Which model: the embedded ``resnet50-digits``, MLPerf's ``resnet50``, or a file of the suite's own."""
+"""Models: the embedded ``resnet50-digits``, MLPerf's ``resnet50``, or a file of the suite's own."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,7 +15,17 @@ from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.files import cached, sha256
 from pytest_gpuperf.mlperf import resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
-from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet
+from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, shipped
+
+Precision = Literal["fp32", "fp16"]
+DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
+INPUTS = {"fp32": "tensor(float)", "fp16": "tensor(float16)"}
+OUTPUTS: Mapping[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
 
 DIGITS = "resnet50-digits"
 IMAGENET = "resnet50"
@@ -25,13 +34,13 @@ SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A classifier in an ONNX file, with what it is fed and held against.
+    """A classifier in an ONNX file, with its dataset and what its predictions must be.
 
-    ``recipe`` says how the weights came to be, for the contract; a file's bytes are what is being judged
-    and are no part of it. ``dataset(count)`` gives the first ``count`` images (None: all). ``output`` names
-    the output to use (None: the only one): integer classes [n], or scores [n, classes]. ``label_offset`` is
-    added to the class: -1 where class 0 means background. ``reference`` is None where nothing says what is
-    accurate.
+    ``recipe`` says how the weights were made, and is part of the contract; the file's bytes are judged and
+    are not. ``dataset(count)`` gives the first ``count`` images (None: all). ``output`` names the output to
+    use (None: the only one): integer classes [n], or scores [n, classes]. ``label_offset`` is added to the
+    class: -1 where class 0 means background. Without a ``reference`` no prediction is wrong, and the number
+    of correct ones is stored.
     """
 
     name: str
@@ -44,11 +53,69 @@ class Model:
     reference: Reference | None = None
 
 
-def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Path | None = None) -> Model:
-    """The model called ``name``; None means MLPerf's where ``model_dir`` is given, else the embedded one.
+class Interface:
+    """The input and the output in use of a model's ONNX Runtime session: ``input`` and ``output`` name them.
 
-    Raises GpuperfError where a file is missing or the name is unknown, Unavailable where onnx is not
-    installed.
+    Raises GpuperfError if they are not what the model's dataset gives and ``Model.output`` says.
+    """
+
+    def __init__(self, session: Any, model: Model, precision: Precision) -> None:
+        expected, inputs = INPUTS[precision], session.get_inputs()
+        found = ", ".join(f"{i.name} {i.type} {list(i.shape)}" for i in inputs)
+        shape = list(inputs[0].shape[1:]) if inputs else []
+        fits = len(shape) == len(model.input_shape) and all(
+            not isinstance(size, int) or size == wanted
+            for size, wanted in zip(shape, model.input_shape, strict=True)
+        )
+        if len(inputs) != 1 or inputs[0].type != expected or not fits:
+            raise GpuperfError(
+                f"{model.path} takes {found or 'no input'}; {model.name} is fed one {expected} "
+                f"[N, {', '.join(map(str, model.input_shape))}]"
+            )
+        outputs = {output.name: output for output in session.get_outputs()}
+        name = model.output or next(iter(outputs))
+        if name not in outputs or (model.output is None and len(outputs) > 1):
+            raise GpuperfError(
+                f'{model.path} has the outputs {", ".join(outputs)}; Model.output is "{model.output}"'
+            )
+        self.input, self.output = inputs[0].name, name
+        self._model, self._batch, self._found = model, inputs[0].shape[0], outputs[name]
+
+    def require_batch(self, size: int) -> None:
+        """Raise GpuperfError if the file's batch size is fixed and another one."""
+        if isinstance(self._batch, int) and self._batch != size:
+            raise GpuperfError(
+                f"{self._model.path} only takes batches of {self._batch}; {size} was asked for"
+            )
+
+    def output_form(self, size: int) -> tuple[list[int], Any]:
+        """Return the output's shape and dtype for a batch of ``size``.
+
+        Raises GpuperfError if the file leaves them open: a CUDA graph needs its buffers before the first run.
+        """
+        output = self._found
+        rest = list(output.shape[1:])
+        if not all(isinstance(n, int) for n in rest):
+            raise GpuperfError(
+                f"{self._model.path}: output {output.name} has the shape {output.shape}, "
+                "of which only the first size may be open"
+            )
+        if output.type not in OUTPUTS:
+            raise GpuperfError(
+                f"{self._model.path}: output {output.name} is a {output.type}, not one of {list(OUTPUTS)}"
+            )
+        return [size, *rest], OUTPUTS[output.type]
+
+    def classes(self, output: np.ndarray) -> np.ndarray:
+        """Return int64 [n] from integer classes [n] or [n, 1], or from scores [n, classes]."""
+        found = output if np.issubdtype(output.dtype, np.integer) else output.argmax(axis=-1)
+        return found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
+
+
+def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Path | None = None) -> Model:
+    """Return the model called ``name``; None means MLPerf's if ``model_dir`` is given, else the embedded one.
+
+    Raises GpuperfError if a file is missing or the name is unknown, Unavailable without onnx.
     """
     if name is None:
         name = IMAGENET if model_dir is not None else DIGITS
@@ -60,6 +127,7 @@ def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Pa
 
 
 def imagenet_model(model_dir: Path | None, data_dir: Path | None) -> Model:
+    """Return MLPerf's ResNet-50 of ``model_dir`` with the ImageNet of ``data_dir``; raises GpuperfError."""
     if model_dir is None or data_dir is None:
         raise GpuperfError(
             'the model "resnet50" needs MODEL_DIR (with resnet50_v1.onnx) '
@@ -85,7 +153,7 @@ def imagenet_model(model_dir: Path | None, data_dir: Path | None) -> Model:
 
 @dataclass(frozen=True, slots=True)
 class DigitsHead:
-    """What fit_head wrote: the head, what the network then predicts, and the checksum of its weights."""
+    """What tools/fit_head.py wrote: the head, what the network then predicts, its weights' checksum."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -100,15 +168,13 @@ class DigitsHead:
 
 
 def digits_head() -> DigitsHead:
-    with (
-        as_file(files("pytest_gpuperf.mlperf") / "data" / "resnet50_digits.npz") as path,
-        np.load(path, allow_pickle=False) as stored,
-    ):
-        arrays = {key: stored[key] for key in ("weight", "bias", "predictions", "margins")}
-        return DigitsHead(**arrays, checksum=str(stored["checksum"]))
+    """Read the shipped head."""
+    arrays = shipped("resnet50_digits.npz")
+    return DigitsHead(checksum=str(arrays.pop("checksum")), **arrays)
 
 
 def digits_model() -> Model:
+    """Return ``resnet50-digits``, built once and cached; raises Unavailable without onnx."""
     head = digits_head()
     digest = hashlib.sha256(f"{head.recipe} opset {resnet50.OPSET}".encode()).hexdigest()[:16]
     path = cached(f"models/{DIGITS}-{digest}.onnx", partial(_digits_bytes, head))
@@ -134,9 +200,7 @@ def _digits_bytes(head: DigitsHead) -> bytes:
 
 
 def half_precision(model: Model) -> Path:
-    """The model with fp16 weights, inputs and activations, converted once and cached by the file's
-    checksum.
-    """
+    """Convert the model's weights, inputs and activations to fp16, once: cached by the file's checksum."""
     digest = sha256(model.path)[:16]
 
     def convert() -> bytes:
@@ -149,6 +213,7 @@ def half_precision(model: Model) -> Path:
 
 
 def onnx_module(purpose: str) -> Any:
+    """Import onnx; raises Unavailable saying that ``purpose`` needs it."""
     try:
         import onnx
     except ImportError as error:

@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.mlperf import cuda_runtime
-from pytest_gpuperf.mlperf.cuda_session import CudaSession
-from pytest_gpuperf.mlperf.models import Model
-from pytest_gpuperf.mlperf.onnx_session import DTYPES, Backend, CpuSession, Precision
+from pytest_gpuperf.files import sha256
+from pytest_gpuperf.mlperf import cuda_runtime, models
+from pytest_gpuperf.mlperf.models import DTYPES, Interface, Model, Precision
+
+Backend = Literal["cuda", "cpu"]
+
+# fuse_conv_bias works only with prefer_nhwc (without it cuDNN finds no engine). EXHAUSTIVE, ONNX Runtime's
+# default, decides the speed and is pinned; since 1.20 it is heuristic mode B of cuDNN's front end, which
+# times nothing and names the same engines in every process (issue 22705 there).
+CUDA_OPTIONS = {
+    "cudnn_conv_algo_search": "EXHAUSTIVE",
+    "enable_cuda_graph": "1",
+    "prefer_nhwc": "1",
+    "fuse_conv_bias": "1",
+}
+# "fp32" means float32 arithmetic. In fp16 the switch must stay on: off, ONNX Runtime leaves out cuDNN's
+# tensor core engines whatever the type, finds none for the fused graph and runs each convolution unfused.
+USE_TF32: Mapping[Precision, str] = {"fp32": "0", "fp16": "1"}
 
 
 class Session(Protocol):
     """What LoadGen needs of a system under test; a suite may bring its own.
 
-    ``batch_sizes`` are the sizes that run without padding, in increasing order; ``dtype`` that of the images.
+    ``batch_sizes`` are the sizes that run without padding, in increasing order; ``dtype`` is that of the
+    images. A session that computes on a GPU also has ``on_device = True``; without it, it counts as one on
+    the CPU.
     """
 
     model: Model
-    backend: Backend
     precision: Precision
     batch_sizes: tuple[int, ...]
     dtype: type[np.floating[Any]]
     description: Mapping[str, Any]
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """The class of every image of a C-contiguous [n, *input_shape] batch, int64 [n]."""
+        """Return the class of every image of a C-contiguous [n, *input_shape] batch, int64 [n]."""
 
     def hold(self, images: np.ndarray) -> Callable[[], None]:
-        """Told of the host array that batches will be slices of, and gives what to call before it goes."""
+        """Prepare for batches that are slices of this host array; returns what to call before it goes."""
 
 
 def open_session(
@@ -41,24 +56,224 @@ def open_session(
     batch_sizes: Sequence[int] = (1, 8),
     stream: int | None = None,
 ) -> CpuSession | CudaSession:
-    """Loads the model; raises Unavailable naming the package that is missing, GpuperfError where the model
-    does not fit its dataset or the device's memory.
+    """Load the model.
 
-    ``stream`` is the handle of the CUDA stream to run on; without one ONNX Runtime makes its own.
+    ``stream`` is the handle of the CUDA stream to run on; without one ONNX Runtime makes its own. Raises
+    Unavailable naming the package that is missing, GpuperfError if the model does not fit its dataset or
+    the device's memory.
     """
     try:
         import onnxruntime
     except ImportError as error:
-        extra = "cuda" if backend == "cuda" else "cpu"
         raise Unavailable(
-            f"onnxruntime cannot be imported ({error}): pip install 'pytest-gpuperf[{extra}]'"
+            f"onnxruntime cannot be imported ({error}): pip install 'pytest-gpuperf[{backend}]'"
         ) from error
     if precision not in DTYPES:
         raise GpuperfError(f'there is no precision "{precision}"; use {" or ".join(DTYPES)}')
     sizes = tuple(sorted(set(batch_sizes)))
     if not sizes or sizes[0] < 1:
         raise GpuperfError(f"batch sizes {list(batch_sizes)} must be one or more positive numbers")
-    if backend == "cuda":
+    kind = SESSIONS[backend]
+    kind.require(onnxruntime)
+    return kind(onnxruntime, model, precision, sizes, stream)
+
+
+class OnnxSession:
+    """What both backends share: the model's file in the precision, and ONNX Runtime's session for it."""
+
+    on_device: ClassVar[bool]
+    offline_batch: ClassVar[int]  # images of a batch in Offline
+
+    def __init__(self, onnxruntime: Any, model: Model, precision: Precision, sizes: tuple[int, ...]) -> None:
+        self.ort = onnxruntime
+        self.model, self.precision, self.batch_sizes = model, precision, sizes
+        self.dtype = DTYPES[precision]
+        self._path = model.path if precision == "fp32" else models.half_precision(model)
+        self.description: dict[str, Any] = {
+            "onnxruntime": onnxruntime.__version__,
+            "model_sha256": sha256(model.path)[:16],
+            "batch_sizes": " ".join(map(str, sizes)),
+        }
+
+    @staticmethod
+    def require(onnxruntime: Any) -> None:
+        """Raise Unavailable or GpuperfError unless this ONNX Runtime can serve the backend here."""
+
+    def open(self, provider: Any) -> Any:
+        """Return an InferenceSession all of whose nodes are on ``provider``; raises GpuperfError."""
+        name = provider[0] if isinstance(provider, tuple) else provider
+        options = self.ort.SessionOptions()
+        options.log_severity_level = 3  # warnings (of unused initialisers, ...) would flood a test's output
+        if name != "CPUExecutionProvider":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        try:
+            session = self.ort.InferenceSession(str(self._path), options, providers=[provider])
+        except Exception as error:
+            raise failure(self.model, "loading the graph", error) from error
+        session.disable_fallback()
+        if session.get_providers()[0] != name:
+            raise GpuperfError(f"{self.model.name} was to run on {name} and got {session.get_providers()}")
+        self.description["provider"] = name
+        self.description["nodes"] = self._assigned(session, name)
+        return session
+
+    def _assigned(self, session: Any, name: str) -> str:
+        """Return how many nodes the provider runs; raises GpuperfError if another one runs any."""
+        if not hasattr(session, "get_provider_graph_assignment_info"):
+            return f"all on {name} (no fallback allowed)"
+        elsewhere: list[str] = []
+        count = 0
+        for subgraph in session.get_provider_graph_assignment_info():
+            nodes = subgraph.get_nodes()
+            count += len(nodes)
+            if subgraph.ep_name != name:
+                elsewhere += [f"{node.op_type} on {subgraph.ep_name}" for node in nodes]
+        if elsewhere:
+            raise GpuperfError(
+                f"{len(elsewhere)} of {count} nodes of {self.model.name} are not on {name}: {elsewhere[:5]}"
+            )
+        return f"{count} of {count} on {name}"
+
+
+def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
+    """Put ONNX Runtime's exception into one sentence.
+
+    It has a class for each status and no public base of its own, so its text decides.
+    """
+    text = " ".join(str(error).split())
+    if "allocate memory" in text or "out of memory" in text.lower():
+        return GpuperfError(
+            f"{model.name} does not fit into memory while {doing}: use a smaller batch ({text[:300]})"
+        )
+    return GpuperfError(f"ONNX Runtime failed while {doing} ({model.name}, {model.path}): {text[:500]}")
+
+
+class CpuSession(OnnxSession):
+    """ONNX Runtime's CPU provider; any batch size runs unpadded."""
+
+    on_device = False
+    offline_batch = 8
+
+    def __init__(
+        self,
+        onnxruntime: Any,
+        model: Model,
+        precision: Precision,
+        sizes: tuple[int, ...],
+        stream: int | None = None,
+    ) -> None:
+        super().__init__(onnxruntime, model, precision, sizes)
+        self._session = self.open("CPUExecutionProvider")
+        self._io = Interface(self._session, model, precision)
+        for size in sizes:
+            self._io.require_batch(size)
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        try:
+            output = self._session.run([self._io.output], {self._io.input: batch})[0]
+        except Exception as error:
+            raise failure(self.model, f"running a batch of {len(batch)}", error) from error
+        return self._io.classes(output)
+
+    def hold(self, images: np.ndarray) -> Callable[[], None]:
+        return lambda: None
+
+
+class CudaSession(OnnxSession):
+    """ONNX Runtime's CUDA provider alone.
+
+    Each batch size has a session of its own, whose whole run is one CUDA graph over fixed buffers: a query
+    is a copy of its images to the device, one graph launch, and a copy of the classes back.
+    """
+
+    on_device = True
+    offline_batch = 256  # the fastest of those measured
+
+    def __init__(
+        self,
+        onnxruntime: Any,
+        model: Model,
+        precision: Precision,
+        sizes: tuple[int, ...],
+        stream: int | None = None,
+    ) -> None:
+        super().__init__(onnxruntime, model, precision, sizes)
+        options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[precision]}
+        on_stream = {"user_compute_stream": str(stream)} if stream else {}
+        provider = (cuda_runtime.PROVIDER, {**options, **on_stream})
+        self._lanes = {size: _Lane(self, size, self.open(provider)) for size in sizes}
+        self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in options.items())
+
+    @staticmethod
+    def require(onnxruntime: Any) -> None:
         cuda_runtime.require(onnxruntime)
-        return CudaSession(onnxruntime, model, precision, sizes, stream)
-    return CpuSession(onnxruntime, model, precision, sizes)
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        count = len(batch)
+        size = next((size for size in self.batch_sizes if size >= count), None)
+        if size is None:
+            raise GpuperfError(
+                f"a batch of {count} was run, the session was opened for {list(self.batch_sizes)}"
+            )
+        return self._lanes[size].run(batch)
+
+    def replay(self, images: np.ndarray) -> Callable[[], None]:
+        """Return what enqueues the graph of the largest batch size, over so many images, on the stream.
+
+        It waits for nothing, but for ONNX Runtime before May 2026 (pull request 28686 there).
+        """
+        lane = self._lanes[self.batch_sizes[-1]]
+        # Captures the graph for this thread: ONNX Runtime keeps one for each.
+        lane.run(np.ascontiguousarray(images, self.dtype))
+        return lane.enqueue
+
+    def hold(self, images: np.ndarray) -> Callable[[], None]:
+        """Lock the images' pages; if that is refused, ``description`` says so and copies are slower."""
+        release = cuda_runtime.page_lock(images, cuda_runtime.cuda_version(self.ort)[0])
+        self.description["images"] = "pageable" if release is None else "page-locked"
+        return release or (lambda: None)
+
+
+class _Lane:
+    """One batch size on the device: its ONNX Runtime session, CUDA graph and buffers."""
+
+    def __init__(self, owner: CudaSession, size: int, session: Any) -> None:
+        ort, model = owner.ort, owner.model
+        self._model, self._size, self._session = model, size, session
+        self._io = Interface(self._session, model, owner.precision)
+        self._io.require_batch(size)
+        self._staging = np.zeros((size, *model.input_shape), owner.dtype)
+        shape, dtype = self._io.output_form(size)
+        try:
+            self._input = ort.OrtValue.ortvalue_from_numpy(self._staging, "cuda", 0)
+            self._output = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", 0)
+        except Exception as error:
+            raise failure(model, f"allocating the buffers for batch {size}", error) from error
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(self._io.input, self._input)
+        self._binding.bind_ortvalue_output(self._io.output, self._output)
+        self._unsynchronised = ort.RunOptions()
+        self._unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        count = len(batch)
+        if count < self._size:
+            self._staging[:count] = batch
+            batch = self._staging
+        try:
+            self._input.update_inplace(batch)
+            self._session.run_with_iobinding(self._binding)
+            output = self._output.numpy()
+        except Exception as error:
+            raise failure(self._model, f"running a batch of {self._size}", error) from error
+        return self._io.classes(output[:count])
+
+    def enqueue(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding, self._unsynchronised)
+        except Exception as error:
+            raise failure(self._model, f"enqueueing a batch of {self._size}", error) from error
+
+
+SESSIONS: Mapping[Backend, type[CpuSession] | type[CudaSession]] = {"cpu": CpuSession, "cuda": CudaSession}
