@@ -257,9 +257,10 @@ def test_the_profile_valid_follows_mlperfs_durations(tmp_path):
         """
         import mlperf_loadgen as lg
         from pytest_gpuperf.mlperf import settings
-        out = {}
+        out, load = {}, settings.Load(batch=8, loaded=1024, seconds=0.01)
         for scenario in ("SingleStream", "MultiStream", "Offline"):
-            s = settings.performance(lg, scenario, settings.profile("valid"), None, 0.01, 8, 1024)
+            asked, valid = settings.Scenario.of(scenario), settings.Profile.of("valid")
+            s = settings.performance(lg, asked, valid, None, load)
             out[scenario] = [s.min_duration_ms, s.min_query_count, s.performance_sample_count_override]
             out[scenario].append(s.single_stream_target_latency_percentile)
             out[scenario].append(s.multi_stream_target_latency_percentile)

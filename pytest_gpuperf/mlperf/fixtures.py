@@ -1,4 +1,4 @@
-"""What a suite of models asks for: ``resnet50`` and ``loadgen``."""
+"""The fixtures of a suite of models: ``resnet50`` and ``loadgen``."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from pytest_gpuperf.options import test_options
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.mlperf.models import Model
+    from pytest_gpuperf.mlperf.models import Model, Precision
     from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
+    from pytest_gpuperf.mlperf.session import Backend, CpuSession, CudaSession
 
-QUICK_SECONDS = 1.0  # of a phase that nobody measures, without --gpuperf
+QUICK_SECONDS = 1.0  # of a phase that is not judged, without --gpuperf
 DEVICE_TIME = "gpu_compute_time"  # as NVIDIA's trtexec calls it
 CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
 
 
 def folders(config: pytest.Config) -> tuple[Path | None, Path | None]:
-    """The folders of MLPerf's model and of ImageNet: flags, else MODEL_DIR and DATA_DIR."""
+    """Return the folders of MLPerf's model and of ImageNet: flags, else MODEL_DIR and DATA_DIR."""
     model = config.option.gpuperf_model_dir or os.environ.get("MODEL_DIR")
     data = config.option.gpuperf_data_dir or os.environ.get("DATA_DIR")
     return Path(model) if model else None, Path(data) if data else None
 
 
 def name_model(metafunc: pytest.Metafunc) -> None:
-    """Puts the model's name into the id of every test that uses it: no figure goes without it."""
+    """Put the model's name into the id of every test that uses it, so no figure is read without it."""
     marks = metafunc.definition.iter_markers("parametrize")
     if "resnet50" not in metafunc.fixturenames or any("resnet50" in str(mark.args[0]) for mark in marks):
         return
@@ -56,11 +57,11 @@ def resnet50(request: pytest.FixtureRequest) -> Model:
 
 @pytest.fixture
 def loadgen(request: pytest.FixtureRequest) -> Callable[..., PerformanceResult | AccuracyResult]:
-    """Runs a model under MLPerf's LoadGen: ``loadgen(resnet50, "SingleStream", seconds=10)``.
+    """Run a model under MLPerf's LoadGen: ``loadgen(resnet50, "SingleStream", seconds=10)``.
 
     ``scenario`` "SingleStream", "MultiStream" or "Offline"; ``mode`` "performance" or "accuracy";
     ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
-    phase; ``tails`` such as ("p99",) to judge beside p50 and throughput; ``count`` images of an accuracy
+    phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy
     phase. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
     ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. On a
     GPU the device time of a batch is judged too. The whole test runs in a process of its own. Without
@@ -83,81 +84,68 @@ class LoadGen:
         scenario: str = "Offline",
         *,
         mode: str = "performance",
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         profile: str = "short",
         seconds: float | None = None,
         tails: Sequence[str] = (),
         count: int | None = None,
     ) -> PerformanceResult | AccuracyResult:
-        from pytest_gpuperf.mlperf.session import SESSIONS, Backend, open_session
+        from pytest_gpuperf.mlperf import loadgen
 
         __tracebackhide__ = True
         if mode not in ("performance", "accuracy"):
             raise GpuperfError(f'there is no LoadGen mode "{mode}"; use "performance" or "accuracy"')
-        backend: Backend = "cuda" if self._session.expects_cuda() else "cpu"
-        sizes = {"SingleStream": 1, "MultiStream": 8}
-        size = sizes.get(scenario, SESSIONS[backend].offline_batch)
-        session = open_session(model, backend, precision, (size,), self._stream())  # type: ignore[arg-type]
+        session = self._open(model, scenario, precision)
         if mode == "accuracy":
             return self._accuracy(session, scenario, count)
-        return self._performance(session, scenario, profile, seconds, tails)
-
-    def _performance(
-        self, session: Any, scenario: str, profile: str, seconds: float | None, tails: Sequence[str]
-    ) -> PerformanceResult:
-        from pytest_gpuperf.mlperf import loadgen
-
-        active = self._session.options.active
-        result = loadgen.performance(
-            session,
-            scenario,  # type: ignore[arg-type]
-            log_dir=self._log_dir(f"{scenario}-{session.precision}"),
-            profile=profile if active else "short",
-            seconds=seconds if active else QUICK_SECONDS,
-        )
+        if not self._session.options.active:
+            profile, seconds = "short", QUICK_SECONDS
+        log_dir = self._log_dir(f"{scenario}-{precision}")
+        result = loadgen.performance(session, scenario, log_dir=log_dir, profile=profile, seconds=seconds)
         judged: Kind = "noisy" if self._session.judges_host_time() else "shown"
-        taken = result.measurements(judged, tails)
-        shown = {name: [float(value), value.enough] for name, value in result.latency.percentiles().items()}
-        details = {**taken[0].details, **({} if scenario == "Offline" else {"percentiles": shown})}
-        taken = [replace(taken[0], details=details), *taken[1:]]
-        self._keep(result, [*taken, *self._on_device(session)])
+        self._keep(result, [*result.measurements(judged, tails), *self._on_device(session)])
         return result
 
-    def _stream(self) -> int | None:
-        """The device's, so that its events see what ONNX Runtime does; without ``--gpuperf`` nobody asks."""
-        if not self._session.expects_cuda() or not self._session.options.active:
-            return None
-        return int(self._session.gpu().stream.handle)
+    def _open(self, model: Model, scenario: str, precision: Precision) -> CpuSession | CudaSession:
+        """Load the model for the scenario's batches, on the GPU if this run uses one."""
+        from pytest_gpuperf.mlperf.session import SESSIONS, open_session
+        from pytest_gpuperf.mlperf.settings import Scenario
+
+        on_gpu = self._session.expects_cuda()
+        backend: Backend = "cuda" if on_gpu else "cpu"
+        size = Scenario.of(scenario).batch(SESSIONS[backend].offline_batch)
+        # The device's own stream, so that its events see ONNX Runtime's work; only --gpuperf times by them.
+        stream = int(self._session.gpu().stream.handle) if on_gpu and self._session.options.active else None
+        return open_session(model, backend, precision, (size,), stream)
 
     def _on_device(self, session: Any) -> list[Measurement]:
-        """The device time of a batch: what of a query's time is the model's, whatever the host does."""
+        """Measure the device time of a batch: the model's part of a query's time, without the host's."""
         if not session.on_device or not self._session.options.active:
             return []
         size, model = session.batch_sizes[-1], session.model
         dataset = model.dataset(size)
         images = dataset.images([index % len(dataset) for index in range(size)])
-        question = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
+        question: dict[str, Any] = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
         question |= {"precision": session.precision, "images": size, "input_copy": False}
         enqueue = session.replay(images)
         return [timed(self._session, self._item, DEVICE_TIME, enqueue, question=question)]
 
-    def _accuracy(self, session: Any, scenario: str, count: int | None) -> AccuracyResult:
-        from pytest_gpuperf.mlperf import loadgen
+    def _accuracy(
+        self, session: CpuSession | CudaSession, scenario: str, count: int | None
+    ) -> AccuracyResult:
+        from pytest_gpuperf.mlperf import loadgen, models
 
         __tracebackhide__ = True
-        if count is None and not session.on_device and session.model.name == "resnet50-digits":
+        if count is None and not session.on_device and session.model.name == models.DIGITS:
             count = CPU_IMAGES
-        result = loadgen.accuracy(
-            session,
-            scenario=scenario,  # type: ignore[arg-type]
-            log_dir=self._log_dir(f"accuracy-{session.precision}"),
-            count=count,
-        )
+        log_dir = self._log_dir(f"accuracy-{session.precision}")
+        result = loadgen.accuracy(session, scenario=scenario, log_dir=log_dir, count=count)
         result.check()
         self._keep(result, result.measurements())
         return result
 
     def _keep(self, result: PerformanceResult | AccuracyResult, measurements: Sequence[Measurement]) -> None:
+        """Show the result's notes and, with ``--gpuperf``, record the measurements for the verdict."""
         for note in result.notes:
             self._session.note(note)
         if not self._session.options.active:
@@ -168,7 +156,7 @@ class LoadGen:
             recorder_of(self._item).add(replace(measurement, contract=contract))
 
     def _log_dir(self, phase: str) -> Path:
-        """LoadGen's logs of this test's phase: the last run's, below .gpuperf beside the ini file."""
+        """Make the folder of this phase's logs in .gpuperf, in place of the last run's."""
         test = re.sub(r"[^\w.=-]+", "_", self._item.nodeid)
         self._phases += 1
         root = self._session.config.rootpath

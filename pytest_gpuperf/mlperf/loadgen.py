@@ -2,8 +2,8 @@
 
 LoadGen can poison a process (``poisoned`` says so afterwards) and can end it: a completion of an unknown
 query, or a crash in the model's own library, takes the process down with a signal. So a test that uses this
-belongs in a child process, and only its parent can bound those. What can be bound in here is: a callback
-that raises, a model that hangs, a log folder that cannot be written, a phase that LoadGen calls INVALID, an
+belongs in a child process, and only its parent can bound those. What is bound in here: a callback that
+raises, a model that hangs, a log folder that cannot be written, a phase that LoadGen calls INVALID, an
 interrupt.
 """
 
@@ -23,7 +23,7 @@ from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.phase import Callbacks, Phase, poisoned
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
-from pytest_gpuperf.mlperf.settings import SAMPLES_PER_QUERY, Scenario
+from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
 
 __all__ = ["accuracy", "performance", "poisoned"]
 
@@ -36,21 +36,20 @@ GAP = 20e-6  # seconds; seen with a model that does nothing: 1.1 us in SingleStr
 
 def performance(
     session: Session,
-    scenario: Scenario,
+    scenario: str,
     *,
     log_dir: Path,
     profile: str = "short",
     seconds: float | None = None,
     stall: float = STALL,
 ) -> PerformanceResult:
-    """One performance phase; the images' copy to the device is part of every query.
+    """Run a performance phase; the images' copy to the device is part of every query.
 
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds without a completion. Raises
-    GpuperfError for everything in the module's docstring, and Unavailable where LoadGen is not installed.
+    GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
     """
-    lg, chosen = _loadgen(), settings.profile(profile)
-    batch = _batch(session, scenario)
-    dataset = session.model.dataset(None)
+    lg, chosen, asked = _loadgen(), Profile.of(profile), Scenario.of(scenario)
+    batch, dataset = asked.batch(session.batch_sizes[-1]), session.model.dataset(None)
     phase = Phase(lg, session, dataset, batch, log_dir, stall)
     loaded = _loaded(session, dataset)
     limit = seconds if seconds is not None else chosen.seconds
@@ -58,64 +57,47 @@ def performance(
 
     def prepare() -> Any:
         phase.callbacks.load(range(loaded))
-        probe = _probe(phase.callbacks, session, batch, warm_up)
-        measured = limit
-        if limit is not None and chosen.includes_warm_up:
-            measured = max(0.1, limit - warm_up)
-        return settings.performance(lg, scenario, chosen, measured, probe, batch, loaded)
+        load = Load(batch, loaded, _probe(phase.callbacks, session, batch, warm_up))
+        return settings.performance(lg, asked, chosen, chosen.measured(limit, warm_up), load)
 
-    used = phase.run(prepare, trace=scenario != "Offline")
-    detail = logs.read_detail(log_dir)
-    _require_valid(detail, scenario)
-    latency, queries, samples, duration = _timing(scenario, phase.callbacks, detail, log_dir)
-    require_consistent(scenario, latency, queries, duration)
+    used = phase.run(prepare, trace=not asked.one_query)
+    detail = _valid_detail(log_dir, asked)
+    timing = _timing(asked, phase.callbacks, detail, log_dir)
     contract = {
-        **_contract(session, dataset, scenario, detail),
+        **_contract(session, dataset, asked, detail),
         "profile": chosen.name,
         "seconds": limit if limit is not None else used.min_duration_ms / 1000,
         "performance_samples": loaded,
-        "samples_per_query": SAMPLES_PER_QUERY if scenario == "MultiStream" else 1,
+        "samples_per_query": asked.samples_per_query,
         "qsl": "host",
         "input_copy": True,
     }
     environment = {**session.description, "batch": batch}
-    return PerformanceResult(
-        scenario, latency, queries, samples, duration, contract, environment, log_dir, phase.notes
-    )
+    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, phase.notes)
 
 
 def accuracy(
     session: Session,
     *,
     log_dir: Path,
-    scenario: Scenario = "Offline",
+    scenario: str = "Offline",
     count: int | None = None,
     stall: float = STALL,
 ) -> AccuracyResult:
-    """One accuracy phase over the first ``count`` images (None: all). Raises as ``performance`` does."""
-    lg = _loadgen()
-    batch = _batch(session, scenario)
+    """Run an accuracy phase over the first ``count`` images (None: all); raises as ``performance`` does."""
+    lg, asked = _loadgen(), Scenario.of(scenario)
     dataset = session.model.dataset(count)
-    phase = Phase(lg, session, dataset, batch, log_dir, stall)
-
-    def prepare() -> Any:
-        chosen = settings.mlperf(lg, scenario)
-        chosen.mode = lg.TestMode.AccuracyOnly
-        chosen.performance_sample_count_override = _loaded(session, dataset)
-        return chosen
-
-    phase.run(prepare, trace=False)
+    phase = Phase(lg, session, dataset, asked.batch(session.batch_sizes[-1]), log_dir, stall)
+    phase.run(lambda: settings.accuracy(lg, asked, _loaded(session, dataset)), trace=False)
     detail = logs.read_detail(log_dir)
     if detail.num_errors:
         raise GpuperfError(f"LoadGen met {detail.num_errors} errors ({detail.path}): {detail.reason}")
-    predictions = logs.read_accuracy(log_dir, len(dataset))
-    contract = {**_contract(session, dataset, scenario, detail), "mode": "accuracy"}
     return AccuracyResult(
         session.model,
         session.precision,
-        predictions,
+        logs.read_accuracy(log_dir, len(dataset)),
         dataset.labels,
-        contract,
+        {**_contract(session, dataset, asked, detail), "mode": "accuracy"},
         session.description,
         log_dir,
         phase.notes,
@@ -132,36 +114,26 @@ def _loadgen() -> Any:
     return mlperf_loadgen
 
 
-def _batch(session: Session, scenario: str) -> int:
-    if scenario == "SingleStream":
-        return 1
-    if scenario == "MultiStream":
-        return SAMPLES_PER_QUERY
-    if scenario == "Offline":
-        return session.batch_sizes[-1]
-    raise GpuperfError(f'there is no scenario "{scenario}"; use SingleStream, MultiStream or Offline')
-
-
 def _loaded(session: Session, dataset: Dataset) -> int:
-    """How many images are loaded at once: a multiple of the largest batch, so that a batch is a slice."""
+    """Return how many images are loaded at once: whole largest batches, so that a batch is a slice."""
     limit = min(len(dataset), PERFORMANCE_SAMPLES if _on_device(session) else CPU_PERFORMANCE_SAMPLES)
     largest = session.batch_sizes[-1]
     return limit - limit % largest if limit > largest else limit
+
+
+def _warm_up_seconds(session: Session, limit: float | None) -> float:
+    """Return 3 s for a GPU's clocks, or a tenth of the phase for a CPU's caches and thread pools."""
+    if _on_device(session):
+        return 3.0
+    return 0.1 * (limit if limit is not None else 10.0)
 
 
 def _on_device(session: Session) -> bool:
     return getattr(session, "on_device", False)  # a suite's own session need not have it
 
 
-def _warm_up_seconds(session: Session, limit: float | None) -> float:
-    """A GPU needs 3 s to reach its clocks; on the CPU a tenth of the phase fills caches and thread pools."""
-    if _on_device(session):
-        return 3.0
-    return 0.1 * (limit if limit is not None else 10.0)
-
-
 def _probe(calls: Callbacks, session: Session, batch: int, seconds: float) -> float:
-    """Warms up at the measured shape; the median seconds of a batch over the later half of the runs."""
+    """Warm up at the measured shape; returns the median seconds of a batch in the later half of the runs."""
     times: list[float] = []
     end = perf_counter() + seconds
     while len(times) < 4 or perf_counter() < end:
@@ -175,25 +147,32 @@ def _probe(calls: Callbacks, session: Session, batch: int, seconds: float) -> fl
     return median(times[len(times) // 2 :])
 
 
-def _require_valid(detail: logs.Detail, scenario: str) -> None:
+def _valid_detail(log_dir: Path, scenario: Scenario) -> logs.Detail:
+    """Read the detail log; raises GpuperfError unless LoadGen calls the phase VALID without errors."""
+    detail = logs.read_detail(log_dir)
     if detail.num_errors or not detail.valid:
         state = str(detail.values.get("result_validity", "without a result"))
         raise GpuperfError(
-            f"LoadGen calls this {scenario} phase {state} with {detail.num_errors} errors, so it has no "
+            f"LoadGen calls this {scenario.name} phase {state} with {detail.num_errors} errors, so it has no "
             f"figures: {detail.reason or 'no reason given'} ({detail.path})"
         )
+    return detail
 
 
 def _timing(
-    scenario: str, calls: Callbacks, detail: logs.Detail, log_dir: Path
+    scenario: Scenario, calls: Callbacks, detail: logs.Detail, log_dir: Path
 ) -> tuple[Latency, int, int, float]:
-    """Latency, queries, samples and the seconds of the phase, from LoadGen's trace; in Offline, whose trace
-    would be gigabytes, from the clock of the callbacks and LoadGen's last completion.
+    """Return the latency, the queries, the samples and the seconds of the phase.
+
+    They come from LoadGen's trace; in Offline, whose trace would be gigabytes, from the clock of the
+    callbacks and LoadGen's last completion.
     """
-    if scenario != "Offline":
+    if not scenario.one_query:
         trace = logs.read_trace(log_dir)
         queries = len(trace.latencies)
-        return Latency.of(trace.latencies, queries), queries, trace.samples, trace.duration
+        latency = Latency.of(trace.latencies, queries)
+        require_consistent(scenario.name, latency, queries, trace.duration)
+        return latency, queries, trace.samples, trace.duration
     ends = np.array([end for end, _ in calls.completions]) - (calls.issued or 0.0)
     sizes = np.array([size for _, size in calls.completions])
     duration = float(detail.values["result_max_latency_ns"]) * 1e-9
@@ -201,20 +180,22 @@ def _timing(
 
 
 def require_consistent(scenario: str, latency: Latency, queries: int, duration: float) -> None:
-    """A stream has one query under way at a time, so its rate times its mean latency is 1, less the GAP
-    that LoadGen and Python need between two. (The reference harness once printed 242 QPS beside a mean of
-    0.2466 s.)
+    """Raise GpuperfError unless a stream's rate and its mean latency belong together.
+
+    It has one query under way at a time, so their product is 1, less the GAP that LoadGen and Python need
+    between two. (The reference harness once printed 242 QPS with a mean of 0.2466 s.)
     """
     rate = queries / duration
     found = rate * latency.mean
-    if scenario != "Offline" and abs(found - 1) > TOLERANCE + GAP * rate:
+    if abs(found - 1) > TOLERANCE + GAP * rate:
         raise GpuperfError(
             f"the {scenario} figures contradict each other: {rate:.4g} queries/s times the mean latency of "
             f"{latency.mean:.4g} s is {found:.3f}, not 1 within {TOLERANCE:.0%}: time passed between queries"
         )
 
 
-def _contract(session: Session, dataset: Dataset, scenario: str, detail: logs.Detail) -> dict[str, Any]:
+def _contract(session: Session, dataset: Dataset, scenario: Scenario, detail: logs.Detail) -> dict[str, Any]:
+    """Return what must be equal for two phases to be compared, whatever their mode."""
     seeds = {
         f"seed_{name}": detail.values[f"effective_{key}_rng_seed"]
         for name, key in (("qsl", "qsl"), ("sample", "sample_index"), ("schedule", "schedule"))
@@ -224,7 +205,7 @@ def _contract(session: Session, dataset: Dataset, scenario: str, detail: logs.De
         "recipe": session.model.recipe,
         "dataset": dataset.name,
         "images": len(dataset),
-        "scenario": scenario,
+        "scenario": scenario.name,
         "precision": session.precision,
         "loadgen": metadata.version("mlcommons-loadgen"),
         **seeds,

@@ -1,4 +1,4 @@
-"""What one phase of LoadGen gave: latency and throughput, or accuracy, never both."""
+"""The result of one phase of LoadGen: latency and throughput, or accuracy, never both."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import numpy as np
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
 from pytest_gpuperf.mlperf import accuracy
 from pytest_gpuperf.mlperf.models import Model
+from pytest_gpuperf.mlperf.settings import Scenario
 
 CONFIDENCE = 0.99
 
 
 def queries_needed(fraction: float) -> int:
-    """How many queries a percentile needs: MLPerf's early stopping at 99 % confidence and tolerance 0.
+    """Return how many queries MLPerf's early stopping asks for, at 99 % confidence and tolerance 0.
 
-    The smallest n at which a system whose true percentile is too slow would, with a probability of at most
-    1 %, show no more than one query beyond it: P(Binomial(n, 1 - fraction) <= 1) <= 0.01. Gives MLPerf's 64
-    for p90, 662 for p99 and 6,636 for p99.9 (loadgen/early_stopping.cc).
+    It is the smallest n at which a system whose true percentile is too slow would, with a probability of at
+    most 1 %, show no more than one query beyond it: P(Binomial(n, 1 - fraction) <= 1) <= 0.01. Gives MLPerf's
+    64 for p90, 662 for p99 and 6,636 for p99.9 (loadgen/early_stopping.cc).
     """
     n = 1
     while fraction**n + n * (1 - fraction) * fraction ** (n - 1) > 1 - CONFIDENCE:
@@ -33,7 +34,7 @@ class Percentile(float):
     """A latency in seconds that knows how many queries stand behind it.
 
     ``enough`` says whether they are as many as MLPerf's early stopping asks for (``needed``); a percentile
-    without them is shown and judges nothing.
+    without enough is shown and not judged.
     """
 
     queries: int
@@ -56,8 +57,8 @@ FRACTIONS = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_
 class Latency:
     """Seconds from scheduled to complete; percentiles are LoadGen's, the sorted value at floor(n * fraction).
 
-    In Offline all samples belong to one query, issued at once: its percentiles say how the work progressed,
-    and none has enough queries.
+    In Offline all samples belong to one query: its percentiles only tell how far the work was, and none has
+    enough queries.
     """
 
     p50: Percentile
@@ -70,6 +71,7 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: np.ndarray, queries: int) -> Latency:
+        """Take the percentiles and the mean of ``seconds`` [n], which stand for so many queries."""
         ordered = np.sort(seconds)
         found = {
             name: Percentile(float(ordered[int(len(ordered) * fraction)]), fraction, queries)
@@ -78,7 +80,7 @@ class Latency:
         return cls(**found, mean=float(ordered.mean()))
 
     def __getitem__(self, name: str) -> Percentile:
-        """By name, "p99.9" or "p99_9"."""
+        """Return the percentile called "p99.9" or "p99_9"; raises KeyError."""
         key = name.replace(".", "_")
         if key not in FRACTIONS:
             raise KeyError(f"{name}: the percentiles are {', '.join(FRACTIONS)}")
@@ -113,38 +115,46 @@ class PerformanceResult:
 
     @property
     def qps(self) -> float:
-        """Queries per second; in Offline, which has one query, an AttributeError that says what to use."""
-        if self.scenario == "Offline":
-            raise AttributeError("Offline has one query and so no QPS; its rate is samples_per_second")
+        """Queries per second; an AttributeError in Offline, which has one query and so no such rate."""
+        if self._one_query:
+            raise AttributeError(
+                f"{self.scenario} has one query and so no QPS; its rate is samples_per_second"
+            )
         return self.queries / self.duration
 
+    @property
+    def _one_query(self) -> bool:
+        return Scenario.of(self.scenario).one_query
+
     def measurements(self, kind: Kind = "noisy", tails: Sequence[str] = ()) -> list[Measurement]:
-        """What is stored and judged: p50 latency (not in Offline) and throughput; and the ``tails`` named,
-        such as "p99". ``kind`` is "shown" where the machine is not one to judge by; a tail without enough
+        """Return what is stored and judged: p50 latency (not in Offline), throughput, the ``tails`` named.
+
+        ``kind`` is "shown" for a machine whose times are not judged; a tail, such as "p99", without enough
         queries always is.
         """
-        taken = []
-        if self.scenario == "Offline":
-            taken.append(self._measurement("samples_per_second", "1/s", self.samples_per_second, kind))
+        if self._one_query:
+            taken = [self._measurement("samples_per_second", "1/s", self.samples_per_second, kind)]
         else:
-            taken.append(self._measurement("latency_p50", "s", self.latency.p50, kind))
-            taken.append(self._measurement("qps", "1/s", self.qps, kind))
+            shown = {name: [float(value), value.enough] for name, value in self.latency.percentiles().items()}
+            taken = [
+                self._measurement("latency_p50", "s", self.latency.p50, kind, percentiles=shown),
+                self._measurement("qps", "1/s", self.qps, kind),
+            ]
         for name in tails:
             value = self.latency[name]
             label = f"latency_{name.replace('.', '_')}"
-            taken.append(
-                self._measurement(label, "s", value, kind if value.enough else "shown", "loadgen_tail")
-            )
+            judged = kind if value.enough else "shown"
+            taken.append(self._measurement(label, "s", value, judged, "loadgen_tail"))
         return taken
 
     def _measurement(
-        self, name: str, unit: str, value: float, kind: Kind, instrument: str = "loadgen"
+        self, name: str, unit: str, value: float, kind: Kind, instrument: str = "loadgen", **more: Any
     ) -> Measurement:
         details: dict[str, Any] = {"queries": self.queries, "samples": self.samples}
         if isinstance(value, Percentile) and not value.enough:
             details["warning"] = f"{self.queries} queries; this percentile needs {value.needed}"
         metric = Metric(name, unit, "lower" if unit == "s" else "higher", kind, instrument)
-        return Measurement(metric, self.contract, (float(value),), details=details)
+        return Measurement(metric, self.contract, (float(value),), details={**details, **more})
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,21 +184,23 @@ class AccuracyResult:
         return self.correct / self.total
 
     def problems(self) -> list[str]:
-        """Where the predictions depart from the model's reference, in sentences; empty if nowhere."""
+        """Return a sentence for each way in which the predictions differ from the model's reference."""
         if self.model.reference is None:
             return []
         return self.model.reference.problems(self.predictions, self.labels, self.precision)
 
     def check(self) -> None:
-        """Raises AssertionError with ``problems`` where there are any."""
-        __tracebackhide__ = True  # the message says it all, and the test's own line is what led here
+        """Raise AssertionError with ``problems`` if there are any."""
+        __tracebackhide__ = True  # the failure shows the test's line, not this one
         problems = self.problems()
         if problems:
             raise AssertionError(f"{self.model.name} in {self.precision}: " + "; ".join(problems))
 
     def measurements(self) -> list[Measurement]:
-        """The exact metric to store: the unexplained differences from the model's reference (0 when all is
-        well), or, where there is no reference, how many are correct. The count is shown beside it.
+        """Return the exact metric to store, and the number of correct predictions, which is shown.
+
+        It is how many predictions differ from the model's reference more than the precision explains (0 if
+        nothing is wrong). Without a reference the number of correct ones is the exact metric itself.
         """
         details = {"correct": self.correct, "total": self.total}
         count = Metric(

@@ -40,7 +40,10 @@ class Session(Protocol):
     precision: Precision
     batch_sizes: tuple[int, ...]
     dtype: type[np.floating[Any]]
-    description: Mapping[str, Any]
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What ran where, with its versions."""
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Return the class of every image of a C-contiguous [n, *input_shape] batch, int64 [n]."""

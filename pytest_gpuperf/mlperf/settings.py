@@ -1,18 +1,52 @@
-"""LoadGen's settings: MLPerf's own for ResNet-50, and the shorter phases that a merge gate can afford."""
+"""LoadGen's settings: its scenarios, MLPerf's own for ResNet-50, and phases short enough for a merge gate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
 
-Scenario = Literal["SingleStream", "MultiStream", "Offline"]
 # Seconds; below what a callback into Python takes, so that no model makes LoadGen prepare for millions.
 LEAST_LATENCY = 3e-6
 SAMPLE_COST = 1.5e-6  # seconds that LoadGen and Python add to a sample, seen in Offline with a null model
-SAMPLES_PER_QUERY = 8  # MultiStream's, since inference v2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """How LoadGen asks, under LoadGen's own name for it.
+
+    A stream has one query of ``samples_per_query`` images under way at a time; its latencies and its queries
+    per second are judged. With ``one_query`` the whole phase is a single query, run in the session's largest
+    batches: its latencies only tell how far the work was, and images per second are judged.
+    """
+
+    name: str
+    samples_per_query: int = 1
+    one_query: bool = False
+
+    @classmethod
+    def of(cls, name: str) -> Scenario:
+        """Return the scenario called ``name``; raises GpuperfError naming those that exist."""
+        if name not in SCENARIOS:
+            *others, last = SCENARIOS
+            raise GpuperfError(f'there is no scenario "{name}"; use {", ".join(others)} or {last}')
+        return SCENARIOS[name]
+
+    def batch(self, largest: int) -> int:
+        """Return how many images the model runs at a time if the session takes up to ``largest``."""
+        return largest if self.one_query else self.samples_per_query
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("SingleStream"),
+        Scenario("MultiStream", samples_per_query=8),  # since inference v2.0
+        Scenario("Offline", one_query=True),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +66,19 @@ class Profile:
     hint: float
     includes_warm_up: bool
 
+    @classmethod
+    def of(cls, name: str) -> Profile:
+        """Return the profile called ``name``; raises GpuperfError naming those that exist."""
+        if name not in PROFILES:
+            raise GpuperfError(f'there is no LoadGen profile "{name}"; use {" or ".join(PROFILES)}')
+        return PROFILES[name]
+
+    def measured(self, seconds: float | None, warm_up: float) -> float | None:
+        """Return how much of a phase of ``seconds`` LoadGen gets; None leaves MLPerf's own."""
+        if seconds is None or not self.includes_warm_up:
+            return seconds
+        return max(0.1, seconds - warm_up)
+
 
 PROFILES: Mapping[str, Profile] = {
     "short": Profile("short", 10.0, 11, 0.5, hint=0.25, includes_warm_up=True),
@@ -39,58 +86,61 @@ PROFILES: Mapping[str, Profile] = {
 }
 
 
-def profile(name: str) -> Profile:
-    if name not in PROFILES:
-        raise GpuperfError(f'there is no LoadGen profile "{name}"; use {" or ".join(PROFILES)}')
-    return PROFILES[name]
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the model is run with: batches of ``batch`` images out of ``loaded``, each taking ``seconds``."""
+
+    batch: int
+    loaded: int
+    seconds: float
 
 
-def mlperf(lg: Any, scenario: str) -> Any:
-    """MLPerf's own settings for ResNet-50 from the configuration inside LoadGen (seeds, counts, durations).
-
-    The last argument is 0 because only then is that configuration read more than once in a process.
-    """
-    settings = lg.TestSettings()
-    if settings.FromConfig("", "resnet50", scenario, 0):
-        raise GpuperfError("this LoadGen has no built-in mlperf.conf: pip install 'mlcommons-loadgen>=5'")
-    settings.scenario = getattr(lg.TestScenario, scenario)
-    return settings
+def accuracy(lg: Any, scenario: Scenario, loaded: int) -> Any:
+    """Return the settings of an accuracy phase that loads so many images at a time."""
+    return _mlperf(lg, scenario, lg.TestMode.AccuracyOnly, loaded)
 
 
-def performance(
-    lg: Any, scenario: str, profile: Profile, seconds: float | None, probe: float, batch: int, loaded: int
-) -> Any:
-    """A performance phase of ``seconds`` (None: MLPerf's) with ``loaded`` images, where a batch took
-    ``probe`` s.
+def performance(lg: Any, scenario: Scenario, profile: Profile, seconds: float | None, load: Load) -> Any:
+    """Return the settings of a performance phase of ``seconds`` (None: MLPerf's).
 
     LoadGen makes up its queries beforehand from the hints, and a phase that runs out of them is INVALID:
-    the hints leave room for a machine that turns out faster than the probe.
+    the hints leave room for a machine that turns out faster than ``load`` says.
     """
-    settings = mlperf(lg, scenario)
-    settings.mode = lg.TestMode.PerformanceOnly
-    settings.performance_sample_count_override = loaded
+    settings = _mlperf(lg, scenario, lg.TestMode.PerformanceOnly, load.loaded)
     if seconds is not None:
         settings.min_duration_ms = max(1, round(seconds * 1000))
-    probe += SAMPLE_COST * batch
-    hint = round(max(probe * profile.hint, LEAST_LATENCY) * 1e9)
+    expected = load.seconds + SAMPLE_COST * load.batch
+    hint = round(max(expected * profile.hint, LEAST_LATENCY) * 1e9)
     settings.single_stream_expected_latency_ns = hint
     settings.multi_stream_expected_latency_ns = hint
-    settings.offline_expected_qps = batch / probe / profile.hint
+    settings.offline_expected_qps = load.batch / expected / profile.hint
     if profile.percentile is not None:
         settings.single_stream_target_latency_percentile = profile.percentile
         settings.multi_stream_target_latency_percentile = profile.percentile
     if profile.min_queries is not None:
         settings.min_query_count = profile.min_queries
-        if scenario == "Offline":
-            _offline_by_count(settings, probe, batch)
+        if scenario.one_query:
+            _by_count(settings, expected, load.batch)
     return settings
 
 
-def _offline_by_count(settings: Any, probe: float, batch: int) -> None:
-    """Whole batches, as many as the probe promises for the duration, whatever they then take: Offline has a
-    single query that cannot be extended. Only a phase ten times too short is INVALID.
+def _mlperf(lg: Any, scenario: Scenario, mode: Any, loaded: int) -> Any:
+    """Return MLPerf's own settings for ResNet-50 (seeds, counts, durations) from inside LoadGen."""
+    settings = lg.TestSettings()
+    # With 0 as the last argument the configuration can be read more than once in a process.
+    if settings.FromConfig("", "resnet50", scenario.name, 0):
+        raise GpuperfError("this LoadGen has no built-in mlperf.conf: pip install 'mlcommons-loadgen>=5'")
+    settings.scenario, settings.mode = getattr(lg.TestScenario, scenario.name), mode
+    settings.performance_sample_count_override = loaded
+    return settings
+
+
+def _by_count(settings: Any, seconds: float, batch: int) -> None:
+    """Ask for whole batches, as many as fit the duration at ``seconds`` each, whatever they then take.
+
+    A single query cannot be extended. Only a phase ten times too short is INVALID.
     """
-    seconds = settings.min_duration_ms / 1000
-    settings.min_query_count = max(1, round(seconds / probe)) * batch
-    settings.min_duration_ms = max(1, round(seconds * 100))
+    duration = settings.min_duration_ms / 1000
+    settings.min_query_count = max(1, round(duration / seconds)) * batch
+    settings.min_duration_ms = max(1, round(duration * 100))
     settings.offline_expected_qps = 1.0
