@@ -1,19 +1,19 @@
-"""Is the model still right: what counts as correct, and what a model's own reference allows to differ.
+"""The references that a model's predictions are compared with, and what they allow to differ.
 
-Accuracy comes from LoadGen's accuracy phase alone and is exact: one run decides. Two references exist.
+Accuracy comes from LoadGen's accuracy phase alone and is exact: one run decides. There are two references.
 MLPerf's ResNet-50 on ImageNet has a published count and a floor; ``resnet50-digits`` has a stored
-prediction for every image, which notices single images that a percentage of 200 would not.
+prediction for every image, which shows single images that a percentage of 200 would not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-# How far the lead of the winning class may move without anything being wrong. Measured on the 797 held-out
+# How far the lead of the winning class may move without an error in the model. Measured on the 797 held-out
 # digits against ONNX Runtime 1.32's fp32 CPU kernels: other fp32 kernels (graph optimisation off, batch 4)
 # move a logit by at most 1.2e-5, fp16 by at most 0.0124. fp32 gets room for the algorithms of other
 # libraries (Winograd, FFT), fp16 four times what was seen.
@@ -21,19 +21,17 @@ MARGINS: Mapping[str, float] = {"fp32": 0.001, "fp16": 0.05}
 
 
 class Reference(Protocol):
-    """What a model's predictions are held against."""
+    """What a model's predictions (int64 [n], as the labels) are compared with."""
 
     def problems(self, predictions: np.ndarray, labels: np.ndarray, precision: str) -> list[str]:
-        """What is wrong with the predictions (int64 [n], as the labels), one sentence each; empty if
-        nothing.
-        """
+        """Return what is wrong with the predictions, one sentence each."""
 
     def unexplained(self, predictions: np.ndarray, labels: np.ndarray, precision: str) -> int:
-        """How many images differ more than the precision explains: the exact metric that is stored."""
+        """Count the images that differ more than the precision explains: the exact metric to store."""
 
 
 def correct(predictions: np.ndarray, labels: np.ndarray) -> int:
-    """How many predicted classes equal the label."""
+    """Count the predicted classes that equal the label; raises ValueError if the shapes differ."""
     if predictions.shape != labels.shape:
         raise ValueError(f"{predictions.shape} predictions for {labels.shape} labels")
     return int(np.count_nonzero(predictions == labels))
@@ -41,7 +39,7 @@ def correct(predictions: np.ndarray, labels: np.ndarray) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A count that the whole dataset must give, within ``slack`` in fp32, and a floor for any precision.
+    """A number of correct predictions for the whole dataset, within ``slack`` in fp32, and a floor.
 
     The defaults are MLPerf's for ResNet-50 v1.5: 76.456 % is 38,228 of 50,000 (the benchmark's README), GPUs
     differ from it by a few images (mlcommons/inference issue 931: 76.460 %), and the closed division asks for
@@ -76,7 +74,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One image predicted otherwise than stored; ``margin`` is the stored lead of the winning class."""
+    """An image whose class is not the stored one; ``margin`` is the stored lead of the winning class."""
 
     image: int
     stored: int
@@ -95,10 +93,9 @@ class StoredPredictions:
 
     predictions: np.ndarray
     margins: np.ndarray
-    allowed: Mapping[str, float] = field(default_factory=lambda: MARGINS)
 
     def flips(self, predictions: np.ndarray, labels: np.ndarray) -> list[Flip]:
-        """Every image whose prediction differs from the stored one, in order."""
+        """Return every image whose class is not the stored one, in order."""
         count = len(predictions)
         if count > len(self.predictions):
             raise ValueError(f"{count} predictions, {len(self.predictions)} stored")
@@ -109,7 +106,7 @@ class StoredPredictions:
         ]
 
     def problems(self, predictions: np.ndarray, labels: np.ndarray, precision: str) -> list[str]:
-        limit = self.allowed[precision]
+        limit = MARGINS[precision]
         wrong = [flip for flip in self.flips(predictions, labels) if flip.margin >= limit]
         if not wrong:
             return []
@@ -121,5 +118,5 @@ class StoredPredictions:
         ]
 
     def unexplained(self, predictions: np.ndarray, labels: np.ndarray, precision: str) -> int:
-        limit = self.allowed[precision]
+        limit = MARGINS[precision]
         return sum(flip.margin >= limit for flip in self.flips(predictions, labels))

@@ -1,5 +1,7 @@
-"""Can ONNX Runtime use the GPU here? Asked before a session exists, because ONNX Runtime itself would
-answer a missing library by running on the CPU with nothing but a line on stderr.
+"""Check that ONNX Runtime can use the GPU.
+
+This is done before a session is opened: if a library is missing, ONNX Runtime itself runs on the CPU and says
+so only on stderr.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ REINSTALL = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL}"
 PROVIDER = "CUDAExecutionProvider"
 
 # What libonnxruntime_providers_cuda.so needs, by CUDA's major version (readelf on 1.31 for 13), and the wheel
-# that brings it. cuFFT is opened late since 1.27, and ResNet-50 never asks for it.
+# that has it. cuFFT is opened late since 1.27, and never for ResNet-50.
 LIBRARIES = {
     12: {
         "libcudart.so.12": "nvidia-cuda-runtime-cu12",
@@ -44,9 +46,9 @@ Loader = Callable[[str], Any]
 
 
 def require(onnxruntime: Any, load: Loader = ctypes.CDLL) -> None:
-    """Raises Unavailable (GpuperfError for a broken installation) unless the CUDA provider can work here.
+    """Raise Unavailable (GpuperfError for a broken installation) unless the CUDA provider can work here.
 
-    ``load`` opens a shared library by name and raises OSError where it cannot.
+    ``load`` opens a shared library by name or raises OSError.
     """
     require_gpu_package(onnxruntime, installed_packages(Path(onnxruntime.__file__).parent))
     built_for = cuda_version(onnxruntime)
@@ -59,9 +61,9 @@ def require(onnxruntime: Any, load: Loader = ctypes.CDLL) -> None:
 
 
 def installed_packages(imported_from: Path) -> set[str]:
-    """Which of the two distributions of the import name ``onnxruntime`` are installed in that one folder.
+    """Return which of the two distributions of the import name ``onnxruntime`` are in that one folder.
 
-    One elsewhere on ``sys.path`` is merely hidden: its files overwrite nothing.
+    One in another folder of ``sys.path`` is only hidden: its files overwrite nothing.
     """
     found = set()
     for name in ("onnxruntime", "onnxruntime-gpu"):
@@ -73,6 +75,7 @@ def installed_packages(imported_from: Path) -> set[str]:
 
 
 def require_gpu_package(onnxruntime: Any, installed: set[str]) -> None:
+    """Raise GpuperfError if both packages are installed, Unavailable without the CUDA provider."""
     if installed == {"onnxruntime", "onnxruntime-gpu"}:
         raise GpuperfError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
@@ -86,7 +89,7 @@ def require_gpu_package(onnxruntime: Any, installed: set[str]) -> None:
 
 
 def cuda_version(onnxruntime: Any) -> tuple[int, int]:
-    """The CUDA version that this ONNX Runtime was built for, such as (13, 0)."""
+    """Return the CUDA version that this ONNX Runtime was built for, such as (13, 0)."""
     text = str(getattr(onnxruntime, "cuda_version", "") or "")
     parts = text.split(".")
     if not parts[0].isdigit():
@@ -98,7 +101,10 @@ def cuda_version(onnxruntime: Any) -> tuple[int, int]:
 
 
 def require_driver(built_for: tuple[int, int], load: Loader) -> None:
-    """CUDA 12 and later run on any driver of the same major version (CUDA minor version compatibility)."""
+    """Raise Unavailable without a driver, without a device, or with a driver that is too old.
+
+    CUDA 12 and later run on any driver of the same major version (CUDA minor version compatibility).
+    """
     try:
         driver = load("libcuda.so.1")
     except OSError as error:
@@ -119,8 +125,10 @@ def require_driver(built_for: tuple[int, int], load: Loader) -> None:
 
 
 def page_lock(array: np.ndarray, built_for: int, load: Loader = ctypes.CDLL) -> Callable[[], None] | None:
-    """Locks a host array's pages for copies at the link's speed; returns what undoes it, which must be called
-    before the array goes. None where CUDA refuses (a container's memory limit): copies then are slower.
+    """Lock a host array's pages, for copies at the link's speed; returns what unlocks them.
+
+    That must be called before the array goes. Returns None if CUDA refuses (a container's memory limit);
+    copies are then slower.
     """
     runtime = load(f"libcudart.so.{built_for}")
     address = ctypes.c_void_p(array.ctypes.data)
@@ -131,6 +139,7 @@ def page_lock(array: np.ndarray, built_for: int, load: Loader = ctypes.CDLL) -> 
 
 
 def require_libraries(major: int, load: Loader) -> None:
+    """Raise Unavailable naming the libraries that cannot be loaded and the wheels that have them."""
     libraries = LIBRARIES.get(major)
     if libraries is None:
         raise Unavailable(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf.extras import imported
 
 
 class Dataset(Protocol):
@@ -120,7 +121,7 @@ def preprocess(path: Path) -> np.ndarray:
 
     Raises Unavailable without OpenCV, GpuperfError if the file is missing or is no image.
     """
-    cv2 = _cv2()
+    cv2 = imported("cv2", "ImageNet needs OpenCV")
     image = cv2.imread(str(path))
     if image is None:
         raise GpuperfError(f"{path} is missing or is no image that OpenCV reads; val_map.txt lists it")
@@ -134,14 +135,6 @@ def preprocess(path: Path) -> np.ndarray:
     top, left = int((image.shape[0] - SIDE) / 2), int((image.shape[1] - SIDE) / 2)
     crop = image[top : top + SIDE, left : left + SIDE].astype(np.float32)
     return (crop - np.array(MEANS, np.float32)).transpose(2, 0, 1)
-
-
-def _cv2() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise Unavailable(f"ImageNet needs OpenCV ({error}): pip install 'pytest-gpuperf[mlperf]'") from error
-    return cv2
 
 
 class ImageNet:

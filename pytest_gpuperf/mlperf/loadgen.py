@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, settings
 from pytest_gpuperf.mlperf.datasets import Dataset
+from pytest_gpuperf.mlperf.extras import imported
 from pytest_gpuperf.mlperf.phase import Callbacks, Phase, poisoned
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
@@ -105,13 +106,7 @@ def accuracy(
 
 
 def _loadgen() -> Any:
-    try:
-        import mlperf_loadgen
-    except ImportError as error:
-        raise Unavailable(
-            f"MLPerf's LoadGen cannot be imported ({error}): pip install 'pytest-gpuperf[mlperf]'"
-        ) from error
-    return mlperf_loadgen
+    return imported("mlperf_loadgen", "MLPerf's LoadGen cannot be imported")
 
 
 def _loaded(session: Session, dataset: Dataset) -> int:

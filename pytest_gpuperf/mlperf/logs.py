@@ -1,4 +1,4 @@
-"""What LoadGen wrote: the detail log, the trace and the accuracy log of one phase."""
+"""LoadGen's logs of one phase: the detail log, the trace and the accuracy log."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Detail:
     @property
     def reason(self) -> str:
         """LoadGen's own words for INVALID or for its errors."""
-        said = [str(self.values[key]).strip() for key in ("result_invalid_reason",) if self.values.get(key)]
-        return " ".join([*said, *self.errors])
+        reason = str(self.values.get("result_invalid_reason") or "").strip()
+        return " ".join(filter(None, [reason, *self.errors]))
 
 
 def read_detail(folder: Path) -> Detail:
-    """Raises GpuperfError where LoadGen wrote nothing or stopped before the end."""
+    """Read the detail log; raises GpuperfError if LoadGen wrote nothing or stopped before the end."""
     path = folder / DETAIL
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -82,7 +82,10 @@ _SAMPLE = re.compile(
 
 
 def read_trace(folder: Path) -> Trace:
-    """A query is complete when its last sample is. Raises GpuperfError where the trace holds none."""
+    """Read the trace; raises GpuperfError if it holds no sample.
+
+    A query is complete when its last sample is.
+    """
     path = folder / TRACE
     found = []
     try:
@@ -101,10 +104,10 @@ def read_trace(folder: Path) -> Trace:
 
 
 def read_accuracy(folder: Path, count: int) -> np.ndarray:
-    """The logged class of each of ``count`` samples, int64 [count].
+    """Return the logged class of each of ``count`` samples, int64 [count].
 
-    MultiStream pads with samples it logs again; the first answer to each counts. Raises GpuperfError where
-    one is missing or the log is damaged.
+    MultiStream pads with samples that it logs again; the first answer counts. Raises GpuperfError if one is
+    missing or the log is damaged.
     """
     path = folder / ACCURACY
     try:

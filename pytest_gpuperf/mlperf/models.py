@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import cached, sha256
 from pytest_gpuperf.mlperf import resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
 from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, shipped
+from pytest_gpuperf.mlperf.extras import imported
 
 Precision = Literal["fp32", "fp16"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
@@ -189,7 +190,7 @@ def digits_model() -> Model:
 
 
 def _digits_bytes(head: DigitsHead) -> bytes:
-    onnx_module(f"building {DIGITS}")
+    imported("onnx", f"building {DIGITS} needs onnx")
     found = resnet50.checksum(SEED)
     if found != head.checksum:
         raise GpuperfError(
@@ -204,18 +205,9 @@ def half_precision(model: Model) -> Path:
     digest = sha256(model.path)[:16]
 
     def convert() -> bytes:
-        onnx = onnx_module(f"converting {model.name} to fp16")
+        onnx = imported("onnx", f"converting {model.name} to fp16 needs onnx")
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         return bytes(convert_float_to_float16(onnx.load(str(model.path))).SerializeToString())
 
     return cached(f"models/{model.name}-{digest}-fp16.onnx", convert)
-
-
-def onnx_module(purpose: str) -> Any:
-    """Import onnx; raises Unavailable saying that ``purpose`` needs it."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise Unavailable(f"{purpose} needs onnx ({error}): pip install 'pytest-gpuperf[mlperf]'") from error
-    return onnx

@@ -116,15 +116,11 @@ class PerformanceResult:
     @property
     def qps(self) -> float:
         """Queries per second; an AttributeError in Offline, which has one query and so no such rate."""
-        if self._one_query:
+        if Scenario.of(self.scenario).one_query:
             raise AttributeError(
                 f"{self.scenario} has one query and so no QPS; its rate is samples_per_second"
             )
         return self.queries / self.duration
-
-    @property
-    def _one_query(self) -> bool:
-        return Scenario.of(self.scenario).one_query
 
     def measurements(self, kind: Kind = "noisy", tails: Sequence[str] = ()) -> list[Measurement]:
         """Return what is stored and judged: p50 latency (not in Offline), throughput, the ``tails`` named.
@@ -132,7 +128,7 @@ class PerformanceResult:
         ``kind`` is "shown" for a machine whose times are not judged; a tail, such as "p99", without enough
         queries always is.
         """
-        if self._one_query:
+        if Scenario.of(self.scenario).one_query:
             taken = [self._measurement("samples_per_second", "1/s", self.samples_per_second, kind)]
         else:
             shown = {name: [float(value), value.enough] for name, value in self.latency.percentiles().items()}

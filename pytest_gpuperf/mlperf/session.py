@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import sha256
 from pytest_gpuperf.mlperf import cuda_runtime, models
+from pytest_gpuperf.mlperf.extras import imported
 from pytest_gpuperf.mlperf.models import DTYPES, Interface, Model, Precision
 
 Backend = Literal["cuda", "cpu"]
@@ -65,19 +66,15 @@ def open_session(
     Unavailable naming the package that is missing, GpuperfError if the model does not fit its dataset or
     the device's memory.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise Unavailable(
-            f"onnxruntime cannot be imported ({error}): pip install 'pytest-gpuperf[{backend}]'"
-        ) from error
+    onnxruntime = imported("onnxruntime", "onnxruntime cannot be imported", backend)
     if precision not in DTYPES:
         raise GpuperfError(f'there is no precision "{precision}"; use {" or ".join(DTYPES)}')
     sizes = tuple(sorted(set(batch_sizes)))
     if not sizes or sizes[0] < 1:
         raise GpuperfError(f"batch sizes {list(batch_sizes)} must be one or more positive numbers")
     kind = SESSIONS[backend]
-    kind.require(onnxruntime)
+    if kind.on_device:
+        cuda_runtime.require(onnxruntime)
     return kind(onnxruntime, model, precision, sizes, stream)
 
 
@@ -87,7 +84,14 @@ class OnnxSession:
     on_device: ClassVar[bool]
     offline_batch: ClassVar[int]  # images of a batch in Offline
 
-    def __init__(self, onnxruntime: Any, model: Model, precision: Precision, sizes: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        onnxruntime: Any,
+        model: Model,
+        precision: Precision,
+        sizes: tuple[int, ...],
+        stream: int | None = None,
+    ) -> None:
         self.ort = onnxruntime
         self.model, self.precision, self.batch_sizes = model, precision, sizes
         self.dtype = DTYPES[precision]
@@ -97,17 +101,18 @@ class OnnxSession:
             "model_sha256": sha256(model.path)[:16],
             "batch_sizes": " ".join(map(str, sizes)),
         }
+        self.load(stream)
 
-    @staticmethod
-    def require(onnxruntime: Any) -> None:
-        """Raise Unavailable or GpuperfError unless this ONNX Runtime can serve the backend here."""
+    def load(self, stream: int | None) -> None:
+        """Open what runs the batch sizes, on the CUDA stream with that handle."""
+        raise NotImplementedError
 
     def open(self, provider: Any) -> Any:
         """Return an InferenceSession all of whose nodes are on ``provider``; raises GpuperfError."""
         name = provider[0] if isinstance(provider, tuple) else provider
         options = self.ort.SessionOptions()
         options.log_severity_level = 3  # warnings (of unused initialisers, ...) would flood a test's output
-        if name != "CPUExecutionProvider":
+        if self.on_device:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
@@ -158,18 +163,10 @@ class CpuSession(OnnxSession):
     on_device = False
     offline_batch = 8
 
-    def __init__(
-        self,
-        onnxruntime: Any,
-        model: Model,
-        precision: Precision,
-        sizes: tuple[int, ...],
-        stream: int | None = None,
-    ) -> None:
-        super().__init__(onnxruntime, model, precision, sizes)
+    def load(self, stream: int | None) -> None:
         self._session = self.open("CPUExecutionProvider")
-        self._io = Interface(self._session, model, precision)
-        for size in sizes:
+        self._io = Interface(self._session, self.model, self.precision)
+        for size in self.batch_sizes:
             self._io.require_batch(size)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -193,24 +190,12 @@ class CudaSession(OnnxSession):
     on_device = True
     offline_batch = 256  # the fastest of those measured
 
-    def __init__(
-        self,
-        onnxruntime: Any,
-        model: Model,
-        precision: Precision,
-        sizes: tuple[int, ...],
-        stream: int | None = None,
-    ) -> None:
-        super().__init__(onnxruntime, model, precision, sizes)
-        options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[precision]}
+    def load(self, stream: int | None) -> None:
+        options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
         on_stream = {"user_compute_stream": str(stream)} if stream else {}
         provider = (cuda_runtime.PROVIDER, {**options, **on_stream})
-        self._lanes = {size: _Lane(self, size, self.open(provider)) for size in sizes}
+        self._lanes = {size: _Lane(self, size, self.open(provider)) for size in self.batch_sizes}
         self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in options.items())
-
-    @staticmethod
-    def require(onnxruntime: Any) -> None:
-        cuda_runtime.require(onnxruntime)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         count = len(batch)

@@ -40,12 +40,9 @@ class Scenario:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    scenario.name: scenario
-    for scenario in (
-        Scenario("SingleStream"),
-        Scenario("MultiStream", samples_per_query=8),  # since inference v2.0
-        Scenario("Offline", one_query=True),
-    )
+    "SingleStream": Scenario("SingleStream"),
+    "MultiStream": Scenario("MultiStream", samples_per_query=8),  # since inference v2.0
+    "Offline": Scenario("Offline", one_query=True),
 }
 
 
