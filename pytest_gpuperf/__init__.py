@@ -12,7 +12,7 @@ __all__ = ["__version__", "on_gpu"]
 
 
 def on_gpu(config: pytest.Config) -> bool:
-    """Whether this session runs on a CUDA device: for a conftest that chooses parameters or sizes."""
+    """Return whether this session runs on a GPU: for a conftest that chooses parameters or sizes."""
     from pytest_gpuperf.session import SESSION
 
-    return config.stash[SESSION].expects_cuda()
+    return config.stash[SESSION].expects_device()

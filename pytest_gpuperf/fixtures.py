@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.judging.bounds import checked
-from pytest_gpuperf.measurement import Better, Kind, Measurement, Metric
-from pytest_gpuperf.options import TestOptions, test_options
+from pytest_gpuperf.marker import TestOptions, test_options
+from pytest_gpuperf.measurement import Better, Bounds, Kind, Measurement, Metric
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def kernels(gpu: Gpu, request: pytest.FixtureRequest) -> Kernels:
 
     session = request.config.stash[SESSION]
     folder = session.options.kernels
-    return Kernels(session.owner(request.path, folder) / folder, gpu.device)
+    return Kernels(session.project.owner(request.path, folder) / folder, gpu.device)
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ class Gpuperf:
 
         if not callable(launch):
             raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
-        bounds = checked("gpuperf(...)", min, max)
+        bounds = Bounds.of("gpuperf(...)", min, max)
         gpu = self._session.gpu()
         if not self._session.measures(self._item):
             launch(*args)
@@ -148,7 +147,7 @@ class Gpuperf:
         fails the test, and on a machine without a GPU it is shown only. ``max`` and ``min`` are bounds in its
         unit: beyond them the test fails, with a baseline or without.
         """
-        bounds = checked(f'gpuperf.record("{name}")', min, max, kind)
+        bounds = Bounds.of(f'gpuperf.record("{name}")', min, max, kind)
         if better not in ("lower", "higher"):
             raise GpuperfError(f'gpuperf.record("{name}"): better={better!r}; say "lower" or "higher"')
         if kind not in ("noisy", "exact", "shown"):

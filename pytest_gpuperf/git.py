@@ -15,7 +15,7 @@ SHOWN_DIGITS = 10
 
 
 class GitError(GpuperfError):
-    """What git could not do, in its own words."""
+    """A git command that failed, in git's own words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,36 @@
-"""The nouns: what was measured, what makes two measurements comparable, and what was decided.
+"""The data types: what was measured, what makes two measurements comparable, and what was decided.
 
-Everything here is frozen and depends on the standard library alone, so that every room can use it.
+Everything here is frozen and depends on the standard library alone.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 from typing import Any, Literal
 
+from pytest_gpuperf.errors import BaselineError, GpuperfError
+
+# Globs of the environment's keys, for Instrument.runs_on.
+_HOST = ("python", "platform", "versions.*")
+_LIBRARIES = ("versions.nvidia-*", "versions.onnxruntime*", "versions.tensorrt*")
+_FRAMEWORKS = tuple(f"versions.{name}*" for name in ("cupy", "jax", "numba", "tensorflow", "torch", "triton"))
+
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """How a number is taken, with the constants the verdict needs for it (docs/verdicts.md has their source).
+    """One way to take a number, with the constants of its verdict (docs/verdicts.md has their source).
 
     ``prior_sd`` is the expected standard deviation of the log median between fresh processes;
     ``tolerance`` the default theta, a fraction; ``floor`` the smallest absolute change, in the
-    metric's unit, worth a red; ``where`` says whose clock it is: a device metric depends on the
-    GPU alone, a host metric on the CPU as well.
+    metric's unit, worth a failure; ``where`` says whose clock it is: a device metric depends on the
+    GPU alone, a host metric on the CPU as well. ``runs_on`` are globs of the environment's keys: the
+    software beside the driver, CUDA and the compiler that can move its figures with no commit.
     """
 
     name: str
@@ -28,23 +38,24 @@ class Instrument:
     tolerance: float
     floor: float
     where: Literal["device", "host"]
+    runs_on: tuple[str, ...] = ()
 
 
 INSTRUMENTS: Mapping[str, Instrument] = {
     instrument.name: instrument
     for instrument in (
-        Instrument("device_time", prior_sd=0.0006, tolerance=0.02, floor=1e-7, where="device"),
-        Instrument("host_time", prior_sd=0.02, tolerance=0.05, floor=1e-6, where="host"),
-        Instrument("record", prior_sd=0.02, tolerance=0.05, floor=0.0, where="host"),
-        Instrument("counters", prior_sd=0.0, tolerance=0.0, floor=0.0, where="device"),
-        Instrument("loadgen", prior_sd=0.007, tolerance=0.05, floor=0.0, where="host"),
-        Instrument("loadgen_tail", prior_sd=0.03, tolerance=0.10, floor=0.0, where="host"),
-        Instrument("accuracy", prior_sd=0.0, tolerance=0.0, floor=0.0, where="device"),
+        Instrument("device_time", 0.0006, 0.02, 1e-7, "device", (*_LIBRARIES, *_FRAMEWORKS)),
+        Instrument("host_time", 0.02, 0.05, 1e-6, "host", _HOST),
+        Instrument("record", 0.02, 0.05, 0.0, "host", _HOST),
+        Instrument("counters", 0.0, 0.0, 0.0, "device"),
+        Instrument("loadgen", 0.007, 0.05, 0.0, "host", _HOST),
+        Instrument("loadgen_tail", 0.03, 0.10, 0.0, "host", _HOST),
+        Instrument("accuracy", 0.0, 0.0, 0.0, "device", (*_LIBRARIES, "versions.numpy")),
     )
 }
 
 SENTINELS: Mapping[str, str] = {"bandwidth_s": "memory", "compute_s": "arithmetic"}
-"""The times of kernels that never change (machine/sentinels.py), by what bounds them."""
+"""Kernels that never change (machine/sentinels.py): the names of their stored times, and what bounds them."""
 
 Kind = Literal["noisy", "exact", "shown"]
 Better = Literal["lower", "higher"]
@@ -52,10 +63,10 @@ Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a number is: its name in the test, its unit (SI, "1" for ratios) and which way is better.
+    """A number's name in its test, its unit (SI, "1" for ratios) and which way is better.
 
     ``kind``: "noisy" numbers are judged over several processes, "exact" ones compared directly,
-    "shown" ones never judged and never stored.
+    "shown" ones neither judged nor stored.
     """
 
     name: str
@@ -69,41 +80,67 @@ class Metric:
         return INSTRUMENTS[self.instrument]
 
     def worse(self, baseline: float, now: float) -> float:
-        """The log change from baseline to now, positive where now is worse (both values > 0)."""
+        """Return the log change from ``baseline`` to ``now`` (both > 0), positive if ``now`` is worse."""
         change = math.log(now / baseline)
         return change if self.better == "lower" else -change
 
     def least_loss(self, interval: tuple[float, float]) -> float:
-        """The smallest slowdown (a fraction, as a tolerance is) of a change's interval."""
+        """Return the smallest slowdown in a change's interval, as a fraction like a tolerance."""
         low, high = interval
         return low if self.better == "lower" else 1 / (1 + high) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a test says a metric must never pass, in the metric's unit; None is no bound."""
+    """A metric's absolute limits, in its unit; None is no limit."""
 
     min: float | None = None
     max: float | None = None
 
+    @classmethod
+    def of(cls, call: str, minimum: float | None, maximum: float | None, kind: Kind = "noisy") -> Bounds:
+        """Check the bounds given to ``call``; raises GpuperfError for bounds that no figure could keep."""
+        for name, value in (("min", minimum), ("max", maximum)):
+            if value is not None and not (
+                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            ):
+                raise GpuperfError(
+                    f"{call}: {name}={value!r} is not a valid bound; give a number in the metric's unit"
+                )
+        if minimum is not None and maximum is not None and minimum > maximum:
+            raise GpuperfError(
+                f"{call}: min={minimum:g} is above max={maximum:g}; no figure lies between them"
+            )
+        if kind == "shown" and (minimum, maximum) != (None, None):
+            raise GpuperfError(f'{call}: a number of kind "shown" is never judged; leave out its bounds')
+        return cls(minimum, maximum)
+
     def passed_by(self, value: float) -> str:
-        """Which bound ``value`` lies beyond, in words; "" where it lies within them."""
+        """Name the bound that ``value`` is beyond; "" if it is within both."""
         if self.max is not None and value > self.max:
             return f"above max={self.max:g}"
         if self.min is not None and value < self.min:
             return f"below min={self.min:g}"
         return ""
 
+    def excess(self, value: float) -> float:
+        """Return how far ``value`` > 0 is beyond its bounds, in logs; negative infinity if it is within."""
+        if self.max is not None and value > self.max:
+            return math.log(value / self.max) if self.max > 0 else math.inf
+        if self.min is not None and value < self.min:
+            return math.log(self.min / value)
+        return -math.inf
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One metric of one test in one process.
 
-    ``samples`` are in the metric's unit; an exact metric has one. ``contract`` says which question
-    the number answers (DESIGN: metric, timing mode, arguments' dtypes and shapes, ...), a flat
-    mapping of names to JSON scalars. ``code`` is the hash of the kernel's machine code, where there
-    is one. ``details`` are figures derived for display (bytes moved per launch, a warning). ``bounds``
-    are the test's own, and no part of the question.
+    ``samples`` are in the metric's unit; an exact metric has one. ``contract`` says what was measured
+    (timing mode, arguments' dtypes and shapes, the test's version, ...), a flat mapping of names to JSON
+    scalars: only equal contracts are compared. ``code`` is the hash of all that a launch tells the device,
+    if it has machine code. ``details`` are figures for display (bytes moved per launch, a warning).
+    ``bounds`` are the test's own, and not part of the contract.
     """
 
     metric: Metric
@@ -115,17 +152,17 @@ class Measurement:
 
     @property
     def value(self) -> float:
-        """The run's statistic: the median sample."""
+        """Return the run's statistic, the median sample."""
         return median(self.samples)
 
     def same_code(self, runs: Sequence[Run]) -> bool:
-        """Whether what was launched is what all of ``runs`` launched, to the bit."""
+        """Return whether all of ``runs`` launched exactly this code, geometry and scalars."""
         return self.code is not None and all(run.code == self.code for run in runs)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One process that took samples, as a baseline keeps it: ``environment`` is what surrounded it."""
+    """One process that took samples, as a baseline keeps it, with the ``environment`` it ran in."""
 
     samples: tuple[float, ...]
     environment: Mapping[str, Any]
@@ -138,9 +175,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a baseline file says of one metric of one test.
+    """The stored runs of one metric of one test.
 
-    ``place`` is the kind of machine it holds for (backend, GPU model, memory, power limit, ...);
+    ``place`` is the kind of machine it is valid for (backend, GPU model, memory, power limit, ...);
     ``prior_sd`` the instrument's constant when it was recorded.
     """
 
@@ -152,14 +189,14 @@ class Baseline:
 
     @property
     def value(self) -> float:
-        """The geometric mean of the runs' medians for a noisy metric, else the run's value."""
+        """Return the geometric mean of the runs' medians if the metric is noisy, else the run's value."""
         if self.metric.kind == "exact":
             return self.runs[-1].value
         return math.exp(sum(math.log(run.value) for run in self.runs) / len(self.runs))
 
 
 class Outcome(StrEnum):
-    """What was decided of one metric; the order is the order of the summary, red first."""
+    """The decision on one metric, in the order of the summary: failures first."""
 
     REGRESSED = "regressed"
     ENVIRONMENT_MOVED = "environment moved"
@@ -174,6 +211,16 @@ class Outcome(StrEnum):
     SHOWN = "shown"
 
 
+JUDGED = (
+    Outcome.REGRESSED,
+    Outcome.ENVIRONMENT_MOVED,
+    Outcome.IMPROVED,
+    Outcome.EQUAL,
+    Outcome.INCONCLUSIVE,
+)
+"""Outcomes of a metric that was compared with something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The decision on one metric, with the figures that led to it.
@@ -182,8 +229,8 @@ class Verdict:
     5 % more time, or 5 % more throughput), ``interval`` its bounds at the verdict's confidence,
     ``tolerance`` theta, ``detectable`` the smallest worsening (a fraction, positive) that this
     baseline and this many runs could have called regressed. ``exceeds`` is true where the estimate
-    itself lies beyond the tolerance on the worse side, whatever the interval says. ``reason`` is
-    for people: why this outcome, where the figures do not say it.
+    itself is beyond the tolerance on the worse side, whatever the interval says. ``reason`` explains
+    the outcome to people, where the figures do not.
     """
 
     outcome: Outcome
@@ -197,13 +244,13 @@ class Verdict:
     reason: str = ""
 
     def because(self, reason: str) -> Verdict:
-        """The same with one more reason, after those that it has; "" adds none."""
+        """Return this verdict with one more reason after those it has; "" adds none."""
         return replace(self, reason="; ".join(text for text in (self.reason, reason) if text))
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class TestKey:
-    """A test's lasting name: its suite file and its name there, from the folder that owns the baselines.
+    """A test's lasting name: its suite file, relative to the folder that holds the baselines, and its name.
 
     pytest's own node ids change with rootdir; these do not.
     """
@@ -215,3 +262,42 @@ class TestKey:
 
     def __str__(self) -> str:
         return f"{self.suite}::{self.name}"
+
+
+# --------------------------------------------------------------------------- in words
+
+
+def slug(pool: str) -> str:
+    """Return the folder name of a pool: ``NVIDIA H100 80GB HBM3`` -> ``nvidia-h100-80gb-hbm3``.
+
+    Raises BaselineError for a name that cannot be one folder's.
+    """
+    plain = unicodedata.normalize("NFKD", pool).encode("ascii", "ignore").decode().lower()
+    found = re.sub(r"[^a-z0-9._]+", "-", plain).strip("-.")
+    if "/" in pool or "\\" in pool or not found:
+        raise BaselineError(
+            f"pool {pool!r} cannot name a folder: give --gpuperf-pool letters or digits and no slash"
+        )
+    return found
+
+
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+
+
+def quantity(value: float | None, unit: str, digits: int = 4) -> str:
+    """Format a value with its unit, to four significant digits: 193.5 µs, 15 270 samples/s, 4."""
+    if value is None:
+        return "-"
+    if unit == "s":
+        scale, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1])
+        return f"{_digits(value / scale, digits)} {prefix}s"
+    number = _digits(value, digits)
+    return number if unit == "1" else f"{number} {unit}"
+
+
+def _digits(value: float, digits: int) -> str:
+    if value == int(value) and abs(value) < 1e6:
+        return f"{value:.0f}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:#.{digits}g}".rstrip(".")

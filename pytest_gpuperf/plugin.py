@@ -1,17 +1,28 @@
-"""The pytest hooks, each a few lines that delegate."""
+"""The pytest hooks; each a few lines that call the mode of the run."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_gpuperf import per_run, per_test
+from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels  # noqa: F401  (fixtures)
+from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.mlperf.fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
-from pytest_gpuperf.options import add_options, read_options, test_options
-from pytest_gpuperf.session import SESSION, GpuperfSession
+from pytest_gpuperf.modes import mode_of
+from pytest_gpuperf.modes.measure import measuring, record_of
+from pytest_gpuperf.modes.mode import Mode
+from pytest_gpuperf.modes.reports import RESULT, finish_report
+from pytest_gpuperf.options import add_options, read_options
+from pytest_gpuperf.records import Payload
+from pytest_gpuperf.report.message import properties
+from pytest_gpuperf.session import SESSION, GpuperfSession, Results
+from pytest_gpuperf.workers import check_workers
+
+MODE = pytest.StashKey[Mode]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,24 +36,41 @@ def pytest_configure(config: pytest.Config) -> None:
         "how a test is measured and judged",
     )
     options = read_options(config)
-    per_run.check_workers(config, options)
-    per_run.check_calibration(options)
-    config.stash[SESSION] = GpuperfSession(config, options)
-    config.pluginmanager.register(Collector(config.stash[SESSION]), "gpuperf-collector")
+    check_workers(config, options)
+    if options.calibrate is not None:
+        from pytest_gpuperf.modes.calibrate import check_count
+
+        check_count(options)
+    session = config.stash[SESSION] = GpuperfSession(config, options)
+    config.stash[MODE] = mode_of(session)
+    config.pluginmanager.register(Collector(session.results), "gpuperf-collector")
     if options.child is not None:
-        from pytest_gpuperf.processes.replicas import ChildReporter
+        from pytest_gpuperf.processes.reporter import ChildReporter
 
         reporter = ChildReporter(config, options.child)
         config.pluginmanager.register(reporter, "gpuperf-child")
-        config.stash[SESSION].batches = reporter.batches
+        session.batches = reporter.batches
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    return per_run.calibrate_offline(config)
+    """Calibrate with the recorded runs of a file instead of running tests, if that was asked for."""
+    if not isinstance(config.option.gpuperf_calibrate, Path):
+        return None
+    from _pytest.main import wrap_session
+
+    from pytest_gpuperf.modes.calibrate import judge_file
+
+    return int(wrap_session(config, lambda config, _: judge_file(config.stash[SESSION])))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:
-    return per_run.header(config.stash[SESSION])
+    session = config.stash[SESSION]
+    if not _leads(session):
+        return None
+    from pytest_gpuperf.modes.calibrate import header
+    from pytest_gpuperf.report.summary import settings
+
+    return [settings(session.options), *header(session)]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,29 +78,40 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name_model(metafunc)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         test_options(item)  # a wrong marker stops the run before anything is measured
-    if items:
-        per_run.prepare(items[0].config.stash[SESSION], items)
+    try:
+        config.stash[MODE].prepare(items)
+    except GpuperfError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     if items:
-        items[0].config.stash[SESSION].deselected = True
+        items[0].config.stash[SESSION].results.deselected = True
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    return per_test.run(item.config.stash[SESSION], item, nextitem)
+    return item.config.stash[MODE].run(item, nextitem)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     session = item.config.stash[SESSION]
-    with per_test.measuring(session, item):
+    with measuring(session, item):
         result = yield
-    per_test.judge_item(session, item)
+    record = record_of(session, item) if session.options.active else None
+    if record is not None:
+        item.stash[RESULT] = Payload(record)
+        payload, text = item.config.stash[MODE].judge_call(item, record)
+        item.stash[RESULT] = payload
+        item.user_properties += properties(payload.rows)
+        if payload.cause:
+            pytest.fail(text, pytrace=False)
+        if text:
+            pytest.xfail(text)
     return result
 
 
@@ -81,35 +120,67 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    per_test.finish_report(item.config.stash[SESSION], item, call, report)
+    session = item.config.stash[SESSION]
+    left_out = item.nodeid in session.results.left_out
+    finish_report(item, call, report, left_out, lambda: _must_be_there(session))
     return report
+
+
+def _must_be_there(session: GpuperfSession) -> bool:
+    """Return whether a missing requirement is a fault: a GPU machine is then broken, others have less."""
+    try:
+        return session.options.strict or session.expects_device()
+    except Unavailable:
+        return True  # its driver does not start
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
-    with per_run.settling(session.config.stash[SESSION]):
+    mode, ours = session.config.stash[MODE], session.config.stash[SESSION]
+    try:
         result = yield
-    per_run.finish_run(session.config.stash[SESSION], session)
+    except BaseException:
+        mode.settle(interrupted=True)
+        raise
+    mode.settle()
+    if not ours.in_worker:
+        try:
+            mode.finish(session.items, complete=not (session.shouldstop or session.shouldfail))
+        except GpuperfError as error:
+            ours.results.finding("wrong", str(error))
     return result
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    gpuperf_session = session.config.stash[SESSION]
-    session.exitstatus = gpuperf_session.exit_status(exitstatus)
-    gpuperf_session.close()
+    ours = session.config.stash[SESSION]
+    if ours.options.child is None:  # a child's parent decides
+        session.exitstatus = ours.results.exit_status(exitstatus)
+    ours.close()
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    per_run.summary(config.stash[SESSION], terminalreporter)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    session = config.stash[SESSION]
+    if _leads(session):
+        from pytest_gpuperf.report.summary import next_steps, summarise, title
+
+        results, records = session.results, session.results.records.values()
+        steps = next_steps(results.rows, records, session.options, config.args)
+        lines = (*results.notes, *results.findings, *steps)
+        summarise(terminalreporter, title(records), results.rows, lines)
+
+
+def _leads(session: GpuperfSession) -> bool:
+    """Return whether this process measures and tells a person about it."""
+    return session.options.active and session.options.child is None
 
 
 class Collector:
     """Takes in every report, wherever its test ran; this hook is not given the config."""
 
-    def __init__(self, session: GpuperfSession) -> None:
-        self.session = session
+    def __init__(self, results: Results) -> None:
+        self._results = results
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.session.collect(report)
+        self._results.collect(report)

@@ -1,23 +1,23 @@
-"""What travels between processes: one test's measurements, and the rows of the summary.
+"""Data that travels between processes: one test's measurements, and the rows of the summary.
 
 Both ride on pytest's own test reports (``report.gpuperf``), so that a child process, an xdist worker
-and the session itself hand them on in the same way.
+and the session itself pass them on in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import pytest
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Measurement, Metric, TestKey, Verdict
 
-# Why a test failed, for the exit code: a fault of the change, of the machine, of the set-up, or of the
-# software that the machine has by now.
+if TYPE_CHECKING:
+    import pytest
+
 Cause = Literal["wrong", "infrastructure", "setup", "environment"]
+"""Why a test failed, for the exit code: a fault of the change, the machine, the set-up, or newer software."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Record:
     """One test in one process: its measurements, and the machine they were taken on.
 
     ``device`` is the device's part of the place, ``host`` the CPU's, ``environment`` what else is
-    stored beside a run; ``unfit`` says why the machine was not fit to measure, empty where it was.
+    stored with a run; ``unfit`` says why the machine was not fit to measure, "" if it was.
     """
 
     measurements: tuple[Measurement, ...]
@@ -35,14 +35,19 @@ class Record:
     unfit: str = ""
 
     def place(self, metric: Metric) -> dict[str, Any]:
-        """The place that counts for a metric: the CPU is part of it where the host's clock or work is."""
+        """Return a metric's place; the CPU is part of it where the host's clock or work is measured."""
         return {**self.device, **self.host} if metric.constants.where == "host" else dict(self.device)
 
     @property
     def batches(self) -> dict[str, int]:
-        """Launches a sample of each timed metric, for the processes that measure it again."""
+        """Return the launches a sample of each timed metric, for processes that measure it again."""
         found = {m.metric.name: m.contract.get("batch") for m in self.measurements}
         return {name: batch for name, batch in found.items() if batch is not None}
+
+    @property
+    def noisy(self) -> bool:
+        """Return whether any metric needs several processes to be judged or recorded."""
+        return any(measured.metric.kind == "noisy" for measured in self.measurements)
 
     def measurement(self, name: str) -> Measurement | None:
         return next((m for m in self.measurements if m.metric.name == name), None)
@@ -50,10 +55,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the summary: one metric of one test and what was decided of it.
+    """A line of the summary: one metric of one test and what was decided about it.
 
-    ``excuse`` is why it fails nothing though its outcome would: "quarantined" or "expected".
+    ``excuse`` is why it does not fail its test although its outcome would: "quarantined" or "expected".
     ``over_budget``: unmeasured only because the run's time was up, so that strict alone decides.
+    ``cause`` is why it fails its test, None if it does not.
     """
 
     test: TestKey
@@ -63,16 +69,17 @@ class Row:
     command: str = ""
     excuse: str = ""
     over_budget: bool = False
+    cause: Cause | None = None
 
     @property
-    def word(self) -> str:
-        """What the summary calls it."""
+    def label(self) -> str:
+        """Return the summary's word for it."""
         return self.excuse or self.verdict.outcome.value
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What hangs on a test report; ``left_out``: not everything was measured, since the time was up."""
+    """The data on a test report; ``left_out``: not everything was measured, since the time was up."""
 
     record: Record | None = None
     rows: tuple[Row, ...] = ()
@@ -81,12 +88,14 @@ class Payload:
 
 
 def attach(report: pytest.TestReport, payload: Payload) -> None:
+    """Put a payload on a report, as JSON-like data that every process can pass on."""
     import msgspec
 
     vars(report)["gpuperf"] = msgspec.to_builtins(payload)
 
 
 def payload_of(report: pytest.TestReport) -> Payload:
+    """Return a report's payload, an empty one if it has none."""
     data = vars(report).get("gpuperf")
     if data is None:
         return Payload()
@@ -102,7 +111,7 @@ class Recorder:
         self.measurements: dict[str, Measurement] = {}
 
     def add(self, measurement: Measurement) -> None:
-        """Keeps a measurement; a second one of the same name could not be told from the first."""
+        """Keep a measurement; raises GpuperfError for a second one of the same name."""
         name = measurement.metric.name
         if name in self.measurements:
             raise GpuperfError(f'this test measured "{name}" twice; give each its own name=')

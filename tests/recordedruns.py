@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from pytest_gpuperf.measurement import Measurement, Metric
-from pytest_gpuperf.processes.trial import RecordedTest
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.storage.calibration_files import append_run
+from pytest_gpuperf.rules.trial import RecordedTest
+from pytest_gpuperf.storage.calibrations import append_run
 
 CHECKOUT = Path(__file__).parent.parent
 STUDIES = CHECKOUT / "docs" / "studies"

@@ -23,7 +23,8 @@ UNIT = """
     from pytest_gpuperf.machine import environment
 
     described = environment.describe
-    environment.describe = lambda *where: {**described(*where), "device_uuid": "GPU-1"}
+    here = {"device_uuid": "GPU-1", "compiler": "g++ 2.0"}
+    environment.describe = lambda *where: {**described(*where), **here}
 """
 NOISY = SUITE.replace(', kind="exact"', ', "s"')
 
@@ -69,7 +70,7 @@ def test_a_red_that_the_old_code_shows_too_is_the_environments(repository: Repos
             "environment moved: size +50.00 % (*), tolerance 5 %",
             f"  why       the baseline's own code, commit {commit}, is worse too: 6 s here and "
             "now (8 processes, alternating with as many of this checkout)",
-            "  differs   compiler g++ 1.0 -> *",
+            "  differs   compiler g++ 1.0 -> g++ 2.0",
             "environment moved *test_size *",
             "1 environment moved",
             "The machine or its software moved, and the code did not. To take its figures",
@@ -90,8 +91,8 @@ def test_on_a_gpu_that_the_baseline_does_not_know_the_old_code_decides(repositor
     result.stdout.fnmatch_lines(
         [
             "equal *test_size * 6 s *+0.00 %*",
-            "No baseline has runs of GPU-1,",
-            "  and units of one model differ by some percent. To add its own:",
+            "This GPU has no baseline runs of its own (GPUs of one model can differ by 2 %).",
+            "  Record them with:",
             "  pytest * --gpuperf --gpuperf-update=append",
         ]
     )
@@ -117,7 +118,7 @@ def test_a_gpu_is_held_to_its_own_runs(repository: Repository, monkeypatch):
     result = repository.run("--gpuperf-strict=on")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed: size +10.00 %*", "  baseline  4 s  (5 runs, *"])
-    result.stdout.no_fnmatch_line("No baseline has runs of*")
+    result.stdout.no_fnmatch_line("This GPU has no baseline runs*")
 
 
 def test_a_red_of_the_code_stays_one_on_whatever_software(repository: Repository):
@@ -295,7 +296,7 @@ def test_the_same_launch_to_the_bit_is_not_red_on_another_gpu(launched: Reposito
     monkeypatch.setenv("STACK", "1.5")
     result = launched.run("--gpuperf-strict=on")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["inconclusive *test_kernel *+50.00 %*", "No baseline has runs of GPU-1,"])
+    result.stdout.fnmatch_lines(["inconclusive *test_kernel *+50.00 %*", "This GPU has no baseline runs*"])
 
 
 def test_a_slower_kernel_is_red_at_once_where_nothing_else_is_another(launched: Repository, monkeypatch):

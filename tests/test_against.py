@@ -77,7 +77,7 @@ def test_times_are_judged_without_a_baseline_and_without_a_gpu(repository: Repos
             "improved *test_latency?faster? *-30.0*",
             "equal *test_latency?same? *",
             "1 regressed, 1 improved, 1 equal",
-            "Compared with HEAD (*): this checkout as it lies, with 3 file(s) not committed.",
+            "Compared the working tree (3 uncommitted files) with HEAD (*).",
         ]
     )
     assert 'name="gpuperf.latency" value="regressed' in (repository.path / "out.xml").read_text()
@@ -93,7 +93,7 @@ def test_a_clean_tree_is_compared_with_an_older_commit(repository: Repository):
     result = against(repository, revision="HEAD~1")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed: size +700.00 %*", "  against   4  (HEAD~1 (*))"])
-    result.stdout.no_fnmatch_line("Compared with *")
+    result.stdout.no_fnmatch_line("Compared the working tree*")
 
 
 def test_code_comes_from_the_revision_wherever_this_checkout_imports_it_from(repository: Repository):
@@ -292,3 +292,53 @@ def test_a_failed_comparison_fails_the_tests_in_one_sentence_and_leaves_nothing(
     result.stdout.fnmatch_lines(["git worktree in *"])
     assert "Traceback" not in result.stdout.str()
     assert temporary() == []
+
+
+MARKED = """
+    import pytest
+    @pytest.mark.gpuperf(expected="waits for a driver", until="{until}")
+    def test_size(gpuperf): gpuperf.record("size", {size}, kind="exact")
+"""
+
+
+def test_an_expected_regression_is_an_xfail_here_too(repository: Repository):
+    repository.write("test_size.py", MARKED.format(until="2999-12-31", size="6.0"))
+    result = against(repository, "--gpuperf-strict=on", "-rx")
+    assert result.ret == 0
+    result.assert_outcomes(xfailed=1)
+    result.stdout.fnmatch_lines(["expected *test_size *+50.00 %", "XFAIL*waits for a driver*"])
+    repository.write("test_size.py", MARKED.format(until="2020-12-31", size="6.0"))
+    result = against(repository)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: size*", "*waits for a driver, and that day has passed"])
+
+
+def test_an_expected_regression_that_both_sides_have_breaks_nothing(repository: Repository):
+    repository.write("test_size.py", MARKED.format(until="2999-12-31", size="6.0"))
+    repository.commit()
+    result = against(repository)
+    assert result.ret == 0
+    result.assert_outcomes(passed=1)
+
+
+def test_a_quarantine_that_held_is_named_here_too(repository: Repository):
+    repository.write(
+        "baselines/quarantine.toml",
+        """
+        [[quarantine]]
+        test = "test_size.py::*"
+        pool = "*"
+        reason = "driver 580"
+        owner = "me"
+        expires = 2999-12-31
+        """,
+    )
+    repository.write("test_size.py", EXACT.format("6.0"))
+    result = against(repository, "--gpuperf-strict=on")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "quarantined *test_size *+50.00 %",
+            "quarantine.toml: entry 1, test_size.py::* (me: driver 580), holds until 2999-12-31",
+        ]
+    )

@@ -6,8 +6,8 @@ import pytest
 from latencies import LATENCY, processes, tell
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.judging import bounds
 from pytest_gpuperf.measurement import Bounds, Kind, Measurement, Metric, Outcome, Verdict
+from pytest_gpuperf.rules.decide import judge_bounds
 
 SUITE = (
     LATENCY
@@ -24,7 +24,7 @@ def measured(value: float, kind: Kind = "noisy", **limits: float) -> Measurement
 
 def judged(value: float, *again: float, outcome: Outcome = Outcome.EQUAL, **limits: float) -> Verdict:
     decided = Verdict(outcome, now=value)
-    return bounds.judge(decided, measured(value, **limits), [measured(a, **limits) for a in again])
+    return judge_bounds(decided, measured(value, **limits), [measured(a, **limits) for a in again])
 
 
 def test_a_figure_within_its_bounds_leaves_the_verdict_alone():
@@ -59,7 +59,7 @@ def test_replicas_that_are_mostly_within_the_bound_clear_the_screen():
 
 
 def test_an_exact_value_beyond_its_bound_is_red_at_once():
-    found = bounds.judge(Verdict(Outcome.NO_BASELINE), measured(2.0, "exact", max=1.0))
+    found = judge_bounds(Verdict(Outcome.NO_BASELINE), measured(2.0, "exact", max=1.0))
     assert found.outcome is Outcome.REGRESSED
 
 
@@ -75,21 +75,21 @@ def test_a_regression_stays_one_where_a_replica_keeps_the_bound():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((None, float("nan")), "max=nan is no bound"),
-        (("1", None), "min='1' is no bound"),
-        ((True, None), "min=True is no bound"),
+        ((None, float("nan")), "max=nan is not a valid bound"),
+        (("1", None), "min='1' is not a valid bound"),
+        ((True, None), "min=True is not a valid bound"),
         ((2.0, 1.0), "min=2 is above max=1"),
     ],
 )
 def test_bounds_that_nothing_could_keep_are_one_sentence(given, words: str):
     with pytest.raises(GpuperfError, match=words):
-        bounds.checked("gpuperf(...)", *given)
+        Bounds.of("gpuperf(...)", *given)
 
 
 def test_a_shown_number_takes_no_bounds():
     with pytest.raises(GpuperfError, match="never judged"):
-        bounds.checked("gpuperf(...)", None, 1.0, "shown")
-    assert bounds.checked("gpuperf(...)", None, None, "shown") == Bounds()
+        Bounds.of("gpuperf(...)", None, 1.0, "shown")
+    assert Bounds.of("gpuperf(...)", None, None, "shown") == Bounds()
 
 
 class Project:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from latencies import LATENCY, processes, tell
 
-from pytest_gpuperf.processes.calibration import Calibration
-from pytest_gpuperf.storage.calibration_files import read_result, read_runs
+from pytest_gpuperf.rules.calibration import Calibration
+from pytest_gpuperf.storage.calibrations import read_result, read_runs
 
 pytestmark = pytest.mark.usefixtures("bare")
 

@@ -12,14 +12,14 @@ from scipy.special import bdtr
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import Bounds, Measurement, Metric, Outcome
-from pytest_gpuperf.processes import calibration
-from pytest_gpuperf.processes.calibration import SHIFTS, Calibration, Rate, calibrate, runs_needed
-from pytest_gpuperf.processes.trial import RecordedTest, every_series, outcome
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.report import plot
 from pytest_gpuperf.report.calibration import expectation, report
+from pytest_gpuperf.rules import calibration
+from pytest_gpuperf.rules.calibration import SHIFTS, Calibration, Rate, calibrate, runs_needed
+from pytest_gpuperf.rules.trial import RecordedTest, every_series, outcome
 from pytest_gpuperf.storage.baselines import Store
-from pytest_gpuperf.storage.calibration_files import append_run, read_result, read_runs, results, save_result
+from pytest_gpuperf.storage.calibrations import append_run, read_result, read_runs, results, save_result
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -322,7 +322,7 @@ def test_a_result_comes_back_as_it_was_and_is_no_suites_baseline(tmp_path: Path)
         (lambda text: text[:-30], "not JSON"),
         (lambda text: text.replace('"schema": 1', '"schema": 99'), "pip install --upgrade"),
         (lambda text: text.replace('"expected_reds": 0.0', '"expected_reds": -1.0'), "$.expected_reds"),
-        (lambda text: text.replace('"reds": 0', '"reds": 9999', 1), "more reds than trials"),
+        (lambda text: text.replace('"reds": 0', '"reds": 9999', 1), "more failures than trials"),
         (lambda text: text.replace('"pool": "h100",', ""), "missing required field `pool`"),
     ],
 )

@@ -6,13 +6,14 @@ import json
 
 import pytest
 
-from pytest_gpuperf.judging.circumstances import AGAIN, with_circumstances
-from pytest_gpuperf.judging.confirm import Replicas
 from pytest_gpuperf.machine.environment import host_place
 from pytest_gpuperf.measurement import Baseline, Metric, Outcome, Run, TestKey, Verdict
+from pytest_gpuperf.processes.child import AGAIN
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.message import explain
-from pytest_gpuperf.storage import baselines_format  # noqa: F401  (pytester forgets what a test imports first)
+from pytest_gpuperf.rules.case import Case, Replicas
+from pytest_gpuperf.rules.machine import allow_for_machine
+from pytest_gpuperf.storage import format  # noqa: F401  (pytester forgets what a test imports first)
 from pytest_gpuperf.storage.baselines import Store
 
 FIT, HOT = Record(()), Record((), unfit="the device was throttled")
@@ -23,7 +24,7 @@ GREEN = Verdict(Outcome.EQUAL, tolerance=0.02)
 
 
 def decided(verdict: Verdict, replicas: Replicas, record: Record = FIT) -> tuple[Outcome, str]:
-    found = with_circumstances(verdict, METRIC, None, record, replicas)
+    found = allow_for_machine(verdict, METRIC, None, record, replicas)
     return found.outcome, found.reason
 
 
@@ -68,7 +69,7 @@ def test_sentinels_are_asked_about_device_times_beyond_the_tolerance_only():
         (host, RED, Outcome.REGRESSED),
     ):
         stored = Baseline(metric, {}, {}, 0.0006, runs)
-        assert with_circumstances(verdict, metric, stored, FIT, replicas).outcome is outcome
+        assert allow_for_machine(verdict, metric, stored, FIT, replicas).outcome is outcome
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_a_loss_that_the_sentinels_do_not_explain_stands(better, interval, outco
         Outcome.REGRESSED, baseline=1.0, interval=interval, tolerance=0.02, exceeds=True, reason="so"
     )
     replicas = Replicas([Record((), environment=moved)] * 4)
-    found = with_circumstances(red, metric, stored, FIT, replicas)
+    found = allow_for_machine(red, metric, stored, FIT, replicas)
     assert found.outcome is outcome
     if outcome is Outcome.REGRESSED:
         assert found.reason.startswith("so; the machine moved: ")
@@ -98,8 +99,9 @@ def test_a_loss_that_the_sentinels_do_not_explain_stands(better, interval, outco
 def test_an_unfit_machine_is_told_by_what_differs():
     stored = Baseline(METRIC, {}, {}, 0.0006, (Run((1.0,), {"gpus": 1}),))
     row = Row(TestKey("s.py", "t"), METRIC, Verdict(Outcome.UNFIT, reason="the machine moved"))
-    assert "  differs   gpus 1 -> 2" in explain(row, stored, FIT, ["gpus 1 -> 2"]).splitlines()
-    assert "differs" not in explain(row, stored, FIT, [])
+    case = Case(key=row.test, stored={METRIC.name: stored})
+    assert "  differs   gpus 1 -> 2" in explain(row, case, Record((), environment={"gpus": 2})).splitlines()
+    assert "differs" not in explain(row, case, Record((), environment={"gpus": 1}))
 
 
 # --------------------------------------------------------------------------- the whole way

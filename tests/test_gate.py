@@ -220,6 +220,49 @@ def test_a_changed_contract_is_named(project: Project):
     result.stdout.fnmatch_lines(["contract changed: latency*", "*version not set -> 2*"])
 
 
+@pytest.mark.parametrize("version", [0, "", 7])
+def test_a_version_is_part_of_every_contract(pytester: pytest.Pytester, bare: None, version: int | str):
+    """Also one that is not true as Python has it."""
+    pytester.makeini(INI)
+    (pytester.path / "baselines").mkdir()
+    pytester.makepyfile(
+        f"""
+        import pytest
+        pytestmark = pytest.mark.gpuperf(version={version!r})
+        def test_record(gpuperf): gpuperf.record("x", 1.0, kind="exact")
+        def test_counters(gpu, kernels, counters):
+            data = gpu.random((32,), seed=1)
+            counters(kernels["double.cu"].double_it[1, 32], data, 32)
+        """
+    )
+    (pytester.path / "kernels").mkdir()
+    (pytester.path / "kernels" / "double.cu").write_text(
+        'extern "C" __global__ void double_it(float *x, int n) { if (threadIdx.x < n) x[threadIdx.x] *= 2; }'
+    )
+    result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update", "--gpuperf-backend=emulated")
+    assert result.ret == 0, result.stdout.str()
+    contracts = [
+        metric["contract"]["version"]
+        for file in (pytester.path / "baselines").rglob("*.json")
+        for metrics in json.loads(file.read_text())["entries"].values()
+        for metric in metrics.values()
+    ]
+    assert len(contracts) >= 2
+    assert set(contracts) == {version}
+
+
+def test_a_record_from_before_versions_of_zero_were_stored_is_judged(project: Project):
+    project.record()
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(
+        suite.read_text().replace("def test_latency", "@pytest.mark.gpuperf(version=0)\ndef test_latency")
+    )
+    assert project.run("--gpuperf-strict=on").ret == 0
+    assert project.run("--gpuperf-update").ret == 0
+    (metrics,) = project.stored["entries"].values()
+    assert metrics["latency"]["contract"] == {"version": 0}
+
+
 def test_tolerance_comes_from_the_marker(project: Project):
     project.record()
     suite = project.pytester.path / "test_suite.py"

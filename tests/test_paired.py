@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.special import bdtr
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.judging.paired import MIN_BLOCKS, block_differences, judge
 from pytest_gpuperf.measurement import Measurement, Metric, Outcome
+from pytest_gpuperf.rules.paired import MIN_BLOCKS, block_differences, judge
 
 OPPOSITE = {Outcome.REGRESSED: Outcome.IMPROVED, Outcome.IMPROVED: Outcome.REGRESSED}
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.judging.quarantine import Entry, read
 from pytest_gpuperf.measurement import TestKey
+from pytest_gpuperf.rules.waivers import Quarantine
+from pytest_gpuperf.storage.project import read_quarantine
 
 KEY = TestKey("suites/test_a.py", "test_b[8-x]")
 TODAY = datetime.date(2026, 6, 1)
@@ -23,8 +24,8 @@ expires = {expires}
 """
 
 
-def entry(test: str = "*", pool: str = "*", uuid: str = "", expires: str = "2026-06-01") -> Entry:
-    return Entry(test, "" if uuid else pool, uuid, "why", "who", datetime.date.fromisoformat(expires))
+def entry(test: str = "*", pool: str = "*", uuid: str = "", expires: str = "2026-06-01") -> Quarantine:
+    return Quarantine(test, "" if uuid else pool, uuid, "why", "who", datetime.date.fromisoformat(expires))
 
 
 @pytest.mark.parametrize(
@@ -42,8 +43,8 @@ def entry(test: str = "*", pool: str = "*", uuid: str = "", expires: str = "2026
         (False, entry(expires="2026-05-31")),
     ],
 )
-def test_an_entry_holds_for_its_test_on_its_machines_until_its_day(held: bool, by: Entry):
-    assert by.holds(KEY, "NVIDIA H100 80GB HBM3", ["GPU-1"], TODAY) is held
+def test_an_entry_holds_for_its_test_on_its_machines_until_its_day(held: bool, by: Quarantine):
+    assert by.covers(KEY, "NVIDIA H100 80GB HBM3", ["GPU-1"], TODAY) is held
 
 
 GOOD = ENTRY.format(test="*", where='pool = "*"', expires="2026-06-01")
@@ -70,7 +71,7 @@ def test_a_bad_file_is_one_sentence_that_names_it(tmp_path: Path, text: str, wor
     path = tmp_path / "quarantine.toml"
     path.write_text(text)
     with pytest.raises(GpuperfError, match=r"quarantine\.toml") as error:
-        read(path)
+        read_quarantine(path)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -19,8 +19,8 @@ from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.instruments.counters import count
-from pytest_gpuperf.processes import calibration
-from pytest_gpuperf.storage.calibration_files import append_run, read_result, read_runs
+from pytest_gpuperf.rules import calibration
+from pytest_gpuperf.storage.calibrations import append_run, read_result, read_runs
 
 MODEL_UNITS = ("5bcef7a0", "26426274")  # and those of LoadGen's
 UNITS = ("cbe74486", "2ccd0ac4", "bad329e4")  # the H100s whose runs are the baselines, in their order there

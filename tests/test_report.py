@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
+from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict, quantity
 from pytest_gpuperf.records import Row
-from pytest_gpuperf.report.format import elide, percent, quantity
+from pytest_gpuperf.report.format import elide, percent
 from pytest_gpuperf.report.percentiles import show_percentiles
-from pytest_gpuperf.report.terminal import summarise
+from pytest_gpuperf.report.summary import summarise
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,6 @@ def test_elided_names_keep_both_ends():
 
 class Screen:
     """The few words of pytest's terminal reporter that the summary uses."""
-
-    class _tw:
-        fullwidth = 80
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -15,13 +15,13 @@ from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.git import GitError, Revision, modified, resolve, toplevel
 from pytest_gpuperf.measurement import Baseline, Metric, Run
 from pytest_gpuperf.processes.checkouts import Checkout, checkouts
-from pytest_gpuperf.processes.revisions import worktree
 from pytest_gpuperf.processes.selection import borrowed
+from pytest_gpuperf.processes.worktrees import worktree
 
 # Imported here, since pytester takes back what a test imports, and two copies of a class are not one.
-from pytest_gpuperf.storage import baselines_format  # noqa: F401
+from pytest_gpuperf.storage import format  # noqa: F401
 from pytest_gpuperf.storage.baselines import Store
-from pytest_gpuperf.storage.revision_store import RevisionStore
+from pytest_gpuperf.storage.revision import RevisionStore
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_worktree_whose_files_are_gone_is_pruned(repository: Repository):
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_holds_is_not(repository: Repository):
     script = f"""
 import pathlib, sys, time
-from pytest_gpuperf.processes.revisions import worktree
+from pytest_gpuperf.processes.worktrees import worktree
 with worktree(pathlib.Path({str(repository.path)!r}), "HEAD") as tree:
     print(tree, flush=True)
     time.sleep(60)
@@ -284,7 +284,7 @@ def test_a_change_may_add_and_remove_tests_with_their_baselines(repository: Repo
         (["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-update"], "leave one of them out"),
         (["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-calibrate=60"], "leave one of them out"),
         (["--gpuperf-baselines-from=HEAD"], "needs --gpuperf beside it"),
-        (["--gpuperf", "-o", "gpuperf_acquit=perhaps"], "'perhaps' is neither auto nor off"),
+        (["--gpuperf", "-o", "gpuperf_acquit=perhaps"], "gpuperf_acquit: 'perhaps' is not one of auto, off"),
     ],
 )
 def test_a_wrong_option_is_a_usage_error(repository: Repository, flags: list[str], words: str):

@@ -29,13 +29,13 @@ def session(pytester: pytest.Pytester) -> GpuperfSession:
     ],
 )
 def test_a_pool_is_named_after_what_makes_runners_alike(session: GpuperfSession, device, pool):
-    assert session.pool_of(device) == pool
+    assert session.project.pool(device) == pool
 
 
 def test_a_users_pool_never_takes_in_emulated_figures(pytester: pytest.Pytester):
     session = pytester.parseconfigure("--gpuperf-pool=ci-h100").stash[SESSION]
-    assert session.pool_of(H100) == "ci-h100"
-    assert session.pool_of({"backend": "emulated"}) == "emulated"
+    assert session.project.pool(H100) == "ci-h100"
+    assert session.project.pool({"backend": "emulated"}) == "emulated"
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_a_users_pool_never_takes_in_emulated_figures(pytester: pytest.Pytester)
     ],
 )
 def test_the_exit_code_tells_a_runner_what_to_do(session: GpuperfSession, causes, status):
-    session.causes |= causes
-    assert session.exit_status(0 if not causes else 1) == status
+    session.results.causes |= causes
+    assert session.results.exit_status(0 if not causes else 1) == status
 
 
 @pytest.mark.parametrize("status", [2, 3, 4, 5])
 def test_pytests_own_exit_codes_stay(session: GpuperfSession, status: int):
-    session.causes.add("setup")
-    assert session.exit_status(status) == status
+    session.results.causes.add("setup")
+    assert session.results.exit_status(status) == status
 
 
 def test_a_tests_key_does_not_depend_on_the_root(pytester: pytest.Pytester):
@@ -71,18 +71,18 @@ def test_a_tests_key_does_not_depend_on_the_root(pytester: pytest.Pytester):
     (project / "suites" / "test_k.py").write_text("")
     inside = pytester.parseconfigure("--rootdir", str(project)).stash[SESSION]
     outside = pytester.parseconfigure("--rootdir", str(pytester.path)).stash[SESSION]
-    assert inside.key("suites/test_k.py::test") == outside.key("b/suites/test_k.py::test")
-    assert str(inside.key("suites/test_k.py::test")) == "suites/test_k.py::test"
+    assert inside.project.key("suites/test_k.py::test") == outside.project.key("b/suites/test_k.py::test")
+    assert str(inside.project.key("suites/test_k.py::test")) == "suites/test_k.py::test"
 
 
 def test_a_suite_outside_its_baselines_folder_is_named(pytester: pytest.Pytester, tmp_path: Path):
     session = pytester.parseconfigure("--gpuperf-baselines", str(tmp_path / "elsewhere")).stash[SESSION]
     with pytest.raises(GpuperfError, match="lies outside"):
-        session.key("../other/test_k.py::test")
+        session.project.key("../other/test_k.py::test")
 
 
 def test_a_worker_takes_its_own_device(monkeypatch):
-    from pytest_gpuperf.per_run import _claim_device
+    from pytest_gpuperf.workers import _claim_device
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     _claim_device(1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_gpuperf.judging.differences import environment_differences
-from pytest_gpuperf.judging.slower import slower
 from pytest_gpuperf.measurement import Baseline, Metric, Run
+from pytest_gpuperf.rules.differences import environment_differences
+from pytest_gpuperf.rules.machine import slowdown
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -34,7 +34,7 @@ def processes(bandwidth=1.0, compute=1.0, **more):
 
 def why(old, now, tolerance, uuid=None) -> str:
     """Why the machine got slower; "" where it did not."""
-    found = slower(old, now, tolerance, uuid)
+    found = slowdown(old, now, tolerance, uuid)
     return found.reason if found else ""
 
 
@@ -57,14 +57,14 @@ def test_what_is_slower_on_a_faster_machine_is_slower_by_its_own_doing():
 
 
 def test_it_excuses_twice_what_the_worst_sentinel_lost():
-    found = slower(RECORDED, processes(bandwidth=1.03, compute=1.02), 0.02)
+    found = slowdown(RECORDED, processes(bandwidth=1.03, compute=1.02), 0.02)
     assert found is not None
     assert "bound by memory" in found.reason
     assert found.excuses(METRIC, 1.0) == pytest.approx(2 * 0.03, rel=0.1)
 
 
 def test_what_a_sentinel_lost_in_seconds_weighs_more_in_a_shorter_kernel():
-    found = slower(RECORDED, processes(bandwidth=1.05), 0.02)  # 4.6 of 92 us
+    found = slowdown(RECORDED, processes(bandwidth=1.05), 0.02)  # 4.6 of 92 us
     assert found is not None
     assert found.excuses(METRIC, 20e-6) == pytest.approx(2 * 4.6 / 20, rel=0.1)
     rate = Metric("rate", "1/s", "higher", "noisy", "device_time")

@@ -6,9 +6,8 @@ import argparse
 
 import pytest
 
-from pytest_gpuperf.judging.patterns import matches
-from pytest_gpuperf.judging.tolerances import Tolerance, choose, parse
 from pytest_gpuperf.measurement import Metric
+from pytest_gpuperf.rules.tolerances import Tolerance, Tolerances, matches, parse
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -53,7 +52,7 @@ def test_a_line_states_pool_metric_and_value(line: str, parsed: Tolerance):
     ["3 %", "device_time", "= 3 %", ": x = 3 %", "x: = 3 %", "x = 100 %", "x = 1", "x = -1 %"],
 )
 def test_a_line_that_states_none_is_one_sentence(line: str):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no tolerance"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a"):
         parse(line)
 
 
@@ -75,11 +74,11 @@ def test_a_line_that_states_none_is_one_sentence(line: str):
 )
 def test_the_command_line_wins_over_the_marker_and_that_over_the_ini(command, marker, ini, chosen):
     lines = [[parse(line) for line in source] for source in (command, ini)]
-    assert choose(lines[0], marker, lines[1], COPY, H100) == chosen
+    assert Tolerances(lines[0], marker, lines[1]).stated(COPY, H100) == chosen
 
 
 def test_an_instruments_line_leaves_other_instruments_alone():
-    assert choose([], None, [parse("device_time = 1 %"), parse("loadgen = 4 %")], P50, H100) == 0.04
+    assert Tolerances(ini=[parse("device_time = 1 %"), parse("loadgen = 4 %")]).of(P50, H100) == 0.04
 
 
 @pytest.mark.parametrize(
@@ -128,11 +127,11 @@ def test_a_wrong_line_is_a_usage_error_that_names_it(project: pytest.Pytester):
     project.makeini(INI.format(record="ten"))
     result = project.runpytest_subprocess("--gpuperf")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*tox.ini: gpuperf_tolerances: 'record = ten': 'ten' is no tolerance*"])
+    result.stderr.fnmatch_lines(["*tox.ini: gpuperf_tolerances: 'record = ten': 'ten' is not a tolerance*"])
     project.makeini("")
     result = project.runpytest_subprocess("--gpuperf", "--gpuperf-tolerance=3%")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*'3%' is no tolerance; write \"METRIC = 3 %\"*"])
+    result.stderr.fnmatch_lines(["*'3%' is not a valid tolerance; write \"METRIC = 3 %\"*"])
 
 
 def test_an_append_drops_the_oldest_runs_beyond_the_limit_and_says_so(pytester: pytest.Pytester):

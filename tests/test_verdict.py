@@ -10,14 +10,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.judging.verdict import (
-    compare_contracts,
-    environment_differences,
-    judge,
-    screen,
-    unseen_loss,
-)
-from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, TestKey, Verdict
+from pytest_gpuperf.records import Record
+from pytest_gpuperf.report.summary import unseen_loss
+from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.decide import screen
+from pytest_gpuperf.rules.differences import compare_contracts, environment_differences
+from pytest_gpuperf.rules.verdict import judge
 
 TIME = Metric("time", "s", "lower", "noisy", "device_time")
 LATENCY = Metric("p50", "s", "lower", "noisy", "loadgen")
@@ -54,6 +53,19 @@ def decide(baseline, now, replicas=(), *, tolerance=None, place=PLACE, **more) -
     return judge(
         baseline, measured(now, metric), again, tolerance=tolerance, place=place, device_uuid=OUR_UNIT, **more
     )
+
+
+def passes(baseline, measurement, tolerance=None, unit=OUR_UNIT) -> bool:
+    """Whether the test's own measurement is enough, without replicas."""
+    name = measurement.metric.name
+    tolerances = {} if tolerance is None else {name: tolerance}
+    case = Case(
+        key=TestKey("s.py", "t"),
+        unit=unit,
+        stored={name: baseline} if baseline else {},
+        tolerances=tolerances,
+    )
+    return not screen(case, Record((measurement,), device=PLACE)).tripped
 
 
 # What a clear case is called
@@ -111,12 +123,9 @@ def test_shown_is_never_judged_even_with_a_baseline():
 
 
 def test_the_screen_passes_up_to_the_tolerance_and_asks_for_replicas_beyond_it():
-    def passes(value):
-        return screen(recorded(BASE), measured(value), tolerance=0.02, place=PLACE, device_uuid=OUR_UNIT)
-
-    assert passes(0.5e-3)
-    assert passes(1.0199e-3)
-    assert not passes(1.0201e-3)
+    assert passes(recorded(BASE), measured(0.5e-3), 0.02)
+    assert passes(recorded(BASE), measured(1.0199e-3), 0.02)
+    assert not passes(recorded(BASE), measured(1.0201e-3), 0.02)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +139,7 @@ def test_the_screen_passes_up_to_the_tolerance_and_asks_for_replicas_beyond_it()
     ids=["no baseline", "exact", "contract changed", "shown"],
 )
 def test_the_screen_asks_for_no_replicas_where_they_could_not_matter(baseline, measurement):
-    assert screen(baseline, measurement, tolerance=None, place=PLACE, device_uuid=OUR_UNIT)
+    assert passes(baseline, measurement)
 
 
 def test_a_slow_screen_is_left_out_of_the_estimate():
@@ -180,7 +189,7 @@ def test_a_change_below_the_absolute_floor_is_no_regression():
     assert verdict.outcome is Outcome.EQUAL
     assert not verdict.exceeds
     assert verdict.detectable >= 0.05
-    assert screen(small, measured(2.08e-6), tolerance=0.02, place=PLACE)
+    assert passes(small, measured(2.08e-6), 0.02)
     assert decide(small, 1.93e-6).outcome is Outcome.EQUAL
     beyond = decide(small, 2.2e-6, [2.2e-6, 2.2001e-6, 2.1999e-6, 2.2e-6])
     assert beyond.outcome is Outcome.REGRESSED
@@ -347,6 +356,7 @@ def test_compare_contracts_is_silent_on_equal_ones_and_sorted_otherwise():
 
 
 def test_environment_differences_name_what_none_of_the_baselines_runs_had():
+    """What no run names, such as the version of cupy, is not known to differ."""
     old = [
         {"commit": "a", "date": "1", "driver": "570", "device_uuid": "GPU-1", "versions": {"numpy": "1"}},
         {"commit": "b", "date": "2", "driver": "575", "device_uuid": "GPU-2", "versions": {"numpy": "1"}},
@@ -361,7 +371,6 @@ def test_environment_differences_name_what_none_of_the_baselines_runs_had():
     }
     assert environment_differences(old, new) == [
         "driver 570 or 575 -> 580",
-        "versions.cupy not set -> 14",
         "versions.numpy 1 -> 2",
     ]
     assert environment_differences(old, old[0]) == []
@@ -389,9 +398,9 @@ def test_a_loss_of_the_unseen_size_passes_the_screen_and_a_larger_one_does_not(b
     baseline = recorded([base] * 5, LATENCY)
     loss = unseen_loss(LATENCY, decide(baseline, now))
     assume(loss > 0)
-    for factor, passes in ((0.999, True), (1.001, False)):
+    for factor, unseen in ((0.999, True), (1.001, False)):
         later = measured(now * (1 + loss) * factor, LATENCY)
-        assert screen(baseline, later, tolerance=None, place=PLACE) is passes
+        assert passes(baseline, later) is unseen
 
 
 # Properties

@@ -13,12 +13,27 @@ import numpy as np
 import pytest
 from scipy.special import bdtr
 
-from pytest_gpuperf.judging.verdict import judge, screen
-from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Measurement, Metric, Outcome, Run
+from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Measurement, Metric, Outcome, Run, TestKey
+from pytest_gpuperf.modes.case import held_to
+from pytest_gpuperf.records import Record
+from pytest_gpuperf.rules import verdict
+from pytest_gpuperf.rules.case import Case, Evidence, Replicas
+from pytest_gpuperf.rules.decide import decide, screen
 
 R, K = 5, 4
-HERE = {"place": {}, "device_uuid": "GPU-1"}
 PASSED = "passed the screen"
+
+
+def judge(baseline, first, again, theta, unit=None):
+    """What a run calls a metric that it measured as ``first`` and, if it asked for that, as ``again``."""
+    name, surrounds = first.metric.name, {"device_uuid": unit} if unit else {}
+    case = Case(
+        key=TestKey("s.py", "t"), unit=unit, stored=held_to({name: baseline}, unit), tolerances={name: theta}
+    )
+    record, *replicas = [Record((m,), environment=surrounds) for m in (first, *again)]
+    asked = bool(screen(case, record).tripped)
+    (row,) = decide(case, record, Evidence(replicas=Replicas(replicas if asked else ())))
+    return asked, row.verdict.outcome
 
 
 def simulate(draw, *, instrument, theta, slowdown=0.0, trials=2000, prior_sd=None):
@@ -32,10 +47,8 @@ def simulate(draw, *, instrument, theta, slowdown=0.0, trials=2000, prior_sd=Non
     for row in values.tolist():
         baseline = Baseline(metric, {}, {}, sd, tuple(Run((value,), {}) for value in row[:R]))
         first, *again = [Measurement(metric, {}, (value,)) for value in row[R:]]
-        if screen(baseline, first, tolerance=theta, place={}):
-            found[PASSED] += 1
-        else:
-            found[judge(baseline, first, again, tolerance=theta, place={}).outcome] += 1
+        asked, outcome = judge(baseline, first, again, theta)
+        found[outcome if asked else PASSED] += 1
     return found
 
 
@@ -114,7 +127,7 @@ def test_the_detectable_slowdown_is_caught_nineteen_times_in_twenty():
     metric = Metric("time", "s", "lower", "noisy", "loadgen")
     typical = np.exp(0.007 * np.array([-1.2, -0.5, 0.0, 0.5, 1.2])).tolist()
     baseline = Baseline(metric, {}, {}, 0.007, tuple(Run((value,), {}) for value in typical))
-    said = judge(baseline, Measurement(metric, {}, (1.0,)), tolerance=0.05, place={}).detectable
+    said = verdict.judge(baseline, Measurement(metric, {}, (1.0,)), tolerance=0.05, place={}).detectable
     found = simulate(normal(0.007), instrument="loadgen", theta=0.05, slowdown=said, trials=4000)
     assert 0.92 <= found[Outcome.REGRESSED] / 4000 <= 0.98
 
@@ -149,8 +162,7 @@ def test_a_gpu_of_a_fleet_is_judged_as_if_it_were_alone(offset):
         baseline = Baseline(metric, {}, {}, 0.0006, (*others, *own))
         for slowdown, outcomes in found.items():
             now = [Measurement(metric, {}, (value * (1 + slowdown),)) for value in row[2 * R :]]
-            again = [] if screen(baseline, now[0], tolerance=0.02, **HERE) else now[1:]
-            outcomes[judge(baseline, now[0], again, tolerance=0.02, **HERE).outcome] += 1
+            outcomes[judge(baseline, now[0], now[1:], 0.02, "GPU-1")[1]] += 1
     assert found[0.0][Outcome.REGRESSED] == 0
     assert found[0.025][Outcome.REGRESSED] >= 475
 
@@ -164,7 +176,6 @@ def test_below_one_percent_an_offset_between_units_would_be_red_and_so_is_not_ju
         now = [Measurement(metric, {}, (value * 1.006,)) for value in row[R:]]
         for uuid, found in outcomes.items():
             baseline = Baseline(metric, {}, {}, 0.0006, runs)
-            verdict = judge(baseline, now[0], now[1:], tolerance=0.003, place={}, device_uuid=uuid)
-            found[verdict.outcome] += 1
+            found[judge(baseline, now[0], now[1:], 0.003, uuid)[1]] += 1
     assert outcomes["GPU-1"][Outcome.REGRESSED] >= 290
     assert outcomes["GPU-2"] == {Outcome.INCONCLUSIVE: 300}

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from pytest_gpuperf.processes.trial import Series
+from pytest_gpuperf.rules.trial import Series
 
 sys.path.insert(0, str(Path(__file__).parent))
 from side_by_side import Case, cases, count, ours, recorded

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median, stdev
 
-from pytest_gpuperf.processes.trial import RecordedRun, every_series
+from pytest_gpuperf.rules.trial import RecordedRun, every_series
 
 sys.path.insert(0, str(Path(__file__).parent))
 from side_by_side import recorded

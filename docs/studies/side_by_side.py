@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_gpuperf.judging.estimate import REPLICAS
 from pytest_gpuperf.measurement import Measurement, Metric, Outcome
-from pytest_gpuperf.processes.calibration import Rate, runs_needed
-from pytest_gpuperf.processes.trial import RecordedRun, RecordedTest, Series, every_series, outcome
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.storage.calibration_files import parse_runs, read_runs
+from pytest_gpuperf.rules.calibration import Rate, runs_needed
+from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest, Series, every_series, outcome
+from pytest_gpuperf.rules.verdict import REPLICAS
+from pytest_gpuperf.storage.calibrations import parse_runs, read_runs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rules import pair_rules

@@ -14,8 +14,8 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import LOCAL_FOLDER, local_folder
 from pytest_gpuperf.fixtures import timed
+from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Kind, Measurement
-from pytest_gpuperf.options import test_options
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class LoadGen:
         from pytest_gpuperf.mlperf.session import SESSIONS, open_session
         from pytest_gpuperf.mlperf.settings import Scenario
 
-        on_gpu = self._session.expects_cuda()
+        on_gpu = self._session.expects_device()
         backend: Backend = "cuda" if on_gpu else "cpu"
         size = Scenario.of(scenario).batch(SESSIONS[backend].offline_batch)
         # The device's own stream, so that its events see ONNX Runtime's work; only --gpuperf times by them.
@@ -147,7 +147,7 @@ class LoadGen:
     def _keep(self, result: PerformanceResult | AccuracyResult, measurements: Sequence[Measurement]) -> None:
         """Show the result's notes and, with ``--gpuperf``, record the measurements for the verdict."""
         for note in result.notes:
-            self._session.note(note)
+            self._session.results.note(note)
         if not self._session.options.active:
             return
         options = test_options(self._item)

@@ -1,1 +1,1 @@
-"""Other processes: replicas, recorded runs, other revisions, calibration."""
+"""Child pytest processes, and the checkouts that they run in."""

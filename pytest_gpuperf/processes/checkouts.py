@@ -1,4 +1,4 @@
-"""The two sides of a comparison: this checkout, and a revision's beside it, both under this very plugin."""
+"""The two sides of a comparison: this checkout and a revision's, both run under this very plugin."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.git import toplevel
-from pytest_gpuperf.processes.revisions import worktree
+from pytest_gpuperf.processes.worktrees import worktree
 
 _PACKAGE = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """The project as it lies at ``root``, where this session has it at ``top``; equal for the session's own.
+    """The project at ``root``, where this session has it at ``top``; the two are equal for the session's own.
 
     ``aside`` is a temporary folder with this package, for processes that must not import another one, and
     what they are told to run.
@@ -33,17 +33,17 @@ class Checkout:
     aside: Path
 
     def path(self, path: Path) -> Path:
-        """Where this side has what the session has at ``path``; the same where that is not the project's."""
+        """Return where this side has what the session has at ``path``, itself if it is not the project's."""
         within = _within(path, self.top)
         return path if within is None or _installed(path) else self.root / within
 
     def folder(self, path: Path) -> Path:
-        """As ``path``, or the nearest folder above it that this side has."""
+        """Return what ``path`` does, or the nearest folder above it that this side has."""
         found = self.path(path)
         return next(parent for parent in (found, *found.parents) if parent.is_dir())
 
     def environment(self) -> dict[str, str]:
-        """Makes the processes import the project's code from this side, wherever this session found it."""
+        """Return variables by which processes import the project's code from this side."""
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         entries = [str(self.aside)]
         for entry in [*sys.path, *_editable()]:
@@ -54,7 +54,7 @@ class Checkout:
         return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(entries))}
 
     def selection(self, items: Sequence[pytest.Item]) -> list[str]:
-        """The arguments that run ``items`` as far as this side has them, in this order."""
+        """Return the arguments that run ``items`` as far as this side has them, in this order."""
         paths = dict.fromkeys(item.path for item in items)
         told = {"tests": [item.nodeid for item in items], "top": str(self.top), "root": str(self.root)}
         descriptor, name = tempfile.mkstemp(suffix=".json", dir=self.aside)
@@ -70,7 +70,7 @@ class Checkout:
 
 @contextmanager
 def checkouts(config: pytest.Config, commit: str) -> Iterator[tuple[Checkout, Checkout]]:
-    """This checkout and one of ``commit``, which is there as long as the block; raises GpuperfError."""
+    """Yield this checkout and one of ``commit``, removed when the block ends; raises GpuperfError."""
     top = toplevel(config.rootpath)
     with tempfile.TemporaryDirectory(prefix="gpuperf-plugin-") as folder:
         aside = Path(folder)
@@ -80,14 +80,14 @@ def checkouts(config: pytest.Config, commit: str) -> Iterator[tuple[Checkout, Ch
 
 
 def check_inside(config: pytest.Config, item: pytest.Item) -> None:
-    """Raises GpuperfError for a test that is no part of the repository, which has no other revision."""
+    """Raise GpuperfError for a test outside the repository, which has no other revision."""
     top = toplevel(config.rootpath)
     if _within(item.path, top) is None:
         raise GpuperfError(f"{item.path} lies outside {top}, so that no revision of it is there to compare")
 
 
 def _within(path: Path, top: Path) -> Path | None:
-    """The way from ``top`` to ``path``, None where it lies elsewhere; git's own paths hold no links."""
+    """Return ``path`` relative to ``top``, or None if it is outside. Git resolves symlinks."""
     for found, base in ((path, top), (Path(os.path.realpath(path)), Path(os.path.realpath(top)))):
         if found.is_relative_to(base):
             return found.relative_to(base)
@@ -95,12 +95,12 @@ def _within(path: Path, top: Path) -> Path | None:
 
 
 def _installed(path: Path) -> bool:
-    """Whether ``path`` is an environment's, which may lie in the checkout and is the same for both sides."""
+    """Return whether ``path`` is an environment's, which may be in the checkout and serves both sides."""
     return path.is_relative_to(sys.prefix) or "site-packages" in path.parts
 
 
 def _editable() -> list[str]:
-    """Folders of packages that setuptools installed editable through a finder instead of a path."""
+    """Return folders of packages that setuptools installed editable through a finder instead of a path."""
     found = []
     for finder in sys.meta_path:
         module = sys.modules.get(getattr(finder, "__module__", ""))

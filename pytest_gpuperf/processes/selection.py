@@ -1,6 +1,6 @@
-"""In a process of a comparison: runs the tests that it was told and that this checkout has.
+"""Run, in a process of a comparison, the tests it was told to run that this checkout has.
 
-A plugin of its own (``-p``), so that one test that a revision lacks does not stop its others.
+A plugin of its own (``-p``): a test that a revision lacks must not stop the others.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def borrowed(top: Path, root: Path) -> list[str]:
-    """Files of modules that this process of the checkout at ``root`` took from the one at ``top``."""
+    """Return files of modules that this process, of the checkout at ``root``, imported from ``top``."""
     if top == root:
         return []
     found = []

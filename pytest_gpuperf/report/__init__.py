@@ -1,1 +1,1 @@
-"""What people read: the summary at the end of a run, and the message of a red test."""
+"""Texts for people: the summary at the end of a run, and the message of a failing test."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
-from pytest_gpuperf.processes.calibration import CONFIDENCE, Calibration, MetricResult, Rate
 from pytest_gpuperf.report.format import elide
+from pytest_gpuperf.rules.calibration import CONFIDENCE, Calibration, MetricResult, Rate
 
 _NAME = 28
 _WIDTH = 80
@@ -17,7 +17,7 @@ _CAVEAT = (
 
 
 def expectation(calibration: Calibration) -> str:
-    """How many false reds a run of the suite lets one expect, for the header."""
+    """Say how many false alarms to expect of a run of the suite, for the header."""
     rate = calibration.reds.runs
     return (
         f"{elide(calibration.pool, 30)}: {calibration.expected_reds:.2g} false reds expected a run\n"
@@ -27,7 +27,7 @@ def expectation(calibration: Calibration) -> str:
 
 
 def report(calibration: Calibration) -> str:
-    """The whole of it: reds per run and per test with their bounds, then each metric's power."""
+    """Write the report: false alarms per run and per test with their bounds, then each metric's power."""
     runs = calibration.reds.runs
     tests = [test.reds.runs for test in calibration.tests.values()]
     pooled = Rate(sum(rate.reds for rate in tests), sum(rate.trials for rate in tests))

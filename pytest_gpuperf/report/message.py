@@ -1,32 +1,30 @@
-"""What the author of a red test reads: what moved, by how much, and how to see it again."""
+"""Write what the author of a failing test reads: what moved, by how much, and how to see it again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_gpuperf.backends import is_modelled
-from pytest_gpuperf.measurement import Baseline, Outcome
+from pytest_gpuperf.backends import judges_times
+from pytest_gpuperf.measurement import Baseline, Outcome, quantity
 from pytest_gpuperf.records import Record, Row
-from pytest_gpuperf.report.format import percent, quantity
+from pytest_gpuperf.report.format import percent
+from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.differences import environment_differences
 
 
-def explain(row: Row, baseline: Baseline | None, record: Record | None, differences: Sequence[str]) -> str:
-    """The failure text of one metric; ``differences``: what changed in the environment since the baseline."""
-    verdict, metric = row.verdict, row.metric
-    lines = [_headline(row)]
+def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
+    """Write the failure text of one metric; ``processes`` of each side were compared, if any."""
+    verdict, unit = row.verdict, row.metric.unit
+    lines, baseline = [_headline(row)], case.stored.get(row.metric.name)
     if verdict.reason:
         lines.append(f"  why       {verdict.reason}")
-    if baseline is not None:
-        lines.append(f"  baseline  {quantity(verdict.baseline, metric.unit)}  ({_provenance(baseline)})")
+    lines += _compared(row, case, processes) if case.against else _stored(row, baseline)
     if verdict.now is not None:
-        lines.append(f"  now       {quantity(verdict.now, metric.unit)}")
-    if record is not None:
-        lines.append(f"  device    {_device(record.device, record.environment)}")
-    if verdict.outcome in (Outcome.REGRESSED, Outcome.ENVIRONMENT_MOVED) and baseline is not None:
-        lines.append(f"  differs   {'; '.join(differences) or 'nothing known but the code'}")
-    elif verdict.outcome is Outcome.UNFIT and differences:
-        lines.append(f"  differs   {'; '.join(differences)}")
+        alternating = f"  ({processes} processes, alternating)" if case.against and _noisy(row) else ""
+        lines.append(f"  now       {quantity(verdict.now, unit)}{alternating}")
+    lines.append(f"  device    {_device(record.device, record.environment)}")
+    lines += _differs(row, baseline, record)
     if verdict.outcome is Outcome.NO_BASELINE:
         lines.append(f"  record    {row.command} --gpuperf-update=new")
     elif row.command:
@@ -34,20 +32,15 @@ def explain(row: Row, baseline: Baseline | None, record: Record | None, differen
     return "\n".join(lines)
 
 
-def explain_compared(row: Row, record: Record, revision: str, processes: int) -> str:
-    """The failure text of one metric that was measured against ``revision`` in ``processes`` of each side."""
-    verdict, unit = row.verdict, row.metric.unit
-    lines = [_headline(row)]
-    if verdict.reason:
-        lines.append(f"  why       {verdict.reason}")
-    if verdict.baseline is not None:
-        alternating = f", {processes} processes" if row.metric.kind == "noisy" else ""
-        lines.append(f"  against   {quantity(verdict.baseline, unit)}  ({revision}{alternating})")
-    if verdict.now is not None:
-        alternating = f"  ({processes} processes, alternating)" if row.metric.kind == "noisy" else ""
-        lines.append(f"  now       {quantity(verdict.now, unit)}{alternating}")
-    lines.append(f"  device    {_device(record.device, record.environment)}")
-    return "\n".join([*lines, f"  again     {row.command}"])
+def properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
+    """Return the verdicts as properties of the test, which JUnit files carry."""
+    found: list[tuple[str, object]] = []
+    for row in rows:
+        text = f"{row.label} {quantity(row.verdict.now, row.metric.unit)} {percent(row.verdict.change)}"
+        if row.verdict.interval:
+            text += f" [{percent(row.verdict.interval[0])}, {percent(row.verdict.interval[1])}]"
+        found.append((f"gpuperf.{row.metric.name}", text))
+    return found
 
 
 def _headline(row: Row) -> str:
@@ -55,12 +48,39 @@ def _headline(row: Row) -> str:
     text = f"{verdict.outcome.value}: {row.metric.name}"
     if verdict.change is not None:
         text += f" {percent(verdict.change)}"
-    if verdict.interval is not None and row.metric.kind == "noisy":
+    if verdict.interval is not None and _noisy(row):
         low, high = verdict.interval
         text += f" ({percent(low)} to {percent(high)})"
     if verdict.change is not None and verdict.tolerance is not None:
         text += f", tolerance {100 * verdict.tolerance:g} %"
     return text
+
+
+def _compared(row: Row, case: Case, processes: int) -> list[str]:
+    if row.verdict.baseline is None:
+        return []
+    alternating = f", {processes} processes" if _noisy(row) else ""
+    return [f"  against   {quantity(row.verdict.baseline, row.metric.unit)}  ({case.against}{alternating})"]
+
+
+def _stored(row: Row, baseline: Baseline | None) -> list[str]:
+    if baseline is None:
+        return []
+    return [f"  baseline  {quantity(row.verdict.baseline, row.metric.unit)}  ({_provenance(baseline)})"]
+
+
+def _differs(row: Row, baseline: Baseline | None, record: Record) -> list[str]:
+    """Name what is not as it was when the baseline was recorded, where that may be why."""
+    if baseline is None:
+        return []
+    found = environment_differences([run.environment for run in baseline.runs], record.environment)
+    if row.verdict.outcome in (Outcome.REGRESSED, Outcome.ENVIRONMENT_MOVED):
+        return [f"  differs   {'; '.join(found) or 'nothing known but the code'}"]
+    return [f"  differs   {'; '.join(found)}"] if found and row.verdict.outcome is Outcome.UNFIT else []
+
+
+def _noisy(row: Row) -> bool:
+    return row.metric.kind == "noisy"
 
 
 def _provenance(baseline: Baseline) -> str:
@@ -75,5 +95,5 @@ def _provenance(baseline: Baseline) -> str:
 def _device(device: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     name = environment.get("device_name") or device.get("gpu") or "no device"
     uuid = environment.get("device_uuid")
-    shown = f" {uuid}" if uuid and not is_modelled(device) else ""
+    shown = f" {uuid}" if uuid and judges_times(device) else ""
     return f"{name}{shown}, backend {device.get('backend', 'none')}"

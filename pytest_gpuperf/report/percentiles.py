@@ -1,20 +1,20 @@
-"""The table of LoadGen's latency percentiles, with the number of queries behind them."""
+"""Print the table of LoadGen's latency percentiles, with the number of queries behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from _pytest.terminal import TerminalReporter
+import pytest
 
+from pytest_gpuperf.measurement import quantity
 from pytest_gpuperf.records import Row
-from pytest_gpuperf.report.format import quantity
 
 _COLUMN = 9
 _QUERIES = 7
 
 
-def show_percentiles(reporter: TerminalReporter, rows: Sequence[Row]) -> None:
-    """A line a phase. A percentile without enough queries is in brackets and grey: it judges nothing."""
+def show_percentiles(reporter: pytest.TerminalReporter, rows: Sequence[Row]) -> None:
+    """Print a line a phase. A percentile without enough queries is in brackets and grey: it is not judged."""
     phases = [row for row in rows if "percentiles" in row.details]
     if not phases:
         return
@@ -32,5 +32,5 @@ def show_percentiles(reporter: TerminalReporter, rows: Sequence[Row]) -> None:
 
 
 def _end(name: str, width: int) -> str:
-    """The end of a test's name, where its parameters are; the table above has the whole."""
+    """Return the end of a test's name, where its parameters are; the table above has the whole."""
     return name if len(name) <= width else f"…{name[1 - width :]}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_gpuperf.processes.calibration import Calibration, Rate
 from pytest_gpuperf.report.format import elide
+from pytest_gpuperf.rules.calibration import Calibration, Rate
 
 INSTALL = "For a plot of it: pip install 'pytest-gpuperf[report]'"
 _LABELLED = 12
 
 
 def write_plot(calibration: Calibration, path: Path) -> str:
-    """Draws the power of each metric into a PNG; returns what to install, "" where that was not needed.
+    """Draw the power of each metric into a PNG; return what to install first, "" if nothing.
 
     At 0 % stand the false reds; the bar is the bound on red runs. More metrics than a legend holds share
     one grey.

@@ -1,4 +1,4 @@
-"""Files that people keep in version control: JSON read strictly, and replaced in one step or not at all."""
+"""Read strictly the JSON files that people keep in version control."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONFLICT = re.compile(r"^(<{7}|\|{7}|={7}|>{7})( |$)", re.MULTILINE)
 
 
 class Malformed(Exception):
-    """What is wrong with a file and where in it, and what to do about it if that is no general remedy."""
+    """A problem in a file and its place, with its remedy if the general one does not apply."""
 
     def __init__(self, problem: str, remedy: str | None = None) -> None:
         super().__init__(problem)
@@ -38,7 +38,7 @@ class _Object(dict[str, Any]):
 
 
 def read_json(data: bytes, after_conflict: str) -> Any:
-    """The document; raises Malformed with the line, also for a merge conflict (remedy ``after_conflict``)."""
+    """Return the document; raises Malformed with the line, for a merge conflict with that remedy."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -57,7 +57,7 @@ def read_json(data: bytes, after_conflict: str) -> Any:
 
 
 def check_schema(document: dict[str, Any], newest: int) -> None:
-    """Raises Malformed where ``document["schema"]`` is no version from 1 to ``newest``."""
+    """Raise Malformed where ``document["schema"]`` is no version from 1 to ``newest``."""
     schema = document.get("schema")
     if type(schema) is not int or schema < 1:
         raise Malformed(f"$.schema is {schema!r}, not a version from 1 on")
@@ -69,7 +69,7 @@ def check_schema(document: dict[str, Any], newest: int) -> None:
 
 
 def impossible(value: Any, path: str) -> Iterator[str]:
-    """Where the document says what JSON parsers let pass: a key given twice, a number that is none."""
+    """Yield what JSON parsers let pass: a key given twice, a number that is not finite."""
     if isinstance(value, _Object):
         if value.twice is not None:
             yield f"{path} has the key {value.twice!r} twice"
@@ -83,13 +83,13 @@ def impossible(value: Any, path: str) -> Iterator[str]:
 
 
 def step(key: str) -> str:
-    """A key as the next step of a path: ``.name``, or ``["a name"]``."""
+    """Return a key as the next step of a path: ``.name``, or ``["a name"]``."""
     return f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]"
 
 
 @contextmanager
 def explained(path: Path, done: str) -> Iterator[None]:
-    """Turns an OSError into a BaselineError that says what could not be ``done`` to ``path``."""
+    """Turn an OSError into a BaselineError that says what could not be ``done`` to ``path``."""
     try:
         yield
     except OSError as error:

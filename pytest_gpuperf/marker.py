@@ -1,0 +1,103 @@
+"""The arguments of ``@pytest.mark.gpuperf(...)``."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+FIXTURES_OF_NUMBERS = frozenset({"gpuperf", "benchmark", "loadgen"})
+"""Fixtures that take numbers, also a host's, and need no device for them."""
+FIXTURES_OF_DEVICE = frozenset({"gpu", "kernels", "counters"})
+
+
+@dataclass(frozen=True, slots=True)
+class TestOptions:
+    """The marker's arguments for one test, keyword-only.
+
+    ``tolerance``: the smallest change worth a failure, a fraction (0.02 is 2 %). ``version``: part of the
+    contract; change it when the test measures something else. ``l2``: "hot" or "cold". ``seconds`` of
+    device time to sample, at most; ``warmup`` seconds before it. ``isolated``: run the whole test in a
+    process of its own. ``expected``: why the test may regress, and ``until`` which day ("2026-12-31").
+    """
+
+    __test__ = False
+
+    tolerance: float | None = None
+    version: str | int | None = None
+    l2: str = "hot"
+    seconds: float = 0.5
+    warmup: float = 0.2
+    isolated: bool = False
+    expected: str | None = None
+    until: str | None = None
+
+    def versioned(self, contract: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the contract with the test's version, if it states one."""
+        return {**contract, **({} if self.version is None else {"version": self.version})}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def _is_day(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and datetime.date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "tolerance": (lambda v: _is_number(v) and 0 <= v < 1, "a fraction from 0 up to 1, such as 0.02 for 2 %"),
+    "version": (lambda v: isinstance(v, (str, int)) and not isinstance(v, bool), "a string or an integer"),
+    "l2": (lambda v: v in ("hot", "cold"), '"hot" or "cold"'),
+    "seconds": (lambda v: _is_number(v) and 0 < v <= 600, "seconds above 0, at most 600"),
+    "warmup": (lambda v: _is_number(v) and 0 <= v <= 600, "seconds from 0 to 600"),
+    "isolated": (lambda v: isinstance(v, bool), "True or False"),
+    "expected": (lambda v: isinstance(v, str) and bool(v.strip()), "the reason, in words"),
+    "until": (_is_day, 'a day such as "2026-12-31"'),
+}
+
+
+def test_options(item: pytest.Item) -> TestOptions:
+    """Return the marker's arguments for a test, the closest marker winning; raises pytest.UsageError."""
+    found: dict[str, Any] = {}
+    for mark in item.iter_markers("gpuperf"):
+        where = f"{item.nodeid}: @pytest.mark.gpuperf"
+        if mark.args:
+            raise pytest.UsageError(f"{where} takes keyword arguments only (got {mark.args[0]!r})")
+        for name, value in mark.kwargs.items():
+            if name not in _CHECKS:
+                raise pytest.UsageError(f"{where} has no argument {name!r}; it takes {', '.join(_CHECKS)}")
+            check, wanted = _CHECKS[name]
+            if not check(value):
+                raise pytest.UsageError(f"{where}: {name}={value!r} is out of range; give {wanted}")
+            found.setdefault(name, value)
+    if ("expected" in found) != ("until" in found):
+        raise pytest.UsageError(
+            f"{item.nodeid}: @pytest.mark.gpuperf: expected= and until= go together: "
+            "why a regression is expected, and the last day on which it is"
+        )
+    return TestOptions(**found)
+
+
+test_options.__test__ = False  # type: ignore[attr-defined]
+
+
+def fixtures_of(item: pytest.Item) -> frozenset[str]:
+    """Return the names of the fixtures that a test asks for; none for an item that is not a function."""
+    return frozenset(getattr(item, "fixturenames", ()))
+
+
+def takes_numbers(item: pytest.Item) -> bool:
+    """Return whether a test takes numbers, as far as its fixtures tell before it runs."""
+    return bool(fixtures_of(item) & (FIXTURES_OF_NUMBERS | {"counters"}))
+
+
+def isolates(item: pytest.Item) -> bool:
+    """Return whether a test runs whole in a process of its own: a crash in LoadGen takes the process down."""
+    return "loadgen" in fixtures_of(item) or test_options(item).isolated

@@ -1,0 +1,79 @@
+"""Make the case of a test: everything its verdict rests on, read once."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.marker import TestOptions, test_options
+from pytest_gpuperf.measurement import Baseline, TestKey
+from pytest_gpuperf.options import Options
+from pytest_gpuperf.records import Record
+from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.tolerances import Tolerances
+from pytest_gpuperf.rules.verdict import judged_runs
+from pytest_gpuperf.rules.waivers import Expectation
+from pytest_gpuperf.storage.project import Project
+
+
+def case_of(item: pytest.Item, record: Record, project: Project, options: Options) -> Case:
+    """Return the case of a test that measured ``record``; raises GpuperfError for unreadable files."""
+    marker, pool = test_options(item), project.pool(record.device)
+    unit, today = record.environment.get("device_uuid"), datetime.date.today()
+    stated = Tolerances(options.tolerance, marker.tolerance, options.tolerances)
+    command = f"pytest {shlex.quote(item.nodeid)} --gpuperf"
+    if options.against:
+        key = _name(item, project)
+        stored: Mapping[str, Baseline] = {}
+        due: Mapping[str, Baseline] = {}
+        command += f" --gpuperf-against={shlex.quote(options.against.name)}"
+    else:
+        key = project.key(item.nodeid)
+        stored = held_to(project.stored(item.nodeid, record.device), unit)
+        due = project.due(item.nodeid, record.device)
+    quarantine = project.quarantine(item.path, key, pool, [str(unit)], today)
+    return Case(
+        key=key,
+        pool=pool,
+        unit=unit,
+        stored=stored,
+        due=due,
+        tolerances={m.metric.name: stated.of(m.metric, pool) for m in record.measurements},
+        waiver=quarantine or _expectation(item, marker),
+        today=today,
+        strict=options.strict,
+        acquits=options.acquit and not options.against,
+        against=str(options.against or ""),
+        command=command,
+    )
+
+
+def held_to(stored: Mapping[str, Baseline], unit: str | None) -> dict[str, Baseline]:
+    """Return baselines with the runs that the GPU ``unit`` is held to."""
+    return {
+        name: replace(baseline, runs=judged_runs(baseline.runs, unit))
+        if baseline.metric.kind == "noisy"
+        else baseline
+        for name, baseline in stored.items()
+    }
+
+
+def _expectation(item: pytest.Item, marker: TestOptions) -> Expectation | None:
+    """Return what a test's marker expects; None with ``--runxfail``: judge everything as it is."""
+    if marker.expected is None or marker.until is None or item.config.getoption("runxfail", False):
+        return None
+    return Expectation(marker.expected, datetime.date.fromisoformat(marker.until))
+
+
+def _name(item: pytest.Item, project: Project) -> TestKey:
+    """Return the test's name; nothing is stored, so a suite needs no folder of baselines above it."""
+    try:
+        return project.key(item.nodeid)
+    except GpuperfError:
+        suite, _, name = item.nodeid.partition("::")
+        return TestKey(suite, name)

@@ -1,0 +1,200 @@
+"""Measure tests in alternating processes of this checkout and of a revision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from pytest_gpuperf.git import Revision
+from pytest_gpuperf.marker import isolates
+from pytest_gpuperf.measurement import Measurement, Metric
+from pytest_gpuperf.processes.checkouts import Checkout, check_inside, checkouts
+from pytest_gpuperf.processes.child import Children, crash_line
+from pytest_gpuperf.records import Record, payload_of
+from pytest_gpuperf.rules.case import Compared
+from pytest_gpuperf.rules.paired import PER_BLOCK
+
+
+@dataclass(slots=True)
+class SideRun:
+    """One run of one side: reports by node id, and why a test does not have all of them."""
+
+    reports: dict[str, list[pytest.TestReport]] = field(default_factory=dict)
+    trouble: dict[str, str] = field(default_factory=dict)
+
+    def record(self, nodeid: str) -> Record | None:
+        return next((p.record for r in self.reports.get(nodeid, ()) if (p := payload_of(r)).record), None)
+
+    def failed(self, nodeid: str) -> str:
+        """Return why the test did not pass here, "" if it did."""
+        reports = self.reports.get(nodeid, ())
+        for report in reports:
+            if report.failed:
+                return f"fails it: {crash_line(report)}"
+            if report.skipped:
+                reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+                return f"skips it: {reason.removeprefix('Skipped: ')}"
+        if nodeid in self.trouble:
+            return self.trouble[nodeid]
+        return "" if reports else "has no such test"
+
+    def borrowed(self, nodeid: str) -> list[str]:
+        """Return files of the other side that were imported here and would make the two sides one."""
+        return [name for r in self.reports.get(nodeid, ()) for name in getattr(r, "gpuperf_borrowed", ())]
+
+
+@dataclass(slots=True)
+class Comparison:
+    """The runs of each side in the order of time; each side's first warms the machine and is not judged."""
+
+    revision: Revision
+    here: list[SideRun] = field(default_factory=list)
+    there: list[SideRun] = field(default_factory=list)
+
+    def _failure_there(self, nodeid: str) -> str:
+        ran = (run for run in self.there if nodeid in run.reports)
+        return next((why for run in ran if (why := run.failed(nodeid))), "") or self.there[0].failed(nodeid)
+
+    def own(self, nodeid: str) -> SideRun:
+        """Return this checkout's run that counts for the test: the first that failed, else the first."""
+        ran = [run for run in self.here if nodeid in run.reports or nodeid in run.trouble]
+        return next((run for run in ran if run.failed(nodeid)), self.here[0])
+
+    def _series(self, nodeid: str, metric: str) -> tuple[list[Measurement], list[Measurement]]:
+        """Return both sides' measurements of a noisy metric, of the blocks in which every process has one."""
+        here, there = (
+            [_measured(run, nodeid, metric) for run in side[1:]] for side in (self.here, self.there)
+        )
+        found: tuple[list[Measurement], list[Measurement]] = ([], [])
+        for start in range(0, min(len(here), len(there)), PER_BLOCK):
+            pair = here[start : start + PER_BLOCK], there[start : start + PER_BLOCK]
+            block = [[m for m in side if m is not None] for side in pair]
+            if all(len(side) == PER_BLOCK for side in block):
+                found[0].extend(block[0])
+                found[1].extend(block[1])
+        return found
+
+    def _every(self, nodeid: str, metric: str) -> tuple[list[Measurement], list[Measurement]]:
+        """Return both sides' measurements of an exact metric, of all their processes."""
+        sides = [[_measured(run, nodeid, metric) for run in side] for side in (self.here, self.there)]
+        here, there = ([m for m in side if m is not None] for side in sides)
+        return here, there
+
+    def _unfit(self, nodeid: str) -> str:
+        """Return why the machine was not fit to measure in a judged process, "" if it was in all of them."""
+        records = [record for run in (*self.here[1:], *self.there[1:]) if (record := run.record(nodeid))]
+        return next((record.unfit for record in records if record.unfit), "")
+
+    def of(self, nodeid: str, metric: Metric) -> Compared:
+        """Return one metric of a test that this checkout passes, as both sides measured it."""
+        here, there = (self._series if metric.kind == "noisy" else self._every)(nodeid, metric.name)
+        return Compared(
+            revision=str(self.revision),
+            here=here,
+            there=there,
+            why_not=self._failure_there(nodeid),
+            borrowed=sorted({name for run in self.there for name in run.borrowed(nodeid)}),
+            unfit=self._unfit(nodeid),
+        )
+
+    def lost(self, nodeid: str, record: Record) -> list[Measurement]:
+        """Return what the revision measures of a test and ``record``, this checkout's, does not have."""
+        old = self.there[0].record(nodeid)
+        return [
+            measured
+            for measured in (old.measurements if old else ())
+            if measured.metric.kind != "shown" and record.measurement(measured.metric.name) is None
+        ]
+
+    @property
+    def processes(self) -> int:
+        """Return how many processes of each side are judged."""
+        return len(self.here) - 1
+
+    def worth_alternating(self, nodeid: str) -> bool:
+        """Return whether both sides pass and have something noisy to compare."""
+        if self.here[0].failed(nodeid) or self.there[0].failed(nodeid):
+            return False
+        here, there = self.here[0].record(nodeid), self.there[0].record(nodeid)
+        return bool(here and there) and any(
+            m.metric.kind == "noisy" and there.measurement(m.metric.name)  # type: ignore[union-attr]
+            for m in here.measurements  # type: ignore[union-attr]
+        )
+
+
+def compare(
+    children: Children,
+    items: Sequence[pytest.Item],
+    revision: Revision,
+    blocks: int,
+    progress: Callable[[str], None],
+) -> Comparison:
+    """Measure ``items`` in ``blocks`` of this checkout, the revision, the revision, this checkout.
+
+    One more process of each side goes first: it warms caches and clocks, tells what either side has, and
+    settles how many launches make a sample. Raises GpuperfError if there is no checkout to compare with.
+    """
+    for item in items:
+        check_inside(children.config, item)
+    found = Comparison(revision)
+    with checkouts(children.config, revision.commit) as (here, there):
+        progress(f"gpuperf: comparing with {revision}: a first process of each side")
+        found.here.append(_run(children, here, items, {}))
+        settled = {i.nodeid: r.batches for i in items if (r := found.here[0].record(i.nodeid))}
+        found.there.append(_run(children, there, items, settled))
+        noisy = [item for item in items if found.worth_alternating(item.nodeid)]
+        for block in range(1, blocks + 1 if noisy else 1):
+            progress(f"gpuperf: comparing with {revision}: block {block} of {blocks}, {len(noisy)} test(s)")
+            for side, runs in (
+                (here, found.here),
+                (there, found.there),
+                (there, found.there),
+                (here, found.here),
+            ):
+                runs.append(_run(children, side, noisy, settled))
+    return found
+
+
+def _run(
+    children: Children,
+    side: Checkout,
+    items: Sequence[pytest.Item],
+    settled: Mapping[str, Mapping[str, int]],
+) -> SideRun:
+    """Run all tests in one process, but for those that ask for one of their own."""
+    run = SideRun()
+    together = [item for item in items if not isolates(item)]
+    for batch in (together, *([item] for item in items if isolates(item))):
+        there = [item for item in batch if side.has(item)]
+        if not there:
+            continue
+        result = children.run(there, settled, side)
+        for item in there:
+            reports = result.of(item.nodeid)
+            if reports:
+                run.reports[item.nodeid] = reports
+            trouble = _trouble(item, result.collected)
+            if result.trouble and not any(report.when == "teardown" for report in reports):
+                trouble = (
+                    f"has a process that {result.trouble}; it printed last: {result.output.strip()[-400:]}"
+                )
+            if trouble:
+                run.trouble[item.nodeid] = trouble
+    return run
+
+
+def _trouble(item: pytest.Item, collected: Mapping[str, pytest.TestReport]) -> str:
+    """Return why the file or the folder of a test could not be collected, "" if it could."""
+    parents = (node.nodeid for node in item.listchain())
+    report = next((collected[nodeid] for nodeid in parents if nodeid in collected), None)
+    if report is None:
+        return ""
+    lines = [line for line in report.longreprtext.splitlines() if line.strip()]
+    return f"cannot collect it: {lines[-1].removeprefix('E').strip() if lines else 'no reason given'}"
+
+
+def _measured(run: SideRun, nodeid: str, metric: str) -> Measurement | None:
+    record = run.record(nodeid)
+    return record.measurement(metric) if record and not run.failed(nodeid) else None

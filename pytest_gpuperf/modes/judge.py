@@ -1,0 +1,137 @@
+"""Judge against baselines: screen, confirm in replicas, ask the old code, decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import pytest
+
+from pytest_gpuperf.backends import is_modelled
+from pytest_gpuperf.measurement import JUDGED
+from pytest_gpuperf.modes import quarantine
+from pytest_gpuperf.modes.acquit import OldCode
+from pytest_gpuperf.modes.case import case_of
+from pytest_gpuperf.modes.confirm import Confirmer
+from pytest_gpuperf.modes.missing import missing_rows
+from pytest_gpuperf.modes.mode import Judged, Mode, conclude
+from pytest_gpuperf.modes.scope import scope_of
+from pytest_gpuperf.records import Record
+from pytest_gpuperf.rules.case import Case, Evidence, Replicas
+from pytest_gpuperf.rules.decide import decide, screen
+from pytest_gpuperf.rules.differences import other_unit
+from pytest_gpuperf.rules.old_code import to_ask
+from pytest_gpuperf.session import GpuperfSession
+
+
+class Judging(Mode):
+    """A run whose tests are compared with their baselines."""
+
+    def __init__(self, session: GpuperfSession) -> None:
+        super().__init__(session)
+        self._budget = session.budget
+
+    @cached_property
+    def _confirmer(self) -> Confirmer:
+        return Confirmer(self._session)
+
+    @cached_property
+    def _old_code(self) -> OldCode:
+        return OldCode(self._session)
+
+    def prepare(self, items: list[pytest.Item]) -> None:
+        """Check the quarantine files."""
+        quarantine.check(self._project, items)
+
+    def judge(self, item: pytest.Item, record: Record) -> Judged:
+        """Judge every metric of a test, fetching the evidence that calls for: replicas, then the old code.
+
+        The test's memory and the device lock have been given back: other processes need both.
+        """
+        case = case_of(item, record, self._project, self._options)
+        self._note_unknown_unit(case)
+        replicas = Replicas()
+        if screen(case, record).tripped and not self._spent:
+            replicas = self._confirmer.confirm(item, record, self._left(item))
+        left_out = item.nodeid in self._results.left_out
+        evidence = Evidence(replicas=replicas, spent=self._spent, left_out=left_out)
+        rows = decide(case, record, evidence)
+        if not evidence.spent and (asked := to_ask(case, record, rows)):
+            evidence = replace(evidence, old_code=self._old_code.ask(item, asked))
+            rows = decide(case, record, evidence)
+        return conclude(case, record, rows)
+
+    @property
+    def _spent(self) -> str:
+        """Return why nothing more may be measured, "" while the budget lasts or if there is none."""
+        return str(self._budget) if self._budget and self._budget.spent else ""
+
+    def _left(self, item: pytest.Item) -> Callable[[], Sequence[pytest.Item]]:
+        """Return how to list the tests from ``item`` on."""
+        items = item.session.items
+        return lambda: items[items.index(item) :]
+
+    def _note_unknown_unit(self, case: Case) -> None:
+        """Say how to record runs of a GPU that the baselines, which name others, do not know."""
+        noisy = [baseline for baseline in case.stored.values() if baseline.metric.kind == "noisy"]
+        runs = [run for baseline in noisy for run in baseline.runs]
+        if (
+            case.unit is not None
+            and any(r.environment.get("device_uuid") for r in runs)
+            and other_unit(runs, case.unit)
+        ):
+            self._results.note(
+                "This GPU has no baseline runs of its own (GPUs of one model can differ by 2 %).\n"
+                f"  Record them with:\n  pytest {' '.join(self._session.config.args)} --gpuperf "
+                "--gpuperf-update=append"
+            )
+
+    # --------------------------------------------------------------------------- the end of the run
+
+    def finish(self, items: Sequence[pytest.Item], complete: bool) -> None:
+        """Add what the baselines hold and nobody measured, and find what strict cannot let pass."""
+        results, strict = self._results, self._options.strict
+        scope = scope_of(self._session.config, results.deselected or not complete)
+        missing = missing_rows(self._project, results, scope, strict, self._budget)
+        results.rows += missing
+        for line in quarantine.summary_lines(self._project, results, scope):
+            results.note(line)
+        self._tell_left_out()
+        for row in missing:
+            if row.cause:
+                text = f"{row.test}: {row.metric.name} {row.verdict.outcome}: {row.verdict.reason}"
+                results.finding(row.cause, text)
+        if strict:
+            self._find_set_up()
+
+    def _tell_left_out(self) -> None:
+        """Say how many tests the budget left unmeasured; strict does not let one of them pass."""
+        results = self._results
+        rows = {str(row.test) for row in results.rows if row.over_budget}
+        others = {self._project.name(nodeid) for nodeid in results.left_out} - rows
+        if rows or others:
+            count = len(rows | others)
+            results.note(f"{count} test(s) could not be measured and judged: {self._budget}")
+        for test in sorted(others) if self._options.strict else ():
+            results.finding("setup", f"{test}: not measured: {self._budget}")
+
+    def _find_set_up(self) -> None:
+        results = self._results
+        for suite in self._emulated_instead():
+            results.finding(
+                "setup", f"{suite} has CUDA baselines, but backend auto found no device and emulated it"
+            )
+        judged = any(row.verdict.outcome in JUDGED for row in results.rows)
+        if not judged and "infrastructure" not in results.causes:  # which is why, then
+            results.finding("setup", "nothing was judged in this run")
+
+    def _emulated_instead(self) -> list[str]:
+        """Return suites that backend auto emulated although there are baselines of a real device for them."""
+        if self._options.backend != "auto":
+            return []
+        project, found = self._project, set()
+        for nodeid, record in self._results.records.items():
+            if is_modelled(record.device) and project.other_pools(nodeid, project.pool(record.device)):
+                found.add(project.key(nodeid).suite)
+        return sorted(found)

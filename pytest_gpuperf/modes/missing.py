@@ -1,0 +1,94 @@
+"""Find what the baselines hold and a full run did not measure."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_gpuperf.measurement import Baseline, Outcome, TestKey
+from pytest_gpuperf.modes.scope import Scope
+from pytest_gpuperf.records import Row
+from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.decide import absent
+from pytest_gpuperf.session import Budget, Results
+from pytest_gpuperf.storage.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One test in a baseline file; ``path`` is its suite file, ``nodeid`` the test in this run or ""."""
+
+    path: Path
+    pool: str
+    key: TestKey
+    metrics: Mapping[str, Baseline]
+    nodeid: str
+
+
+def missing_rows(
+    project: Project, results: Results, scope: Scope, strict: bool, budget: Budget | None
+) -> list[Row]:
+    """Return rows: `missing` (deleted, renamed or skipped) or `unmeasured` (passed, but recorded nothing)."""
+    uuids = {str(record.environment.get("device_uuid")) for record in results.records.values()}
+    today = datetime.date.today()
+    rows: list[Row] = []
+    for entry in not_measured(project, results, scope):
+        outcome = results.outcomes.get(entry.nodeid)
+        if outcome == "failed":
+            continue  # it fails already
+        over = entry.nodeid in results.left_out
+        if over:
+            kind, why = Outcome.UNMEASURED, f"not measured: {budget}"
+        elif outcome == "passed":
+            kind, why = Outcome.UNMEASURED, "in the baseline, but the test passed without recording it"
+        else:
+            kind = Outcome.MISSING
+            why = results.skipped.get(entry.nodeid) or (
+                "in the baseline, but no such test was in this run; where that is meant, "
+                "a full run with --gpuperf-update drops it"
+            )
+        waiver = project.quarantine(entry.path, entry.key, entry.pool, uuids, today)
+        case = Case(key=entry.key, pool=entry.pool, waiver=waiver, strict=strict)
+        rows += absent(case, entry.metrics, kind, why, over)
+    return rows
+
+
+def vanished(project: Project, results: Results, scope: Scope) -> list[Entry]:
+    """Return the tests in the baselines that a full run did not find: deleted or renamed."""
+    return [entry for entry in not_measured(project, results, scope) if not entry.nodeid]
+
+
+def not_measured(project: Project, results: Results, scope: Scope) -> list[Entry]:
+    """Return the baselines' entries of the suites that were run in full, without the tests that measured.
+
+    Pools are those of this run's own figures: another pool's entries are another machine's to measure.
+    """
+    if not scope.full:
+        return []
+    pools = sorted({project.pool(record.device) for record in results.records.values()})
+    nodeids = {_place(project, nodeid): nodeid for nodeid in results.outcomes}
+    measured = {_place(project, nodeid) for nodeid in results.records}
+    beside = {project.store(path).folder: path for path, _ in nodeids}
+    return [
+        replace(entry, nodeid=nodeids.get((entry.path, entry.key.name), ""))
+        for path in beside.values()
+        for entry in _entries(project, path, pools, scope)
+        if (entry.path, entry.key.name) not in measured
+    ]
+
+
+def _place(project: Project, nodeid: str) -> tuple[Path, str]:
+    return project.path(nodeid), nodeid.partition("::")[2]
+
+
+def _entries(project: Project, beside: Path, pools: list[str], scope: Scope) -> list[Entry]:
+    store, root = project.store(beside), project.baselines_root(beside)
+    return [
+        Entry(root / suite, pool, TestKey(suite, name), metrics, "")
+        for pool in pools
+        for suite in store.suites(pool)
+        if scope.covers(root / suite)
+        for name, metrics in store.due(pool, suite).items()
+    ]

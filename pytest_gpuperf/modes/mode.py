@@ -1,0 +1,117 @@
+"""The base of all modes: run tests in processes of their own, and put verdicts on their reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, isolates
+from pytest_gpuperf.records import Payload, Record, Row, attach, payload_of
+from pytest_gpuperf.report.message import explain, properties
+from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.decide import worst
+from pytest_gpuperf.rules.waivers import EXPECTED
+from pytest_gpuperf.session import GpuperfSession, with_payload
+
+
+class Judged(NamedTuple):
+    """A test's verdicts, and the text of its failure or, without a cause, of its xfail; "" if it passes."""
+
+    payload: Payload
+    text: str = ""
+
+
+def conclude(case: Case, record: Record, rows: tuple[Row, ...], processes: int = 0) -> Judged:
+    """Say what its rows mean for a test; ``processes`` of each side were compared, if any."""
+    failing = [row for row in rows if row.cause]
+    if failing:
+        text = "\n\n".join(explain(row, case, record, processes) for row in failing)
+        return Judged(Payload(record, rows, worst(rows)), text)
+    expected = any(row.excuse == EXPECTED for row in rows)
+    return Judged(Payload(record, rows), str(case.waiver) if expected else "")
+
+
+class Mode:
+    """Run tests and judge nothing, as without --gpuperf or in a child process; the base of all others."""
+
+    def __init__(self, session: GpuperfSession) -> None:
+        self._session = session
+        self._options, self._project, self._results = session.options, session.project, session.results
+
+    def prepare(self, items: list[pytest.Item]) -> None:
+        """Check and sort what was collected, before the first test; raises GpuperfError."""
+
+    def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """Run a test in a process of its own if it asks for one; None leaves it to pytest."""
+        if self._options.child is not None or not isolates(item):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        self.pass_on(item, self.child_reports(item))
+        return True
+
+    def judge_call(self, item: pytest.Item, record: Record) -> Judged:
+        """Judge a test that passed in this process, at the end of its call."""
+        return self.judge(item, record)
+
+    def judge(self, item: pytest.Item, record: Record) -> Judged:
+        """Judge what a passed test measured, wherever it ran; raises GpuperfError."""
+        return Judged(Payload(record))
+
+    def finish(self, items: Sequence[pytest.Item], complete: bool) -> None:
+        """End a run whose tests have all been run; ``complete``: none was cut off by -x or a signal."""
+
+    def settle(self, interrupted: bool = False) -> None:
+        """Report the tests that were held back."""
+
+    # --------------------------------------------------------------------------- tests that ran elsewhere
+
+    def child_reports(self, item: pytest.Item) -> list[pytest.TestReport]:
+        """Run a test in a process of its own; only for its correctness if nothing is measured now."""
+        session = self._session
+        takes_numbers = fixtures_of(item) & FIXTURES_OF_NUMBERS
+        active = session.measures(item) if takes_numbers else session.options.active
+        result = session.children.run([item], active=active)
+        reports = result.of(item.nodeid)
+        if item.nodeid in self._results.left_out:
+            for report in reports:
+                with_payload(report, left_out=True)
+        if result.trouble or not reports:
+            trouble = result.trouble or "reported nothing"
+            text = f"The process of this test {trouble}. It printed last:\n{result.output}"
+            reports = [r for r in reports if r.when != "teardown"]
+            reports.append(failed(item, text))
+        return reports
+
+    def pass_on(self, item: pytest.Item, reports: Sequence[pytest.TestReport]) -> None:
+        """Report a test that ran in another process as if it had run here, judged."""
+        for report in reports:
+            if report.when == "call" and report.passed:
+                self._judge_report(item, report)
+                for each in reports:
+                    each.user_properties += properties(payload_of(report).rows)
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    def _judge_report(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        record = payload_of(report).record
+        if record is None:
+            return
+        try:
+            payload, text = self.judge(item, record)
+        except GpuperfError as error:
+            payload, text = Payload(record, cause="wrong"), str(error)
+        attach(report, replace(payload, left_out=item.nodeid in self._results.left_out))
+        if payload.cause:
+            report.outcome, report.longrepr = "failed", text
+        elif text:
+            report.outcome, report.wasxfail = "skipped", f"reason: {text}"
+
+
+def failed(item: pytest.Item, text: str) -> pytest.TestReport:
+    """Return the report of a test that failed outside its own process's reports."""
+    keywords: dict[str, Any] = dict.fromkeys(item.keywords, 1)
+    return pytest.TestReport(item.nodeid, item.location, keywords, "failed", text, "call")

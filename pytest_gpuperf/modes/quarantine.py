@@ -1,0 +1,52 @@
+"""Check the quarantine files before a run, and tell at its end which entries mattered."""
+
+from __future__ import annotations
+
+import datetime
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from pytest_gpuperf.modes.scope import Scope
+from pytest_gpuperf.rules.tolerances import matches
+from pytest_gpuperf.rules.waivers import QUARANTINED, Quarantine
+from pytest_gpuperf.session import Results
+from pytest_gpuperf.storage.project import Project
+
+
+def check(project: Project, items: Iterable[pytest.Item]) -> None:
+    """Read every file that this run's tests come under; raises GpuperfError before anything is measured."""
+    for path in {item.path for item in items}:
+        project.quarantines(project.quarantine_file(path))
+
+
+def summary_lines(project: Project, results: Results, scope: Scope) -> list[str]:
+    """Name the entries that excused something, that expired, and that a full run had no test for."""
+    today = datetime.date.today()
+    keys: dict[Path, list[str]] = defaultdict(list)
+    roots: dict[Path, Path] = {}
+    for nodeid in results.outcomes:
+        path = project.path(nodeid)
+        file = project.quarantine_file(path)
+        keys[file].append(nodeid)
+        roots[file] = project.baselines_root(path)
+    held = {str(row.test) for row in results.rows if row.excuse == QUARANTINED}
+    lines = []
+    for file, nodeids in keys.items():
+        for number, entry in enumerate(project.quarantines(file), 1):
+            where = f"{file.name}: entry {number}, {entry.test} ({entry.owner}: {entry.reason}),"
+            if entry.expired(today):
+                lines.append(f"{where} expired on {entry.expires} and holds no longer")
+            elif _any(entry, held):
+                lines.append(f"{where} holds until {entry.expires}")
+            elif scope.covers_all(roots[file] / entry.beginning) and not _any(
+                entry, (project.name(nodeid) for nodeid in nodeids)
+            ):
+                lines.append(f"{where} matches no test of this run: take it out")
+    return lines
+
+
+def _any(entry: Quarantine, names: Iterable[str]) -> bool:
+    return any(matches(entry.test, name) for name in names)

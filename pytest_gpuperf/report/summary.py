@@ -1,0 +1,189 @@
+"""Print the header and the summary at the end of a run, readable at 80 columns, failures first."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from pytest_gpuperf.backends import is_modelled
+from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict, quantity
+from pytest_gpuperf.options import Options
+from pytest_gpuperf.records import Record, Row
+from pytest_gpuperf.report.format import elide, percent
+from pytest_gpuperf.report.percentiles import show_percentiles
+
+_COLOURS = {
+    Outcome.REGRESSED: {"red": True, "bold": True},
+    Outcome.ENVIRONMENT_MOVED: {"red": True},
+    Outcome.MISSING: {"yellow": True},
+    Outcome.UNMEASURED: {"yellow": True},
+    Outcome.CONTRACT_CHANGED: {"yellow": True},
+    Outcome.UNFIT: {"yellow": True},
+    Outcome.INCONCLUSIVE: {"yellow": True},
+    Outcome.IMPROVED: {"green": True},
+    Outcome.EQUAL: {"green": True},
+}
+_ORDER = {outcome: place for place, outcome in enumerate(Outcome)}
+# What nobody has to act on is one line a test, where it has many metrics (counters come by the half dozen).
+_MANY = 4
+_FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED}
+
+
+def title(records: Iterable[Record]) -> str:
+    """Name the devices that were measured on."""
+    devices = {
+        f"{record.environment.get('device_name', 'no device')} ({record.device.get('backend')})"
+        for record in records
+    }
+    return ", ".join(sorted(devices)) or "nothing was measured"
+
+
+def summarise(
+    reporter: pytest.TerminalReporter, title: str, rows: Sequence[Row], lines: Iterable[str]
+) -> None:
+    """Print the table and the counts by verdict, then ``lines``."""
+    reporter.write_sep("=", f"gpuperf: {title}")
+    table = _table(rows)
+    if table:
+        width = max(80, min(shutil.get_terminal_size().columns, 120))
+        header = ("verdict", "test", "now", "change", _rate_title(rows))
+        widths = _widths([header, *(cells for _, cells in table)], width)
+        reporter.write_line(_line(header, widths))
+        for outcome, cells in table:
+            reporter.write_line(_line(cells, widths), **_COLOURS.get(outcome, {}))
+        counts = Counter((_rank(row), row.label) for row in rows)
+        reporter.write_line(", ".join(f"{count} {label}" for (_, label), count in sorted(counts.items())))
+    show_percentiles(reporter, rows)
+    for line in lines:
+        reporter.write_line(line)
+
+
+def settings(options: Options) -> str:
+    """Return the header's line: how this run measures and what it compares with."""
+    if options.against:
+        compared = f"against {options.against} in {options.blocks} blocks"
+    else:
+        at = f" at {options.baselines_from}" if options.baselines_from else ""
+        compared = f"baselines {options.baselines}{at}"
+    strict = "on" if options.strict else "off"
+    return f"gpuperf: backend {options.backend}, strict {strict}, {compared}"
+
+
+def next_steps(
+    rows: Sequence[Row], records: Iterable[Record], options: Options, paths: Sequence[str]
+) -> list[str]:
+    """Say what the figures leave open: how to arm the gate, and what an improvement hides."""
+    lines = []
+    update = f"pytest {' '.join(paths)} --gpuperf --gpuperf-update"
+    outcomes = {row.verdict.outcome for row in rows}
+    if any(is_modelled(record.device) for record in records):
+        lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
+    if options.only_records or options.against:
+        return lines
+    if moved := [row for row in rows if row.verdict.outcome is Outcome.ENVIRONMENT_MOVED]:
+        tests = " ".join(dict.fromkeys(row.command.removesuffix(" --gpuperf")[7:] for row in moved))
+        lines.append(
+            "The machine or its software moved, and the code did not. To take its figures\n"
+            f"  as the new baseline:\n  pytest {tests} --gpuperf --gpuperf-update"
+        )
+    for row in rows:
+        if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
+            lines.append(
+                f"{row.test} improved: until its baseline is updated,\n  a later loss of "
+                f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update"
+            )
+    if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
+        lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")
+    elif Outcome.NO_BASELINE in outcomes:
+        lines.append(f"Some metrics have no baseline. To record only those:\n  {update}=new")
+    return lines
+
+
+def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
+    """Return how much of today's figure could be lost again unseen while the old baseline stands.
+
+    A fraction of ``verdict.now`` on the worse side: with a baseline of 10 ms, 8 ms now and a
+    tolerance of 2 %, a later loss of 27.5 % passes. None where it is not a fraction (now is 0) or
+    there is nothing to compare.
+    """
+    if verdict.baseline is None or verdict.tolerance is None or not verdict.now:
+        return None
+    worst = _worst_passing(metric, verdict.baseline, verdict.tolerance)
+    loss = worst - verdict.now if metric.better == "lower" else verdict.now - worst
+    return max(0.0, loss / abs(verdict.now))
+
+
+def _worst_passing(metric: Metric, baseline: float, theta: float) -> float:
+    if metric.kind == "exact":
+        slack = theta * abs(baseline)
+        return baseline + slack if metric.better == "lower" else baseline - slack
+    return baseline * (1 + theta) if metric.better == "lower" else baseline / (1 + theta)
+
+
+# --------------------------------------------------------------------------- the table
+
+
+def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...]]]:
+    """Return the cells of each line, failures first, then in the order of the suites."""
+    groups: dict[tuple[int, TestKey, str, str], list[Row]] = {}
+    several = Counter((row.test, row.label) for row in rows)
+    for row in rows:
+        folded = row.verdict.outcome in _FOLDED and several[row.test, row.label] >= _MANY
+        metric = "" if folded else row.metric.name
+        groups.setdefault((_rank(row), row.test, row.label, metric), []).append(row)
+    crowded = {row.test for row in rows if several[row.test, row.label] > 1}
+    return [
+        (list(Outcome)[rank], _cells(group, key in crowded))
+        for (rank, key, _, _), group in sorted(groups.items(), key=lambda entry: entry[0])
+    ]
+
+
+def _rank(row: Row) -> int:
+    """Return the row's place in the summary; what is excused is no failure."""
+    return _ORDER[Outcome.INCONCLUSIVE if row.excuse else row.verdict.outcome]
+
+
+def _cells(group: Sequence[Row], name_metric: bool) -> tuple[str, ...]:
+    row = group[0]
+    if len(group) > 1:
+        return row.label, row.test.name, f"{len(group)} metrics", "", ""
+    name = f"{row.test.name} {row.metric.name}" if name_metric else row.test.name
+    return row.label, name, _now(row), percent(row.verdict.change), _rate(row)
+
+
+def _widths(table: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Make each column as wide as its widest cell; the test gets what is left, at most what it needs."""
+    widths = [max(len(cells[column]) for cells in table) for column in range(5)]
+    room = width - sum(widths) + widths[1] - 2 * (sum(w > 0 for w in widths) - 1)
+    widths[1] = min(widths[1], room)
+    return widths
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    verdict, test, *figures = widths
+    text = f"{cells[0]:<{verdict}}  {elide(cells[1], test):<{test}}"
+    for cell, width in zip(cells[2:], figures, strict=True):
+        text += f"  {cell:>{width}}" if width else ""
+    return text.rstrip()
+
+
+def _now(row: Row) -> str:
+    """Format today's figure, or the stored one if there is none; a rate's unit is cut short."""
+    value = row.verdict.now if row.verdict.now is not None else row.verdict.baseline
+    unit = row.metric.unit
+    return quantity(value, "/s" if unit.endswith("/s") else unit)
+
+
+def _rate_title(rows: Sequence[Row]) -> str:
+    return "GB/s copy" if any("bytes_per_second" in row.details for row in rows) else ""
+
+
+def _rate(row: Row) -> str:
+    """Return GB/s and the fraction of the device's own measured copy bandwidth, if bytes were declared."""
+    rate, share = row.details.get("bytes_per_second"), row.details.get("of_copy")
+    if rate is None:
+        return ""
+    return f"{rate / 1e9:.0f}" + (f" {100 * share:.0f} %" if share is not None else "")

@@ -1,0 +1,1 @@
+"""Pure rules: from numbers to verdicts, without pytest, files or processes."""

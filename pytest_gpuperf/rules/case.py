@@ -1,0 +1,84 @@
+"""A test's case: everything its verdict rests on, and the evidence that a run fetched for it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pytest_gpuperf.measurement import Baseline, Measurement, TestKey
+from pytest_gpuperf.records import Record
+from pytest_gpuperf.rules.waivers import Waiver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One test and everything its verdict rests on, made once.
+
+    ``unit`` is the UUID of the GPU. ``stored`` are the baselines by metric, with the runs that this unit is
+    held to; ``due`` are those that this run must measure. ``tolerances`` by metric are resolved: command
+    line, else marker, else ini file, else the instrument's. ``against`` names the revision that the test is
+    compared with instead of stored baselines, "" for none. ``acquits``: a regression may be excused by what
+    the baseline's own code does here and now. ``command`` runs the test again.
+    """
+
+    key: TestKey
+    pool: str = ""
+    unit: str | None = None
+    stored: Mapping[str, Baseline] = field(default_factory=dict)
+    due: Mapping[str, Baseline] = field(default_factory=dict)
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    waiver: Waiver | None = None
+    today: datetime.date = datetime.date.min
+    strict: bool = False
+    acquits: bool = False
+    against: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """Records of fresh processes that measured a test again.
+
+    ``trouble`` says how the first process failed that did not return a record, ``unfit`` why a replica could
+    not be measured on this machine; both "" where all of them were.
+    """
+
+    records: Sequence[Record] = ()
+    trouble: str = ""
+    unfit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One metric of a test, measured by processes of this checkout and of ``revision`` in alternation.
+
+    ``here`` and ``there`` are in the order of time: of a noisy metric those of complete blocks, of an exact
+    one all. ``why_not`` says why the revision has no figure of the test. ``borrowed`` are files of this
+    checkout that the revision's processes imported, ``unfit`` why the machine could not measure.
+    """
+
+    revision: str
+    here: Sequence[Measurement] = ()
+    there: Sequence[Measurement] = ()
+    why_not: str = ""
+    borrowed: Sequence[str] = ()
+    unfit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The evidence that a run fetched for one test.
+
+    ``compared`` and ``lost``, under --gpuperf-against: the comparison of each metric, and what the revision
+    measures and this checkout does not. ``old_code``: what the baseline's own code does here and now, by
+    metric, or why that could not be found out. ``spent`` names the run's budget once its time is up;
+    ``left_out``: it was up before the test had measured everything.
+    """
+
+    replicas: Replicas = Replicas()
+    old_code: Mapping[str, Compared | str] = field(default_factory=dict)
+    compared: Mapping[str, Compared] = field(default_factory=dict)
+    lost: Sequence[Measurement] = ()
+    spent: str = ""
+    left_out: bool = False

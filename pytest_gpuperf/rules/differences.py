@@ -1,0 +1,116 @@
+"""Differences between contracts, places and environments, in words, and whether they can move a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pytest_gpuperf.measurement import Measurement, Metric, Run
+from pytest_gpuperf.rules.tolerances import matches
+
+# Software of every device's figures, as globs of the environment's keys. The packages are how baselines from
+# before the key "compiler" name it.
+_DEVICE_SOFTWARE = (
+    *("driver", "cuda_driver", "cuda_pycuda", "compiler"),
+    *(
+        f"versions.{name}"
+        for name in ("cuda-toolkit", "nvidia-cuda-nvcc*", "nvidia-cuda-crt*", "nvidia-nvvm*")
+    ),
+)
+_OURS = "versions.pytest-gpuperf"
+_NOT_SURROUNDINGS = frozenset({"commit", "dirty", "date", "sentinels"})
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """List key, old and new value of what differs, in alphabetical order; an absent key is "not set"."""
+    missing = object()
+    return [
+        (
+            key,
+            _shown(old[key]) if key in old else "not set",
+            _shown(new[key]) if key in new else "not set",
+        )
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+
+
+def compare_contracts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """List what differs, one string a key in alphabetical order, such as ``dtype float32 -> float16``."""
+    return [f"{key} {before} -> {after}" for key, before, after in differences(old, new)]
+
+
+def question_changes(
+    old_metric: Metric, old: Mapping[str, Any], new_metric: Metric, new: Mapping[str, Any]
+) -> list[str]:
+    """List what differs between two measurements' contracts and metrics, as ``compare_contracts`` does."""
+    if old_metric == new_metric and old == new:
+        return []
+    old, new = dict(old), dict(new)
+    if old_metric.instrument == "record" and "version" not in old and new.get("version") in (0, ""):
+        del new["version"]  # gpuperf.record did not store these two before
+    return compare_contracts(
+        {**old, **_flat(asdict(old_metric), "metric.")}, {**new, **_flat(asdict(new_metric), "metric.")}
+    )
+
+
+def environment_differences(old: Iterable[Mapping[str, Any]], new: Mapping[str, Any]) -> list[str]:
+    """List what is set otherwise now than in every one of a baseline's runs.
+
+    ``old`` are the environments of the runs, ``new`` is today's. Nested mappings are named with dots
+    (``versions.cuda-toolkit 13.0.1 -> 13.0.2``). A key that no run has is unknown and not listed, nor are
+    commit, dirty flag, date and the sentinels' times, which always differ.
+    """
+    now, found = _flat(new), []
+    for key, values in _known(old).items():
+        if key.split(".")[0] not in _NOT_SURROUNDINGS and now.get(key) not in values:
+            found.append(f"{key} {' or '.join(map(_shown, values))} -> {_shown(now.get(key))}")
+    return found
+
+
+def other_software(measured: Measurement, runs: Iterable[Run], new: Mapping[str, Any]) -> bool:
+    """Return whether software that this figure depends on is another than in all of ``runs``.
+
+    That is the driver, CUDA, the compiler, and what the instrument runs on beside them: of a kernel's time
+    (one with machine code) nothing. A key that today or all runs lack is unknown, not different.
+    """
+    instrument = measured.metric.constants
+    kernel = instrument.where == "device" and measured.code is not None
+    globs = (*_DEVICE_SOFTWARE, *(() if kernel else instrument.runs_on))
+    now = _flat(new)
+    return any(
+        key in now and now[key] not in values and any(matches(glob, key) for glob in globs)
+        for key, values in _known(run.environment for run in runs).items()
+        if key != _OURS
+    )
+
+
+def other_unit(runs: Iterable[Run], unit: str | None) -> bool:
+    """Return whether none of ``runs`` was measured on the GPU ``unit``."""
+    return unit not in {run.environment.get("device_uuid") for run in runs}
+
+
+def _known(environments: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Collect the distinct values of each key, sorted by key, over the environments that have it."""
+    found: dict[str, list[Any]] = {}
+    for environment in environments:
+        for key, value in _flat(environment).items():
+            values = found.setdefault(key, [])
+            if value not in values:
+                values.append(value)
+    return dict(sorted(found.items()))
+
+
+def _flat(environment: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in environment.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else str(value)

@@ -1,0 +1,171 @@
+"""Read and write a calibration: recorded runs, one JSON line each, and the result beside the baselines.
+
+The result is ``<folder>/<pool>.calibration.json``, outside the pools' own folders, so that no suite's
+baseline file can bear its name. Imports msgspec: load it only when a file is read or written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.files import replace_file
+from pytest_gpuperf.measurement import INSTRUMENTS, Measurement, slug
+from pytest_gpuperf.rules.calibration import Calibration
+from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest
+from pytest_gpuperf.storage.documents import (
+    Malformed,
+    check_schema,
+    explained,
+    impossible,
+    read_json,
+)
+from pytest_gpuperf.storage.format import DIGITS
+
+SCHEMA = 1
+_ENDING = ".calibration.json"
+_AGAIN = "calibrate again with --gpuperf-calibrate"
+
+
+# --------------------------------------------------------------------------- runs
+
+
+def append_run(path: Path, tests: RecordedRun) -> None:
+    """Add a run to the file, made with its folder where there is none; on disk when this returns.
+
+    Noisy samples keep six significant digits, in the order they were taken. Raises BaselineError.
+    """
+    kept = {name: msgspec.to_builtins(_rounded(test)) for name, test in tests.items()}
+    line = json.dumps({"schema": SCHEMA, "tests": kept}, allow_nan=False)
+    with explained(path, "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_runs(path: Path) -> list[RecordedRun]:
+    """Return the runs of a file, or of several put together; raises BaselineError with line and remedy."""
+    with explained(path, "read"):
+        data = path.read_bytes()
+    return parse_runs(data, path)
+
+
+def parse_runs(data: bytes, path: Path) -> list[RecordedRun]:
+    """Return the runs in a file's content, as ``read_runs`` does; ``path`` is for the words of an error."""
+    runs: list[RecordedRun] = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            runs.append(_run(line))
+        except Malformed as bad:
+            remedy = bad.remedy or "delete that line; the other runs stay good"
+            raise BaselineError(f"{path}: run on line {number}: {bad}; {remedy}") from None
+    return runs
+
+
+def _rounded(test: RecordedTest) -> RecordedTest:
+    measurements = tuple(_rounded_measurement(m) for m in test.record.measurements)
+    return replace(test, record=replace(test.record, measurements=measurements))
+
+
+def _rounded_measurement(measured: Measurement) -> Measurement:
+    samples = measured.samples
+    if measured.metric.kind == "noisy":
+        samples = tuple(float(f"{sample:.{DIGITS}g}") for sample in samples)
+    return replace(measured, samples=samples, details={})
+
+
+def _run(line: bytes) -> dict[str, RecordedTest]:
+    document = _object(line, "a run")
+    try:
+        tests = msgspec.convert(document.get("tests"), dict[str, RecordedTest], strict=False)
+    except msgspec.ValidationError as error:
+        raise Malformed(_plain(error)) from None
+    for name, test in tests.items():
+        for measured in test.record.measurements:
+            _check(name, measured)
+    return tests
+
+
+def _check(name: str, measured: Measurement) -> None:
+    metric = measured.metric
+    if metric.instrument not in INSTRUMENTS:
+        raise Malformed(f"{name}: instrument {metric.instrument!r} is unknown here")
+    if not measured.samples:
+        raise Malformed(f"{name}: {metric.name} has no samples")
+    if metric.kind == "noisy" and min(measured.samples) <= 0:
+        raise Malformed(f"{name}: {metric.name} has a sample that is not above zero")
+
+
+# --------------------------------------------------------------------------- the result
+
+
+def result_path(folder: Path, pool: str) -> Path:
+    """Return the file of ``pool``'s calibration in the folder of the baselines."""
+    return folder / f"{slug(pool)}{_ENDING}"
+
+
+def save_result(folder: Path, calibration: Calibration) -> Path:
+    """Write a calibration in place of the pool's last one; raises BaselineError and then changes nothing."""
+    path = result_path(folder, calibration.pool)
+    document = {"schema": SCHEMA, **msgspec.to_builtins(calibration)}
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    with explained(path, "written"):
+        replace_file(path, text.encode())
+    return path
+
+
+def read_result(path: Path) -> Calibration:
+    """Return a stored calibration; raises BaselineError, one sentence with the place and the remedy."""
+    with explained(path, "read"):
+        data = path.read_bytes()
+    try:
+        return _result(data)
+    except Malformed as bad:
+        raise BaselineError(f"{path}: {bad}; {bad.remedy or _AGAIN}") from None
+
+
+def results(folder: Path, pool: str) -> list[Path]:
+    """Return the files of all calibrations in the baselines' folder, or that of ``pool``."""
+    found = sorted(folder.glob(f"*{_ENDING}"))
+    return [path for path in found if not pool or path == result_path(folder, pool)]
+
+
+def _result(data: bytes) -> Calibration:
+    document = _object(data, "a calibration")
+    try:
+        calibration = msgspec.convert(document, Calibration, strict=False)
+    except msgspec.ValidationError as error:
+        raise Malformed(_plain(error)) from None
+    rates = [calibration.reds.runs, calibration.reds.draws]
+    if any(not 0 <= rate.reds <= rate.trials or not rate.trials for rate in rates):
+        raise Malformed("$.reds counts more failures than trials, or no trials")
+    if not (math.isfinite(calibration.expected_reds) and calibration.expected_reds >= 0):
+        raise Malformed(f"$.expected_reds is {calibration.expected_reds}, not a number of tests")
+    return calibration
+
+
+def _object(data: bytes, what: str) -> Mapping[str, Any]:
+    document = read_json(data, f"take one side whole, or {_AGAIN}")
+    if not isinstance(document, dict):
+        raise Malformed(f"{what} is a JSON object")
+    check_schema(document, SCHEMA)
+    for problem in impossible(document, "$"):
+        raise Malformed(problem)
+    return document
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    problem, _, place = str(error).partition(" - at `")
+    return f"{place.rstrip('`') or '$'}: {problem}"

@@ -1,0 +1,291 @@
+"""Check, read and write the text of a baseline file.
+
+Imports msgspec, so baselines.py loads it only when a file is read or written. Run as a program it
+prints the JSON Schema that ships as baseline.schema.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Better, Metric, Run
+from pytest_gpuperf.storage.documents import Malformed, check_schema, impossible, read_json, step
+
+SCHEMA = 1
+KEPT_SAMPLES = 25
+"""Samples kept of a run: enough to see its shape, few enough for a line. Odd, so that the median is one."""
+DIGITS = 6
+"""Significant digits of a noisy sample: five would move a median by up to 5e-5, a tenth of what device
+times vary by between processes (prior_sd 6e-4); six move it by 5e-6 at most."""
+Scalar = str | int | float | bool | None
+_AFTER_CONFLICT = "take one side's entries whole, or delete the file and record again with --gpuperf-update"
+_RECOVER = "restore the file from version control, or delete it and record again with --gpuperf-update"
+
+
+class RunRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One process: the environment it ran in (a key of the file's ``runs``) and its samples, ascending."""
+
+    run: str
+    samples: Annotated[list[float], Meta(min_length=1)]
+    code: str | None = None
+
+
+class MetricRecord(Struct, forbid_unknown_fields=True):
+    unit: str
+    better: Better
+    kind: Literal["noisy", "exact"]
+    instrument: str
+
+
+class EntryRecord(Struct, forbid_unknown_fields=True):
+    """One metric of one test. ``prior_sd`` is the instrument's constant when it was recorded."""
+
+    metric: MetricRecord
+    contract: dict[str, Scalar]
+    place: dict[str, Scalar]
+    prior_sd: Annotated[float, Meta(ge=0)]
+    runs: Annotated[list[RunRecord], Meta(min_length=1)]
+
+
+class BaselineFile(Struct, forbid_unknown_fields=True):
+    """One suite file's baselines in one pool: ``entries[test][metric]``, and ``runs``, environments by id.
+
+    ``common`` is what all of the environments share, stored once; a run's own keys come before it.
+    """
+
+    schema: Literal[1]
+    pool: str
+    suite: str
+    runs: dict[str, dict[str, Any]]
+    entries: dict[str, dict[str, EntryRecord]]
+    common: dict[str, Any] = {}
+
+    def environment(self, run: str) -> dict[str, Any]:
+        return {**self.common, **self.runs[run]}
+
+
+def parse(data: bytes, name: str, remedy: str = _RECOVER) -> BaselineFile:
+    """Read and check a file's bytes; ``name`` is what to call the file, ``remedy`` what to do about it.
+
+    Raises BaselineError, one sentence with the place in the file and the remedy.
+    """
+    try:
+        return _checked(data)
+    except Malformed as bad:
+        raise BaselineError(f"{name}: {bad}; {bad.remedy or remedy}") from None
+
+
+def _checked(data: bytes) -> BaselineFile:
+    document = read_json(data, _AFTER_CONFLICT)
+    if not isinstance(document, dict):
+        raise Malformed("a baseline file holds a JSON object")
+    check_schema(document, SCHEMA)
+    for problem in impossible(document, "$"):
+        raise Malformed(problem)
+    file = _convert(document)
+    for test, metrics in file.entries.items():
+        for metric, entry in metrics.items():
+            for problem in _entry_problems(entry, file):
+                raise Malformed(_entry_path(test, metric) + problem)
+    return file
+
+
+def render(file: BaselineFile) -> str:
+    """Write the file's text: keys in a lasting order and a line each run, so that a diff shows what moved."""
+    entries = {
+        test: {
+            metric: {**msgspec.structs.asdict(entry), "metric": msgspec.structs.asdict(entry.metric)}
+            | {"contract": _in_order(entry.contract), "place": _in_order(entry.place)}
+            for metric, entry in _in_order(metrics).items()
+        }
+        for test, metrics in _in_order(file.entries).items()
+    }
+    common = {"common": _in_order(file.common)} if file.common else {}
+    head = {"schema": file.schema, "pool": file.pool, "suite": file.suite, **common, "runs": file.runs}
+    return _lines({**head, "entries": entries}) + "\n"
+
+
+def json_schema() -> str:
+    """Return the JSON Schema (2020-12) of a baseline file, as it ships."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pytest-gpuperf baseline",
+        **msgspec.json.schema(BaselineFile),
+    }
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def _convert(document: dict[str, Any]) -> BaselineFile:
+    # Entry by entry, because msgspec's path says `[...]` where the name of the test belongs.
+    entries = document.get("entries")
+    prefix = "$"
+    converted: dict[str, dict[str, EntryRecord]] = {}
+    try:
+        file = msgspec.convert(
+            {**document, "entries": {}} if "entries" in document else document, BaselineFile
+        )
+        prefix = "$.entries"
+        for test, metrics in msgspec.convert(entries, dict[str, dict[str, Any]]).items():
+            converted[test] = {}
+            for metric, entry in metrics.items():
+                prefix = _entry_path(test, metric)
+                converted[test][metric] = msgspec.convert(entry, EntryRecord)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        where = prefix + place.rstrip("`")
+        raise Malformed(f"{where}: {problem}") from None
+    file.entries = converted
+    return file
+
+
+def _entry_problems(entry: EntryRecord, file: BaselineFile) -> Iterator[str]:
+    """Yield the problems that types cannot express, each with its path within the entry."""
+    metric = entry.metric
+    if metric.instrument not in INSTRUMENTS:
+        known = ", ".join(INSTRUMENTS)
+        yield f".metric.instrument is {metric.instrument!r}, unknown here (known: {known})"
+    if metric.kind == "noisy" and entry.prior_sd <= 0:
+        yield f".prior_sd is {entry.prior_sd:g}, and a noisy metric needs one above zero"
+    for i, run in enumerate(entry.runs):
+        if run.run not in file.runs:
+            yield f".runs[{i}].run is {run.run!r}, which $.runs does not have"
+        if metric.kind == "exact" and len(run.samples) != 1:
+            yield f".runs[{i}].samples has {len(run.samples)} values, and an exact metric has one"
+        low = next((j for j, sample in enumerate(run.samples) if sample <= 0), None)
+        if metric.kind == "noisy" and low is not None:
+            yield f".runs[{i}].samples[{low}] is {run.samples[low]:g}, and a noisy metric's are above zero"
+
+
+def _entry_path(test: str, metric: str) -> str:
+    return f"$.entries{step(test)}{step(metric)}"
+
+
+def _in_order(mapping: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(mapping.items()))
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        items = [f"{inner}{json.dumps(key)}: {_lines(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(value, list) and value and isinstance(value[0], RunRecord):
+        return "[\n" + ",\n".join(f"{inner}{_run_line(run)}" for run in value) + f"\n{indent}]"
+    return json.dumps(value)
+
+
+def _run_line(run: RunRecord) -> str:
+    code = {} if run.code is None else {"code": run.code}
+    return json.dumps({"run": run.run, **code, "samples": run.samples})
+
+
+# --------------------------------------------------------------------------- from and to our own types
+
+
+def baselines_of(file: BaselineFile) -> dict[str, dict[str, Baseline]]:
+    """Return a file's baselines by test name and metric name."""
+
+    def convert(name: str, entry: EntryRecord) -> Baseline:
+        of = entry.metric
+        return Baseline(
+            metric=Metric(name, of.unit, of.better, of.kind, of.instrument),
+            contract=entry.contract,
+            place=entry.place,
+            prior_sd=entry.prior_sd,
+            runs=tuple(Run(tuple(run.samples), file.environment(run.run), run.code) for run in entry.runs),
+        )
+
+    return {
+        test: {name: convert(name, entry) for name, entry in metrics.items()}
+        for test, metrics in file.entries.items()
+    }
+
+
+def file_of(pool: str, suite: str, entries: Mapping[str, Mapping[str, Baseline]]) -> BaselineFile:
+    """Return the file that holds ``entries``; raises ValueError or TypeError for what cannot be stored."""
+    environments: dict[str, dict[str, Any]] = {}
+
+    def convert(test: str, baseline: Baseline) -> EntryRecord:
+        of = baseline.metric
+        if of.kind == "shown":
+            raise ValueError(f"{test}, {of.name} is only shown and has no baseline")
+        _check_storable(baseline, f"{test}, {of.name}")
+        runs = [
+            RunRecord(_environment_id(run.environment, environments), _kept(of, run.samples), run.code)
+            for run in baseline.runs
+        ]
+        metric = MetricRecord(of.unit, of.better, of.kind, of.instrument)
+        return EntryRecord(metric, dict(baseline.contract), dict(baseline.place), baseline.prior_sd, runs)
+
+    records = {
+        test: {name: convert(test, baseline) for name, baseline in metrics.items()}
+        for test, metrics in entries.items()
+    }
+    by_date = sorted(environments.items(), key=lambda item: (str(item[1].get("date", "")), item[0]))
+    common = _shared([environment for _, environment in by_date])
+    own = {
+        run: {key: value for key, value in environment.items() if key not in common}
+        for run, environment in by_date
+    }
+    return BaselineFile(1, pool, suite, own, records, common)
+
+
+def _shared(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what several environments share: forty versions a run would hide what a review looks for."""
+    first, *others = environments or [{}]
+    if not others:
+        return {}
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in other and other[key] == value for other in others)
+    }
+
+
+def _check_storable(baseline: Baseline, where: str) -> None:
+    """Raise ValueError for what JSON, or the file's shape, would not give back as it was."""
+    for key, value in (*baseline.contract.items(), *baseline.place.items()):
+        if not isinstance(value, str | int | float | None):
+            raise ValueError(f"{where}: {key} is {value!r}, not a string, number, boolean or None")
+    figures = [*baseline.contract.values(), *baseline.place.values()]
+    figures += [sample for run in baseline.runs for sample in run.samples]
+    for value in figures:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{where}: {value} is not a number that can be compared")
+
+
+def _environment_id(environment: Mapping[str, Any], known: dict[str, dict[str, Any]]) -> str:
+    """Return an environment's id, made from its content: equal ones share it, rewriting keeps it."""
+    text = json.dumps(environment, sort_keys=True, allow_nan=False)
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+    known[key] = json.loads(text)
+    return key
+
+
+def _kept(metric: Metric, samples: tuple[float, ...]) -> list[float]:
+    """Return the samples as stored: an exact value as it is; noisy ones ascending, thinned and rounded.
+
+    Thinned to evenly spaced order statistics, the middle one the median itself.
+    """
+    if metric.kind == "exact":
+        return [float(sample) for sample in samples]
+    ordered = sorted(float(sample) for sample in samples)
+    if (last := len(ordered) - 1) >= KEPT_SAMPLES:
+        middle = (ordered[last // 2] + ordered[(last + 1) // 2]) / 2
+        steps = KEPT_SAMPLES - 1
+        ordered = [
+            middle if 2 * i == steps else ordered[round(i * last / steps)] for i in range(KEPT_SAMPLES)
+        ]
+    return [float(f"{sample:.{DIGITS}g}") for sample in ordered]
+
+
+if __name__ == "__main__":
+    print(json_schema(), end="")

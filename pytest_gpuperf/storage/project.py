@@ -1,0 +1,134 @@
+"""A project's baselines, and the names of its tests in them."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_gpuperf.backends import is_modelled, pool_name
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.measurement import Baseline, TestKey
+from pytest_gpuperf.options import Options, owner_of
+from pytest_gpuperf.rules.waivers import Quarantine, parse_quarantine
+from pytest_gpuperf.storage.baselines import Store
+
+QUARANTINE = "quarantine.toml"
+
+
+class Project:
+    """The suites under pytest's root folder ``root``; ``ini`` is the ini file's folder, if there is one."""
+
+    def __init__(self, root: Path, ini: Path | None, options: Options) -> None:
+        self.root = root
+        self.ini = ini or root
+        self._options = options
+        self._owners: dict[tuple[Path, str], Path] = {}
+        self._stores: dict[Path, Store] = {}
+        self._quarantines: dict[Path, tuple[Quarantine, ...]] = {}
+
+    def owner(self, path: Path, folder: str) -> Path:
+        """Return the nearest folder above the file ``path`` that holds ``folder``, else the ini file's."""
+        key = path.parent, folder
+        if key not in self._owners:
+            self._owners[key] = owner_of(path.parent, folder, self.ini)
+        return self._owners[key]
+
+    def path(self, nodeid: str) -> Path:
+        """Return the suite file of a test."""
+        return Path(os.path.normpath(self.root / nodeid.partition("::")[0]))
+
+    def key(self, nodeid: str) -> TestKey:
+        """Return a test's lasting name, from the folder that owns its baselines; raises GpuperfError."""
+        path = self.path(nodeid)
+        owner = self.baselines_root(path)
+        if not path.is_relative_to(owner):
+            raise GpuperfError(
+                f"{path} lies outside {owner}, the folder that holds the baselines; "
+                "keep suites and baselines under one folder"
+            )
+        return TestKey(path.relative_to(owner).as_posix(), nodeid.partition("::")[2])
+
+    def name(self, nodeid: str) -> str:
+        """Return a test's lasting name as text, its node id if it is outside the folder of the baselines."""
+        try:
+            return str(self.key(nodeid))
+        except GpuperfError:
+            return nodeid
+
+    def baselines_root(self, path: Path) -> Path:
+        """Return the folder that holds the baselines of the suite file ``path``."""
+        return self.owner(path, self._options.baselines)
+
+    def pool(self, place: Mapping[str, Any]) -> str:
+        """Return the pool of a device: the user's name for it, else the device's own.
+
+        Figures of an emulated device never join a pool of the user's.
+        """
+        chosen = "" if is_modelled(place) else self._options.pool
+        return chosen or pool_name(place)
+
+    # --------------------------------------------------------------------------- baselines
+
+    def store(self, path: Path) -> Store:
+        """Return the baselines that belong to the suite file ``path``."""
+        folder = self.baselines_root(path) / self._options.baselines
+        if folder not in self._stores:
+            self._stores[folder] = self._open(folder)
+        return self._stores[folder]
+
+    def _open(self, folder: Path) -> Store:
+        if self._options.baselines_from is None:
+            return Store(folder)
+        from pytest_gpuperf.storage.revision import RevisionStore
+
+        return RevisionStore(folder, self._options.baselines_from)
+
+    def stored(self, nodeid: str, place: Mapping[str, Any]) -> Mapping[str, Baseline]:
+        """Return a test's baselines on a device, by metric."""
+        key = self.key(nodeid)
+        return self.store(self.path(nodeid)).load(self.pool(place), key.suite).get(key.name, {})
+
+    def due(self, nodeid: str, place: Mapping[str, Any]) -> Mapping[str, Baseline]:
+        """Return those of a test's baselines that a full run must measure, by metric."""
+        key = self.key(nodeid)
+        return self.store(self.path(nodeid)).due(self.pool(place), key.suite).get(key.name, {})
+
+    def other_pools(self, nodeid: str, pool: str) -> list[str]:
+        """Return the pools beside ``pool`` that have baselines of a test."""
+        key, store = self.key(nodeid), self.store(self.path(nodeid))
+        return [name for name in store.pools() if name != pool and key.name in store.load(name, key.suite)]
+
+    # --------------------------------------------------------------------------- quarantine
+
+    def quarantine_file(self, path: Path) -> Path:
+        """Return the quarantine file that counts for a suite file, whether it is there or not."""
+        if self._options.quarantine:
+            return self.ini / self._options.quarantine
+        return self.baselines_root(path) / self._options.baselines / QUARANTINE
+
+    def quarantines(self, file: Path) -> tuple[Quarantine, ...]:
+        """Return a quarantine file's entries; raises GpuperfError, one sentence for what is wrong in it."""
+        if file not in self._quarantines:
+            # The file of the baselines' folder is optional; one that was named must be there.
+            absent = not self._options.quarantine and not file.exists()
+            self._quarantines[file] = () if absent else read_quarantine(file)
+        return self._quarantines[file]
+
+    def quarantine(
+        self, path: Path, key: TestKey, pool: str, units: Iterable[str], today: datetime.date
+    ) -> Quarantine | None:
+        """Return the entry that excuses a test of the suite file ``path`` on this machine today."""
+        entries = self.quarantines(self.quarantine_file(path))
+        return next((entry for entry in entries if entry.covers(key, pool, units, today)), None)
+
+
+def read_quarantine(path: Path) -> tuple[Quarantine, ...]:
+    """Read a quarantine file; raises GpuperfError, one sentence that names it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise GpuperfError(f"{path}: cannot be read as a quarantine file: {error}") from None
+    return parse_quarantine(text, str(path))

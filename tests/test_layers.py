@@ -1,0 +1,102 @@
+"""Imports point one way, and the rules know neither pytest nor files nor processes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pytest_gpuperf
+
+PACKAGE = Path(pytest_gpuperf.__file__).parent
+# Each imports only what stands above it, and itself; the longest name that fits a module counts.
+LAYERS = (
+    "errors",
+    "measurement",
+    "git",
+    "files",
+    "records",
+    "rules",
+    "backends",
+    "options",
+    "marker",
+    "instruments",
+    "machine",
+    "storage",
+    "report",
+    "processes",
+    "mlperf",
+    "session",
+    "fixtures",
+    "mlperf.fixtures",
+    "modes",
+    "workers",
+    "plugin",
+)
+OUTSIDE_OF_RULES = {
+    "pytest",
+    "_pytest",
+    "os",
+    "io",
+    "pathlib",
+    "shutil",
+    "subprocess",
+    "tempfile",
+    "socket",
+    "time",
+}
+
+
+def modules() -> list[str]:
+    """Every module of the package, without the package's own name."""
+    files = [path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py")]
+    return sorted(
+        ".".join(path.parts).removesuffix(".__init__") for path in files if path.parts != ("__init__",)
+    )
+
+
+def layer(module: str) -> int:
+    fitting = [name for name in LAYERS if module == name or module.startswith(f"{name}.")]
+    assert fitting, f"{module} has no place among the layers"
+    return LAYERS.index(max(fitting, key=len))
+
+
+def imported(module: str) -> Iterator[tuple[int, str]]:
+    """Line and name of each import anywhere in a module; names out of a package as modules where they are."""
+    path = PACKAGE.joinpath(*module.split("."))
+    file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}:{node.lineno}: a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                inside = PACKAGE.parent.joinpath(*whole.split("."))
+                is_module = inside.is_dir() or inside.with_suffix(".py").exists()
+                yield node.lineno, whole if is_module else str(node.module)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_imports_only_what_is_below_it(module):
+    for line, name in imported(module):
+        top, _, inner = name.partition(".")
+        if top == PACKAGE.name and inner:
+            assert layer(inner) <= layer(module), f"{module}:{line} imports {inner}, which is above it"
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name.startswith("rules.")])
+def test_a_rule_imports_neither_pytest_nor_input_and_output(module):
+    tops = {name.partition(".")[0] for _, name in imported(module)}
+    assert not tops & OUTSIDE_OF_RULES
+
+
+def test_the_rules_load_nothing_heavy():
+    names = ", ".join(f"{PACKAGE.name}.{name}" for name in modules() if name.startswith("rules."))
+    code = f"import sys, {names}; print({{'pytest', 'numpy', 'scipy', 'msgspec'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
