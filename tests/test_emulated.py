@@ -137,12 +137,12 @@ def test_arrays_of_elsewhere_are_no_arrays_of_this_device(backend, program):
 def test_memory_goes_back_with_its_array_and_with_the_device():
     backend = EmulatedBackend()
     arrays = [backend.empty((1 << 20,), np.uint8) for _ in range(3)]
-    assert len(backend.memory()) == 3
+    assert len(backend.memory.spans()) == 3
     del arrays[0]
     gc.collect()
-    assert len(backend.memory()) == 2
+    assert len(backend.memory.spans()) == 2
     backend.close()
-    assert len(backend.memory()) == 0
+    assert len(backend.memory.spans()) == 0
     with pytest.raises(KernelError, match="was freed"):
         arrays[0].get()
 
@@ -252,6 +252,6 @@ def test_the_live_arrays_are_listed_though_one_goes_while_they_are(backend):
             return super().values()
 
     kept = backend.empty((8,), np.float32)
-    backend._live = Torn(backend._live)
-    assert kept in backend.arrays()
-    assert backend._live.torn
+    backend.memory._live = Torn(backend.memory._live)
+    assert kept in backend.memory.arrays()
+    assert backend.memory._live.torn

@@ -15,13 +15,13 @@ import numpy as np
 
 from pytest_gpuperf.backends.base import Geometry, Traffic
 from pytest_gpuperf.backends.emulated.faults import Launched, Region, describe
-from pytest_gpuperf.backends.emulated.runtime import Call, Outcome
+from pytest_gpuperf.backends.emulated.memory import EmulatedMemory
+from pytest_gpuperf.backends.emulated.runtime import Call, Outcome, Runtime
 from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.errors import KernelError
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
-    from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 _STATIC_SHARED = 48 * 1024
@@ -32,10 +32,19 @@ _POINTER = 0x100
 
 
 class EmulatedProgram:
-    """One compiled kernel file."""
+    """One compiled kernel file. ``threads`` OS threads run its blocks, for at most ``seconds`` a launch."""
 
-    def __init__(self, backend: EmulatedBackend, declared: Declarations, library: Path) -> None:
-        self._backend = backend
+    def __init__(
+        self,
+        declared: Declarations,
+        library: Path,
+        runtime: Runtime,
+        memory: EmulatedMemory,
+        threads: int,
+        seconds: float,
+    ) -> None:
+        self._runtime, self._memory = runtime, memory
+        self._threads, self._seconds = threads, seconds
         self._path = declared.path
         self._declared = declared
         self._file = library
@@ -71,7 +80,7 @@ class EmulatedProgram:
         measurement.
         """
         outcome = self._run(name, geometry, arguments, counting=True)
-        if not outcome.traced and any(self._backend.address(a) is not None for a in arguments):
+        if not outcome.traced and any(self._memory.address(a) is not None for a in arguments):
             raise KernelError(
                 f"{shown(self._path)}: kernel {name} was given arrays and touched none of them, so there is "
                 "nothing to count; launch it with a size at which it has work."
@@ -83,18 +92,17 @@ class EmulatedProgram:
             known = ", ".join(sorted(self._declared)) or "none"
             raise KernelError(f"{shown(self._path)} has no kernel {name!r}; it has {known}.")
         self._check_shared(name, geometry.shared)
-        backend = self._backend
         call = Call(
             _address(getattr(self._library, f"gpuperf_call_{name}")),
             _address(self._library.gpuperf_shared_anchor),
             self._spans,
             geometry,
             self._packed(name, arguments),
-            backend.memory(),
+            self._memory.spans(),
             self._workers(geometry),
             counting,
         )
-        outcome = backend.runtime.launch(call, backend.seconds)
+        outcome = self._runtime.launch(call, self._seconds)
         if outcome.fault:
             raise KernelError(describe(outcome.fault, self._launched(name, geometry, arguments)))
         return outcome
@@ -102,7 +110,7 @@ class EmulatedProgram:
     def _workers(self, geometry: Geometry) -> int:
         blocks = math.prod(geometry.grid)
         small = blocks * math.prod(geometry.block) < _WORTH_A_THREAD
-        return 1 if self._in_order or small else min(blocks, self._backend.threads)
+        return 1 if self._in_order or small else min(blocks, self._threads)
 
     def _check_shared(self, name: str, dynamic: int) -> None:
         static = sum(r.end - r.begin for r in self._shared if r.name.startswith(f"shared array '{name}::"))
@@ -125,7 +133,7 @@ class EmulatedProgram:
             raise KernelError(f"{name} takes {count} arguments, {len(arguments)} given.")
         values = []
         for number, (argument, size) in enumerate(zip(arguments, sizes, strict=True), 1):
-            address = self._backend.address(argument)
+            address = self._memory.address(argument)
             if (address is not None) != bool(size & _POINTER):
                 wanted = "an array of this device" if size & _POINTER else "a number"
                 raise KernelError(f"{name}, argument {number}: {wanted} is needed, not {argument!r}.")
@@ -141,7 +149,7 @@ class EmulatedProgram:
     def _launched(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Launched:
         parameters = self._declared[name].parameters
         regions = []
-        for array in self._backend.arrays():
+        for array in self._memory.arrays():
             number = next((n for n, argument in enumerate(arguments, 1) if argument is array), None)
             title = f"an array that is no argument ({array})"
             if number is not None:
@@ -149,8 +157,8 @@ class EmulatedProgram:
             regions.append(Region(array.address, array.address + array.nbytes, title))
         dynamic = [Region(0, geometry.shared, "the dynamic shared memory")] if geometry.shared else []
         return Launched(
-            self._path, name, self._file, self._base, geometry.block, self._backend.seconds,
-            regions, self._backend.freed, [*self._shared, *dynamic],
+            self._path, name, self._file, self._base, geometry.block, self._seconds,
+            regions, self._memory.freed, [*self._shared, *dynamic],
         )  # fmt: skip
 
 
