@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -12,56 +11,22 @@ import numpy as np
 
 from pytest_gpuperf.backends.base import DeviceArray
 from pytest_gpuperf.backends.cuda.compile import compile_cubin, compiler_version
-from pytest_gpuperf.backends.cuda.driver import cuda_version, device_uuid, kernel_driver, settings
+from pytest_gpuperf.backends.cuda.context import CudaContext
+from pytest_gpuperf.backends.cuda.driver import cuda_version, kernel_driver, settings
 from pytest_gpuperf.backends.cuda.program import CudaProgram
-from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
+from pytest_gpuperf.backends.cuda.timer import CudaTimer
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.backends.cuda.timer import CudaTimer
     from pytest_gpuperf.backends.declarations import Declarations
 
-# Errors of the machine rather than of a kernel, by cuGetErrorString's words for them.
-_MACHINE_ERRORS = ("ECC", "NVLink", "system not yet initialized", "GPU is lost", "busy or unavailable")
 
-
-class CudaBackend:
-    """Device ``index`` of CUDA_VISIBLE_DEVICES, with its primary context current on this thread.
-
-    torch, CuPy and ONNX Runtime use the same primary context, so their arrays are kernel arguments
-    here. ``stream`` is a blocking stream: the legacy default stream orders with it. Raises
-    Unavailable, naming what to install, if PyCUDA, the driver or the device is missing.
-    """
+class CudaBackend(CudaContext):
+    """Device ``index`` of CUDA_VISIBLE_DEVICES; its primary context opens and closes with it."""
 
     name = "cuda"
     judges_times, checks_memory, counts_traffic = True, False, False
-
-    def __init__(self, index: int = 0) -> None:
-        driver = _pycuda()
-        self.driver = driver
-        self._lost: str | None = None
-        self.last_launch = ""  # to be named when a later call reports what it did
-        try:
-            driver.init()
-            device = driver.Device(index)
-            self.device_name: str = device.name()
-            self.compute_capability: tuple[int, int] | None = tuple(device.compute_capability())
-            self.context: Any = device.retain_primary_context()
-            self.context.push()
-        except driver.Error as error:
-            raise Unavailable(
-                f"CUDA device {index} cannot be used: {error}; see what nvidia-smi says."
-            ) from None
-        self._device = device
-        self._open = True
-        # PyCUDA aborts the process at exit when its context stack is not empty.
-        atexit.register(self.close)
-        self.uuid = device_uuid(index)
-        self.pci: str | None = device.pci_bus_id()  # of the whole GPU, also of a MIG instance
-        self.stream: Any = driver.Stream()
-        self.total_memory: int = device.total_memory()
-        self.l2_bytes: int = device.get_attribute(driver.device_attribute.L2_CACHE_SIZE)
-        self._timer: CudaTimer | None = None
-        self.compiling: Callable[[], AbstractContextManager[None]] = nullcontext
+    compiling: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
+    _timer: CudaTimer | None = None
 
     def place(self) -> dict[str, Any]:
         """Return backend, GPU model and memory, and if NVML tells: MIG profile, ECC and power limit in W."""
@@ -78,24 +43,6 @@ class CudaBackend:
     def compiler_version(self) -> str:
         return compiler_version()
 
-    def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
-        from pytest_gpuperf.backends.cuda.array import Array
-
-        self.check_alive()
-        shape, dtype = tuple(shape), np.dtype(dtype)
-        try:
-            array = Array(shape, dtype)
-        except self.driver.MemoryError:
-            wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            raise GpuperfError(
-                f"{self.device_name} has no room for an array of {_gib(wanted)}: "
-                f"{_gib(self.free_memory())} of {_gib(self.total_memory)} are free; make it smaller."
-            ) from None
-        except self.driver.Error as error:
-            raise self.explain(error, "allocating an array") from None
-        array.explain = self.explain
-        return array
-
     def to_device(self, host: np.ndarray) -> DeviceArray:
         array: Any = self.empty(host.shape, host.dtype)
         array.set(np.asarray(host, order="C"))
@@ -106,21 +53,6 @@ class CudaBackend:
             array.free()
         except self.driver.Error as error:
             raise self.explain(error, "freeing an array") from None
-
-    def free_memory(self) -> int:
-        return int(self.driver.mem_get_info()[0])
-
-    def address(self, argument: Any) -> int | None:
-        """Return the address, also of anything with ``__cuda_array_interface__`` (torch's, CuPy's arrays)."""
-        owner = argument
-        while owner is not None:  # views are plain GPUArrays whose base is the array that has the memory
-            if getattr(owner, "freed", False):
-                from pytest_gpuperf.backends.cuda.array import FREED
-
-                raise KernelError(FREED)
-            owner = getattr(owner, "base", None)
-        interface = getattr(argument, "__cuda_array_interface__", None)
-        return int(interface["data"][0]) if interface else None
 
     def owns_memory(self, array: Any) -> bool:
         from pytest_gpuperf.backends.cuda.array import Array
@@ -147,74 +79,13 @@ class CudaBackend:
             raise self.explain(error, f"loading {path.name} (compiled as {cached})") from None
         return CudaProgram(self, path, cubin, module)
 
-    def synchronize(self) -> None:
-        self.check_alive()
-        try:
-            self.driver.Context.synchronize()
-        except self.driver.Error as error:
-            raise self.explain(error, "waiting for the device") from None
-
     def timer(self) -> CudaTimer:
-        from pytest_gpuperf.backends.cuda.timer import CudaTimer
-
         self.check_alive()
         if self._timer is None:
-            self._timer = CudaTimer(self, self.driver)
+            self._timer = CudaTimer(self)
         return self._timer
-
-    def check_alive(self) -> None:
-        """Raise NotFit once the context is lost: nothing in this process can use the device any more."""
-        if self._lost:
-            raise self._gone()
-
-    def explain(self, error: Exception, doing: str) -> GpuperfError:
-        """Turn the driver's error into ours: NotFit for the machine's, KernelError for what a kernel did."""
-        said = str(error).strip()
-        if any(words in said for words in _MACHINE_ERRORS):
-            self._lost = said
-            return NotFit(f"{self.device_name} failed while {doing}: {said}.")
-        if self._lost is None and self._context_is_dead():
-            self._lost = said
-            after = f" The last launch was {self.last_launch}." if self.last_launch else ""
-            return KernelError(
-                f"A kernel broke the CUDA context, seen while {doing}: {said}.{after} To find the line, run "
-                "the test under compute-sanitizer or --gpuperf-backend=emulated: both check every access."
-            )
-        return self._gone() if self._lost else KernelError(f"CUDA refused while {doing}: {said}.")
-
-    def _gone(self) -> NotFit:
-        return NotFit(f"This process lost its CUDA context earlier ({self._lost}); run again in a fresh one.")
-
-    def _context_is_dead(self) -> bool:
-        """Say whether an error was sticky, as an illegal access is: then every call of the context fails."""
-        try:
-            self.driver.Context.synchronize()
-        except self.driver.Error:
-            return True
-        return False
 
     def close(self) -> None:
         """Give the context back; closing twice is no error. Arrays that are left cannot be used."""
-        if self._open:
-            self._open = False
-            atexit.unregister(self.close)
-            self._timer = self.stream = None
-            # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.
-            self.context.detach()
-
-
-def _gib(nbytes: int) -> str:
-    return f"{nbytes / 2**30:.2f} GiB"
-
-
-def _pycuda() -> Any:
-    try:
-        from pycuda import driver
-    except ImportError as error:
-        if "libcuda" in str(error):
-            raise Unavailable("PyCUDA finds no libcuda.so.1; install the NVIDIA driver.") from None
-        raise Unavailable(
-            f"There is a CUDA device but PyCUDA cannot be imported ({error}); "
-            'pip install "pytest-gpuperf[cuda]", or choose --gpuperf-backend=emulated.'
-        ) from None
-    return driver
+        self._timer = None
+        super().close()

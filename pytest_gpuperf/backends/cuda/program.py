@@ -13,7 +13,7 @@ from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.errors import Unavailable
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.backends.cuda.device import CudaBackend
+    from pytest_gpuperf.backends.cuda.context import CudaContext
 
 # Above this the driver wants to be asked (CUDA C++ Programming Guide, "Dynamic Shared Memory").
 _SHARED_WITHOUT_ASKING = 48 * 1024
@@ -22,8 +22,8 @@ _SHARED_WITHOUT_ASKING = 48 * 1024
 class CudaProgram:
     """One kernel file, compiled and loaded."""
 
-    def __init__(self, backend: CudaBackend, path: Path, cubin: bytes, module: Any) -> None:
-        self._backend = backend
+    def __init__(self, context: CudaContext, path: Path, cubin: bytes, module: Any) -> None:
+        self._context = context
         self._path = path
         self._module = module
         # nvcc writes the same bytes for the same code, whatever the file's place, comments or date.
@@ -36,7 +36,7 @@ class CudaProgram:
         return self._hash
 
     def launch(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> None:
-        self._backend.check_alive()
+        self._context.check_alive()
         self.prepare(name, geometry, arguments)()
 
     def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> NoReturn:
@@ -47,7 +47,7 @@ class CudaProgram:
 
     def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
         """Pack the launch's parameters once, so that enqueuing it costs the host little."""
-        backend, error_type = self._backend, self._backend.driver.Error
+        context, error_type = self._context, self._context.driver.Error
         grid, block, shared = geometry.grid, geometry.block, geometry.shared
         what = f"{name} ({self._path.name})"
         doing = f"launching {what}, grid {grid}, block {block}, {shared} bytes shared"
@@ -56,23 +56,23 @@ class CudaProgram:
             if shared > self._shared.get(name, _SHARED_WITHOUT_ASKING):
                 self._allow_shared(name, function, shared)
         except error_type as error:
-            raise backend.explain(error, doing) from None
+            raise context.explain(error, doing) from None
         buffer = pack([self._value(argument) for argument in arguments])
-        enqueue, stream = function._launch_kernel, geometry.stream or backend.stream
+        enqueue, stream = function._launch_kernel, geometry.stream or context.stream
 
         def prepared(alive: Sequence[Any] = arguments) -> None:  # the buffer holds bare addresses
             try:
                 enqueue(grid, block, buffer, shared, stream)
             except error_type as error:
-                raise backend.explain(error, doing) from None
-            backend.last_launch = what
+                raise context.explain(error, doing) from None
+            context.last_launch = what
 
         return prepared
 
     def _value(self, argument: Any) -> np.generic:
         if isinstance(argument, np.generic):
             return argument
-        address = self._backend.address(argument)
+        address = self._context.address(argument)
         assert address is not None, "arguments are checked before they come here"
         return np.uint64(address)
 
@@ -81,7 +81,7 @@ class CudaProgram:
         return self._functions[name]
 
     def _allow_shared(self, name: str, function: Any, shared: int) -> None:
-        attribute = self._backend.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+        attribute = self._context.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
         function.set_attribute(attribute, shared)
         self._shared[name] = shared
 

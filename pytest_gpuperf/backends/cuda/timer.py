@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_gpuperf.backends.cuda.device import CudaBackend
+    from pytest_gpuperf.backends.cuda.context import CudaContext
 
 # One thread that spins until so many nanoseconds have passed. In PTX, so that timing torch or CuPy
 # needs no nvcc: the driver compiles it. PTX 6.0 and sm_50 are older than any driver and device in use.
@@ -35,13 +35,13 @@ again:
 
 
 class CudaTimer:
-    """The ``Timer`` on the backend's stream."""
+    """The ``Timer`` on the context's stream."""
 
-    def __init__(self, backend: CudaBackend, driver: Any) -> None:
-        self._backend = backend
-        self._driver = driver
-        self._stream = backend.stream
-        self._module = driver.module_from_buffer(_HOLD)
+    def __init__(self, context: CudaContext) -> None:
+        self._context = context
+        self._driver = context.driver
+        self._stream = context.stream
+        self._module = self._driver.module_from_buffer(_HOLD)
         self._hold = self._module.get_function("gpuperf_hold")
         self._flushed: Any = None
         # The driver loads code at its first launch, which can take as long as a whole measurement.
@@ -66,10 +66,10 @@ class CudaTimer:
     def flush(self) -> None:
         """Write twice the L2's size: no line survives then, whatever the replacement policy is."""
         if self._flushed is None:
-            self._flushed = self._backend.empty((2 * self._backend.l2_bytes,), "u1")
+            self._flushed = self._context.empty((2 * self._context.l2_bytes,), "u1")
         with self._explained("flushing the L2 cache"):
             self._driver.memset_d8_async(
-                self._backend.address(self._flushed), 0, self._flushed.nbytes, stream=self._stream
+                self._context.address(self._flushed), 0, self._flushed.nbytes, stream=self._stream
             )
 
     def done(self, event: Any) -> bool:
@@ -85,11 +85,11 @@ class CudaTimer:
             return float(end.time_since(start)) * 1e-3
 
     def synchronize(self) -> None:
-        self._backend.synchronize()
+        self._context.synchronize()
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
         try:
             yield
         except self._driver.Error as error:
-            raise self._backend.explain(error, doing) from None
+            raise self._context.explain(error, doing) from None
