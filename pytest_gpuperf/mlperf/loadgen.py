@@ -124,7 +124,8 @@ def _warm_up_seconds(session: Session, limit: float | None) -> float:
 
 
 def _on_device(session: Session) -> bool:
-    return getattr(session, "on_device", False)  # a suite's own session need not have it
+    """Say whether the session computes on a GPU; a suite's own need not have the attribute."""
+    return getattr(session, "on_device", False)
 
 
 def _probe(calls: Callbacks, session: Session, batch: int, seconds: float) -> float:
