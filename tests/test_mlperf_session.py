@@ -149,6 +149,9 @@ class FakeDriver:
         pointer._obj.value = self.version
         return 0
 
+    def cuGetErrorName(self, error, pointer):
+        pointer._obj.value = b"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"
+
 
 def loader(driver, missing=()):
     def load(name):
@@ -188,6 +191,7 @@ def test_a_complete_installation_passes_and_stays_silent(only_gpu_package, capsy
         ({"cuda": "14.0"}, loader(FakeDriver(14000)), "built for CUDA 14, known are 12, 13"),
         ({}, loader(None), "no NVIDIA driver is installed"),
         ({}, loader(FakeDriver(init=100)), r"no usable device \(CUDA error 100\)"),
+        ({}, loader(FakeDriver(init=803)), "driver does not start: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
         ({}, loader(FakeDriver(12040)), r"supports CUDA 12.4, this onnxruntime needs 13: .*<1.27"),
         (
             {},

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from pytest_gpuperf.backends.cuda import driver
+from pytest_gpuperf.backends.cuda.driver import Loader
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 
 INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
@@ -41,8 +43,6 @@ LIBRARIES = {
         "libcudnn.so.9": "nvidia-cudnn-cu13",
     },
 }
-
-Loader = Callable[[str], Any]
 
 
 def require(onnxruntime: Any, load: Loader = ctypes.CDLL) -> None:
@@ -101,21 +101,11 @@ def cuda_version(onnxruntime: Any) -> tuple[int, int]:
 
 
 def require_driver(built_for: tuple[int, int], load: Loader) -> None:
-    """Raise Unavailable without a driver, without a device, or with a driver that is too old.
+    """Raise Unavailable without a driver or a device, or with a driver that does not start or is too old.
 
     CUDA 12 and later run on any driver of the same major version (CUDA minor version compatibility).
     """
-    try:
-        driver = load("libcuda.so.1")
-    except OSError as error:
-        raise Unavailable(
-            "no NVIDIA driver is installed (libcuda.so.1 is not found): install it, then retry"
-        ) from error
-    supported = ctypes.c_int(0)
-    code = driver.cuInit(0) or driver.cuDriverGetVersion(ctypes.byref(supported))
-    if code:
-        raise Unavailable(f"the NVIDIA driver finds no usable device (CUDA error {code}): check nvidia-smi")
-    major, minor = supported.value // 1000, supported.value % 1000 // 10
+    major, minor = driver.cuda_version(load)
     if major < built_for[0]:
         older = " or, for CUDA 12, pip install 'onnxruntime-gpu[cuda,cudnn]<1.27'" if major == 12 else ""
         raise Unavailable(

@@ -17,18 +17,24 @@ _SUCCESS, _STUB_LIBRARY, _NO_DEVICE = 0, 34, 100
 Loader = Callable[[str], Any]
 
 
-def _driver(load: Loader = ctypes.CDLL) -> Any:
-    """Load libcuda and start it; None without a driver or a device. Raises Unavailable if it does not start.
+class _NoDevice(Unavailable):
+    """The machine has no driver or no device; one whose GPU is broken is another matter."""
 
-    A machine whose GPU is broken is not a machine without one.
-    """
+
+def _driver(load: Loader = ctypes.CDLL) -> Any:
+    """Load libcuda and start it; raises Unavailable if it does not start, _NoDevice if there is none."""
     try:
         library = load("libcuda.so.1")
     except OSError:
-        return None
+        raise _NoDevice(
+            "There is no CUDA device here: no NVIDIA driver is installed (libcuda.so.1 is not found); "
+            "install it, then retry."
+        ) from None
     result = library.cuInit(0)
     if result in (_NO_DEVICE, _STUB_LIBRARY):
-        return None
+        raise _NoDevice(
+            f"The NVIDIA driver finds no usable device (CUDA error {result}); see what nvidia-smi says."
+        )
     _check(library, result)
     return library
 
@@ -49,9 +55,12 @@ def device_count() -> int:
 
     Raises Unavailable if there is a driver that does not start.
     """
-    library, count = _driver(), ctypes.c_int()
-    if library is not None:
-        _check(library, library.cuDeviceGetCount(ctypes.byref(count)))
+    try:
+        library = _driver()
+    except _NoDevice:
+        return 0
+    count = ctypes.c_int()
+    _check(library, library.cuDeviceGetCount(ctypes.byref(count)))
     return count.value
 
 
@@ -62,8 +71,6 @@ def cuda_version(load: Loader = ctypes.CDLL) -> tuple[int, int]:
     driver, no device or a driver that does not start.
     """
     library, version = _driver(load), ctypes.c_int()
-    if library is None:
-        raise Unavailable("There is no CUDA device here; install the NVIDIA driver.")
     _check(library, library.cuDriverGetVersion(ctypes.byref(version)))
     return version.value // 1000, version.value % 1000 // 10
 
@@ -83,7 +90,7 @@ def device_uuid(index: int) -> str:
     library = _driver()
     raw = (ctypes.c_char * 16)()
     device = ctypes.c_int()
-    if library is None or library.cuDeviceGet(ctypes.byref(device), index) != _SUCCESS:
+    if library.cuDeviceGet(ctypes.byref(device), index) != _SUCCESS:
         raise Unavailable(f"CUDA device {index} was not found.")
     if library.cuDeviceGetUuid_v2(raw, device) != _SUCCESS:
         raise Unavailable(
