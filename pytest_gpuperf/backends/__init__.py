@@ -1,4 +1,4 @@
-"""Where kernels run: ``select`` opens a backend; the others answer without opening one."""
+"""The devices that kernels run on: ``select`` opens a backend; the others answer without opening one."""
 
 from __future__ import annotations
 

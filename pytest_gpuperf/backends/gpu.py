@@ -17,7 +17,7 @@ from pytest_gpuperf.errors import GpuperfError
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """How one array was made; the reference is weak, so that remembering keeps nothing alive."""
+    """The making of one array; the reference is weak, so that remembering keeps nothing alive."""
 
     reference: weakref.ref[Any]
     origin: str

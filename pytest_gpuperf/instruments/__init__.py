@@ -1,1 +1,1 @@
-"""How a number is taken: device time by a stopwatch, memory traffic by counters."""
+"""The instruments that take numbers: device time by a stopwatch, memory traffic by counters."""

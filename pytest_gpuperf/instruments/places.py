@@ -30,7 +30,7 @@ _draw = Random()
 
 
 class ArrayMover:
-    """Bind a launch to copies of its arrays, each time in other places."""
+    """A launch that can be bound to copies of its arrays, each time in other places."""
 
     def __init__(self, launch: Any, args: Sequence[Any], device: Backend) -> None:
         self._launch = launch

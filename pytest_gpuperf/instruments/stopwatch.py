@@ -41,7 +41,7 @@ UNSEEN = 10e-3  # seconds of work after the last event
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to time: ``l2`` "hot" or "cold", at most ``seconds`` of device time, after ``warmup`` seconds."""
+    """A way to time: ``l2`` "hot" or "cold", at most ``seconds`` of device time, after ``warmup`` seconds."""
 
     l2: str = "hot"
     seconds: float = 0.5
@@ -106,7 +106,7 @@ def is_enough(samples: Sequence[float], fewest: int, left: float, wall: float) -
 
 
 class Stopwatch:
-    """Take one measurement of one callable; ``mover`` enqueues it on arrays in other places."""
+    """One measurement of one callable; ``mover`` enqueues it on arrays in other places."""
 
     def __init__(
         self,

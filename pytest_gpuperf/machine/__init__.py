@@ -1,1 +1,1 @@
-"""The machine: what it is, whether it is fit to measure, and the lock on its device."""
+"""The machine: its description, its fitness to measure, and the lock on its device."""

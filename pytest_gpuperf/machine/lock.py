@@ -51,7 +51,7 @@ def lock_folder() -> Path:
 
 
 class DeviceLock:
-    """Lock the device ``uuid`` for this process. Reentrant: released once as often as it was acquired.
+    """The lock of device ``uuid`` for this process. Reentrant: released once as often as it was acquired.
 
     ``timeout`` is how long acquire() waits, in seconds. ``on_wait`` is called once per wait that lasts longer
     than a second, with a line that says who holds the device.
@@ -70,8 +70,10 @@ class DeviceLock:
         return self._depth > 0
 
     def acquire(self) -> None:
-        """Take the lock; raises NotFit after ``timeout``, naming the holder, GpuperfError if the folder
-        does not let us."""
+        """Take the lock.
+
+        Raises NotFit after ``timeout``, naming the holder, GpuperfError if the folder does not let us.
+        """
         if self._depth == 0:
             lock, path = self._open()
             try:

@@ -26,7 +26,7 @@ _IDLE = 5  # percent: a choice, above what a display or a monitoring agent takes
 
 
 class FitnessWatch:
-    """Watch one device around a measurement.
+    """A watch on one device around a measurement.
 
     ``pci`` (such as "0000:1b:00.0") names the whole GPU and is preferred: a MIG instance has a UUID of its
     own, but clocks belong to the GPU. ``note`` is one line that says why nothing is watched, for the session

@@ -1,4 +1,4 @@
-"""Time kernels that never change: if they got slower, the machine did (judging/slower.py), not the code.
+"""Time kernels that never change: if they got slower, the machine did (rules/machine.py), not the code.
 
 One is bound by memory bandwidth, one by arithmetic (sentinels.cu). Every process that measures on a GPU times
 them once, and they are stored with its runs.

@@ -21,7 +21,7 @@ MARGINS: Mapping[str, float] = {"fp32": 0.001, "fp16": 0.05}
 
 
 class Reference(Protocol):
-    """What a model's predictions (int64 [n], as the labels) are compared with."""
+    """The standard that a model's predictions (int64 [n], as the labels) are compared with."""
 
     def problems(self, predictions: np.ndarray, labels: np.ndarray, precision: str) -> list[str]:
         """Return what is wrong with the predictions, one sentence each."""

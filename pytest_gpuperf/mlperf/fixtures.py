@@ -46,9 +46,10 @@ def name_model(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def resnet50(request: pytest.FixtureRequest) -> Model:
-    """ResNet-50: MLPerf's own where ``--gpuperf-model-dir`` or MODEL_DIR holds it, else ``resnet50-digits``.
+    """Give ResNet-50: MLPerf's own if ``--gpuperf-model-dir`` or MODEL_DIR holds it, else the embedded one.
 
-    The embedded default has ResNet-50 v1.5's graph, seeded weights and a head fitted to handwritten digits.
+    That is ``resnet50-digits``: ResNet-50 v1.5's graph with seeded weights and a head fitted to handwritten
+    digits.
     """
     from pytest_gpuperf.mlperf.models import resolve
 

@@ -35,7 +35,7 @@ class Detail:
 
     @property
     def reason(self) -> str:
-        """LoadGen's own words for INVALID or for its errors."""
+        """Return LoadGen's own words for INVALID or for its errors."""
         reason = str(self.values.get("result_invalid_reason") or "").strip()
         return " ".join(filter(None, [reason, *self.errors]))
 

@@ -154,7 +154,7 @@ def imagenet_model(model_dir: Path | None, data_dir: Path | None) -> Model:
 
 @dataclass(frozen=True, slots=True)
 class DigitsHead:
-    """What tools/fit_head.py wrote: the head, what the network then predicts, its weights' checksum."""
+    """The head that tools/fit_head.py wrote, what the network then predicts, and its weights' checksum."""
 
     weight: np.ndarray
     bias: np.ndarray

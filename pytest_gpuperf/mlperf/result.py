@@ -115,7 +115,7 @@ class PerformanceResult:
 
     @property
     def qps(self) -> float:
-        """Queries per second; an AttributeError in Offline, which has one query and so no such rate."""
+        """Return queries per second; AttributeError in Offline, which has one query and so no such rate."""
         if Scenario.of(self.scenario).one_query:
             raise AttributeError(
                 f"{self.scenario} has one query and so no QPS; its rate is samples_per_second"
@@ -176,7 +176,7 @@ class AccuracyResult:
 
     @property
     def accuracy(self) -> float:
-        """The fraction correct, 0..1."""
+        """Return the fraction correct, 0..1."""
         return self.correct / self.total
 
     def problems(self) -> list[str]:

@@ -30,7 +30,7 @@ USE_TF32: Mapping[Precision, str] = {"fp32": "0", "fp16": "1"}
 
 
 class Session(Protocol):
-    """What LoadGen needs of a system under test; a suite may bring its own.
+    """A system under test, as far as LoadGen uses it; a suite may bring its own.
 
     ``batch_sizes`` are the sizes that run without padding, in increasing order; ``dtype`` is that of the
     images. A session that computes on a GPU also has ``on_device = True``; without it, it counts as one on
@@ -44,7 +44,7 @@ class Session(Protocol):
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """What ran where, with its versions."""
+        """Return what ran where, with its versions."""
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Return the class of every image of a C-contiguous [n, *input_shape] batch, int64 [n]."""
@@ -79,7 +79,7 @@ def open_session(
 
 
 class OnnxSession:
-    """What both backends share: the model's file in the precision, and ONNX Runtime's session for it."""
+    """A model in ONNX Runtime: its file in the precision, and the sessions that are opened for it."""
 
     on_device: ClassVar[bool]
     offline_batch: ClassVar[int]  # images of a batch in Offline

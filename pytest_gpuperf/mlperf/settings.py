@@ -15,7 +15,7 @@ SAMPLE_COST = 1.5e-6  # seconds that LoadGen and Python add to a sample, seen in
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """How LoadGen asks, under LoadGen's own name for it.
+    """A way in which LoadGen sends queries, under LoadGen's own name for it.
 
     A stream has one query of ``samples_per_query`` images under way at a time; its latencies and its queries
     per second are judged. With ``one_query`` the whole phase is a single query, run in the session's largest
@@ -48,7 +48,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How long a phase is. ``seconds`` includes the warm-up in "short" and excludes it in "valid".
+    """The length of a phase. ``seconds`` includes the warm-up in "short" and excludes it in "valid".
 
     ``min_queries`` and ``percentile`` None leave MLPerf's own (600 s; 100, 662 and 24,576; p90 and p99).
     "short" asks LoadGen's early stopping for the percentile that is judged, the median, which needs 11
@@ -85,7 +85,7 @@ PROFILES: Mapping[str, Profile] = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the model is run with: batches of ``batch`` images out of ``loaded``, each taking ``seconds``."""
+    """The model's work: batches of ``batch`` images out of ``loaded``, each taking ``seconds``."""
 
     batch: int
     loaded: int

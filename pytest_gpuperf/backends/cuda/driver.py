@@ -1,4 +1,4 @@
-"""Ask the CUDA driver and NVML about a device without PyCUDA: is it there, which unit, how is it set up."""
+"""Ask the CUDA driver and NVML, without PyCUDA, for devices, their units' names and their set-up."""
 
 from __future__ import annotations
 

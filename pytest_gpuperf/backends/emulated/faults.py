@@ -30,7 +30,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """What was launched, as far as a message needs it. ``shared`` regions count from the shared anchor."""
+    """A launch, as far as a message needs it. ``shared`` regions count from the shared anchor."""
 
     path: Path
     kernel: str

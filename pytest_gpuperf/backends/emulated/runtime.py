@@ -80,8 +80,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a launch. ``traffic`` is as ``Program.trace`` has it; ``traced`` counts the accesses of
-    all threads.
+    """The result of a launch.
+
+    ``traffic`` is as ``Program.trace`` has it; ``traced`` counts the accesses of all threads.
     """
 
     fault: Fault | None
