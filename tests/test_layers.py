@@ -100,3 +100,15 @@ def test_the_rules_load_nothing_heavy():
     code = f"import sys, {names}; print({{'pytest', 'numpy', 'scipy', 'msgspec'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Not even for annotations."""
+    known = set(modules())
+    below = {
+        module: {name.partition(".")[2] for _, name in imported(module)} & known - {module}
+        for module in known
+    }
+    while free := {module for module, wanted in below.items() if not wanted}:
+        below = {module: wanted - free for module, wanted in below.items() if module not in free}
+    assert not below, f"these import each other: {below}"
