@@ -15,7 +15,7 @@ from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.git import GitError, Revision, modified, resolve, toplevel
 from pytest_gpuperf.measurement import Baseline, Metric, Run
 from pytest_gpuperf.processes.checkouts import Checkout, checkouts
-from pytest_gpuperf.processes.selection import borrowed
+from pytest_gpuperf.processes.reporter import borrowed
 from pytest_gpuperf.processes.worktrees import worktree
 
 # Imported here, since pytester takes back what a test imports, and two copies of a class are not one.

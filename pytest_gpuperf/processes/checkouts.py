@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -24,8 +23,7 @@ _PACKAGE = Path(__file__).parent.parent
 class Checkout:
     """The project at ``root``, where this session has it at ``top``; the two are equal for the session's own.
 
-    ``aside`` is a temporary folder with this package, for processes that must not import another one, and
-    what they are told to run.
+    ``aside`` is a temporary folder with this package, for processes that must not import another one.
     """
 
     top: Path
@@ -53,16 +51,10 @@ class Checkout:
                 entries.append(str(self.path(path)))
         return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(entries))}
 
-    def selection(self, items: Sequence[pytest.Item]) -> list[str]:
-        """Return the arguments that run ``items`` as far as this side has them, in this order."""
+    def files(self, items: Sequence[pytest.Item]) -> list[str]:
+        """Return this side's files of ``items``, as far as it has them."""
         paths = dict.fromkeys(item.path for item in items)
-        told = {"tests": [item.nodeid for item in items], "top": str(self.top), "root": str(self.root)}
-        descriptor, name = tempfile.mkstemp(suffix=".json", dir=self.aside)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(told, file)
-        files = [str(path) for path in map(self.path, paths) if path.exists()]
-        flags = ["-p", "pytest_gpuperf.processes.selection", f"--gpuperf-selection={name}"]
-        return [*flags, "--continue-on-collection-errors", *files]
+        return [str(path) for path in map(self.path, paths) if path.exists()]
 
     def has(self, item: pytest.Item) -> bool:
         return self.path(item.path).exists()

@@ -151,7 +151,7 @@ def run_child(
         )
         theirs.close()
         try:
-            ours.sendall(json.dumps(batches or {}).encode() + b"\n")
+            ours.sendall(json.dumps(_told(items, batches, checkout)).encode() + b"\n")
             for message in _messages(ours, options.child_timeout, end):
                 if "report" in message:
                     report = config.hook.pytest_report_from_serializable(
@@ -200,10 +200,22 @@ def arguments(
         path = config.invocation_params.dir / (value or "")
         command += [f"--gpuperf-{flag.replace('_', '-')}={path}"] if value else []
     command += ["--gpuperf"] if options.active else []
+    # Which tests, the reporter is told: thousands of names would be matched with thousands of tests.
+    command.append("--continue-on-collection-errors")
     if checkout:
         # Alternating sides on one machine is what makes a shared machine's times worth judging.
-        return [*command, "-o", "gpuperf_judge_host_times=true", *checkout.selection(items)]
-    return command + [f"{item.path}::{item.nodeid.partition('::')[2]}" for item in items]
+        return [*command, "-o", "gpuperf_judge_host_times=true", *checkout.files(items)]
+    return command + list(dict.fromkeys(str(item.path) for item in items))
+
+
+def _told(
+    items: Sequence[pytest.Item],
+    batches: Mapping[str, Mapping[str, int]] | None,
+    checkout: Checkout | None,
+) -> dict[str, Any]:
+    """Return what the child's ``ChildReporter`` reads before anything else."""
+    sides = {"top": str(checkout.top), "root": str(checkout.root)} if checkout else {"top": "", "root": ""}
+    return {"tests": [item.nodeid for item in items], "batches": batches or {}, **sides}
 
 
 def _working_folder(config: pytest.Config, checkout: Checkout | None) -> Path:

@@ -1,4 +1,4 @@
-"""The child's side of a child process: reports go to the parent, and nothing outlives it."""
+"""The child's side of a child process: it runs what it is told, reports to its parent, and ends with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +23,39 @@ class ChildReporter:
         self.link = socket.socket(fileno=descriptor)
         self.link.set_inheritable(False)
         # The parent's one line, before anything else happens here.
-        self.batches: dict[str, dict[str, int]] = json.loads(self.link.makefile("rb").readline() or b"{}")
+        told = json.loads(self.link.makefile("rb").readline() or b"{}")
+        self.batches: dict[str, dict[str, int]] = told.get("batches", {})
+        self._tests: list[str] = told.get("tests", [])
+        self._top, self._root = Path(told.get("top", "")), Path(told.get("root", ""))
         threading.Thread(target=self._end_with_parent, daemon=True).start()
 
     def send(self, message: dict[str, Any]) -> None:
         self.link.sendall(json.dumps(message, default=str).encode() + b"\n")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave the tests that were asked for, as far as they are there, in the order given."""
+        found = {item.nodeid: item for item in items}
+        items[:] = [found[nodeid] for nodeid in self._tests if nodeid in found]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self) -> Generator[None, Any, Any]:
+        report = yield
+        if report.failed:
+            self.pytest_runtest_logreport(report)
+        return report
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
+        report = yield
+        if report.when == "call":
+            report.gpuperf_borrowed = borrowed(self._top, self._root)
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:  # the parent sees which tests did not report
+            session.exitstatus = pytest.ExitCode.OK
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -42,3 +72,20 @@ class ChildReporter:
         while self.link.recv(1024):
             pass
         os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def borrowed(top: Path, root: Path) -> list[str]:
+    """Return files of modules that this process, of the checkout at ``root``, imported from ``top``."""
+    if top == root:
+        return []
+    found = []
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__file__", None)
+        if not isinstance(name, str):
+            continue
+        path = Path(os.path.realpath(name))
+        environment = path.is_relative_to(sys.prefix) or "site-packages" in path.parts
+        ours = (module.__name__ or "").partition(".")[0] == "pytest_gpuperf"
+        if path.is_relative_to(top) and not path.is_relative_to(root) and not environment and not ours:
+            found.append(str(path.relative_to(top)))
+    return sorted(found)
