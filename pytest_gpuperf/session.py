@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from pytest_gpuperf.backends import expects_device
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.options import Options
-from pytest_gpuperf.records import Cause, Record, Recorder, Row, attach, payload_of
+from pytest_gpuperf.records import Cause, Record, Recorder, Row, payload_of
 from pytest_gpuperf.storage.project import Project
 
 if TYPE_CHECKING:
@@ -232,8 +232,3 @@ class GpuperfSession:
 def recorder_of(item: pytest.Item) -> Recorder:
     """Return what a test has measured in this process."""
     return item.stash.setdefault(RECORDER, Recorder())
-
-
-def with_payload(report: pytest.TestReport, **changes: Any) -> None:
-    """Change parts of what a report carries."""
-    attach(report, replace(payload_of(report), **changes))

@@ -13,8 +13,7 @@ from scipy.special import bdtr
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import Bounds, Measurement, Metric, Outcome
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.report import plot
-from pytest_gpuperf.report.calibration import expectation, report
+from pytest_gpuperf.report.calibration import expectation, report, write_plot
 from pytest_gpuperf.rules import calibration
 from pytest_gpuperf.rules.calibration import SHIFTS, Calibration, Rate, calibrate, runs_needed
 from pytest_gpuperf.rules.trial import RecordedTest, every_series, outcome
@@ -367,12 +366,12 @@ def test_the_expectation_fits_a_header():
 def test_the_plot_is_a_png(tmp_path: Path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "power.png"
-    assert plot.write_plot(only(wide()), path) == ""
+    assert write_plot(only(wide()), path) == ""
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_matplotlib_the_plot_says_what_to_install(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "pip install 'pytest-gpuperf[report]'" in plot.write_plot(only(wide()), tmp_path / "power.png")
+    assert "pip install 'pytest-gpuperf[report]'" in write_plot(only(wide()), tmp_path / "power.png")
     assert not (tmp_path / "power.png").exists()

@@ -7,8 +7,7 @@ import pytest
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict, quantity
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.format import elide, percent
-from pytest_gpuperf.report.percentiles import show_percentiles
-from pytest_gpuperf.report.summary import summarise
+from pytest_gpuperf.report.summary import show_percentiles, summarise
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ from gitproject import Repository
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.git import GitError, Revision, modified, resolve, toplevel
 from pytest_gpuperf.measurement import Baseline, Metric, Run
-from pytest_gpuperf.processes.checkouts import Checkout, checkouts
+from pytest_gpuperf.processes.checkouts import Checkout, checkouts, worktree
 from pytest_gpuperf.processes.reporter import borrowed
-from pytest_gpuperf.processes.worktrees import worktree
 
 # Imported here, since pytester takes back what a test imports, and two copies of a class are not one.
 from pytest_gpuperf.storage import format  # noqa: F401
@@ -98,7 +97,7 @@ def test_a_worktree_whose_files_are_gone_is_pruned(repository: Repository):
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_holds_is_not(repository: Repository):
     script = f"""
 import pathlib, sys, time
-from pytest_gpuperf.processes.worktrees import worktree
+from pytest_gpuperf.processes.checkouts import worktree
 with worktree(pathlib.Path({str(repository.path)!r}), "HEAD") as tree:
     print(tree, flush=True)
     time.sleep(60)

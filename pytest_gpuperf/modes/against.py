@@ -9,15 +9,14 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.git import modified, toplevel
 from pytest_gpuperf.marker import takes_numbers
-from pytest_gpuperf.measurement import JUDGED, Outcome
-from pytest_gpuperf.modes import quarantine
+from pytest_gpuperf.measurement import Outcome
 from pytest_gpuperf.modes.case import case_of
 from pytest_gpuperf.modes.comparison import Comparison, compare
+from pytest_gpuperf.modes.missing import scope_of
 from pytest_gpuperf.modes.mode import Judged, Mode, conclude, failed
-from pytest_gpuperf.modes.scope import scope_of
-from pytest_gpuperf.records import Payload, Record
+from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.case import Evidence
-from pytest_gpuperf.rules.decide import decide, unforeseen, worst
+from pytest_gpuperf.rules.decide import decide
 from pytest_gpuperf.session import GpuperfSession
 
 _NOT_COMPARED = (
@@ -38,10 +37,6 @@ class Against(Mode):
         self._revision = session.options.against
         self._found: Comparison | GpuperfError | None = None
 
-    def prepare(self, items: list[pytest.Item]) -> None:
-        """Check the quarantine files."""
-        quarantine.check(self._project, items)
-
     def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Report a test that takes numbers from this checkout's processes; others run as ever."""
         if not takes_numbers(item):
@@ -57,27 +52,19 @@ class Against(Mode):
     def judge(self, item: pytest.Item, record: Record) -> Judged:
         """Judge every metric of a test by the comparison."""
         if not takes_numbers(item):
-            return self._unforeseen(item, record)
+            return self.judge_call(item, record)
         comparison = self._comparison(item.session.items)
-        metrics = [measured.metric for measured in record.measurements]
         evidence = Evidence(
-            compared={metric.name: comparison.of(item.nodeid, metric) for metric in metrics},
+            compared={m.metric.name: comparison.of(item.nodeid, m.metric) for m in record.measurements},
             lost=comparison.lost(item.nodeid, record),
         )
         case = case_of(item, record, self._project, self._options)
         return conclude(case, record, decide(case, record, evidence), comparison.processes)
 
     def judge_call(self, item: pytest.Item, record: Record) -> Judged:
-        return self._unforeseen(item, record)
-
-    def _unforeseen(self, item: pytest.Item, record: Record) -> Judged:
         """Judge a test that requested its fixtures dynamically, so it could not be compared."""
-        reason = (
-            "the test asks for its fixtures while it runs, so that it was not measured against the revision: "
-            "name gpuperf, counters, benchmark or loadgen among its arguments"
-        )
-        rows = unforeseen(case_of(item, record, self._project, self._options), record, reason)
-        return Judged(Payload(record, rows, worst(rows)), reason if worst(rows) else "")
+        case = case_of(item, record, self._project, self._options)
+        return conclude(case, record, decide(case, record))
 
     def _own_reports(self, item: pytest.Item) -> list[pytest.TestReport]:
         """Return what this checkout's processes report of a test; the first call has all tests measured.
@@ -119,9 +106,4 @@ class Against(Mode):
             if row.verdict.outcome in _NOT_COMPARED:
                 # No failure says why, so this line must; metrics of a test that share a reason have one line.
                 results.note(f"{row.test}: {row.verdict.outcome}: {row.verdict.reason}")
-        scope = scope_of(self._session.config, results.deselected or not complete)
-        for line in quarantine.summary_lines(self._project, results, scope):
-            results.note(line)
-        judged = any(row.verdict.outcome in JUDGED for row in results.rows)
-        if self._options.strict and not judged:
-            results.finding("setup", "nothing was judged in this run")
+        self._conclude_run(scope_of(self._session.config, results.deselected or not complete))

@@ -125,8 +125,7 @@ def header(session: GpuperfSession) -> list[str]:
 
 def _conclude(runs: Sequence[RecordedRun], baseline_runs: int, folder: Path, here: Path) -> list[str]:
     """Calibrate, store the result in ``folder``, and return a text for each pool."""
-    from pytest_gpuperf.report.calibration import report
-    from pytest_gpuperf.report.plot import write_plot
+    from pytest_gpuperf.report.calibration import report, write_plot
 
     needed = runs_needed(baseline_runs)
     found = calibrate(runs, baseline_runs)

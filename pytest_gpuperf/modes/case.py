@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.marker import TestOptions, test_options
-from pytest_gpuperf.measurement import Baseline, TestKey
+from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.case import Case
@@ -28,7 +27,7 @@ def case_of(item: pytest.Item, record: Record, project: Project, options: Option
     stated = Tolerances(options.tolerance, marker.tolerance, options.tolerances)
     command = f"pytest {shlex.quote(item.nodeid)} --gpuperf"
     if options.against:
-        key = _name(item, project)
+        key = project.name(item.nodeid)  # nothing is stored: a suite needs no folder of baselines above it
         stored: Mapping[str, Baseline] = {}
         due: Mapping[str, Baseline] = {}
         command += f" --gpuperf-against={shlex.quote(options.against.name)}"
@@ -68,12 +67,3 @@ def _expectation(item: pytest.Item, marker: TestOptions) -> Expectation | None:
     if marker.expected is None or marker.until is None or item.config.getoption("runxfail", False):
         return None
     return Expectation(marker.expected, datetime.date.fromisoformat(marker.until))
-
-
-def _name(item: pytest.Item, project: Project) -> TestKey:
-    """Return the test's name; nothing is stored, so a suite needs no folder of baselines above it."""
-    try:
-        return project.key(item.nodeid)
-    except GpuperfError:
-        suite, _, name = item.nodeid.partition("::")
-        return TestKey(suite, name)

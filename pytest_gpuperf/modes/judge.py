@@ -9,14 +9,11 @@ from functools import cached_property
 import pytest
 
 from pytest_gpuperf.backends import is_modelled
-from pytest_gpuperf.measurement import JUDGED
-from pytest_gpuperf.modes import quarantine
 from pytest_gpuperf.modes.acquit import OldCode
 from pytest_gpuperf.modes.case import case_of
 from pytest_gpuperf.modes.confirm import Confirmer
-from pytest_gpuperf.modes.missing import missing_rows
+from pytest_gpuperf.modes.missing import missing_rows, scope_of
 from pytest_gpuperf.modes.mode import Judged, Mode, conclude
-from pytest_gpuperf.modes.scope import scope_of
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.case import Case, Evidence, Replicas
 from pytest_gpuperf.rules.decide import decide, screen
@@ -39,10 +36,6 @@ class Judging(Mode):
     @cached_property
     def _old_code(self) -> OldCode:
         return OldCode(self._session)
-
-    def prepare(self, items: list[pytest.Item]) -> None:
-        """Check the quarantine files."""
-        quarantine.check(self._project, items)
 
     def judge(self, item: pytest.Item, record: Record) -> Judged:
         """Judge every metric of a test, fetching the evidence that calls for: replicas, then the old code.
@@ -95,36 +88,27 @@ class Judging(Mode):
         scope = scope_of(self._session.config, results.deselected or not complete)
         missing = missing_rows(self._project, results, scope, strict, self._budget)
         results.rows += missing
-        for line in quarantine.summary_lines(self._project, results, scope):
-            results.note(line)
         self._tell_left_out()
         for row in missing:
             if row.cause:
                 text = f"{row.test}: {row.metric.name} {row.verdict.outcome}: {row.verdict.reason}"
                 results.finding(row.cause, text)
-        if strict:
-            self._find_set_up()
+        for suite in self._emulated_instead() if strict else ():
+            results.finding(
+                "setup", f"{suite} has CUDA baselines, but backend auto found no device and emulated it"
+            )
+        self._conclude_run(scope)
 
     def _tell_left_out(self) -> None:
         """Say how many tests the budget left unmeasured; strict does not let one of them pass."""
         results = self._results
         rows = {str(row.test) for row in results.rows if row.over_budget}
-        others = {self._project.name(nodeid) for nodeid in results.left_out} - rows
+        others = {str(self._project.name(nodeid)) for nodeid in results.left_out} - rows
         if rows or others:
             count = len(rows | others)
             results.note(f"{count} test(s) could not be measured and judged: {self._budget}")
         for test in sorted(others) if self._options.strict else ():
             results.finding("setup", f"{test}: not measured: {self._budget}")
-
-    def _find_set_up(self) -> None:
-        results = self._results
-        for suite in self._emulated_instead():
-            results.finding(
-                "setup", f"{suite} has CUDA baselines, but backend auto found no device and emulated it"
-            )
-        judged = any(row.verdict.outcome in JUDGED for row in results.rows)
-        if not judged and "infrastructure" not in results.causes:  # which is why, then
-            results.finding("setup", "nothing was judged in this run")
 
     def _emulated_instead(self) -> list[str]:
         """Return suites that backend auto emulated although there are baselines of a real device for them."""

@@ -10,12 +10,15 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, isolates
+from pytest_gpuperf.measurement import JUDGED
+from pytest_gpuperf.modes import quarantine
+from pytest_gpuperf.modes.missing import Scope
 from pytest_gpuperf.records import Payload, Record, Row, attach, payload_of
 from pytest_gpuperf.report.message import explain, properties
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import worst
 from pytest_gpuperf.rules.waivers import EXPECTED
-from pytest_gpuperf.session import GpuperfSession, with_payload
+from pytest_gpuperf.session import GpuperfSession
 
 
 class Judged(NamedTuple):
@@ -43,7 +46,9 @@ class Mode:
         self._options, self._project, self._results = session.options, session.project, session.results
 
     def prepare(self, items: list[pytest.Item]) -> None:
-        """Check and sort what was collected, before the first test; raises GpuperfError."""
+        """Check the quarantine files and sort the tests before the first one; raises GpuperfError."""
+        if self._options.active and self._options.child is None:
+            quarantine.check(self._project, items)
 
     def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Run a test in a process of its own if it asks for one; None leaves it to pytest."""
@@ -67,6 +72,16 @@ class Mode:
     def settle(self, interrupted: bool = False) -> None:
         """Report the tests that were held back."""
 
+    def _conclude_run(self, scope: Scope) -> None:
+        """Name the quarantines that mattered, and under strict find a run that judged nothing."""
+        results = self._results
+        for line in quarantine.summary_lines(self._project, results, scope):
+            results.note(line)
+        judged = any(row.verdict.outcome in JUDGED for row in results.rows)
+        # where only the machine was at fault, that is why
+        if self._options.strict and not judged and "infrastructure" not in results.causes:
+            results.finding("setup", "nothing was judged in this run")
+
     # --------------------------------------------------------------------------- tests that ran elsewhere
 
     def child_reports(self, item: pytest.Item) -> list[pytest.TestReport]:
@@ -78,7 +93,7 @@ class Mode:
         reports = result.of(item.nodeid)
         if item.nodeid in self._results.left_out:
             for report in reports:
-                with_payload(report, left_out=True)
+                attach(report, replace(payload_of(report), left_out=True))
         if result.trouble or not reports:
             trouble = result.trouble or "reported nothing"
             text = f"The process of this test {trouble}. It printed last:\n{result.output}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_gpuperf.modes.scope import Scope
+from pytest_gpuperf.modes.missing import Scope
 from pytest_gpuperf.rules.tolerances import matches
 from pytest_gpuperf.rules.waivers import QUARANTINED, Quarantine
 from pytest_gpuperf.session import Results
@@ -42,7 +42,7 @@ def summary_lines(project: Project, results: Results, scope: Scope) -> list[str]
             elif _any(entry, held):
                 lines.append(f"{where} holds until {entry.expires}")
             elif scope.covers_all(roots[file] / entry.beginning) and not _any(
-                entry, (project.name(nodeid) for nodeid in nodeids)
+                entry, (str(project.name(nodeid)) for nodeid in nodeids)
             ):
                 lines.append(f"{where} matches no test of this run: take it out")
     return lines

@@ -11,9 +11,8 @@ import pytest
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.marker import isolates
 from pytest_gpuperf.measurement import Baseline, Measurement, Run
-from pytest_gpuperf.modes.missing import vanished
+from pytest_gpuperf.modes.missing import scope_of, vanished
 from pytest_gpuperf.modes.mode import Mode
-from pytest_gpuperf.modes.scope import scope_of
 from pytest_gpuperf.records import Cause, Record, payload_of
 from pytest_gpuperf.session import GpuperfSession, Results
 from pytest_gpuperf.storage.project import Project

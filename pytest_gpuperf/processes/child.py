@@ -107,7 +107,44 @@ class Children:
         ``end``, of ``time.monotonic``, is when the child is ended in any case.
         """
         options = replace(self._options, active=active)
-        return run_child(self.config, options, items, batches, checkout, end)
+        ours, theirs = socket.socketpair()
+        result = ChildResult()
+        with ours, tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                arguments(self.config, options, items, theirs.fileno(), checkout),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                env=environment() | (checkout.environment() if checkout else {}),
+                cwd=_working_folder(self.config, checkout),
+                start_new_session=True,
+            )
+            theirs.close()
+            try:
+                ours.sendall(json.dumps(_told(items, batches, checkout)).encode() + b"\n")
+                self._receive(ours, result, end)
+                process.wait(timeout=30)
+            except TimeoutError as silence:
+                result.trouble = str(silence)
+            except subprocess.TimeoutExpired:
+                pass  # its reports are all here; a process that cannot leave is ended below
+            finally:
+                _end(process)
+            output.seek(0)
+            result.output = output.read().decode(errors="replace")[-_OUTPUT_KEPT:]
+        if not result.trouble and process.returncode not in (0, 1):
+            result.trouble = _how_it_ended(process.returncode)
+        return result
+
+    def _receive(self, link: socket.socket, result: ChildResult, end: float | None) -> None:
+        for message in _messages(link, self._options.child_timeout, end):
+            if "report" in message:
+                data = message["report"]
+                report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
+                if isinstance(report.longrepr, list):
+                    report.longrepr = tuple(report.longrepr)  # of a skip, which JSON made a list
+                result.add(report)
 
     def run_fit(self, items: Sequence[pytest.Item], batches: Mapping[str, Mapping[str, int]]) -> ChildResult:
         """Run ``items`` as ``run`` does, and again, AGAIN times at most, those measured on an unfit machine.
@@ -125,53 +162,6 @@ class Children:
             repeated = [item for item in items if item.nodeid in unfit]
             result = result.replace(unfit, self.run(repeated, batches, end=self._end))
         return result
-
-
-def run_child(
-    config: pytest.Config,
-    options: Options,
-    items: Sequence[pytest.Item],
-    batches: Mapping[str, Mapping[str, int]] | None,
-    checkout: Checkout | None,
-    end: float | None,
-) -> ChildResult:
-    """Run ``items`` in one fresh process; ``Children.run`` says what the arguments mean."""
-    ours, theirs = socket.socketpair()
-    result = ChildResult()
-    with ours, tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            arguments(config, options, items, theirs.fileno(), checkout),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(),),
-            env=environment() | (checkout.environment() if checkout else {}),
-            cwd=_working_folder(config, checkout),
-            start_new_session=True,
-        )
-        theirs.close()
-        try:
-            ours.sendall(json.dumps(_told(items, batches, checkout)).encode() + b"\n")
-            for message in _messages(ours, options.child_timeout, end):
-                if "report" in message:
-                    report = config.hook.pytest_report_from_serializable(
-                        config=config, data=message["report"]
-                    )
-                    if isinstance(report.longrepr, list):
-                        report.longrepr = tuple(report.longrepr)  # of a skip, which JSON made a list
-                    result.add(report)
-            process.wait(timeout=30)
-        except TimeoutError as silence:
-            result.trouble = str(silence)
-        except subprocess.TimeoutExpired:
-            pass  # its reports are all here; a process that cannot leave is ended below
-        finally:
-            _end(process)
-        output.seek(0)
-        result.output = output.read().decode(errors="replace")[-_OUTPUT_KEPT:]
-    if not result.trouble and process.returncode not in (0, 1):
-        result.trouble = _how_it_ended(process.returncode)
-    return result
 
 
 def arguments(

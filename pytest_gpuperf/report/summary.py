@@ -13,7 +13,6 @@ from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.format import elide, percent
-from pytest_gpuperf.report.percentiles import show_percentiles
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
@@ -187,3 +186,32 @@ def _rate(row: Row) -> str:
     if rate is None:
         return ""
     return f"{rate / 1e9:.0f}" + (f" {100 * share:.0f} %" if share is not None else "")
+
+
+# --------------------------------------------------------------------------- LoadGen's percentiles
+
+_COLUMN = 9
+_QUERIES = 7
+
+
+def show_percentiles(reporter: pytest.TerminalReporter, rows: Sequence[Row]) -> None:
+    """Print a line a phase. A percentile without enough queries is in brackets and grey: it is not judged."""
+    phases = [row for row in rows if "percentiles" in row.details]
+    if not phases:
+        return
+    names = list(phases[0].details["percentiles"])
+    room = 80 - _QUERIES - _COLUMN * len(names) - 1
+    titles = "".join(f"{name.replace('_', '.'):>{_COLUMN}}" for name in names)
+    reporter.write_line(f"{'latency':<{room}} {'queries':>{_QUERIES}}{titles}")
+    for row in phases:
+        reporter.write(f"{_end(row.test.name, room):<{room}} {row.details['queries']:>{_QUERIES}}")
+        for seconds, enough in row.details["percentiles"].values():
+            text = quantity(seconds, "s", 3).replace(" ", "")
+            cell = text if enough else f"({text})"
+            reporter.write(f"{cell:>{_COLUMN}}", light=not enough)
+        reporter.write_line("")
+
+
+def _end(name: str, width: int) -> str:
+    """Return the end of a test's name, where its parameters are; the table above has the whole."""
+    return name if len(name) <= width else f"…{name[1 - width :]}"

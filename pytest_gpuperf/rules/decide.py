@@ -24,6 +24,10 @@ _STRICT_CAUSE: Mapping[Outcome, Cause] = {
     Outcome.NO_BASELINE: "setup",
 }
 _LACKING = (Outcome.NO_BASELINE, Outcome.CONTRACT_CHANGED, Outcome.MISSING)
+_UNFORESEEN = (
+    "the test asks for its fixtures while it runs, so that it was not measured against the revision: "
+    "name gpuperf, counters, benchmark or loadgen among its arguments"
+)
 NO_EVIDENCE = Evidence()
 
 
@@ -68,7 +72,7 @@ def decide(case: Case, record: Record, evidence: Evidence = NO_EVIDENCE) -> tupl
         reviewed = tuple(
             old_code.review(case, record, row, evidence.old_code.get(row.metric.name)) for row in reviewed
         )
-    caused = tuple(replace(row, cause=cause_of(row, case)) for row in reviewed)
+    caused = _with_causes(reviewed, case)
     # the other revision may have the regression too
     broken = expected.broken(rows, case.today) if expected and not case.against else ""
     if broken and not any(row.cause for row in caused):
@@ -91,15 +95,10 @@ def absent(
         )
         for baseline in metrics.values()
     ]
-    return tuple(replace(row, cause=cause_of(row, case)) for row in rows)
+    return _with_causes(rows, case)
 
 
-def unforeseen(case: Case, record: Record, reason: str) -> tuple[Row, ...]:
-    """Return the rows of a test that was to be compared with a revision and measured outside that."""
-    rows = [
-        Row(case.key, m.metric, Verdict(Outcome.UNMEASURED, now=m.value, reason=reason))
-        for m in record.measurements
-    ]
+def _with_causes(rows: Sequence[Row], case: Case) -> tuple[Row, ...]:
     return tuple(replace(row, cause=cause_of(row, case)) for row in rows)
 
 
@@ -203,9 +202,12 @@ def _compared(case: Case, record: Record, evidence: Evidence) -> list[Row]:
     """Judge every metric against the other revision's processes, and name what only that measures."""
     rows = []
     for measured in record.measurements:
-        found = evidence.compared[measured.metric.name]
-        decided = judge_compared(measured, found, case.tolerances.get(measured.metric.name))
-        decided = judge_bounds(decided, measured, found.here)
+        found = evidence.compared.get(measured.metric.name)
+        if found:
+            decided = judge_compared(measured, found, case.tolerances.get(measured.metric.name))
+            decided = judge_bounds(decided, measured, found.here)
+        else:
+            decided = Verdict(Outcome.UNMEASURED, now=measured.value, reason=_UNFORESEEN)
         rows.append(Row(case.key, measured.metric, decided, measured.details, case.command, _excuse(case)))
     for lost in evidence.lost:
         reason = f"{case.against} measures it, and this checkout does not"

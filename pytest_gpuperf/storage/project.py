@@ -51,12 +51,13 @@ class Project:
             )
         return TestKey(path.relative_to(owner).as_posix(), nodeid.partition("::")[2])
 
-    def name(self, nodeid: str) -> str:
-        """Return a test's lasting name as text, its node id if it is outside the folder of the baselines."""
+    def name(self, nodeid: str) -> TestKey:
+        """Return what ``key`` does, for a test outside the folder of the baselines its node id."""
         try:
-            return str(self.key(nodeid))
+            return self.key(nodeid)
         except GpuperfError:
-            return nodeid
+            suite, _, name = nodeid.partition("::")
+            return TestKey(suite, name)
 
     def baselines_root(self, path: Path) -> Path:
         """Return the folder that holds the baselines of the suite file ``path``."""
