@@ -48,9 +48,6 @@ class FakeProgram:
     def prepare(self, name, geometry, arguments):
         return self._device.kernel(100 * US)
 
-    def launch(self, name, geometry, arguments):
-        self.prepare(name, geometry, arguments)()
-
     def trace(self, name, geometry, arguments):
         return ((1, 4, 4),) * 4
 

@@ -123,9 +123,6 @@ class Program(Protocol):
     def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
         """Return what enqueues this launch of kernel ``name`` each time it is called, at little cost."""
 
-    def launch(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> None:
-        """Enqueue kernel ``name`` once."""
-
     def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
         """Run kernel ``name`` and count its memory traffic; raises Unavailable unless ``counts_traffic``.
 
