@@ -17,9 +17,7 @@ from pytest_gpuperf.errors import GpuperfError
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """The making of one array; the reference is weak, so that remembering keeps nothing alive."""
-
-    reference: weakref.ref[Any]
+    reference: weakref.ref[Any]  # weak, so that remembering keeps nothing alive
     origin: str
     serial: int
 
@@ -37,29 +35,12 @@ class Gpu:
         self._records: dict[int, _Record] = {}  # by id(): device arrays compare elementwise, so do not hash
         self._serial = 0
 
-    @property
-    def name(self) -> str:
-        return self.device.device_name
-
-    @property
-    def backend(self) -> str:
-        return self.device.name
-
-    @property
-    def uuid(self) -> str:
-        return self.device.uuid
-
-    @property
-    def compute_capability(self) -> tuple[int, int] | None:
-        return self.device.compute_capability
-
-    @property
-    def context(self) -> Any:
-        return self.device.context
-
-    @property
-    def stream(self) -> Any:
-        return self.device.stream
+    name = property(operator.attrgetter("device.device_name"))
+    backend = property(operator.attrgetter("device.name"))
+    uuid = property(operator.attrgetter("device.uuid"))
+    compute_capability = property(operator.attrgetter("device.compute_capability"))
+    context = property(operator.attrgetter("device.context"))
+    stream = property(operator.attrgetter("device.stream"))
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> DeviceArray:
         """Allocate an uninitialised array, C-contiguous; every dimension is 1 or more."""
@@ -105,10 +86,8 @@ class Gpu:
     def free_since(self, mark: int) -> int:
         """Free the arrays made since ``mark`` that are still alive; return how many bytes that was."""
         freed = 0
-        records = list(self._records.values())  # at once, since collected garbage takes its records out
-        for record in [record for record in records if record.serial > mark]:
-            array = record.reference()
-            if array is not None:
+        for record in list(self._records.values()):  # at once: collected garbage takes its records out
+            if record.serial > mark and (array := record.reference()) is not None:
                 freed += array.nbytes
                 del self._records[id(array)]
                 self.device.free(array)
