@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-from pycuda import driver, gpuarray
+from pycuda import gpuarray
 
-from pytest_gpuperf.errors import GpuperfError, KernelError
+from pytest_gpuperf.errors import KernelError
 
-Explain = Callable[[Exception, str], GpuperfError]
+FREED = "the array's memory was given back when the test that made it had been measured; make another."
 
 
 class Array(gpuarray.GPUArray):
     """A ``pycuda.gpuarray.GPUArray`` that names its error once its memory was given back.
 
-    ``explain`` turns a driver's error into ours. Copies come here first when a kernel misbehaved:
-    a launch returns before its kernel runs, and the next synchronising call reports the error.
+    ``explained`` turns a driver's error into ours, but not in a result of PyCUDA's own arithmetic, which we
+    did not make. Copies come here first when a kernel misbehaved: a launch returns before its kernel runs,
+    and the next synchronising call reports the error.
     """
 
-    explain: Explain | None = None
+    explained: Any = staticmethod(nullcontext)
     freed = False
     gpudata: Any
     base: Any
@@ -44,12 +46,5 @@ class Array(gpuarray.GPUArray):
     def _copy(self, copy: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.freed:
             raise KernelError(FREED)
-        try:
+        with self.explained("copying an array between host and device"):
             return copy(*args, **kwargs)
-        except driver.Error as error:
-            if self.explain is None:  # a result of PyCUDA's own arithmetic, which we did not make
-                raise
-            raise self.explain(error, "copying an array between host and device") from None
-
-
-FREED = "the array's memory was given back when the test that made it had been measured; make another."

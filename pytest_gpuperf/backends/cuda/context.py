@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -56,17 +57,16 @@ class CudaContext:
 
         self.check_alive()
         shape, dtype = tuple(shape), np.dtype(dtype)
-        try:
-            array = Array(shape, dtype)
-        except self.driver.MemoryError:
-            wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            raise GpuperfError(
-                f"{self.device_name} has no room for an array of {_gib(wanted)}: "
-                f"{_gib(self.free_memory())} of {_gib(self.total_memory)} are free; make it smaller."
-            ) from None
-        except self.driver.Error as error:
-            raise self.explain(error, "allocating an array") from None
-        array.explain = self.explain
+        with self.explained("allocating an array"):
+            try:
+                array = Array(shape, dtype)
+            except self.driver.MemoryError:
+                wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+                raise GpuperfError(
+                    f"{self.device_name} has no room for an array of {_gib(wanted)}: "
+                    f"{_gib(self.free_memory())} of {_gib(self.total_memory)} are free; make it smaller."
+                ) from None
+        array.explained = self.explained
         return array
 
     def free_memory(self) -> int:
@@ -86,15 +86,21 @@ class CudaContext:
 
     def synchronize(self) -> None:
         self.check_alive()
-        try:
+        with self.explained("waiting for the device"):
             self.driver.Context.synchronize()
-        except self.driver.Error as error:
-            raise self.explain(error, "waiting for the device") from None
 
     def check_alive(self) -> None:
         """Raise NotFit once the context is lost: nothing in this process can use the device any more."""
         if self._lost:
             raise self._gone()
+
+    @contextmanager
+    def explained(self, doing: str) -> Iterator[None]:
+        """Raise the driver's errors as ours, with what was being done."""
+        try:
+            yield
+        except self.driver.Error as error:
+            raise self.explain(error, doing) from None
 
     def explain(self, error: Exception, doing: str) -> GpuperfError:
         """Turn the driver's error into ours: NotFit for the machine's, KernelError for what a kernel did."""
@@ -123,7 +129,6 @@ class CudaContext:
         return False
 
     def close(self) -> None:
-        """Give the context back; closing twice is no error. Arrays that are left cannot be used."""
         if self._open:
             self._open = False
             atexit.unregister(self.close)

@@ -49,10 +49,8 @@ class CudaBackend(CudaContext):
         return array
 
     def free(self, array: Any) -> None:
-        try:
+        with self.explained("freeing an array"):
             array.free()
-        except self.driver.Error as error:
-            raise self.explain(error, "freeing an array") from None
 
     def owns_memory(self, array: Any) -> bool:
         from pytest_gpuperf.backends.cuda.array import Array
@@ -64,28 +62,22 @@ class CudaBackend(CudaContext):
 
     def copy(self, destination: Any, source: Any) -> None:
         """Enqueue a device-to-device copy on ``stream``."""
-        self.driver.memcpy_dtod_async(
-            self.address(destination), self.address(source), source.nbytes, stream=self.stream
-        )
+        to, of = self.address(destination), self.address(source)
+        self.driver.memcpy_dtod_async(to, of, source.nbytes, stream=self.stream)
 
     def load(self, file: Declarations, options: Sequence[str] = ()) -> CudaProgram:
         assert self.compute_capability
         path = file.path
         cubin, cached = compile_cubin(path, options, self.compute_capability, self.compiling)
         self.check_alive()
-        try:
-            module = self.driver.module_from_buffer(cubin)
-        except self.driver.Error as error:
-            raise self.explain(error, f"loading {path.name} (compiled as {cached})") from None
-        return CudaProgram(self, path, cubin, module)
+        with self.explained(f"loading {path.name} (compiled as {cached})"):
+            return CudaProgram(self, path, cubin, self.driver.module_from_buffer(cubin))
 
     def timer(self) -> CudaTimer:
         self.check_alive()
-        if self._timer is None:
-            self._timer = CudaTimer(self)
+        self._timer = self._timer or CudaTimer(self)
         return self._timer
 
     def close(self) -> None:
-        """Give the context back; closing twice is no error. Arrays that are left cannot be used."""
         self._timer = None
         super().close()

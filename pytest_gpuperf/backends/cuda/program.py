@@ -35,10 +35,6 @@ class CudaProgram:
         """Return the hash of the whole file's machine code: kernels share its constants and functions."""
         return self._hash
 
-    def launch(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> None:
-        self._context.check_alive()
-        self.prepare(name, geometry, arguments)()
-
     def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> NoReturn:
         raise Unavailable(
             "counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet; "
@@ -51,12 +47,14 @@ class CudaProgram:
         grid, block, shared = geometry.grid, geometry.block, geometry.shared
         what = f"{name} ({self._path.name})"
         doing = f"launching {what}, grid {grid}, block {block}, {shared} bytes shared"
-        try:
-            function = self._functions.get(name) or self._function(name)
+        with context.explained(doing):
+            if name not in self._functions:
+                self._functions[name] = self._module.get_function(name)
+            function = self._functions[name]
             if shared > self._shared.get(name, _SHARED_WITHOUT_ASKING):
-                self._allow_shared(name, function, shared)
-        except error_type as error:
-            raise context.explain(error, doing) from None
+                attribute = context.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+                function.set_attribute(attribute, shared)
+                self._shared[name] = shared
         buffer = pack([self._value(argument) for argument in arguments])
         enqueue, stream = function._launch_kernel, geometry.stream or context.stream
 
@@ -75,15 +73,6 @@ class CudaProgram:
         address = self._context.address(argument)
         assert address is not None, "arguments are checked before they come here"
         return np.uint64(address)
-
-    def _function(self, name: str) -> Any:
-        self._functions[name] = self._module.get_function(name)
-        return self._functions[name]
-
-    def _allow_shared(self, name: str, function: Any, shared: int) -> None:
-        attribute = self._context.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
-        function.set_attribute(attribute, shared)
-        self._shared[name] = shared
 
 
 def pack(values: Sequence[np.generic]) -> bytes:

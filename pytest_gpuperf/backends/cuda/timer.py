@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,40 +54,32 @@ class CudaTimer:
 
     def hold(self, seconds: float) -> None:
         nanoseconds = struct.pack("=Q", round(seconds * 1e9))
-        with self._explained("holding the stream"):
+        with self._context.explained("holding the stream"):
             self._hold._launch_kernel((1, 1, 1), (1, 1, 1), nanoseconds, 0, self._stream)
 
     def record(self, event: Any) -> None:
-        with self._explained("recording an event"):
+        with self._context.explained("recording an event"):
             event.record(self._stream)
 
     def flush(self) -> None:
         """Write twice the L2's size: no line survives then, whatever the replacement policy is."""
         if self._flushed is None:
             self._flushed = self._context.empty((2 * self._context.l2_bytes,), "u1")
-        with self._explained("flushing the L2 cache"):
-            self._driver.memset_d8_async(
-                self._context.address(self._flushed), 0, self._flushed.nbytes, stream=self._stream
-            )
+        with self._context.explained("flushing the L2 cache"):
+            address = self._context.address(self._flushed)
+            self._driver.memset_d8_async(address, 0, self._flushed.nbytes, stream=self._stream)
 
     def done(self, event: Any) -> bool:
-        with self._explained("asking an event"):
+        with self._context.explained("asking an event"):
             return bool(event.query())
 
     def wait(self, event: Any) -> None:
-        with self._explained("waiting for an event"):
+        with self._context.explained("waiting for an event"):
             event.synchronize()
 
     def seconds(self, start: Any, end: Any) -> float:
-        with self._explained("reading an event"):
+        with self._context.explained("reading an event"):
             return float(end.time_since(start)) * 1e-3
 
     def synchronize(self) -> None:
         self._context.synchronize()
-
-    @contextmanager
-    def _explained(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except self._driver.Error as error:
-            raise self._context.explain(error, doing) from None
