@@ -246,7 +246,7 @@ def test_a_file_is_compiled_once_and_again_when_anything_it_is_made_of_changes(s
     assert {path.name for path in (cache / "cubin").iterdir()} == stays  # nothing temporary
 
     with monkeypatch.context() as without_compiler:
-        without_compiler.setattr(cuda_compile, "_compile", None)
+        without_compiler.setattr(cuda_compile, "run", None)
         assert compile_cubin(scale, (), (9, 0)) == (first, cached)
 
     keys = {cached}

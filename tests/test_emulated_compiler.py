@@ -138,9 +138,9 @@ def test_a_file_that_is_not_there_or_no_text(backend, tmp_path):
 @pytest.fixture
 def compilations(monkeypatch):
     seen = []
-    run = emulated_compiler._run
+    run = emulated_compiler.run
     monkeypatch.setattr(
-        emulated_compiler, "_run", lambda command, folder: (seen.append(command), run(command, folder))[1]
+        emulated_compiler, "run", lambda command, folder: (seen.append(command), run(command, folder))[1]
     )
     return seen
 

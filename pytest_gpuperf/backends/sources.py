@@ -1,12 +1,16 @@
-"""Read CUDA C++ as text: blank what is no code, and find the files that a kernel file is made of."""
+"""Kernel files: what in them is code, which files they are made of, and the cache of what is compiled."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+from pytest_gpuperf.files import cached
 
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
 _NOT_CODE = re.compile(
@@ -71,3 +75,24 @@ def fingerprint(parts: Iterable[str], files: Iterable[Path]) -> str:
         content = file.read_bytes()
         digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
+
+
+def compiled(name: str, build: Callable[[Path], None]) -> Path:
+    """Return the cache's file of that name; if it is missing, ``build`` makes it, in a folder of its own."""
+
+    def make() -> bytes:
+        with tempfile.TemporaryDirectory(prefix="gpuperf-") as folder:
+            output = Path(folder) / f"output{Path(name).suffix}"
+            build(output)
+            return output.read_bytes()
+
+    return cached(name, make)
+
+
+def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a compiler in a source's folder, so that relative -I options mean what they say beside the file."""
+    # Messages are read by a program here, so in English.
+    environment = os.environ | {"LC_ALL": "C"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
+    )

@@ -6,15 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
-from pytest_gpuperf.backends.sources import fingerprint, include_folders, sources
+from pytest_gpuperf.backends.sources import compiled, fingerprint, include_folders, run, sources
 from pytest_gpuperf.errors import KernelError, Unavailable
-from pytest_gpuperf.files import cached
 
 _TOOLKIT = "/usr/local/cuda"
 _INSTALL = 'pip install "cuda-toolkit[nvcc,cccl]", or install the CUDA toolkit and put its bin folder on PATH'
@@ -32,36 +30,22 @@ def compile_cubin(
     compiler's first error, Unavailable if nvcc or the host compiler that it needs is missing.
     """
     nvcc = find_nvcc()
-    flags = ["-cubin", *_architecture(options, capability), *_standard(options), *options]
+    flags = ["-cubin", *options]
+    # The author may have chosen an architecture, as sm_90a needs.
+    if not any(option.startswith(("-arch", "--gpu-architecture", "-gencode")) for option in options):
+        flags.append(f"-arch=sm_{capability[0]}{capability[1]}")
+    if not any(option.startswith(("-std", "--std")) for option in options):
+        flags.append("-std=c++17")
 
-    def make() -> bytes:
+    def build(output: Path) -> None:
         with around():
-            return _compile(nvcc, path, flags)
-
-    key = fingerprint([_version(nvcc), *flags], sources(path, include_folders(path, options)))
-    file = cached(f"cubin/{key}.cubin", make)
-    return file.read_bytes(), file
-
-
-def _architecture(options: Sequence[str], capability: tuple[int, int]) -> list[str]:
-    """Return the flag for a compute capability, or none if the author chose one, as sm_90a needs."""
-    chosen = any(option.startswith(("-arch", "--gpu-architecture", "-gencode")) for option in options)
-    return [] if chosen else [f"-arch=sm_{capability[0]}{capability[1]}"]
-
-
-def _standard(options: Sequence[str]) -> list[str]:
-    return [] if any(option.startswith(("-std", "--std")) for option in options) else ["-std=c++17"]
-
-
-def _compile(nvcc: Path, path: Path, flags: Sequence[str]) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="gpuperf-") as folder:
-        output = Path(folder) / "kernel.cubin"
-        command = [str(nvcc), *flags, "-o", str(output), path.name]
-        # In the source's folder, so that relative -I options mean what they say beside the file.
-        done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, errors="replace")
+            done = run([str(nvcc), *flags, "-o", str(output), path.name], path.parent)
         if done.returncode:
             raise _explained(path, done.stderr or done.stdout)
-        return output.read_bytes()
+
+    key = fingerprint([_version(nvcc), *flags], sources(path, include_folders(path, options)))
+    file = compiled(f"cubin/{key}.cubin", build)
+    return file.read_bytes(), file
 
 
 def _explained(path: Path, output: str) -> KernelError | Unavailable:
@@ -82,8 +66,7 @@ def _explained(path: Path, output: str) -> KernelError | Unavailable:
 
 def find_nvcc() -> Path:
     """Find nvcc on PATH, in $CUDA_HOME, in /usr/local/cuda or in the PyPI packages; raises Unavailable."""
-    on_path = shutil.which("nvcc")
-    if on_path:
+    if on_path := shutil.which("nvcc"):
         return Path(on_path)
     for folder in (os.environ.get("CUDA_HOME"), _TOOLKIT, *_packages()):
         if folder and os.access(Path(folder) / "bin" / "nvcc", os.X_OK):

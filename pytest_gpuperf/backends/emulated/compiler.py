@@ -8,23 +8,20 @@ dynamic shared array bound to the launch's own.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shlex
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_gpuperf.backends.emulated.source import refuse, shown
-from pytest_gpuperf.backends.sources import fingerprint, include_folders, sources
+from pytest_gpuperf.backends.sources import compiled, fingerprint, include_folders, run, sources
 from pytest_gpuperf.errors import KernelError, Unavailable
-from pytest_gpuperf.files import cached
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
@@ -44,6 +41,11 @@ _KERNEL_FLAGS = [
     *("-fno-tree-sra", "-fno-ipa-sra", "-fno-crossjumping", "-fno-math-errno", "-ffp-contract=off"),
     *("-fno-gnu-unique", "-fno-extern-tls-init", "-fno-stack-protector", "-fcf-protection=none"),
 ]
+# Of the toolkit, empty here: what they declare is in cuda.hpp.
+_HEADERS = (
+    *("cuda", "cuda_runtime", "cuda_runtime_api", "device_launch_parameters", "vector_types"),
+    *("vector_functions", "builtin_types", "device_functions", "math_functions"),
+)
 _GAP = 256  # bytes behind every static variable
 
 
@@ -88,20 +90,19 @@ def find_compiler(chosen: str | None) -> Compiler:
 
 def build_runtime(compiler: Compiler) -> Path:
     """Return the shared library of ``simt/``, from the cache or built now."""
-    sources = sorted(_SIMT.glob("*.cpp"))
     key = fingerprint([compiler.identity, *_RUNTIME_FLAGS], sorted(_SIMT.glob("*.[ch]pp")))
     name = f"libgpuperf_simt-{key[:16]}.so"
 
     def build(output: Path) -> None:
         # The name inside, by which kernels ask for it, must not depend on the cache's folder.
-        command = [*compiler.command, *_RUNTIME_FLAGS, "-shared", f"-Wl,-soname,{name}"]
-        done = _run([*command, *map(str, sources), "-o", str(output)], _SIMT)
+        command = [*compiler.command, *_RUNTIME_FLAGS, "-shared", f"-Wl,-soname,{name}", "-o", str(output)]
+        done = run([*command, *map(str, sorted(_SIMT.glob("*.cpp")))], _SIMT)
         if done.returncode:
             raise Unavailable(
                 f"{compiler.command[0]} cannot build a library ({_first_error(done.stderr)}); {_INSTALL}."
             )
 
-    return _cached(name, build)
+    return compiled(f"emulated/{name}", build)
 
 
 def build_kernels(compiler: Compiler, runtime: Path, file: Declarations, options: Sequence[str]) -> Path:
@@ -118,7 +119,7 @@ def build_kernels(compiler: Compiler, runtime: Path, file: Declarations, options
     def build(output: Path) -> None:
         _compile(compiler, runtime, path, names, flags, output)
 
-    return _cached(f"{path.stem}-{key[:32]}.so", build)
+    return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
 
 
 def _host_options(options: Sequence[str]) -> list[str]:
@@ -144,34 +145,26 @@ def _compile(
 ) -> None:
     launchers = "".join(f"GPUPERF_KERNEL({name})\n" for name in names)
     wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n#include "{path}"\n{launchers}'
-    with tempfile.TemporaryDirectory(prefix="gpuperf-") as folder:
-        source, assembly = Path(folder) / "kernel.cpp", Path(folder) / "kernel.s"
-        source.write_text(wrapper, encoding="utf-8")
-        # The kernel's own quotes are searched beside it; <cuda_runtime.h> and its like are all in cuda.hpp.
-        headers = Path(folder) / "toolkit"
-        _empty_headers(headers)
-        search = ["-isystem", str(headers)]
-        command = [*compiler.command, *flags, *search, "-S", str(source), "-o", str(assembly)]
-        done = _run(command, path.parent)
-        if done.returncode:
-            raise KernelError(f"{shown(path)} does not compile: {_first_error(done.stderr)}")
-        assembly.write_text(_adapted(assembly.read_text()))
-        link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(assembly), str(runtime)]
-        done = _run([*link, "-o", str(output)], path.parent)
-        if done.returncode:
-            missing = re.search(r"undefined reference to [`'](.+?)'", done.stderr)
-            what = f"{missing[1]} is declared but not defined" if missing else _first_error(done.stderr)
-            raise KernelError(
-                f"{shown(path)} does not link: {what}; define it, or run this test on a GPU if CUDA has it."
-            )
-
-
-def _empty_headers(folder: Path) -> None:
-    """Write the toolkit's headers, empty, whose content cuda.hpp already gave."""
-    folder.mkdir()
-    names = ("cuda", "cuda_runtime", "cuda_runtime_api", "device_launch_parameters", "vector_types")
-    for name in (*names, "vector_functions", "builtin_types", "device_functions", "math_functions"):
-        (folder / f"{name}.h").write_text("#pragma once\n")
+    source, assembly = output.with_name("kernel.cpp"), output.with_name("kernel.s")
+    source.write_text(wrapper, encoding="utf-8")
+    # The kernel's own quotes are searched beside it; <cuda_runtime.h> and its like are all in cuda.hpp.
+    headers = output.with_name("toolkit")
+    headers.mkdir()
+    for name in _HEADERS:
+        (headers / f"{name}.h").write_text("#pragma once\n")
+    command = [*compiler.command, *flags, "-isystem", str(headers), "-S", str(source), "-o", str(assembly)]
+    done = run(command, path.parent)
+    if done.returncode:
+        raise KernelError(f"{shown(path)} does not compile: {_first_error(done.stderr)}")
+    assembly.write_text(_adapted(assembly.read_text()))
+    link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(assembly), str(runtime)]
+    done = run([*link, "-o", str(output)], path.parent)
+    if done.returncode:
+        missing = re.search(r"undefined reference to [`'](.+?)'", done.stderr)
+        what = f"{missing[1]} is declared but not defined" if missing else _first_error(done.stderr)
+        raise KernelError(
+            f"{shown(path)} does not link: {what}; define it, or run this test on a GPU if CUDA has it."
+        )
 
 
 _VARIABLE = re.compile(r"(\t\.size\t(\S+), (\d+)\n\2:\n\t\.zero\t\3\n)")
@@ -194,23 +187,3 @@ def _first_error(output: str) -> str:
         if match := re.match(r"(.+?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", line):
             return f"{shown(match[1])}:{match[2]}: {match[3]}"
     return next((line for line in output.splitlines() if line.strip()), "the compiler said nothing")
-
-
-def _run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    # Messages are read by a program here, so in English.
-    environment = os.environ | {"LC_ALL": "C"}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
-    )
-
-
-def _cached(name: str, build: Callable[[Path], None]) -> Path:
-    """Return the cache's library of that name, made by ``build`` if it is missing."""
-
-    def make() -> bytes:
-        with tempfile.TemporaryDirectory(prefix="gpuperf-") as folder:
-            library = Path(folder) / name
-            build(library)
-            return library.read_bytes()
-
-    return cached(f"emulated/{name}", make)
