@@ -44,7 +44,12 @@ class Guard:
         Raises NotFit if another session keeps it longer than the limit.
         """
         real = gpu if gpu is not None and gpu.device.judges_times else None
-        with self._exclusive(real.uuid if real else HOST):
+        name = real.uuid if real else HOST
+        if self._lock is None or self._lock.uuid != name:
+            from pytest_gpuperf.machine.lock import DeviceLock
+
+            self._lock = DeviceLock(name, timeout=self._lock_timeout, on_wait=self._on_wait)
+        with self._lock:
             busy = self._begin(real) if real else ""
             yield
             self.unfit = busy or self._end()
@@ -72,15 +77,6 @@ class Guard:
             self._watch.close()
             self._watch = None
 
-    @contextmanager
-    def _exclusive(self, name: str) -> Iterator[None]:
-        if self._lock is None or self._lock.uuid != name:
-            from pytest_gpuperf.machine.lock import DeviceLock
-
-            self._lock = DeviceLock(name, timeout=self._lock_timeout, on_wait=self._on_wait)
-        with self._lock:
-            yield
-
     def _begin(self, gpu: Gpu) -> str:
         """Say that others use the device, or begin the watch; ask only until it was ours alone once."""
         if self._watch is None:
@@ -88,12 +84,19 @@ class Guard:
 
             # The whole GPU's address: a MIG instance has a UUID of its own, but no clocks.
             self._watch = FitnessWatch(gpu.uuid, gpu.device.pci)
-        if not self._alone:  # asking may take a second
-            busy = self._watch.busy()
+        if not self._alone:
+            from pytest_gpuperf.machine import sentinels
+
+            busy = self._watch.busy()  # which may take a second
             self._note(self._watch.note)
             if busy:
                 return busy
-            self._take_sentinels(gpu)
+            try:
+                self.sentinels = sentinels.take(gpu)
+            except NotFit:
+                raise
+            except GpuperfError as error:
+                self._note(f"whether the machine moved is not watched: {error}")
             self._alone = True
         self._watch.before()
         return ""
@@ -104,13 +107,3 @@ class Guard:
         reason = self._watch.after()
         self._note(self._watch.note)
         return reason
-
-    def _take_sentinels(self, gpu: Gpu) -> None:
-        from pytest_gpuperf.machine import sentinels
-
-        try:
-            self.sentinels = sentinels.take(gpu)
-        except NotFit:
-            raise
-        except GpuperfError as error:
-            self._note(f"whether the machine moved is not watched: {error}")

@@ -18,14 +18,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from pytest_gpuperf.errors import GpuperfError, NotFit
 
-if TYPE_CHECKING:
-    from filelock import FileLock
-
 VARIABLE = "PYTEST_GPUPERF_LOCK_DIR"
+_REMEDY = f"set {VARIABLE} to a folder that every user of the device can write"
 _PATIENCE = 1.0  # seconds of waiting that nobody needs to hear of
 
 
@@ -42,10 +41,10 @@ def lock_folder() -> Path:
         folder.chmod(0o1777)  # mkdir's own mode is cut by the umask
     except FileExistsError:
         if not folder.is_dir():
-            raise GpuperfError(f"{folder}, the folder of the device locks, is a file: {_remedy()}") from None
+            raise GpuperfError(f"{folder}, the folder of the device locks, is a file: {_REMEDY}") from None
     except OSError as error:
         raise GpuperfError(
-            f"{folder}, the folder of the device locks, cannot be made ({error.strerror}): {_remedy()}"
+            f"{folder}, the folder of the device locks, cannot be made ({error.strerror}): {_REMEDY}"
         ) from None
     return folder
 
@@ -54,7 +53,7 @@ class DeviceLock:
     """The lock of device ``uuid`` for this process. Reentrant: released once as often as it was acquired.
 
     ``timeout`` is how long acquire() waits, in seconds. ``on_wait`` is called once per wait that lasts longer
-    than a second, with a line that says who holds the device.
+    than a second, with a line that says who holds the device. Raises GpuperfError as lock_folder() does.
     """
 
     def __init__(self, uuid: str, timeout: float, on_wait: Callable[[str], None] = lambda line: None) -> None:
@@ -62,8 +61,9 @@ class DeviceLock:
         self.timeout = timeout
         self._on_wait = on_wait
         self._depth = 0
-        self._lock: FileLock | None = None
-        self._path: Path | None = None
+        self._path = lock_folder() / (re.sub(r"[^\w.-]", "_", uuid) + ".lock")
+        # One lock for all threads of the process: pytest's timeout plugins run tests in other threads.
+        self._lock = FileLock(self._path, mode=0o666, thread_local=False)
 
     @property
     def held(self) -> bool:
@@ -75,14 +75,14 @@ class DeviceLock:
         Raises NotFit after ``timeout``, naming the holder, GpuperfError if the folder does not let us.
         """
         if self._depth == 0:
-            lock, path = self._open()
             try:
-                self._wait(lock, path)
+                self._wait()
             except OSError as error:
                 raise GpuperfError(
-                    f"{path}, the lock of device {self.uuid}, cannot be used ({error.strerror}): {_remedy()}"
+                    f"{self._path}, the lock of device {self.uuid}, cannot be used "
+                    f"({error.strerror}): {_REMEDY}"
                 ) from None
-            _write(_holder_file(path), _ourselves())
+            _write_holder(self._path, _ourselves())
         self._depth += 1
 
     def release(self) -> None:
@@ -91,9 +91,8 @@ class DeviceLock:
             return
         self._depth -= 1
         if self._depth == 0:
-            lock, path = self._open()
-            _write(_holder_file(path), "")  # while it is ours: once released, it is the next holder's
-            lock.release()
+            _write_holder(self._path, "")  # while it is ours: once released, it is the next holder's
+            self._lock.release()
 
     def __enter__(self) -> DeviceLock:
         self.acquire()
@@ -102,60 +101,40 @@ class DeviceLock:
     def __exit__(self, *raised: object) -> None:
         self.release()
 
-    def _open(self) -> tuple[FileLock, Path]:
-        if self._lock is None or self._path is None:
-            from filelock import FileLock
-
-            self._path = lock_folder() / (re.sub(r"[^\w.-]", "_", self.uuid) + ".lock")
-            # One lock for all threads of the process: pytest's timeout plugins run tests in other threads.
-            self._lock = FileLock(self._path, mode=0o666, thread_local=False)
-        return self._lock, self._path
-
-    def _wait(self, lock: FileLock, path: Path) -> None:
-        from filelock import Timeout
-
+    def _wait(self) -> None:
         start = time.monotonic()
         with suppress(Timeout):
-            lock.acquire(timeout=min(_PATIENCE, self.timeout))
+            self._lock.acquire(timeout=min(_PATIENCE, self.timeout))
             return
         if self.timeout > _PATIENCE:
-            self._on_wait(f"waiting for device {self.uuid}, held by {holder(path)}")
+            self._on_wait(f"waiting for device {self.uuid}, held by {holder(self._path)}")
             with suppress(Timeout):
-                lock.acquire(timeout=max(0.0, self.timeout - (time.monotonic() - start)))
+                self._lock.acquire(timeout=max(0.0, self.timeout - (time.monotonic() - start)))
                 return
         raise NotFit(
-            f"the device {self.uuid} was not free within {self.timeout:g} s: it is held by {holder(path)}; "
-            "run again later or elsewhere, or wait longer with --gpuperf-lock-timeout"
+            f"the device {self.uuid} was not free within {self.timeout:g} s: it is held by "
+            f"{holder(self._path)}; run again later or elsewhere, or wait longer with --gpuperf-lock-timeout"
         )
 
 
 def holder(path: Path) -> str:
     """Name the holder of the lock file ``path``, as far as the holder could write it down."""
     try:
-        found = json.loads(_holder_file(path).read_text(encoding="utf-8"))
+        found = json.loads(path.with_suffix(".holder").read_text(encoding="utf-8"))
         return "process {pid} of {user} on {host} since {since}: {command}".format(**found)
     except (OSError, ValueError, KeyError, TypeError):
         return "a process that did not leave its name"
 
 
-def _holder_file(path: Path) -> Path:
-    return path.with_suffix(".holder")
-
-
 def _ourselves() -> str:
-    return json.dumps(
-        {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "user": _user(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S%z"),
-            "command": shlex.join(sys.argv)[:500],
-        }
-    )
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "user": _user()}
+    what = {"since": time.strftime("%Y-%m-%d %H:%M:%S%z"), "command": shlex.join(sys.argv)[:500]}
+    return json.dumps(who | what)
 
 
-def _write(path: Path, text: str) -> None:
+def _write_holder(lock: Path, text: str) -> None:
     """Write the file that names the holder. Only the lock's holder calls this, so nobody else is writing."""
+    path = lock.with_suffix(".holder")
     # A name for others to read, not worth a failure. In a sticky folder, Linux refuses O_CREAT on a file that
     # is another user's (fs.protected_regular), so an existing one is opened without it.
     with suppress(OSError):
@@ -177,7 +156,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name
         return f"user {os.getuid()}"
-
-
-def _remedy() -> str:
-    return f"set {VARIABLE} to a folder that every user of the device can write"

@@ -111,7 +111,7 @@ class FitnessWatch:
         try:
             reasons = self._reasons()
         except self._nvml.NVMLError as error:
-            if _code(error) == _GPU_IS_LOST:
+            if error.value == _GPU_IS_LOST:
                 return "the device was lost: NVML says it is no longer there"
             self.note = f"throttling is not watched: NVML says {error}"
             self.close()
@@ -134,10 +134,6 @@ class FitnessWatch:
             try:
                 return int(getattr(nvml, _REASONS)(self._device))
             except nvml.NVMLError as error:
-                if _code(error) != _FUNCTION_NOT_FOUND:
+                if error.value != _FUNCTION_NOT_FOUND:
                     raise
         return int(getattr(nvml, _REASONS_BEFORE_R535)(self._device))
-
-
-def _code(error: Exception) -> int | None:
-    return getattr(error, "value", None)
