@@ -108,11 +108,6 @@ def read(path: Path) -> Declarations:
     return parse(source, path)
 
 
-def _strip(source: str) -> str:
-    """Blank comments, literals and preprocessor lines; offsets and lines stay."""
-    return _DIRECTIVE.sub(blank, blanked(source, keep=lambda text: text == '"C"'))
-
-
 def _closing(code: str, opening: int) -> int:
     """Return the offset of the bracket that closes the one at ``opening``, or the end of the source."""
     pair = {"(": ")", "{": "}"}[code[opening]]
@@ -146,6 +141,8 @@ def _signature(code: str, start: int) -> tuple[str, int, str, bool] | None:
 
 def _split(text: str) -> Iterator[str]:
     """Yield the parameter texts: split at the commas outside template arguments and brackets."""
+    if text.strip() in ("", "void"):
+        return
     depth, begin = 0, 0
     for offset, character in enumerate(text):
         if character in "<([":
@@ -183,17 +180,6 @@ def _parameter(text: str, number: int) -> Parameter:
     return Parameter(name, kind, stars > 0, const, np.dtype(dtype) if dtype else None, lanes)
 
 
-def _parameters(text: str) -> tuple[Parameter, ...]:
-    if text.strip() in ("", "void"):
-        return ()
-    return tuple(_parameter(part.strip(), number) for number, part in enumerate(_split(text), 1))
-
-
-def _prefix(code: str, offset: int) -> str:
-    """Return the text before ``offset`` in the same declaration: extern "C", template<...>, attributes."""
-    return code[max(code.rfind(character, 0, offset) for character in ";{}") + 1 : offset]
-
-
 def _advice(path: Path, line: int, name: str, template: bool, text: str) -> str:
     if template:
         return (
@@ -215,7 +201,8 @@ def parse(source: str, path: Path) -> Declarations:
     Kernels that cannot be launched by name (C++ linkage, templates, two declarations that differ)
     are left out; ``Declarations.find`` says why when one is asked for.
     """
-    code = _strip(source)
+    # Without comments, literals and preprocessor lines; offsets and lines stay.
+    code = _DIRECTIVE.sub(blank, blanked(source, keep=lambda text: text == '"C"'))
     blocks = [
         (match.end() - 1, _closing(code, match.end() - 1))
         for match in re.finditer(r'\bextern\s+"C"\s*\{', code)
@@ -227,13 +214,15 @@ def parse(source: str, path: Path) -> Declarations:
             continue
         name, offset, text, defined = signature
         line = code.count("\n", 0, offset) + 1
-        prefix = _prefix(code, match.start())
+        # What is before it in the same declaration: extern "C", template<...>, attributes.
+        prefix = re.split("[;{}]", code[: match.start()])[-1]
         c_linkage = 'extern "C"' in " ".join(prefix.split()) or any(a < offset < b for a, b in blocks)
         template = re.search(r"\btemplate\b", prefix) is not None
         if template or not c_linkage:
             found.rejected.setdefault(name, _advice(path, line, name, template, text))
             continue
-        _add(found, Declaration(name, _parameters(text), line, path), defined)
+        parameters = tuple(_parameter(part.strip(), number) for number, part in enumerate(_split(text), 1))
+        _add(found, Declaration(name, parameters, line, path), defined)
     return found
 
 

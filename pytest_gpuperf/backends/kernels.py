@@ -39,18 +39,13 @@ class Kernels:
             return KernelFile(path, options, self.backend)
         if not self.folder.is_dir():
             raise KernelError(f"The kernels folder {self.folder} does not exist.")
+        import difflib
+
         files = sorted(str(file.relative_to(self.folder)) for file in self.folder.rglob("*.cu"))
         there = ", ".join(files) or "no .cu file"
-        raise KernelError(
-            f"There is no kernel file {name!r} in {self.folder}; it holds {there}{_meant(name, files)}."
-        )
-
-
-def _meant(name: str, known: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+        close = difflib.get_close_matches(name, files, n=1)
+        meant = f" (did you mean {close[0]!r}?)" if close else ""
+        raise KernelError(f"There is no kernel file {name!r} in {self.folder}; it holds {there}{meant}.")
 
 
 class KernelFile:
