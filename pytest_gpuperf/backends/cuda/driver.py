@@ -139,11 +139,6 @@ def _nvml() -> Iterator[Callable[..., Any]]:
     except ImportError:
         yield lambda function, *arguments: None
         return
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield lambda function, *arguments: None
-        return
 
     def ask(function: str, *arguments: Any) -> Any:
         if None in arguments:
@@ -153,7 +148,8 @@ def _nvml() -> Iterator[Callable[..., Any]]:
         except pynvml.NVMLError:
             return None
 
+    ask("nvmlInit")  # if it does not start, it refuses every other call too
     try:
         yield ask
     finally:
-        pynvml.nvmlShutdown()
+        ask("nvmlShutdown")
