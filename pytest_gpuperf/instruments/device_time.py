@@ -33,17 +33,12 @@ def measure(
     callable whose work the events cannot see. On a device whose times are not judged it takes one run after
     a warm one, in host seconds, to be shown.
     """
-    enqueue = _bound(launch, args)
+    # Kernels check their arguments once, so that the stream does not wait for checks.
+    enqueue = launch.bind(*args) if hasattr(launch, "bind") else lambda: launch(*args)
     if not gpu.device.judges_times:
         return _by_the_host(enqueue, gpu)
     mover = ArrayMover.of(launch, args, gpu.device)
     return Stopwatch(gpu.device.timer(), enqueue, settings or Settings(), batch, mover).measure()
-
-
-def _bound(launch: Callable[..., Any], args: Sequence[Any]) -> Callable[[], Any]:
-    """Let kernels check their arguments once, so that the stream does not wait for checks."""
-    bind = getattr(launch, "bind", None)
-    return bind(*args) if bind else lambda: launch(*args)
 
 
 def _by_the_host(enqueue: Callable[[], Any], gpu: Gpu) -> Timing:

@@ -36,7 +36,8 @@ class ArrayMover:
         self._launch = launch
         self._args = args
         self._device = device
-        self._arrays = {id(array): array for array in args if _is_array(array) and device.owns_memory(array)}
+        arrays = [each for each in args if hasattr(each, "dtype") and getattr(each, "shape", None)]
+        self._arrays = {id(array): array for array in arrays if device.owns_memory(array)}
 
     @classmethod
     def of(cls, launch: Callable[..., Any], args: Sequence[Any], device: Backend) -> ArrayMover | None:
@@ -76,10 +77,6 @@ def padding(device: Backend) -> DeviceArray:
     """Make an array of random size, to be kept: it moves what the process allocates after it."""
     pages = min(PADDING, device.free_memory() // 16 // PAGE)
     return device.empty((_draw.randint(1, max(1, pages)) * PAGE,), "u1")
-
-
-def _is_array(argument: Any) -> bool:
-    return hasattr(argument, "dtype") and bool(getattr(argument, "shape", ()))
 
 
 def _unit(array: Any) -> int:
