@@ -77,7 +77,8 @@ def _source_line(offset: int, launched: Launched) -> str:
 def _what(fault: Fault, launched: Launched) -> str:
     kind = FaultKind(fault.kind)
     text = fault.text.decode(errors="replace")
-    other = _thread(fault.other, launched.block)
+    x, y, _ = launched.block
+    other = (fault.other % x, fault.other // x % y, fault.other // (x * y))
     access = f"{_VERBS[fault.access]} {fault.size} byte{'' if fault.size == 1 else 's'}"
     match kind:
         case FaultKind.OUT_OF_BOUNDS:
@@ -87,38 +88,27 @@ def _what(fault: Fault, launched: Launched) -> str:
         case FaultKind.FOREIGN_STACK:
             return f"{access} of another thread's local memory"
         case FaultKind.SHARED_RACE:
-            name = _inside(fault.address - fault.shared_anchor, launched.shared)
+            offset = fault.address - fault.shared_anchor
+            name = next((r.name for r in launched.shared if r.begin <= offset < r.end), "shared memory")
             line = _source_line(fault.other_pc, launched).rpartition(":")[2] or "?"
             verb = "writes" if fault.other_stores else "reads"
             return f"{access} of {name} that thread {other} {verb} in line {line}: no barrier between (race)"
+        case FaultKind.DIVERGENT_BARRIER if text:
+            return f"waits at __syncthreads while thread {other} waits at the one in line {text}"
         case FaultKind.DIVERGENT_BARRIER:
-            if text:
-                return f"waits at __syncthreads while thread {other} waits at the one in line {text}"
             return f"waits at __syncthreads, which thread {other} never reaches: it has returned"
+        case FaultKind.SIGNAL if text == "stack":
+            return "uses more local memory than the emulated thread's stack of 124 KiB"
+        case FaultKind.SIGNAL if fault.signal == signal.SIGFPE:
+            return "divides an integer by zero"
         case FaultKind.SIGNAL:
-            return _trapped(fault.signal, text)
+            return f"crashes with {signal.Signals(fault.signal).name}"
         case FaultKind.STOPPED:
             return f"still running after {launched.seconds:g} s; is there an endless loop?"
         case FaultKind.NO_MEMORY:
             return "the block's stacks do not fit into memory; use fewer threads a block"
         case _:
             return text
-
-
-def _trapped(number: int, text: str) -> str:
-    if text == "stack":
-        return "uses more local memory than the emulated thread's stack of 124 KiB"
-    if number == signal.SIGFPE:
-        return "divides an integer by zero"
-    return f"crashes with {signal.Signals(number).name}"
-
-
-def _thread(linear: int, block: Dim3) -> Dim3:
-    return linear % block[0], linear // block[0] % block[1], linear // (block[0] * block[1])
-
-
-def _inside(offset: int, shared: Sequence[Region]) -> str:
-    return next((r.name for r in shared if r.begin <= offset < r.end), "shared memory")
 
 
 def _beside(fault: Fault, launched: Launched) -> str:

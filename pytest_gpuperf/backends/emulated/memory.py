@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class EmulatedMemory:
 
     def __init__(self) -> None:
         self._live: dict[int, weakref.ref[EmulatedArray]] = {}
-        self._freed: list[Region] = []
+        self.freed: list[Region] = []  # the arrays freed last, the newest at the end
         self._changes = 0
         self._spans: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.uint64))
 
@@ -97,7 +98,7 @@ class EmulatedMemory:
         self._changes += 1
         # The system may hand out a freed array's pages again, as this one's or as the gaps around it.
         begin, end = array.address - array.gap, array.address + array.nbytes + array.gap
-        self._freed = [r for r in self._freed[-_REMEMBERED:] if r.end <= begin or r.begin >= end]
+        self.freed = [r for r in self.freed[-_REMEMBERED:] if r.end <= begin or r.begin >= end]
         return array
 
     def owns(self, array: Any) -> bool:
@@ -124,26 +125,14 @@ class EmulatedMemory:
 
     def arrays(self) -> list[EmulatedArray]:
         """List the live arrays."""
-        return [array for reference in self._references() if (array := reference()) is not None]
-
-    def _references(self) -> list[weakref.ref[EmulatedArray]]:
-        """List all of them at one moment.
-
-        Not by dict.copy(): a finalizer that the garbage collector runs inside it leaves the copy's count and
-        its keys at odds (CPython 3.11).
-        """
         while True:
-            try:
-                return list(self._live.values())
-            except RuntimeError:  # an array came or went in another thread: look again
-                continue
-
-    @property
-    def freed(self) -> list[Region]:
-        """List the arrays freed last, the newest first."""
-        return list(reversed(self._freed))
+            # Not by dict.copy(): a finalizer that the garbage collector runs inside it leaves the copy's
+            # count and its keys at odds (CPython 3.11).
+            with suppress(RuntimeError):  # an array came or went in another thread: look again
+                references = list(self._live.values())
+                return [array for reference in references if (array := reference()) is not None]
 
     def _forget(self, address: int, nbytes: int, name: str) -> None:
         self._live.pop(address, None)
         self._changes += 1
-        self._freed.append(Region(address, address + nbytes, name))
+        self.freed.append(Region(address, address + nbytes, name))
