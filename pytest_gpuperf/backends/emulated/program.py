@@ -16,7 +16,7 @@ import numpy as np
 from pytest_gpuperf.backends.base import Geometry, Traffic
 from pytest_gpuperf.backends.emulated.faults import Launched, Region, describe
 from pytest_gpuperf.backends.emulated.memory import EmulatedMemory
-from pytest_gpuperf.backends.emulated.runtime import Call, Outcome, Runtime
+from pytest_gpuperf.backends.emulated.runtime import Outcome, Runtime
 from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.errors import KernelError
 
@@ -53,7 +53,8 @@ class EmulatedProgram:
         self._shared = _shared_variables(self._path, symbols)
         # The order in which blocks reach an atomic would change floating-point sums from run to run.
         self._in_order = any(name == "gpuperf_atomic" for name, *_ in symbols)
-        self._base = _address(self._library.gpuperf_shared_anchor) - _value(symbols, "gpuperf_shared_anchor")
+        anchor = next(value for name, _, value, _ in symbols if name == "gpuperf_shared_anchor")
+        self._base = _address(self._library.gpuperf_shared_anchor) - anchor
         spans = [(region.begin, region.end) for region in self._shared]
         self._spans = np.array(spans, np.int64).reshape(-1, 2)
 
@@ -91,34 +92,28 @@ class EmulatedProgram:
         if name not in self._declared:
             known = ", ".join(sorted(self._declared)) or "none"
             raise KernelError(f"{shown(self._path)} has no kernel {name!r}; it has {known}.")
-        self._check_shared(name, geometry.shared)
-        call = Call(
+        static = sum(r.end - r.begin for r in self._shared if r.name.startswith(f"shared array '{name}::"))
+        if geometry.shared > _SHARED_PER_BLOCK - static:
+            raise KernelError(
+                f"{name}: {geometry.shared} bytes of dynamic shared memory beside {static} static ones; "
+                f"a block has {_SHARED_PER_BLOCK} at most."
+            )
+        blocks = math.prod(geometry.grid)
+        alone = self._in_order or blocks * math.prod(geometry.block) < _WORTH_A_THREAD
+        outcome = self._runtime.launch(
             _address(getattr(self._library, f"gpuperf_call_{name}")),
             _address(self._library.gpuperf_shared_anchor),
-            self._spans,
             geometry,
-            self._packed(name, arguments),
-            self._memory.spans(),
-            self._workers(geometry),
-            counting,
+            values=self._packed(name, arguments),
+            memory=self._memory.spans(),
+            shared=self._spans,
+            workers=1 if alone else min(blocks, self._threads),
+            counting=counting,
+            seconds=self._seconds,
         )
-        outcome = self._runtime.launch(call, self._seconds)
         if outcome.fault:
             raise KernelError(describe(outcome.fault, self._launched(name, geometry, arguments)))
         return outcome
-
-    def _workers(self, geometry: Geometry) -> int:
-        blocks = math.prod(geometry.grid)
-        small = blocks * math.prod(geometry.block) < _WORTH_A_THREAD
-        return 1 if self._in_order or small else min(blocks, self._threads)
-
-    def _check_shared(self, name: str, dynamic: int) -> None:
-        static = sum(r.end - r.begin for r in self._shared if r.name.startswith(f"shared array '{name}::"))
-        if dynamic > _SHARED_PER_BLOCK - static:
-            raise KernelError(
-                f"{name}: {dynamic} bytes of dynamic shared memory beside {static} static ones; "
-                f"a block has {_SHARED_PER_BLOCK} at most."
-            )
 
     def _packed(self, name: str, arguments: Sequence[Any]) -> list[np.ndarray]:
         """Return each argument's bytes, checked against what the compiled kernel takes.
@@ -158,7 +153,7 @@ class EmulatedProgram:
         dynamic = [Region(0, geometry.shared, "the dynamic shared memory")] if geometry.shared else []
         return Launched(
             self._path, name, self._file, self._base, geometry.block, self._seconds,
-            regions, self._memory.freed, [*self._shared, *dynamic],
+            regions, self._memory.freed[::-1], [*self._shared, *dynamic],
         )  # fmt: skip
 
 
@@ -172,10 +167,6 @@ def _symbols(library: Path) -> list[tuple[str, str, int, int]]:
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     row = re.compile(r"^\s*\d+: ([0-9a-f]+)\s+(\w+) (\w+)\s+\w+\s+\w+\s+\w+ (.+)$", re.MULTILINE)
     return [(m[4], m[3], int(m[1], 16), int(m[2], 0)) for m in row.finditer(output)]
-
-
-def _value(symbols: Sequence[tuple[str, str, int, int]], wanted: str) -> int:
-    return next(value for name, _, value, _ in symbols if name == wanted)
 
 
 def _shared_variables(path: Path, symbols: Sequence[tuple[str, str, int, int]]) -> list[Region]:

@@ -61,29 +61,8 @@ class _Request(Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One launch of a compiled kernel, by addresses in its library.
-
-    ``shared``: its shared variables as spans from the anchor, int64[n, 2]. ``values`` hold each argument's
-    bytes, ``memory`` the spans of the live arrays, sorted, as uint64[n, 2]. ``workers``: OS threads.
-    """
-
-    body: int
-    shared_anchor: int
-    shared: np.ndarray
-    geometry: Geometry
-    values: Sequence[np.ndarray]
-    memory: np.ndarray
-    workers: int
-    counting: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a launch.
-
-    ``traffic`` is as ``Program.trace`` has it; ``traced`` counts the accesses of all threads.
-    """
+    """The result of a launch: ``traffic`` is ``Program.trace``'s, ``traced`` counts all threads' accesses."""
 
     fault: Fault | None
     traffic: tuple[Traffic, ...]
@@ -104,18 +83,36 @@ class Runtime:
         self._library.gpuperf_wait.restype = c_int
         self._turn = threading.Lock()
 
-    def launch(self, call: Call, seconds: float) -> Outcome:
-        """Run one kernel to its end. After ``seconds`` it is stopped, which is a fault."""
-        values, memory, shared, geometry = call.values, call.memory, call.shared, call.geometry
+    def launch(
+        self,
+        body: int,
+        shared_anchor: int,
+        geometry: Geometry,
+        *,
+        values: Sequence[np.ndarray],
+        memory: np.ndarray,
+        shared: np.ndarray,
+        workers: int,
+        counting: bool,
+        seconds: float,
+    ) -> Outcome:
+        """Run a compiled kernel, by addresses in its library, to its end.
+
+        ``values`` hold each argument's bytes, ``memory`` the spans of the live arrays, sorted, uint64[n, 2],
+        ``shared`` those of its shared variables, from the anchor, int64[n, 2]. ``workers``: OS threads. After
+        ``seconds`` it is stopped, which is a fault.
+        """
         pointers = (c_void_p * max(1, len(values)))(*[value.ctypes.data for value in values])
         request = _Request(
-            call.body, call.shared_anchor, pointers, memory.ctypes.data, shared.ctypes.data, len(memory),
-            len(shared), _Index3(*geometry.grid), _Index3(*geometry.block), geometry.shared, call.workers,
-            call.counting,
+            body, shared_anchor, pointers, memory.ctypes.data, shared.ctypes.data, len(memory), len(shared),
+            _Index3(*geometry.grid), _Index3(*geometry.block), geometry.shared, workers, counting,
         )  # fmt: skip
+        fault, traffic, traced = Fault(), (_Traffic * 4)(), c_uint64()
         with self._turn:
             self._run(request, seconds)
-            return self._result()
+            self._library.gpuperf_result(byref(fault), traffic, byref(traced))
+        rows = tuple((row.requests, row.units, row.ideal) for row in traffic)
+        return Outcome(fault if fault.kind else None, rows, traced.value)
 
     def _run(self, request: _Request, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -123,23 +120,15 @@ class Runtime:
         try:
             while not self._library.gpuperf_wait(_POLL_MS):
                 if time.monotonic() > deadline:
-                    self._stop()
-                    return
+                    return self._stop()
         except BaseException:  # Ctrl-C or a test's own timeout: the threads must not outlive the arrays
             self._stop()
             raise
 
     def _stop(self) -> None:
-        while True:
+        self._library.gpuperf_stop()
+        while not self._library.gpuperf_wait(_STOP_POLL_MS):
             self._library.gpuperf_stop()
-            if self._library.gpuperf_wait(_STOP_POLL_MS):
-                return
-
-    def _result(self) -> Outcome:
-        fault, traffic, traced = Fault(), (_Traffic * 4)(), c_uint64()
-        self._library.gpuperf_result(byref(fault), traffic, byref(traced))
-        rows = tuple((row.requests, row.units, row.ideal) for row in traffic)
-        return Outcome(fault if fault.kind else None, rows, traced.value)
 
 
 _loaded: dict[str, Runtime] = {}
