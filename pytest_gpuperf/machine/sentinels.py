@@ -29,7 +29,6 @@ FACTOR, ADD = 0.999, 0.5
 SETTINGS = device_time.Settings(seconds=0.1, warmup=0.1)
 CLOCKED = 100  # launches of the compute sentinel, 56 ms, over which the SMs' clock is taken
 SMS = 1024  # places for SMs, more than any device has
-_DIGITS = 6
 
 
 def take(gpu: Gpu) -> dict[str, Any]:
@@ -92,4 +91,4 @@ def sm_mhz(before: np.ndarray, after: np.ndarray) -> float | None:
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
+    return float(f"{value:.6g}")

@@ -20,8 +20,6 @@ from pytest_gpuperf.errors import Unavailable
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
 
-_SECONDS = 60.0
-
 
 class EmulatedBackend:
     """The emulated device. ``threads`` OS threads run its blocks; a launch is stopped after ``seconds``.
@@ -38,7 +36,7 @@ class EmulatedBackend:
     stream: Any = None
     judges_times, checks_memory, counts_traffic = False, True, True
 
-    def __init__(self, threads: int | None = None, seconds: float = _SECONDS) -> None:
+    def __init__(self, threads: int | None = None, seconds: float = 60.0) -> None:
         self._compiler = find_compiler(os.environ.get("CXX") or None)
         self._runtime_path = build_runtime(self._compiler)
         self.runtime = runtime(self._runtime_path)

@@ -69,8 +69,7 @@ class Outcome:
     traced: int
 
 
-_POLL_MS = 50
-_STOP_POLL_MS = 5
+_POLL_MS, _STOP_POLL_MS = 50, 5
 
 
 class Runtime:
