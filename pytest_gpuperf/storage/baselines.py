@@ -1,12 +1,14 @@
 """Baseline files: where they are, reading and writing them.
 
 ``<folder>/<pool>/<suite file without .py>.json``, one file per pool and suite file. A file is checked
-whole when it is read, once a process, and replaced in one step or not at all. format.py has its text.
+whole when it is read, once a process, and replaced in one step or not at all. format.py has its text. Or they
+are read as they are in a git revision: a change's edits to its own files do not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,7 @@ from typing import Literal
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.files import replace_file
+from pytest_gpuperf.git import Revision, git, git_bytes, toplevel
 from pytest_gpuperf.measurement import Baseline, slug
 from pytest_gpuperf.rules.differences import differences, question_changes
 from pytest_gpuperf.storage.documents import explained
@@ -66,7 +69,16 @@ class Store:
         A file is read once a process. Raises BaselineError, one sentence with the file, the place in it and
         the remedy.
         """
-        return _once(self._loaded, (slug(pool), suite), lambda: self._load(pool, suite))
+        key = slug(pool), suite
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = self._load(pool, suite)
+            except BaselineError as error:
+                self._loaded[key] = error
+        found = self._loaded[key]
+        if isinstance(found, BaselineError):
+            raise found
+        return found
 
     def _load(self, pool: str, suite: str) -> Entries:
         from pytest_gpuperf.storage import format
@@ -129,19 +141,70 @@ class Store:
         return path
 
 
-def _once(
-    known: dict[tuple[str, str], Entries | BaselineError], key: tuple[str, str], load: Callable[[], Entries]
-) -> Entries:
-    """Return or raise what ``load`` returned or raised at the first call with ``key``."""
-    if key not in known:
-        try:
-            known[key] = load()
-        except BaselineError as error:
-            known[key] = error
-    found = known[key]
-    if isinstance(found, BaselineError):
-        raise found
-    return found
+class RevisionStore(Store):
+    """The baseline files under ``folder`` as ``revision`` has them; they are read and never written."""
+
+    def __init__(self, folder: Path, revision: Revision) -> None:
+        super().__init__(folder)
+        self.revision = revision
+        self._now = Store(folder)
+        self._due: dict[tuple[str, str], Entries] = {}
+        existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+        self._top = toplevel(existing)
+        self._prefix = Path(os.path.realpath(folder)).relative_to(os.path.realpath(self._top)).as_posix()
+        self._files: list[str] | None = None
+
+    def _list_pools(self) -> list[str]:
+        named = {name.partition("/")[0] for name in self._names() if "/" in name}
+        return sorted(named.union(self._now.pools()))
+
+    def suites(self, pool: str) -> list[str]:
+        names = [name.partition("/")[2] for name in self._names() if name.partition("/")[0] == slug(pool)]
+        old = {name.removesuffix(".json") + ".py" for name in names}
+        return sorted(old.union(self._now.suites(pool)))
+
+    def _load(self, pool: str, suite: str) -> Entries:
+        """Return the revision's baselines, and this checkout's for what it has none of: new tests."""
+        found = {test: dict(metrics) for test, metrics in self._now.load(pool, suite).items()}
+        for test, metrics in super()._load(pool, suite).items():
+            found.setdefault(test, {}).update(metrics)
+        return found
+
+    def due(self, pool: str, suite: str) -> Entries:
+        """Leave out what the checkout's own file no longer has: a change may remove a test visibly."""
+        key = slug(pool), suite
+        if key not in self._due:
+            now, found = self._now.load(pool, suite), self.load(pool, suite)
+            self._due[key] = {
+                test: {name: found[test][name] for name in metrics} for test, metrics in now.items()
+            }
+        return self._due[key]
+
+    def read(self, path: Path) -> bytes | None:
+        name = path.relative_to(self.folder).as_posix()
+        if name not in self._names():
+            return None
+        return git_bytes(self._top, "show", f"{self.revision.commit}:{self._in_git(name)}")
+
+    def save(
+        self, pool: str, suite: str, updates: Entries, mode: Mode = "replace", keep: int | None = None
+    ) -> Path | None:
+        raise BaselineError(
+            f"{self.path(pool, suite)}: baselines of revision {self.revision} are read only: leave out "
+            "--gpuperf-baselines-from to record"
+        )
+
+    def _in_git(self, name: str) -> str:
+        return name if self._prefix == "." else f"{self._prefix}/{name}"
+
+    def _names(self) -> list[str]:
+        """Return the JSON files that the revision has there, relative to the folder."""
+        if self._files is None:
+            command = ("ls-tree", "-r", "-z", "--name-only", "--full-tree", self.revision.commit)
+            listed = git(self._top, *command, "--", f"{self._prefix}/").split("\0")
+            start = 0 if self._prefix == "." else len(self._prefix) + 1
+            self._files = [name[start:] for name in listed if name.endswith(".json")]
+        return self._files
 
 
 def _merge(

@@ -13,7 +13,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, TestKey
 from pytest_gpuperf.options import Options, owner_of
 from pytest_gpuperf.rules.waivers import Quarantine, parse_quarantine
-from pytest_gpuperf.storage.baselines import Store
+from pytest_gpuperf.storage.baselines import RevisionStore, Store
 
 QUARANTINE = "quarantine.toml"
 
@@ -77,15 +77,9 @@ class Project:
         """Return the baselines that belong to the suite file ``path``."""
         folder = self.baselines_root(path) / self._options.baselines
         if folder not in self._stores:
-            self._stores[folder] = self._open(folder)
+            revision = self._options.baselines_from
+            self._stores[folder] = Store(folder) if revision is None else RevisionStore(folder, revision)
         return self._stores[folder]
-
-    def _open(self, folder: Path) -> Store:
-        if self._options.baselines_from is None:
-            return Store(folder)
-        from pytest_gpuperf.storage.revision import RevisionStore
-
-        return RevisionStore(folder, self._options.baselines_from)
 
     def stored(self, nodeid: str, place: Mapping[str, Any]) -> Mapping[str, Baseline]:
         """Return a test's baselines on a device, by metric."""
