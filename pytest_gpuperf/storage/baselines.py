@@ -1,8 +1,7 @@
 """Baseline files: where they are, reading and writing them.
 
 ``<folder>/<pool>/<suite file without .py>.json``, one file per pool and suite file. A file is checked
-whole when it is read, once a process, and replaced in one step or not at all. format.py has its text. Or they
-are read as they are in a git revision: a change's edits to its own files do not count.
+whole when it is read, once a process, and replaced in one step or not at all. format.py has its text.
 """
 
 from __future__ import annotations
@@ -142,7 +141,7 @@ class Store:
 
 
 class RevisionStore(Store):
-    """The baseline files under ``folder`` as ``revision`` has them; they are read and never written."""
+    """Baseline files as a git revision has them, read only: a change's edits to its own do not count."""
 
     def __init__(self, folder: Path, revision: Revision) -> None:
         super().__init__(folder)
@@ -207,9 +206,7 @@ class RevisionStore(Store):
         return self._files
 
 
-def _merge(
-    stored: Entries, updates: Entries, mode: Mode, path: Path, keep: int | None
-) -> dict[str, dict[str, Baseline]]:
+def _merge(stored: Entries, updates: Entries, mode: Mode, path: Path, keep: int | None) -> Entries:
     merged = {test: dict(metrics) for test, metrics in stored.items()}
     for test, metrics in updates.items():
         if mode == "replace":

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -21,18 +19,13 @@ from pytest_gpuperf.files import replace_file
 from pytest_gpuperf.measurement import INSTRUMENTS, Measurement, slug
 from pytest_gpuperf.rules.calibration import Calibration
 from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest
-from pytest_gpuperf.storage.documents import (
-    Malformed,
-    check_schema,
-    explained,
-    impossible,
-    read_json,
-)
+from pytest_gpuperf.storage.documents import Malformed, converted, explained, read_object
 from pytest_gpuperf.storage.format import DIGITS
 
 SCHEMA = 1
 _ENDING = ".calibration.json"
 _AGAIN = "calibrate again with --gpuperf-calibrate"
+_AFTER_CONFLICT = f"take one side whole, or {_AGAIN}"
 
 
 # --------------------------------------------------------------------------- runs
@@ -87,25 +80,18 @@ def _rounded_measurement(measured: Measurement) -> Measurement:
 
 
 def _run(line: bytes) -> dict[str, RecordedTest]:
-    document = _object(line, "a run")
-    try:
-        tests = msgspec.convert(document.get("tests"), dict[str, RecordedTest], strict=False)
-    except msgspec.ValidationError as error:
-        raise Malformed(_plain(error)) from None
+    document = read_object(line, "a run is", SCHEMA, _AFTER_CONFLICT)
+    tests = converted(document.get("tests"), dict[str, RecordedTest], strict=False)
     for name, test in tests.items():
         for measured in test.record.measurements:
-            _check(name, measured)
+            metric = measured.metric
+            if metric.instrument not in INSTRUMENTS:
+                raise Malformed(f"{name}: instrument {metric.instrument!r} is unknown here")
+            if not measured.samples:
+                raise Malformed(f"{name}: {metric.name} has no samples")
+            if metric.kind == "noisy" and min(measured.samples) <= 0:
+                raise Malformed(f"{name}: {metric.name} has a sample that is not above zero")
     return tests
-
-
-def _check(name: str, measured: Measurement) -> None:
-    metric = measured.metric
-    if metric.instrument not in INSTRUMENTS:
-        raise Malformed(f"{name}: instrument {metric.instrument!r} is unknown here")
-    if not measured.samples:
-        raise Malformed(f"{name}: {metric.name} has no samples")
-    if metric.kind == "noisy" and min(measured.samples) <= 0:
-        raise Malformed(f"{name}: {metric.name} has a sample that is not above zero")
 
 
 # --------------------------------------------------------------------------- the result
@@ -143,29 +129,11 @@ def results(folder: Path, pool: str) -> list[Path]:
 
 
 def _result(data: bytes) -> Calibration:
-    document = _object(data, "a calibration")
-    try:
-        calibration = msgspec.convert(document, Calibration, strict=False)
-    except msgspec.ValidationError as error:
-        raise Malformed(_plain(error)) from None
+    document = read_object(data, "a calibration is", SCHEMA, _AFTER_CONFLICT)
+    calibration = converted(document, Calibration, strict=False)
     rates = [calibration.reds.runs, calibration.reds.draws]
     if any(not 0 <= rate.reds <= rate.trials or not rate.trials for rate in rates):
         raise Malformed("$.reds counts more failures than trials, or no trials")
     if not (math.isfinite(calibration.expected_reds) and calibration.expected_reds >= 0):
         raise Malformed(f"$.expected_reds is {calibration.expected_reds}, not a number of tests")
     return calibration
-
-
-def _object(data: bytes, what: str) -> Mapping[str, Any]:
-    document = read_json(data, f"take one side whole, or {_AGAIN}")
-    if not isinstance(document, dict):
-        raise Malformed(f"{what} is a JSON object")
-    check_schema(document, SCHEMA)
-    for problem in impossible(document, "$"):
-        raise Malformed(problem)
-    return document
-
-
-def _plain(error: msgspec.ValidationError) -> str:
-    problem, _, place = str(error).partition(" - at `")
-    return f"{place.rstrip('`') or '$'}: {problem}"

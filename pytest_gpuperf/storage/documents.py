@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_gpuperf.errors import BaselineError
 
+T = TypeVar("T")
 _CONFLICT = re.compile(r"^(<{7}|\|{7}|={7}|>{7})( |$)", re.MULTILINE)
 
 
@@ -37,8 +38,11 @@ class _Object(dict[str, Any]):
         return found
 
 
-def read_json(data: bytes, after_conflict: str) -> Any:
-    """Return the document; raises Malformed with the line, for a merge conflict with that remedy."""
+def read_object(data: bytes, what: str, newest: int, after_conflict: str) -> dict[str, Any]:
+    """Return a document of a schema from 1 to ``newest``; raises Malformed with the place.
+
+    ``what`` begins the sentence "... a JSON object"; ``after_conflict`` is the remedy for a merge conflict.
+    """
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -47,17 +51,15 @@ def read_json(data: bytes, after_conflict: str) -> Any:
         line = text.count("\n", 0, conflict.start()) + 1
         raise Malformed(f"line {line} is a merge conflict marker ({conflict[1]})", after_conflict)
     try:
-        return json.loads(text, object_pairs_hook=_Object.of)
+        document = json.loads(text, object_pairs_hook=_Object.of)
     except json.JSONDecodeError as error:
         end = " (cut short?)" if error.pos >= len(text.rstrip()) else ""
         where = f"line {error.lineno} column {error.colno}"
         raise Malformed(f"{where} is not JSON: {error.msg}{end}") from None
     except (ValueError, RecursionError) as error:
         raise Malformed(f"not JSON that can be read: {error}") from None
-
-
-def check_schema(document: dict[str, Any], newest: int) -> None:
-    """Raise Malformed where ``document["schema"]`` is no version from 1 to ``newest``."""
+    if not isinstance(document, dict):
+        raise Malformed(f"{what} a JSON object")
     schema = document.get("schema")
     if type(schema) is not int or schema < 1:
         raise Malformed(f"$.schema is {schema!r}, not a version from 1 on")
@@ -66,18 +68,32 @@ def check_schema(document: dict[str, Any], newest: int) -> None:
             f"written by a newer pytest-gpuperf (schema {schema}, and this one reads {newest})",
             "pip install --upgrade pytest-gpuperf",
         )
+    for problem in _impossible(document, "$"):
+        raise Malformed(problem)
+    return document
 
 
-def impossible(value: Any, path: str) -> Iterator[str]:
+def converted(value: Any, kind: type[T], path: str = "$", strict: bool = True) -> T:
+    """Return ``value``, which stands at ``path`` of a document, as a ``kind``; raises Malformed."""
+    import msgspec
+
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        raise Malformed(f"{path}{place.rstrip('`')}: {problem}") from None
+
+
+def _impossible(value: Any, path: str) -> Iterator[str]:
     """Yield what JSON parsers let pass: a key given twice, a number that is not finite."""
     if isinstance(value, _Object):
         if value.twice is not None:
             yield f"{path} has the key {value.twice!r} twice"
         for key, inner in value.items():
-            yield from impossible(inner, f"{path}{step(key)}")
+            yield from _impossible(inner, f"{path}{step(key)}")
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            yield from impossible(inner, f"{path}[{i}]")
+            yield from _impossible(inner, f"{path}[{i}]")
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"{path} is {value}, not a number that can be compared"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Better, Metric, Run
-from pytest_gpuperf.storage.documents import Malformed, check_schema, impossible, read_json, step
+from pytest_gpuperf.storage.documents import Malformed, converted, read_object, step
 
 SCHEMA = 1
 KEPT_SAMPLES = 25
@@ -68,15 +68,9 @@ class BaselineFile(Struct, forbid_unknown_fields=True):
     entries: dict[str, dict[str, EntryRecord]]
     common: dict[str, Any] = {}
 
-    def environment(self, run: str) -> dict[str, Any]:
-        return {**self.common, **self.runs[run]}
-
 
 def parse(data: bytes, name: str, remedy: str = _RECOVER) -> BaselineFile:
-    """Read and check a file's bytes; ``name`` is what to call the file, ``remedy`` what to do about it.
-
-    Raises BaselineError, one sentence with the place in the file and the remedy.
-    """
+    """Read and check a file's bytes; raises BaselineError with its ``name``, the place in it and the ``remedy``."""
     try:
         return _checked(data)
     except Malformed as bad:
@@ -84,17 +78,17 @@ def parse(data: bytes, name: str, remedy: str = _RECOVER) -> BaselineFile:
 
 
 def _checked(data: bytes) -> BaselineFile:
-    document = read_json(data, _AFTER_CONFLICT)
-    if not isinstance(document, dict):
-        raise Malformed("a baseline file holds a JSON object")
-    check_schema(document, SCHEMA)
-    for problem in impossible(document, "$"):
-        raise Malformed(problem)
-    file = _convert(document)
-    for test, metrics in file.entries.items():
+    document = read_object(data, "a baseline file holds", SCHEMA, _AFTER_CONFLICT)
+    # Entry by entry, because msgspec's path says `[...]` where the name of the test belongs.
+    without = {**document, "entries": {}} if "entries" in document else document
+    file = converted(without, BaselineFile)
+    for test, metrics in converted(document["entries"], dict[str, dict[str, Any]], "$.entries").items():
+        file.entries[test] = {}
         for metric, entry in metrics.items():
-            for problem in _entry_problems(entry, file):
-                raise Malformed(_entry_path(test, metric) + problem)
+            path = f"$.entries{step(test)}{step(metric)}"
+            file.entries[test][metric] = found = converted(entry, EntryRecord, path)
+            for problem in _entry_problems(found, file):
+                raise Malformed(path + problem)
     return file
 
 
@@ -123,29 +117,6 @@ def json_schema() -> str:
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 
-def _convert(document: dict[str, Any]) -> BaselineFile:
-    # Entry by entry, because msgspec's path says `[...]` where the name of the test belongs.
-    entries = document.get("entries")
-    prefix = "$"
-    converted: dict[str, dict[str, EntryRecord]] = {}
-    try:
-        file = msgspec.convert(
-            {**document, "entries": {}} if "entries" in document else document, BaselineFile
-        )
-        prefix = "$.entries"
-        for test, metrics in msgspec.convert(entries, dict[str, dict[str, Any]]).items():
-            converted[test] = {}
-            for metric, entry in metrics.items():
-                prefix = _entry_path(test, metric)
-                converted[test][metric] = msgspec.convert(entry, EntryRecord)
-    except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at `$")
-        where = prefix + place.rstrip("`")
-        raise Malformed(f"{where}: {problem}") from None
-    file.entries = converted
-    return file
-
-
 def _entry_problems(entry: EntryRecord, file: BaselineFile) -> Iterator[str]:
     """Yield the problems that types cannot express, each with its path within the entry."""
     metric = entry.metric
@@ -162,10 +133,6 @@ def _entry_problems(entry: EntryRecord, file: BaselineFile) -> Iterator[str]:
         low = next((j for j, sample in enumerate(run.samples) if sample <= 0), None)
         if metric.kind == "noisy" and low is not None:
             yield f".runs[{i}].samples[{low}] is {run.samples[low]:g}, and a noisy metric's are above zero"
-
-
-def _entry_path(test: str, metric: str) -> str:
-    return f"$.entries{step(test)}{step(metric)}"
 
 
 def _in_order(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -195,13 +162,11 @@ def baselines_of(file: BaselineFile) -> dict[str, dict[str, Baseline]]:
 
     def convert(name: str, entry: EntryRecord) -> Baseline:
         of = entry.metric
-        return Baseline(
-            metric=Metric(name, of.unit, of.better, of.kind, of.instrument),
-            contract=entry.contract,
-            place=entry.place,
-            prior_sd=entry.prior_sd,
-            runs=tuple(Run(tuple(run.samples), file.environment(run.run), run.code) for run in entry.runs),
+        metric = Metric(name, of.unit, of.better, of.kind, of.instrument)
+        runs = tuple(
+            Run(tuple(run.samples), {**file.common, **file.runs[run.run]}, run.code) for run in entry.runs
         )
+        return Baseline(metric, entry.contract, entry.place, entry.prior_sd, runs)
 
     return {
         test: {name: convert(name, entry) for name, entry in metrics.items()}
@@ -230,24 +195,18 @@ def file_of(pool: str, suite: str, entries: Mapping[str, Mapping[str, Baseline]]
         for test, metrics in entries.items()
     }
     by_date = sorted(environments.items(), key=lambda item: (str(item[1].get("date", "")), item[0]))
-    common = _shared([environment for _, environment in by_date])
+    # Forty versions a run would hide what a review looks for.
+    first, *others = [environment for _, environment in by_date] or [{}]
+    common = {
+        key: value
+        for key, value in first.items()
+        if others and all(key in other and other[key] == value for other in others)
+    }
     own = {
         run: {key: value for key, value in environment.items() if key not in common}
         for run, environment in by_date
     }
     return BaselineFile(1, pool, suite, own, records, common)
-
-
-def _shared(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what several environments share: forty versions a run would hide what a review looks for."""
-    first, *others = environments or [{}]
-    if not others:
-        return {}
-    return {
-        key: value
-        for key, value in first.items()
-        if all(key in other and other[key] == value for other in others)
-    }
 
 
 def _check_storable(baseline: Baseline, where: str) -> None:
