@@ -148,9 +148,9 @@ class RevisionStore(Store):
         self.revision = revision
         self._now = Store(folder)
         self._due: dict[tuple[str, str], Entries] = {}
-        existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-        self._top = toplevel(existing)
-        self._prefix = Path(os.path.realpath(folder)).relative_to(os.path.realpath(self._top)).as_posix()
+        self._top = toplevel(next(parent for parent in (folder, *folder.parents) if parent.is_dir()))
+        inside = Path(os.path.realpath(folder)).relative_to(os.path.realpath(self._top)).as_posix()
+        self._prefix = "" if inside == "." else f"{inside}/"
         self._files: list[str] | None = None
 
     def _list_pools(self) -> list[str]:
@@ -183,7 +183,7 @@ class RevisionStore(Store):
         name = path.relative_to(self.folder).as_posix()
         if name not in self._names():
             return None
-        return git_bytes(self._top, "show", f"{self.revision.commit}:{self._in_git(name)}")
+        return git_bytes(self._top, "show", f"{self.revision.commit}:{self._prefix}{name}")
 
     def save(
         self, pool: str, suite: str, updates: Entries, mode: Mode = "replace", keep: int | None = None
@@ -193,16 +193,12 @@ class RevisionStore(Store):
             "--gpuperf-baselines-from to record"
         )
 
-    def _in_git(self, name: str) -> str:
-        return name if self._prefix == "." else f"{self._prefix}/{name}"
-
     def _names(self) -> list[str]:
         """Return the JSON files that the revision has there, relative to the folder."""
         if self._files is None:
             command = ("ls-tree", "-r", "-z", "--name-only", "--full-tree", self.revision.commit)
-            listed = git(self._top, *command, "--", f"{self._prefix}/").split("\0")
-            start = 0 if self._prefix == "." else len(self._prefix) + 1
-            self._files = [name[start:] for name in listed if name.endswith(".json")]
+            listed = git(self._top, *command, "--", self._prefix or "./").split("\0")
+            self._files = [name.removeprefix(self._prefix) for name in listed if name.endswith(".json")]
         return self._files
 
 

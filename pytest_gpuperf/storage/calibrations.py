@@ -16,7 +16,7 @@ import msgspec
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.files import replace_file
-from pytest_gpuperf.measurement import INSTRUMENTS, Measurement, slug
+from pytest_gpuperf.measurement import INSTRUMENTS, slug
 from pytest_gpuperf.rules.calibration import Calibration
 from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest
 from pytest_gpuperf.storage.documents import Malformed, converted, explained, read_object
@@ -68,15 +68,13 @@ def parse_runs(data: bytes, path: Path) -> list[RecordedRun]:
 
 
 def _rounded(test: RecordedTest) -> RecordedTest:
-    measurements = tuple(_rounded_measurement(m) for m in test.record.measurements)
-    return replace(test, record=replace(test.record, measurements=measurements))
-
-
-def _rounded_measurement(measured: Measurement) -> Measurement:
-    samples = measured.samples
-    if measured.metric.kind == "noisy":
-        samples = tuple(float(f"{sample:.{DIGITS}g}") for sample in samples)
-    return replace(measured, samples=samples, details={})
+    kept = []
+    for measured in test.record.measurements:
+        samples = measured.samples
+        if measured.metric.kind == "noisy":
+            samples = tuple(float(f"{sample:.{DIGITS}g}") for sample in samples)
+        kept.append(replace(measured, samples=samples, details={}))
+    return replace(test, record=replace(test.record, measurements=tuple(kept)))
 
 
 def _run(line: bytes) -> dict[str, RecordedTest]:

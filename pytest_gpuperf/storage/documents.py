@@ -27,15 +27,12 @@ class Malformed(Exception):
 class _Object(dict[str, Any]):
     """A JSON object that remembers a key it was given twice, which dict and msgspec drop silently."""
 
-    twice: str | None = None
-
-    @classmethod
-    def of(cls, pairs: list[tuple[str, Any]]) -> _Object:
-        found = cls(pairs)
-        if len(found) < len(pairs):
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.twice: str | None = None
+        if len(self) < len(pairs):
             keys = [key for key, _ in pairs]
-            found.twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-        return found
+            self.twice = next(key for i, key in enumerate(keys) if key in keys[:i])
 
 
 def read_object(data: bytes, what: str, newest: int, after_conflict: str) -> dict[str, Any]:
@@ -51,7 +48,7 @@ def read_object(data: bytes, what: str, newest: int, after_conflict: str) -> dic
         line = text.count("\n", 0, conflict.start()) + 1
         raise Malformed(f"line {line} is a merge conflict marker ({conflict[1]})", after_conflict)
     try:
-        document = json.loads(text, object_pairs_hook=_Object.of)
+        document = json.loads(text, object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
         end = " (cut short?)" if error.pos >= len(text.rstrip()) else ""
         where = f"line {error.lineno} column {error.colno}"

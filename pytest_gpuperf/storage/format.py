@@ -70,7 +70,7 @@ class BaselineFile(Struct, forbid_unknown_fields=True):
 
 
 def parse(data: bytes, name: str, remedy: str = _RECOVER) -> BaselineFile:
-    """Read and check a file's bytes; raises BaselineError with its ``name``, the place in it and the ``remedy``."""
+    """Read and check a file's bytes; raises BaselineError with ``name``, the place in it and ``remedy``."""
     try:
         return _checked(data)
     except Malformed as bad:
