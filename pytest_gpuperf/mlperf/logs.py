@@ -82,12 +82,8 @@ _SAMPLE = re.compile(
 
 
 def read_trace(folder: Path) -> Trace:
-    """Read the trace; raises GpuperfError if it holds no sample.
-
-    A query is complete when its last sample is.
-    """
+    """Read the trace; raises GpuperfError if it holds no sample. A query ends with its last sample."""
     path = folder / TRACE
-    found = []
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             found = [match.groups() for match in map(_SAMPLE.search, lines) if match]
@@ -99,8 +95,7 @@ def read_trace(folder: Path) -> Trace:
     start, query, complete = table[:, 0] * 1e-6, table[:, 1].astype(np.int64), table[:, 2] * 1e-9
     latencies = np.zeros(query.max() + 1)
     np.maximum.at(latencies, query, complete)
-    duration = float((start + complete).max() - start.min())
-    return Trace(latencies, duration, len(found))
+    return Trace(latencies, float((start + complete).max() - start.min()), len(found))
 
 
 def read_accuracy(folder: Path, count: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ RESIDUAL_SCALE = 0.35
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """One convolution, ``kernel`` square, padded by kernel // 2; ``gain`` is He's (2 before a ReLU)."""
+    """One convolution, ``kernel`` square, padded by kernel // 2."""
 
     name: str
     source: str
@@ -34,7 +34,6 @@ class Conv:
     kernel: int
     stride: int
     relu: bool = True
-    gain: float = 2.0
     scale: float = 1.0
 
     @property
@@ -51,14 +50,14 @@ class Conv:
         They have the same bits on every machine: raw PCG64 output, which NumPy promises not to change
         (it promises nothing of its distributions).
         """
-        identity = [seed, *self.name.encode()]
-        generator = np.random.PCG64(np.random.SeedSequence(identity))
+        generator = np.random.PCG64(np.random.SeedSequence([seed, *self.name.encode()]))
         count = math.prod(self.shape)
         raw = generator.random_raw((count + 1) // 2)
         words = np.stack([raw & np.uint64(0xFFFFFFFF), raw >> np.uint64(32)], axis=1).reshape(-1)[:count]
         signed = (words >> np.uint64(8)).astype(np.float32) - np.float32(2**23)
         fan_in = self.inputs * self.kernel * self.kernel
-        bound = math.sqrt(3.0 * self.gain / fan_in) * self.scale
+        gain = 2.0 if self.relu else 1.0  # He's
+        bound = math.sqrt(3.0 * gain / fan_in) * self.scale
         return (signed * np.float32(bound / 2**23)).reshape(self.shape)
 
 
@@ -84,11 +83,12 @@ def bottlenecks(blocks: Sequence[int] = BLOCKS) -> Iterator[Block]:
             name = f"stage{stage}_block{index}"
             reduce = Conv(f"{name}_a", source, inputs, width, 1, 1)
             spatial = Conv(f"{name}_b", reduce.result, width, width, 3, stride)
-            unscaled = Conv(f"{name}_c", spatial.result, width, 4 * width, 1, 1, relu=False, gain=1.0)
-            expand = replace(unscaled, scale=RESIDUAL_SCALE)
+            expand = Conv(
+                f"{name}_c", spatial.result, width, 4 * width, 1, 1, relu=False, scale=RESIDUAL_SCALE
+            )
             shortcut = None
             if index == 0:
-                shortcut = Conv(f"{name}_d", source, inputs, 4 * width, 1, stride, relu=False, gain=1.0)
+                shortcut = Conv(f"{name}_d", source, inputs, 4 * width, 1, stride, relu=False)
             yield Block(name, source, (reduce, spatial, expand), shortcut)
             source, inputs = name, 4 * width
 
@@ -111,9 +111,7 @@ def checksum(seed: int, blocks: Sequence[int] = BLOCKS) -> str:
 
 
 def build(
-    seed: int,
-    head: tuple[np.ndarray, np.ndarray] | None = None,
-    blocks: Sequence[int] = BLOCKS,
+    seed: int, head: tuple[np.ndarray, np.ndarray] | None = None, blocks: Sequence[int] = BLOCKS
 ) -> Any:
     """Build the ``onnx.ModelProto`` from "input" float32 [N, 3, 224, 224] to "logits" [N, classes].
 

@@ -14,8 +14,6 @@ from pytest_gpuperf.mlperf import accuracy
 from pytest_gpuperf.mlperf.models import Model
 from pytest_gpuperf.mlperf.settings import Scenario
 
-CONFIDENCE = 0.99
-
 
 def queries_needed(fraction: float) -> int:
     """Return how many queries MLPerf's early stopping asks for, at 99 % confidence and tolerance 0.
@@ -25,7 +23,7 @@ def queries_needed(fraction: float) -> int:
     64 for p90, 662 for p99 and 6,636 for p99.9 (loadgen/early_stopping.cc).
     """
     n = 1
-    while fraction**n + n * (1 - fraction) * fraction ** (n - 1) > 1 - CONFIDENCE:
+    while fraction**n + n * (1 - fraction) * fraction ** (n - 1) > 0.01:
         n += 1
     return n
 
@@ -188,8 +186,7 @@ class AccuracyResult:
     def check(self) -> None:
         """Raise AssertionError with ``problems`` if there are any."""
         __tracebackhide__ = True  # the failure shows the test's line, not this one
-        problems = self.problems()
-        if problems:
+        if problems := self.problems():
             raise AssertionError(f"{self.model.name} in {self.precision}: " + "; ".join(problems))
 
     def measurements(self) -> list[Measurement]:
@@ -199,9 +196,8 @@ class AccuracyResult:
         nothing is wrong). Without a reference the number of correct ones is the exact metric itself.
         """
         details = {"correct": self.correct, "total": self.total}
-        count = Metric(
-            "correct", "1", "higher", "exact" if self.model.reference is None else "shown", "accuracy"
-        )
+        kind: Kind = "exact" if self.model.reference is None else "shown"
+        count = Metric("correct", "1", "higher", kind, "accuracy")
         taken = [Measurement(count, self.contract, (float(self.correct),), details=details)]
         if self.model.reference is not None:
             wrong = self.model.reference.unexplained(self.predictions, self.labels, self.precision)

@@ -117,7 +117,12 @@ def performance(lg: Any, scenario: Scenario, profile: Profile, seconds: float | 
     if profile.min_queries is not None:
         settings.min_query_count = profile.min_queries
         if scenario.one_query:
-            _by_count(settings, expected, load.batch)
+            # A single query cannot be extended: it asks for whole batches, as many as fit the duration as
+            # expected, whatever they then take. Only a phase ten times too short is INVALID.
+            duration = settings.min_duration_ms / 1000
+            settings.min_query_count = max(1, round(duration / expected)) * load.batch
+            settings.min_duration_ms = max(1, round(duration * 100))
+            settings.offline_expected_qps = 1.0
     return settings
 
 
@@ -130,14 +135,3 @@ def _mlperf(lg: Any, scenario: Scenario, mode: Any, loaded: int) -> Any:
     settings.scenario, settings.mode = getattr(lg.TestScenario, scenario.name), mode
     settings.performance_sample_count_override = loaded
     return settings
-
-
-def _by_count(settings: Any, seconds: float, batch: int) -> None:
-    """Ask for whole batches, as many as fit the duration at ``seconds`` each, whatever they then take.
-
-    A single query cannot be extended. Only a phase ten times too short is INVALID.
-    """
-    duration = settings.min_duration_ms / 1000
-    settings.min_query_count = max(1, round(duration / seconds)) * batch
-    settings.min_duration_ms = max(1, round(duration * 100))
-    settings.offline_expected_qps = 1.0
