@@ -83,7 +83,7 @@ def test_an_exception_in_the_model_is_one_error_and_the_process_lives(tmp_path):
                 return super().run(batch)
         error = error_of(loadgen.performance, Failing(), "SingleStream", log_dir=Path("a"), seconds=0.3)
         again = loadgen.performance(Echo(), "SingleStream", log_dir=Path("b"), seconds=0.3)
-        show(error=error, again=again.queries, poisoned=loadgen.poisoned())
+        show(error=error, again=again.queries, poisoned=phase.poisoned())
         """,
         tmp_path,
     )
@@ -135,7 +135,7 @@ def test_a_completion_that_never_comes_is_given_up(tmp_path):
         error = error_of(loadgen.performance, hanging, "SingleStream", log_dir=folder, seconds=0.3, stall=1.0)
         took = time.monotonic() - begin
         next_one = error_of(loadgen.accuracy, Echo(), log_dir=Path("b"))
-        show(error=error, took=took, next=next_one, poisoned=loadgen.poisoned())
+        show(error=error, took=took, next=next_one, poisoned=phase.poisoned())
         sys.stdout.flush()
         os._exit(0)  # as the docstring of poisoned() demands
         """,
@@ -207,7 +207,7 @@ def test_an_interrupt_ends_the_phase_in_order(tmp_path):
             interrupted = True
         took = time.monotonic() - begin
         again = loadgen.performance(Echo(), "SingleStream", log_dir=Path("b"), seconds=0.3)
-        show(interrupted=interrupted, took=took, again=again.queries, poisoned=loadgen.poisoned())
+        show(interrupted=interrupted, took=took, again=again.queries, poisoned=phase.poisoned())
         """,
         tmp_path,
     )

@@ -50,14 +50,30 @@ def require(onnxruntime: Any, load: Loader = ctypes.CDLL) -> None:
 
     ``load`` opens a shared library by name or raises OSError.
     """
-    require_gpu_package(onnxruntime, installed_packages(Path(onnxruntime.__file__).parent))
-    built_for = cuda_version(onnxruntime)
-    require_driver(built_for, load)
+    if len(installed_packages(Path(onnxruntime.__file__).parent)) > 1:
+        raise GpuperfError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
+            + REINSTALL
+        )
+    if PROVIDER not in onnxruntime.get_available_providers():
+        raise Unavailable(
+            f"this onnxruntime ({onnxruntime.__version__}) was built for the CPU and has no {PROVIDER}: "
+            + REINSTALL
+        )
+    built_for = cuda_major(onnxruntime)
+    # CUDA 12 and later run on any driver of the same major version (CUDA minor version compatibility).
+    major, minor = driver.cuda_version(load)
+    if major < built_for:
+        older = " or, for CUDA 12, pip install 'onnxruntime-gpu[cuda,cudnn]<1.27'" if major == 12 else ""
+        raise Unavailable(
+            f"the NVIDIA driver supports CUDA {major}.{minor}, this onnxruntime needs {built_for}: "
+            f"update the driver{older}"
+        )
     # It prints what it cannot load and never raises; the check below says it in one sentence.
     with contextlib.redirect_stdout(io.StringIO()):
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
-    require_libraries(built_for[0], load)
+    require_libraries(built_for, load)
 
 
 def installed_packages(imported_from: Path) -> set[str]:
@@ -74,44 +90,16 @@ def installed_packages(imported_from: Path) -> set[str]:
     return found
 
 
-def require_gpu_package(onnxruntime: Any, installed: set[str]) -> None:
-    """Raise GpuperfError if both packages are installed, Unavailable without the CUDA provider."""
-    if installed == {"onnxruntime", "onnxruntime-gpu"}:
-        raise GpuperfError(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
-            + REINSTALL
-        )
-    if PROVIDER not in onnxruntime.get_available_providers():
-        raise Unavailable(
-            f"this onnxruntime ({onnxruntime.__version__}) was built for the CPU and has no {PROVIDER}: "
-            + REINSTALL
-        )
-
-
-def cuda_version(onnxruntime: Any) -> tuple[int, int]:
-    """Return the CUDA version that this ONNX Runtime was built for, such as (13, 0)."""
+def cuda_major(onnxruntime: Any) -> int:
+    """Return the major version of the CUDA that this ONNX Runtime was built for, such as 13."""
     text = str(getattr(onnxruntime, "cuda_version", "") or "")
-    parts = text.split(".")
-    if not parts[0].isdigit():
+    major = text.partition(".")[0]
+    if not major.isdigit():
         raise GpuperfError(
             f'onnxruntime {onnxruntime.__version__} says it was built for CUDA "{text}", '
             f"which is no version; reinstall it: {REINSTALL}"
         )
-    return int(parts[0]), int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
-
-
-def require_driver(built_for: tuple[int, int], load: Loader) -> None:
-    """Raise Unavailable without a driver or a device, or with a driver that does not start or is too old.
-
-    CUDA 12 and later run on any driver of the same major version (CUDA minor version compatibility).
-    """
-    major, minor = driver.cuda_version(load)
-    if major < built_for[0]:
-        older = " or, for CUDA 12, pip install 'onnxruntime-gpu[cuda,cudnn]<1.27'" if major == 12 else ""
-        raise Unavailable(
-            f"the NVIDIA driver supports CUDA {major}.{minor}, this onnxruntime needs {built_for[0]}: "
-            f"update the driver{older}"
-        )
+    return int(major)
 
 
 def page_lock(array: np.ndarray, built_for: int, load: Loader = ctypes.CDLL) -> Callable[[], None] | None:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf.extras import imported
+from pytest_gpuperf.mlperf import imported
 
 
 class Dataset(Protocol):

@@ -1,9 +1,9 @@
 """One phase of MLPerf's LoadGen around a session, in this process.
 
-LoadGen can poison a process (``poisoned`` says so afterwards) and can end it: a completion of an unknown
-query, or a crash in the model's own library, takes the process down with a signal. So a test that uses this
-belongs in a child process, and only its parent can bound those. What is bound in here: a callback that
-raises, a model that hangs, a log folder that cannot be written, a phase that LoadGen calls INVALID, an
+LoadGen can poison a process (``phase.poisoned`` says so afterwards) and can end it: a completion of an
+unknown query, or a crash in the model's own library, takes the process down with a signal. So a test that
+uses this belongs in a child process, and only its parent can bound those. What is bound in here: a callback
+that raises, a model that hangs, a log folder that cannot be written, a phase that LoadGen calls INVALID, an
 interrupt.
 """
 
@@ -20,13 +20,10 @@ import numpy as np
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, settings
 from pytest_gpuperf.mlperf.datasets import Dataset
-from pytest_gpuperf.mlperf.extras import imported
-from pytest_gpuperf.mlperf.phase import Callbacks, Phase, poisoned
+from pytest_gpuperf.mlperf.phase import Callbacks, Phase
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
-
-__all__ = ["accuracy", "performance", "poisoned"]
 
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 CPU_PERFORMANCE_SAMPLES = 64  # keeps the loading of a phase on the CPU under a second
@@ -49,20 +46,27 @@ def performance(
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds without a completion. Raises
     GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
     """
-    lg, chosen, asked = _loadgen(), Profile.of(profile), Scenario.of(scenario)
+    chosen, asked = Profile.of(profile), Scenario.of(scenario)
     batch, dataset = asked.batch(session.batch_sizes[-1]), session.model.dataset(None)
-    phase = Phase(lg, session, dataset, batch, log_dir, stall)
+    phase = Phase(session, dataset, batch, log_dir, stall)
     loaded = _loaded(session, dataset)
     limit = seconds if seconds is not None else chosen.seconds
-    warm_up = _warm_up_seconds(session, limit)
+    # For a GPU's clocks, or for a CPU's caches and thread pools.
+    warm_up = 3.0 if _on_device(session) else 0.1 * (limit if limit is not None else 10.0)
 
     def prepare() -> Any:
         phase.callbacks.load(range(loaded))
         load = Load(batch, loaded, _probe(phase.callbacks, session, batch, warm_up))
-        return settings.performance(lg, asked, chosen, chosen.measured(limit, warm_up), load)
+        return settings.performance(phase.lg, asked, chosen, chosen.measured(limit, warm_up), load)
 
     used = phase.run(prepare, trace=not asked.one_query)
-    detail = _valid_detail(log_dir, asked)
+    detail = logs.read_detail(log_dir)
+    if detail.num_errors or not detail.valid:
+        state = str(detail.values.get("result_validity", "without a result"))
+        raise GpuperfError(
+            f"LoadGen calls this {scenario} phase {state} with {detail.num_errors} errors, so it has no "
+            f"figures: {detail.reason or 'no reason given'} ({detail.path})"
+        )
     timing = _timing(asked, phase.callbacks, detail, log_dir)
     contract = {
         **_contract(session, dataset, asked, detail),
@@ -86,10 +90,9 @@ def accuracy(
     stall: float = STALL,
 ) -> AccuracyResult:
     """Run an accuracy phase over the first ``count`` images (None: all); raises as ``performance`` does."""
-    lg, asked = _loadgen(), Scenario.of(scenario)
-    dataset = session.model.dataset(count)
-    phase = Phase(lg, session, dataset, asked.batch(session.batch_sizes[-1]), log_dir, stall)
-    phase.run(lambda: settings.accuracy(lg, asked, _loaded(session, dataset)), trace=False)
+    asked, dataset = Scenario.of(scenario), session.model.dataset(count)
+    phase = Phase(session, dataset, asked.batch(session.batch_sizes[-1]), log_dir, stall)
+    phase.run(lambda: settings.accuracy(phase.lg, asked, _loaded(session, dataset)), trace=False)
     detail = logs.read_detail(log_dir)
     if detail.num_errors:
         raise GpuperfError(f"LoadGen met {detail.num_errors} errors ({detail.path}): {detail.reason}")
@@ -105,22 +108,11 @@ def accuracy(
     )
 
 
-def _loadgen() -> Any:
-    return imported("mlperf_loadgen", "MLPerf's LoadGen cannot be imported")
-
-
 def _loaded(session: Session, dataset: Dataset) -> int:
     """Return how many images are loaded at once: whole largest batches, so that a batch is a slice."""
     limit = min(len(dataset), PERFORMANCE_SAMPLES if _on_device(session) else CPU_PERFORMANCE_SAMPLES)
     largest = session.batch_sizes[-1]
     return limit - limit % largest if limit > largest else limit
-
-
-def _warm_up_seconds(session: Session, limit: float | None) -> float:
-    """Return 3 s for a GPU's clocks, or a tenth of the phase for a CPU's caches and thread pools."""
-    if _on_device(session):
-        return 3.0
-    return 0.1 * (limit if limit is not None else 10.0)
 
 
 def _on_device(session: Session) -> bool:
@@ -141,18 +133,6 @@ def _probe(calls: Callbacks, session: Session, batch: int, seconds: float) -> fl
         if calls.abandoned:
             break
     return median(times[len(times) // 2 :])
-
-
-def _valid_detail(log_dir: Path, scenario: Scenario) -> logs.Detail:
-    """Read the detail log; raises GpuperfError unless LoadGen calls the phase VALID without errors."""
-    detail = logs.read_detail(log_dir)
-    if detail.num_errors or not detail.valid:
-        state = str(detail.values.get("result_validity", "without a result"))
-        raise GpuperfError(
-            f"LoadGen calls this {scenario.name} phase {state} with {detail.num_errors} errors, so it has no "
-            f"figures: {detail.reason or 'no reason given'} ({detail.path})"
-        )
-    return detail
 
 
 def _timing(
@@ -192,10 +172,6 @@ def require_consistent(scenario: str, latency: Latency, queries: int, duration: 
 
 def _contract(session: Session, dataset: Dataset, scenario: Scenario, detail: logs.Detail) -> dict[str, Any]:
     """Return what must be equal for two phases to be compared, whatever their mode."""
-    seeds = {
-        f"seed_{name}": detail.values[f"effective_{key}_rng_seed"]
-        for name, key in (("qsl", "qsl"), ("sample", "sample_index"), ("schedule", "schedule"))
-    }
     return {
         "model": session.model.name,
         "recipe": session.model.recipe,
@@ -204,5 +180,7 @@ def _contract(session: Session, dataset: Dataset, scenario: Scenario, detail: lo
         "scenario": scenario.name,
         "precision": session.precision,
         "loadgen": metadata.version("mlcommons-loadgen"),
-        **seeds,
+        "seed_qsl": detail.values["effective_qsl_rng_seed"],
+        "seed_sample": detail.values["effective_sample_index_rng_seed"],
+        "seed_schedule": detail.values["effective_schedule_rng_seed"],
     }

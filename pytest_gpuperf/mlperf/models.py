@@ -13,10 +13,9 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import cached, sha256
-from pytest_gpuperf.mlperf import resnet50
+from pytest_gpuperf.mlperf import imported, resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
 from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, shipped
-from pytest_gpuperf.mlperf.extras import imported
 
 Precision = Literal["fp32", "fp16"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
@@ -122,13 +121,8 @@ def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Pa
         name = IMAGENET if model_dir is not None else DIGITS
     if name == DIGITS:
         return digits_model()
-    if name == IMAGENET:
-        return imagenet_model(model_dir, data_dir)
-    raise GpuperfError(f'there is no model "{name}"; use "{DIGITS}" or "{IMAGENET}"')
-
-
-def imagenet_model(model_dir: Path | None, data_dir: Path | None) -> Model:
-    """Return MLPerf's ResNet-50 of ``model_dir`` with the ImageNet of ``data_dir``; raises GpuperfError."""
+    if name != IMAGENET:
+        raise GpuperfError(f'there is no model "{name}"; use "{DIGITS}" or "{IMAGENET}"')
     if model_dir is None or data_dir is None:
         raise GpuperfError(
             'the model "resnet50" needs MODEL_DIR (with resnet50_v1.onnx) '
@@ -178,26 +172,20 @@ def digits_model() -> Model:
     """Return ``resnet50-digits``, built once and cached; raises Unavailable without onnx."""
     head = digits_head()
     digest = hashlib.sha256(f"{head.recipe} opset {resnet50.OPSET}".encode()).hexdigest()[:16]
-    path = cached(f"models/{DIGITS}-{digest}.onnx", partial(_digits_bytes, head))
-    return Model(
-        DIGITS,
-        path,
-        recipe=head.recipe,
-        dataset=Digits,
-        output="logits",
-        reference=StoredPredictions(head.predictions, head.margins),
-    )
 
+    def build() -> bytes:
+        imported("onnx", f"building {DIGITS} needs onnx")
+        found = resnet50.checksum(SEED)
+        if found != head.checksum:
+            raise GpuperfError(
+                f"the weights generated for {DIGITS} have checksum {found[:12]}, expected "
+                f"{head.checksum[:12]}: this NumPy's PCG64 differs; please report its version"
+            )
+        return bytes(resnet50.build(SEED, (head.weight, head.bias)).SerializeToString())
 
-def _digits_bytes(head: DigitsHead) -> bytes:
-    imported("onnx", f"building {DIGITS} needs onnx")
-    found = resnet50.checksum(SEED)
-    if found != head.checksum:
-        raise GpuperfError(
-            f"the weights generated for {DIGITS} have checksum {found[:12]}, expected {head.checksum[:12]}: "
-            "this NumPy's PCG64 differs; please report its version"
-        )
-    return bytes(resnet50.build(SEED, (head.weight, head.bias)).SerializeToString())
+    path = cached(f"models/{DIGITS}-{digest}.onnx", build)
+    stored = StoredPredictions(head.predictions, head.margins)
+    return Model(DIGITS, path, head.recipe, dataset=Digits, output="logits", reference=stored)
 
 
 def half_precision(model: Model) -> Path:

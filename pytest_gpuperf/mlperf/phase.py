@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import logs
+from pytest_gpuperf.mlperf import imported, logs
 from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.session import Session
 
@@ -48,16 +48,15 @@ class Phase:
     thread too.
     """
 
-    def __init__(
-        self, lg: Any, session: Session, dataset: Dataset, batch: int, log_dir: Path, stall: float
-    ) -> None:
+    def __init__(self, session: Session, dataset: Dataset, batch: int, log_dir: Path, stall: float) -> None:
+        self.lg = imported("mlperf_loadgen", "MLPerf's LoadGen cannot be imported")
         if len(dataset) == 0:
             raise GpuperfError(f"the dataset {dataset.name} of {session.model.name} has no images")
         _require_folder(log_dir)
-        self._lg, self._session, self._log_dir, self._stall = lg, session, log_dir, stall
+        self._session, self._log_dir, self._stall = session, log_dir, stall
         self._total = len(dataset)
         library = SampleLibrary(dataset, session.dtype, session.hold)
-        self.callbacks = Callbacks(lg, session.run, library, batch)
+        self.callbacks = Callbacks(self.lg, session.run, library, batch)
         self.notes: tuple[str, ...] = ()
         if Path("audit.config").exists():
             self.notes = (f"{Path('audit.config').resolve()} lies in the working directory and was not used",)
@@ -73,9 +72,8 @@ class Phase:
         if not _running.acquire(blocking=False):
             raise GpuperfError("LoadGen runs one phase at a time and another is running in this process")
         outcome: dict[str, Any] = {}
-        thread = threading.Thread(
-            target=self._body, args=(prepare, trace, outcome), daemon=True, name="loadgen"
-        )
+        arguments = prepare, trace, outcome
+        thread = threading.Thread(target=self._body, args=arguments, daemon=True, name="loadgen")
         try:
             self.callbacks.progress = perf_counter()
             thread.start()
@@ -109,12 +107,13 @@ class Phase:
                 gc.enable()
 
     def _start_test(self, settings: Any, trace: bool) -> None:
-        lg, calls = self._lg, self.callbacks
+        lg, calls = self.lg, self.callbacks
         output = lg.LogOutputSettings()
         output.outdir = str(self._log_dir)
         log = lg.LogSettings()
         log.log_output, log.enable_trace = output, trace
-        sut = lg.ConstructFastSUT(calls.issue, calls.flush)
+        # There is nothing to flush: every query is run when it is issued.
+        sut = lg.ConstructFastSUT(calls.issue, lambda: None)
         loaded = settings.performance_sample_count_override
         qsl = lg.ConstructQSL(self._total, loaded, calls.load, calls.unload)
         # By default an audit.config in the working directory overrides settings; "" says that there is none.
@@ -127,7 +126,13 @@ class Phase:
             while thread.is_alive():
                 thread.join(0.5)
                 if thread.is_alive() and perf_counter() - self.callbacks.progress > self._stall:
-                    self._give_up(f"{self._session.model.name} completed nothing for {self._stall:g} s")
+                    reason = f"{self._session.model.name} completed nothing for {self._stall:g} s"
+                    self.callbacks.abandoned = True
+                    _poison.append(reason)
+                    raise GpuperfError(
+                        f"{reason}: the query was given up (LoadGen itself would wait for ever); "
+                        f"its logs are in {self._log_dir}"
+                    )
         except KeyboardInterrupt:
             # Queries are then completed unanswered, which ends StartTest in an orderly way.
             self.callbacks.abandoned = True
@@ -135,14 +140,6 @@ class Phase:
             if thread.is_alive():
                 _poison.append("it was interrupted and the model did not return")
             raise
-
-    def _give_up(self, reason: str) -> None:
-        self.callbacks.abandoned = True
-        _poison.append(reason)
-        raise GpuperfError(
-            f"{reason}: the query was given up (LoadGen itself would wait for ever); "
-            f"its logs are in {self._log_dir}"
-        )
 
 
 def _require_folder(log_dir: Path) -> None:
@@ -210,7 +207,7 @@ class SampleLibrary:
 
 
 class Callbacks:
-    """Issue, flush, load and unload for one phase.
+    """Issue, load and unload for one phase.
 
     ``failure`` is the first exception; ``progress`` when something last completed; ``completions`` the time
     and the number of samples of each completed batch (seconds on ``perf_counter``); ``issued`` when the
@@ -230,9 +227,6 @@ class Callbacks:
 
     def unload(self, indices: Sequence[int]) -> None:
         self._guarded(self.library.unload)
-
-    def flush(self) -> None:
-        """Do nothing: every query is run when it is issued."""
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         try:

@@ -9,8 +9,7 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import sha256
-from pytest_gpuperf.mlperf import cuda_runtime, models
-from pytest_gpuperf.mlperf.extras import imported
+from pytest_gpuperf.mlperf import cuda_runtime, imported, models
 from pytest_gpuperf.mlperf.models import DTYPES, Interface, Model, Precision
 
 Backend = Literal["cuda", "cpu"]
@@ -60,11 +59,10 @@ def open_session(
     batch_sizes: Sequence[int] = (1, 8),
     stream: int | None = None,
 ) -> CpuSession | CudaSession:
-    """Load the model.
+    """Load the model, on the CUDA stream with the handle ``stream``, or on one of ONNX Runtime's own.
 
-    ``stream`` is the handle of the CUDA stream to run on; without one ONNX Runtime makes its own. Raises
-    Unavailable naming the package that is missing, GpuperfError if the model does not fit its dataset or
-    the device's memory.
+    Raises Unavailable naming the package that is missing, GpuperfError if the model does not fit its dataset
+    or the device's memory.
     """
     onnxruntime = imported("onnxruntime", "onnxruntime cannot be imported", backend)
     if precision not in DTYPES:
@@ -107,16 +105,15 @@ class OnnxSession:
         """Open what runs the batch sizes, on the CUDA stream with that handle."""
         raise NotImplementedError
 
-    def open(self, provider: Any) -> Any:
-        """Return an InferenceSession all of whose nodes are on ``provider``; raises GpuperfError."""
-        name = provider[0] if isinstance(provider, tuple) else provider
+    def open(self, name: str, settings: Mapping[str, str]) -> Any:
+        """Return an InferenceSession all of whose nodes are on the provider ``name``; raises GpuperfError."""
         options = self.ort.SessionOptions()
         options.log_severity_level = 3  # warnings (of unused initialisers, ...) would flood a test's output
         if self.on_device:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            session = self.ort.InferenceSession(str(self._path), options, providers=[provider])
+            session = self.ort.InferenceSession(str(self._path), options, providers=[(name, settings)])
         except Exception as error:
             raise failure(self.model, "loading the graph", error) from error
         session.disable_fallback()
@@ -130,13 +127,9 @@ class OnnxSession:
         """Return how many nodes the provider runs; raises GpuperfError if another one runs any."""
         if not hasattr(session, "get_provider_graph_assignment_info"):
             return f"all on {name} (no fallback allowed)"
-        elsewhere: list[str] = []
-        count = 0
-        for subgraph in session.get_provider_graph_assignment_info():
-            nodes = subgraph.get_nodes()
-            count += len(nodes)
-            if subgraph.ep_name != name:
-                elsewhere += [f"{node.op_type} on {subgraph.ep_name}" for node in nodes]
+        subgraphs = session.get_provider_graph_assignment_info()
+        nodes = [(node.op_type, graph.ep_name) for graph in subgraphs for node in graph.get_nodes()]
+        count, elsewhere = len(nodes), [f"{kind} on {where}" for kind, where in nodes if where != name]
         if elsewhere:
             raise GpuperfError(
                 f"{len(elsewhere)} of {count} nodes of {self.model.name} are not on {name}: {elsewhere[:5]}"
@@ -145,10 +138,7 @@ class OnnxSession:
 
 
 def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
-    """Put ONNX Runtime's exception into one sentence.
-
-    It has a class for each status and no public base of its own, so its text decides.
-    """
+    """Put ONNX Runtime's exception into one sentence, by its text: its classes have no public base."""
     text = " ".join(str(error).split())
     if "allocate memory" in text or "out of memory" in text.lower():
         return GpuperfError(
@@ -164,7 +154,7 @@ class CpuSession(OnnxSession):
     offline_batch = 8
 
     def load(self, stream: int | None) -> None:
-        self._session = self.open("CPUExecutionProvider")
+        self._session = self.open("CPUExecutionProvider", {})
         self._io = Interface(self._session, self.model, self.precision)
         for size in self.batch_sizes:
             self._io.require_batch(size)
@@ -192,9 +182,8 @@ class CudaSession(OnnxSession):
 
     def load(self, stream: int | None) -> None:
         options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
-        on_stream = {"user_compute_stream": str(stream)} if stream else {}
-        provider = (cuda_runtime.PROVIDER, {**options, **on_stream})
-        self._lanes = {size: _Lane(self, size, self.open(provider)) for size in self.batch_sizes}
+        on_stream = {**options, "user_compute_stream": str(stream)} if stream else options
+        self._lanes = {size: _Lane(self, size, on_stream) for size in self.batch_sizes}
         self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in options.items())
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -218,7 +207,7 @@ class CudaSession(OnnxSession):
 
     def hold(self, images: np.ndarray) -> Callable[[], None]:
         """Lock the images' pages; if that is refused, ``description`` says so and copies are slower."""
-        release = cuda_runtime.page_lock(images, cuda_runtime.cuda_version(self.ort)[0])
+        release = cuda_runtime.page_lock(images, cuda_runtime.cuda_major(self.ort))
         self.description["images"] = "pageable" if release is None else "page-locked"
         return release or (lambda: None)
 
@@ -226,9 +215,10 @@ class CudaSession(OnnxSession):
 class _Lane:
     """One batch size on the device: its ONNX Runtime session, CUDA graph and buffers."""
 
-    def __init__(self, owner: CudaSession, size: int, session: Any) -> None:
+    def __init__(self, owner: CudaSession, size: int, settings: Mapping[str, str]) -> None:
         ort, model = owner.ort, owner.model
-        self._model, self._size, self._session = model, size, session
+        self._model, self._size = model, size
+        self._session = owner.open(cuda_runtime.PROVIDER, settings)
         self._io = Interface(self._session, model, owner.precision)
         self._io.require_batch(size)
         self._staging = np.zeros((size, *model.input_shape), owner.dtype)
