@@ -45,6 +45,31 @@ def test_a_child_that_dies_fails_its_test_and_pytest_lives_on(pytester: pytest.P
     result.stdout.fnmatch_lines(["*died of SIGSEGV*"])
 
 
+ENDS = ["os._exit(0)", "os._exit(1)", "ctypes.CDLL(None).exit(0)", "ctypes.CDLL(None).exit(1)"]
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("where", ["call", "teardown"])
+def test_a_process_that_ends_in_a_test_fails_it_whatever_the_code(pytester: pytest.Pytester, ends, where):
+    call, teardown = (ends, "pass") if where == "call" else ("pass", ends)
+    pytester.makepyfile(
+        ISOLATED
+        + f"""
+    import ctypes
+
+    @pytest.fixture
+    def resource():
+        yield
+        {teardown}
+
+    def test_ends(resource): {call}
+    """
+    )
+    result = pytester.runpytest()
+    result.assert_outcomes(**({"failed": 1} if where == "call" else {"passed": 1, "errors": 1}))
+    result.stdout.fnmatch_lines(["*ended with exit code [01] in the middle of it*"])
+
+
 def test_a_silent_child_is_ended(pytester: pytest.Pytester):
     pytester.makeini("[pytest]\ngpuperf_child_timeout = 3\n")
     pytester.makepyfile(ISOLATED + "    def test_hangs(): import time; time.sleep(60)")

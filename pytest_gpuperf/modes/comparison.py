@@ -176,10 +176,8 @@ def _run(
             if reports:
                 run.reports[item.nodeid] = reports
             trouble = _trouble(item, result.collected)
-            if result.trouble and not any(report.when == "teardown" for report in reports):
-                trouble = (
-                    f"has a process that {result.trouble}; it printed last: {result.output.strip()[-400:]}"
-                )
+            if (reports or result.trouble) and (why := result.crashed(item.nodeid)):
+                trouble = f"has a process that {why}; it printed last: {result.output.strip()[-400:]}"
             if trouble:
                 run.trouble[item.nodeid] = trouble
     return run

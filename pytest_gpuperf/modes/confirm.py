@@ -97,6 +97,8 @@ class Confirmer:
 def _record_of(result: ChildResult, item: pytest.Item) -> tuple[Record | None, str]:
     """Return what a child measured of a test that passed there, else why it did not."""
     reports = result.of(item.nodeid)
+    if reports and (why := result.crashed(item.nodeid)):
+        return None, why
     found = next((p.record for r in reports if (p := payload_of(r)).record), None)
     if found is not None and not any(report.failed for report in reports):
         return found, ""

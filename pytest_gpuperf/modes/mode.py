@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -19,6 +19,9 @@ from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import worst
 from pytest_gpuperf.rules.waivers import EXPECTED
 from pytest_gpuperf.session import GpuperfSession
+
+
+Phase = Literal["call", "teardown"]
 
 
 class Judged(NamedTuple):
@@ -94,11 +97,11 @@ class Mode:
         if item.nodeid in self._results.left_out:
             for report in reports:
                 attach(report, replace(payload_of(report), left_out=True))
-        if result.trouble or not reports:
-            trouble = result.trouble or "reported nothing"
+        if trouble := result.trouble or result.crashed(item.nodeid):
             text = f"The process of this test {trouble}. It printed last:\n{result.output}"
             reports = [r for r in reports if r.when != "teardown"]
-            reports.append(failed(item, text))
+            ended_in: Phase = "teardown" if any(r.when == "call" for r in reports) else "call"
+            reports.append(failed(item, text, ended_in))
         return reports
 
     def pass_on(self, item: pytest.Item, reports: Sequence[pytest.TestReport]) -> None:
@@ -126,7 +129,7 @@ class Mode:
             report.outcome, report.wasxfail = "skipped", f"reason: {text}"
 
 
-def failed(item: pytest.Item, text: str) -> pytest.TestReport:
+def failed(item: pytest.Item, text: str, when: Phase = "call") -> pytest.TestReport:
     """Return the report of a test that failed outside its own process's reports."""
     keywords: dict[str, Any] = dict.fromkeys(item.keywords, 1)
-    return pytest.TestReport(item.nodeid, item.location, keywords, "failed", text, "call")
+    return pytest.TestReport(item.nodeid, item.location, keywords, "failed", text, when)

@@ -118,15 +118,14 @@ def fresh_runs(
             result = session.children.run_fit(batch, settled)
             for report in result.reports:
                 payload = payload_of(report)
-                if payload.record and report.passed:
+                if payload.record and report.passed and not result.crashed(report.nodeid):
                     found[report.nodeid] = payload.record
                 elif report.failed:
                     text = f"failed in run {number}: {report.nodeid}: {report.longreprtext}"
                     results.finding(payload.cause or "wrong", text)
-            if result.trouble:
-                results.finding(
-                    "wrong", f"run {number}: the process {result.trouble}: {result.output[-500:]}"
-                )
+            crashes = (why for item in batch if (why := result.crashed(item.nodeid)))
+            if trouble := result.trouble or next(crashes, ""):
+                results.finding("wrong", f"run {number}: the process {trouble}: {result.output[-500:]}")
         yield found
 
 

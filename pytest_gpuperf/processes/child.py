@@ -52,6 +52,7 @@ class ChildResult:
         self.collected: dict[str, pytest.TestReport] = {}
         self.trouble = ""
         self.output = ""
+        self.returncode: int | None = None
         self._by_nodeid: dict[str, list[pytest.TestReport]] = defaultdict(list)
 
     def add(self, report: pytest.TestReport) -> None:
@@ -64,6 +65,19 @@ class ChildResult:
     def of(self, nodeid: str) -> list[pytest.TestReport]:
         """Return a test's reports, in order."""
         return self._by_nodeid.get(nodeid, [])
+
+    def crashed(self, nodeid: str) -> str:
+        """Return how the process ended before a test's teardown was reported, "" if it was.
+
+        Whatever the exit code: a C library's exit(0) in a test ends it as a segmentation fault does.
+        """
+        reports = self.of(nodeid)
+        if any(report.when == "teardown" for report in reports):
+            return ""
+        ended = (
+            f"ended with exit code {self.returncode} in the middle of it" if reports else "reported nothing"
+        )
+        return self.trouble or ended
 
     def unfit(self) -> dict[str, str]:
         """Return the tests that were measured on an unfit machine, by node id, and why it was not fit."""
@@ -78,7 +92,7 @@ class ChildResult:
                 merged.add(report)
         for report in again.reports:
             merged.add(report)
-        merged.trouble, merged.output = again.trouble, again.output
+        merged.trouble, merged.output, merged.returncode = again.trouble, again.output, again.returncode
         return merged
 
 
@@ -133,6 +147,7 @@ class Children:
                 _end(process)
             output.seek(0)
             result.output = output.read().decode(errors="replace")[-_OUTPUT_KEPT:]
+        result.returncode = process.returncode
         if not result.trouble and process.returncode not in (0, 1):
             result.trouble = _how_it_ended(process.returncode)
         return result
