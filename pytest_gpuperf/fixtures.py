@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,7 @@ class Gpuperf:
             raise GpuperfError(f'gpuperf.record("{name}"): better={better!r}; say "lower" or "higher"')
         if kind not in ("noisy", "exact", "shown"):
             raise GpuperfError(f'gpuperf.record("{name}"): kind={kind!r}; say "noisy", "exact" or "shown"')
-        samples = tuple(float(v) for v in (value if isinstance(value, Sequence) else (value,)))
+        samples = _samples(name, value)
         if not samples or not all(math.isfinite(v) and (v > 0 or kind != "noisy") for v in samples):
             raise GpuperfError(
                 f'gpuperf.record("{name}", {value!r}): noisy values must be finite and positive, '
@@ -165,6 +166,20 @@ class Gpuperf:
         metric = Metric(name, unit, better, kind, "record")
         contract = test_options(self._item).versioned({})
         recorder_of(self._item).add(Measurement(metric, contract, samples, bounds=bounds))
+
+
+def _samples(name: str, value: Any) -> tuple[float, ...]:
+    """Return a number or several as floats, also NumPy's and other libraries'; raises GpuperfError."""
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise GpuperfError(f"gpuperf.record({name!r}): a name is printable text in one line")
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    several = plain if isinstance(plain, Sequence) and not isinstance(plain, (str, bytes)) else (plain,)
+    for each in several:
+        if not isinstance(each, Real) or isinstance(each, bool):
+            raise GpuperfError(
+                f'gpuperf.record("{name}", {value!r}): give a number, or a flat sequence of numbers'
+            )
+    return tuple(float(each) for each in several)
 
 
 def timed(

@@ -100,6 +100,7 @@ class Bounds:
     @classmethod
     def of(cls, call: str, minimum: float | None, maximum: float | None, kind: Kind = "noisy") -> Bounds:
         """Check the bounds given to ``call``; raises GpuperfError for bounds that no figure could keep."""
+        minimum, maximum = _plain(minimum), _plain(maximum)
         for name, value in (("min", minimum), ("max", maximum)):
             if value is not None and not (
                 isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -130,6 +131,11 @@ class Bounds:
         if self.min is not None and value < self.min:
             return math.log(self.min / value)
         return -math.inf
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy number as Python's own, anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,9 +57,9 @@ def above_zero(unit: str, factor: float = 1.0) -> Callable[[str], float]:
 
 
 def _update_mode(text: str) -> str:
-    if text not in ("replace", "append", "new"):
+    if text not in ("replace", "append", "new", "prune"):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither append nor new; write the paths before --gpuperf-update"
+            f"{text!r} is not one of append, new, prune; write the paths before --gpuperf-update"
         )
     return text
 
@@ -90,9 +90,10 @@ _SECONDS = above_zero("seconds")
 SETTINGS = (
     Setting("backend", "NAME", "auto", one_of(*BACKENDS),
             "Where kernels run: auto (a CUDA device if there is one), cuda or emulated."),
-    Setting("update", "append|new", None, _update_mode,
-            "Record baselines instead of judging: replace those of the selected tests, append runs to "
-            "them, or write only new ones. Write the paths before it.", {"nargs": "?", "const": "replace"}),
+    Setting("update", "append|new|prune", None, _update_mode,
+            "Record baselines instead of judging: replace those of the selected tests, append runs to them, "
+            "write only new ones, or (prune) replace and drop those of tests that are gone. Write the paths "
+            "before it.", {"nargs": "?", "const": "replace"}),
     Setting("runs", "N", None, integer(1, 100),
             "Fresh processes that --gpuperf-update records (default: 5).", {"default": 5}),
     Setting("calibrate", "N|FILE", None, _count_or_file,

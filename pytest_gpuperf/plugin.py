@@ -17,9 +17,9 @@ from pytest_gpuperf.modes.measure import measuring, record_of
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.modes.reports import RESULT, finish_report
 from pytest_gpuperf.options import add_options, read_options
-from pytest_gpuperf.records import Payload
+from pytest_gpuperf.records import Payload, Recorder
 from pytest_gpuperf.report.message import properties
-from pytest_gpuperf.session import SESSION, GpuperfSession, Results
+from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, Results, recorder_of
 from pytest_gpuperf.workers import check_workers
 
 MODE = pytest.StashKey[Mode]()
@@ -97,12 +97,18 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return item.config.stash[MODE].run(item, nextitem)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[RECORDER], item.stash[RESULT] = Recorder(), Payload()  # a rerun measures afresh
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     session = item.config.stash[SESSION]
     with measuring(session, item):
         result = yield
     record = record_of(session, item) if session.options.active else None
+    recorder_of(item).closed = True
     if record is not None:
         item.stash[RESULT] = Payload(record)
         payload, text = item.config.stash[MODE].judge_call(item, record)
@@ -115,7 +121,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     return result
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of what turns a failure into an xfail
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -143,7 +149,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
         mode.settle(interrupted=True)
         raise
     mode.settle()
-    if not ours.in_worker:
+    if not ours.in_worker and not session.config.option.collectonly:
         try:
             mode.finish(session.items, complete=not (session.shouldstop or session.shouldfail))
         except GpuperfError as error:
@@ -155,7 +161,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ours = session.config.stash[SESSION]
     if ours.options.child is None:  # a child's parent decides
-        session.exitstatus = ours.results.exit_status(exitstatus)
+        session.exitstatus = ours.results.exit_status(exitstatus, session.testsfailed)
     ours.close()
 
 

@@ -109,10 +109,16 @@ class Recorder:
 
     def __init__(self) -> None:
         self.measurements: dict[str, Measurement] = {}
+        self.closed = False
 
     def add(self, measurement: Measurement) -> None:
-        """Keep a measurement; raises GpuperfError for a second one of the same name."""
+        """Keep a measurement; raises GpuperfError for a second one of the same name, or after the test."""
         name = measurement.metric.name
+        if self.closed:
+            raise GpuperfError(
+                f'"{name}" was measured in the teardown of the test, after its figures were judged: '
+                "measure it in the test"
+            )
         if name in self.measurements:
             raise GpuperfError(f'this test measured "{name}" twice; give each its own name=')
         self.measurements[name] = measurement

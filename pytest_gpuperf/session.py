@@ -64,6 +64,7 @@ class Results:
         self.notes: dict[str, None] = {}
         self.left_out: set[str] = set()
         self.deselected = False
+        self._failures = 0
 
     def collect(self, report: pytest.TestReport) -> None:
         """Take in a report, from this process, a worker or a child."""
@@ -78,6 +79,7 @@ class Results:
         if report.skipped and isinstance(report.longrepr, tuple):
             self.skipped[report.nodeid] = report.longrepr[2]
         if report.failed:
+            self._failures += not hasattr(report, "wasxfail")
             self.causes.add(payload.cause or "wrong")
 
     def finding(self, cause: Cause, text: str) -> None:
@@ -94,8 +96,14 @@ class Results:
         """Return the items that passed and measured something."""
         return [i for i in items if i.nodeid in self.records and self.outcomes[i.nodeid] == "passed"]
 
-    def exit_status(self, status: int) -> int:
-        """Return pytest's own status, or ours if every failure has one of our causes."""
+    def exit_status(self, status: int, failed: int) -> int:
+        """Return pytest's own status, or ours if every failure has one of our causes.
+
+        ``failed`` is what pytest counted: more than the failed reports where a file could not be collected,
+        or another plugin failed the run, such as for its coverage.
+        """
+        if failed > self._failures:
+            self.causes.add("wrong")
         ours = status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         if not ours or not self.causes:
             return status
@@ -205,7 +213,7 @@ class GpuperfSession:
         """
         if self.options.child is not None:
             return self.batches.get(item.nodeid, {}).get(metric)
-        if self.options.update == "replace":
+        if self.options.update in ("replace", "prune"):
             return None
         stored = self.project.stored(item.nodeid, self.gpu().device.place()).get(metric)
         return stored.contract.get("batch") if stored else None

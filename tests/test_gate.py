@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from latencies import LATENCY, processes, tell
@@ -173,15 +175,177 @@ def test_a_test_that_vanished_is_missing(project: Project, suite: str):
     result.stdout.fnmatch_lines(["missing *test_latency*"])
 
 
-def test_a_full_update_drops_what_is_no_longer_there(project: Project):
+@pytest.mark.parametrize("named", ["../suites", "../ci/../suites", "."])
+def test_a_deleted_test_is_missing_however_its_folder_is_named(pytester: pytest.Pytester, bare, named):
+    (pytester.path / "baselines").mkdir()
+    (pytester.path / "ci").mkdir()
+    (pytester.path / "suites").mkdir()
+    pytester.makeini("[pytest]\n")
+    suite = pytester.path / "suites" / "test_a.py"
+    both = [f"def test_{name}(gpuperf): gpuperf.record('x', 1.0, kind='exact')\n" for name in "ab"]
+    suite.write_text("".join(both))
+    assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+    suite.write_text(both[0])
+    command = (sys.executable, "-m", "pytest", named, "--gpuperf", "--gpuperf-strict=on")
+    folder = pytester.path / ("suites" if named == "." else "ci")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout
+    assert "test_b: x missing" in done.stdout
+
+
+def test_an_update_keeps_what_it_did_not_see(project: Project):
     project.record()
     (project.pytester.path / "test_suite.py").write_text(
         "def test_other(gpuperf): gpuperf.record('x', 1.0, 's')"
     )
     result = project.run("--gpuperf-update")
     assert result.ret == 0
+    assert list(project.stored["entries"]) == ["test_latency", "test_other"]
+    result.stdout.fnmatch_lines(
+        ["Kept the baselines of test_suite.py::test_latency: not in this run.", "*--gpuperf-update=prune"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "flags"),
+    [
+        ("", ["--ignore=test_suite.py"]),
+        ("import pytest\npytest.importorskip('no_such_module')\n", []),
+        ("import no_such_module\n", ["--continue-on-collection-errors"]),
+    ],
+    ids=["ignored", "skipped module", "collection error"],
+)
+def test_a_file_that_was_not_collected_loses_nothing(project: Project, write: str, flags: list[str]):
+    project.record()
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(write + suite.read_text())
+    (project.pytester.path / "test_other.py").write_text(
+        "def test_other(gpuperf): gpuperf.record('x', 1.0, kind='exact')"
+    )
+    project.run("--gpuperf-update", *flags)
+    files = (project.pytester.path / "baselines").rglob("*.json")
+    assert {name for file in files for name in json.loads(file.read_text())["entries"]} == {
+        "test_latency",
+        "test_other",
+    }
+
+
+def test_a_full_update_that_prunes_drops_what_is_no_longer_there(project: Project):
+    project.record()
+    (project.pytester.path / "test_suite.py").write_text(
+        "def test_other(gpuperf): gpuperf.record('x', 1.0, 's')"
+    )
+    result = project.run("--gpuperf-update=prune")
+    assert result.ret == 0
     assert list(project.stored["entries"]) == ["test_other"]
     result.stdout.fnmatch_lines(["Dropped the baseline of test_suite.py::test_latency*"])
+
+
+EXACT = "def test_count(gpuperf): gpuperf.record('sectors', {}, kind='exact')\n"
+
+
+@pytest.fixture
+def exact(pytester: pytest.Pytester, bare: None) -> pytest.Pytester:
+    """An exact metric whose baseline is 4."""
+    (pytester.path / "baselines").mkdir()
+    pytester.makeini("[pytest]\n")
+    pytester.makepyfile(test_exact=EXACT.format("4.0"))
+    assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+    return pytester
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_mark_made_for_something_else_hides_no_verdict(exact: pytest.Pytester, isolated: bool):
+    marks = "@pytest.mark.xfail(reason='rounding')\n"
+    marks += "@pytest.mark.gpuperf(isolated=True)\n" if isolated else ""
+    exact.makepyfile(test_exact="import pytest\n" + marks + EXACT.format("8.0"))
+    result = exact.runpytest_subprocess("--gpuperf")
+    assert result.ret == 1
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["regressed: sectors*"])
+    exact.makepyfile(test_exact="import pytest\n" + marks + EXACT.format("1 / 0"))
+    exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=off").assert_outcomes(xfailed=1)
+
+
+def test_what_a_teardown_measures_is_refused(exact: pytest.Pytester):
+    exact.makepyfile(
+        test_exact="import pytest\n@pytest.fixture\ndef late(gpuperf):\n    yield\n"
+        "    gpuperf.record('z', 5, max=1, kind='exact')\ndef test_count(late): pass\n"
+    )
+    result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=off")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(['*"z" was measured in the teardown of the test*measure it in the test'])
+
+
+def test_a_file_that_cannot_be_collected_is_no_matter_of_set_up(exact: pytest.Pytester):
+    exact.makepyfile(test_broken="import no_such_module\n", test_new=EXACT.format("1.0"))
+    result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on", "--continue-on-collection-errors")
+    assert result.ret == 1
+
+
+def test_another_plugins_failure_is_no_matter_of_set_up(exact: pytest.Pytester):
+    """As pytest-cov fails a run below its threshold."""
+    exact.makepyfile(test_new=EXACT.format("1.0"))
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on").ret == 22
+    exact.makeconftest(
+        "import pytest\n@pytest.hookimpl(wrapper=True)\ndef pytest_runtestloop(session):\n"
+        "    result = yield\n    session.testsfailed += 1\n    return result\n"
+    )
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on").ret == 1
+
+
+def test_collecting_alone_fails_nothing(exact: pytest.Pytester):
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on", "--collect-only").ret == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ("np.float32(2)", 2.0),
+        ("np.array(2)", 2.0),
+        ("np.int64(2)", 2.0),
+        ("(2,)", 2.0),
+        ("fractions.Fraction(4, 2)", 2.0),
+    ],
+)
+def test_other_libraries_numbers_are_numbers(exact: pytest.Pytester, value: str, stored: float):
+    exact.makepyfile(test_exact="import fractions\nimport numpy as np\n" + EXACT.format(value))
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+    (file,) = (exact.path / "baselines").rglob("*.json")
+    (run,) = json.loads(file.read_text())["entries"]["test_count"]["sectors"]["runs"]
+    assert run["samples"] == [stored]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("'x', '123'", "give a number"),
+        ("'x', b'123'", "give a number"),
+        ("'x', None", "give a number"),
+        ("'x', True", "give a number"),
+        ("'x', ['1', '2']", "give a number"),
+        ("'x', np.ones((2, 2))", "a flat sequence"),
+        ("'x', []", "must be finite"),
+        ("'', 1.0", "a name is printable text"),
+        ("'a\\nb', 1.0", "a name is printable text"),
+        ("3, 1.0", "a name is printable text"),
+        ("'x', 1.0, max=np.float32('nan')", "max=nan is not a valid bound"),
+    ],
+)
+def test_what_is_no_number_or_name_is_one_sentence(exact: pytest.Pytester, call: str, words: str):
+    exact.makepyfile(test_exact=f"import numpy as np\ndef test_it(gpuperf): gpuperf.record({call})\n")
+    result = exact.runpytest_subprocess()
+    assert result.ret == 1
+    assert words in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_numpy_bound_is_a_bound(exact: pytest.Pytester):
+    exact.makepyfile(
+        test_exact="import numpy as np\ndef test_it(gpuperf):\n"
+        "    gpuperf.record('x', 2.0, kind='exact', max=np.float32(1))\n"
+    )
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=off").ret == 1
 
 
 def test_an_update_of_a_part_leaves_the_rest(project: Project):

@@ -265,7 +265,7 @@ def test_a_change_may_add_and_remove_tests_with_their_baselines(repository: Repo
     repository.run("--gpuperf-update")
     repository.commit()
     repository.write("test_suite.py", suite.format("kept") + suite.format("new"))
-    repository.run("--gpuperf-update")
+    repository.run("--gpuperf-update=prune")
     result = repository.run("--gpuperf-baselines-from=HEAD", "--gpuperf-strict=on")
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(["2 equal"])

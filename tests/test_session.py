@@ -55,13 +55,13 @@ def test_a_users_pool_never_takes_in_emulated_figures(pytester: pytest.Pytester)
 )
 def test_the_exit_code_tells_a_runner_what_to_do(session: GpuperfSession, causes, status):
     session.results.causes |= causes
-    assert session.results.exit_status(0 if not causes else 1) == status
+    assert session.results.exit_status(0 if not causes else 1, 0) == status
 
 
 @pytest.mark.parametrize("status", [2, 3, 4, 5])
 def test_pytests_own_exit_codes_stay(session: GpuperfSession, status: int):
     session.results.causes.add("setup")
-    assert session.results.exit_status(status) == status
+    assert session.results.exit_status(status, 0) == status
 
 
 def test_a_tests_key_does_not_depend_on_the_root(pytester: pytest.Pytester):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +40,8 @@ def scope_of(config: pytest.Config, deselected: bool) -> Scope:
     # a controller of xdist workers is not told what they deselect
     picked = deselected or option.keyword or option.markexpr or option.deselect
     nodeids = any("::" in argument for argument in config.args)
-    paths = tuple(config.invocation_params.dir / argument for argument in config.args)
+    here = config.invocation_params.dir
+    paths = tuple(Path(os.path.normpath(here / argument)) for argument in config.args)
     return Scope(paths, not picked and not nodeids)
 
 
@@ -74,7 +76,7 @@ def missing_rows(
             kind = Outcome.MISSING
             why = results.skipped.get(entry.nodeid) or (
                 "in the baseline, but no such test was in this run; where that is meant, "
-                "a full run with --gpuperf-update drops it"
+                "a full run with --gpuperf-update=prune drops it"
             )
         waiver = project.quarantine(entry.path, entry.key, entry.pool, uuids, today)
         case = Case(key=entry.key, pool=entry.pool, waiver=waiver, strict=strict)

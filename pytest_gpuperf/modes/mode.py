@@ -20,7 +20,6 @@ from pytest_gpuperf.rules.decide import worst
 from pytest_gpuperf.rules.waivers import EXPECTED
 from pytest_gpuperf.session import GpuperfSession
 
-
 Phase = Literal["call", "teardown"]
 
 
@@ -124,6 +123,7 @@ class Mode:
             payload, text = Payload(record, cause="wrong"), str(error)
         attach(report, replace(payload, left_out=item.nodeid in self._results.left_out))
         if payload.cause:
+            vars(report).pop("wasxfail", None)  # of a mark that was made for something else
             report.outcome, report.longrepr = "failed", text
         elif text:
             report.outcome, report.wasxfail = "skipped", f"reason: {text}"

@@ -37,22 +37,32 @@ class Recording(Mode):
         noisy = [item for item in measured if results.records[item.nodeid].noisy]
         runs = list(fresh_runs(self._session, noisy, options.runs))
         updates = _updates(self._project, results, measured, runs)
-        if options.update == "replace":
-            self._drop_vanished(updates)
+        self._vanished(updates, options.update == "prune")
         for (path, pool, suite), tests in updates.items():
             self._write(path, pool, suite, tests)
         if not updates and "infrastructure" not in results.causes:  # which is why, then
             results.finding("setup", "nothing was measured that a baseline could keep")
 
-    def _drop_vanished(self, updates: Updates) -> None:
-        """Drop the entries of tests that a full run no longer found, and say so."""
+    def _vanished(self, updates: Updates, prune: bool) -> None:
+        """Drop the entries of tests that a full run no longer found, or say that they were kept."""
         scope = scope_of(self._session.config, self._results.deselected)
+        kept = []
         for entry in vanished(self._project, self._results, scope):
-            updates[entry.path, entry.pool, entry.key.suite][entry.key.name] = {}
-            self._results.note(f"Dropped the baseline of {entry.key}, which is no longer there")
+            if prune:
+                updates[entry.path, entry.pool, entry.key.suite][entry.key.name] = {}
+                self._results.note(f"Dropped the baseline of {entry.key}, which is no longer there")
+            else:
+                kept.append(str(entry.key))
+        if kept:
+            more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+            self._results.note(
+                f"Kept the baselines of {', '.join(kept[:3])}{more}: not in this run.\n"
+                "  If they are gone for good: --gpuperf-update=prune"
+            )
 
     def _write(self, path: Path, pool: str, suite: str, tests: dict[str, dict[str, Baseline]]) -> None:
-        mode, keep, results = self._options.update or "replace", self._options.max_runs, self._results
+        asked, keep, results = self._options.update, self._options.max_runs, self._results
+        mode = asked if asked in ("append", "new") else "replace"
         store = self._project.store(path)
         try:
             dropped = _beyond(store.load(pool, suite), tests, keep) if mode == "append" else 0
