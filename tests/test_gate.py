@@ -254,6 +254,18 @@ def exact(pytester: pytest.Pytester, bare: None) -> pytest.Pytester:
     return pytester
 
 
+def test_an_append_of_another_exact_value_is_refused(exact: pytest.Pytester):
+    (file,) = (exact.path / "baselines").rglob("*.json")
+    before = file.read_bytes()
+    exact.makepyfile(test_exact=EXACT.format("8.0"))
+    result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-update=append")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["not recorded: *sectors: it is exact *8 cannot be appended to 4: replace*"])
+    assert file.read_bytes() == before
+    exact.makepyfile(test_exact=EXACT.format("4.0"))
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-update=append").ret == 0
+
+
 @pytest.mark.parametrize("isolated", [False, True])
 def test_a_mark_made_for_something_else_hides_no_verdict(exact: pytest.Pytester, isolated: bool):
     marks = "@pytest.mark.xfail(reason='rounding')\n"

@@ -6,6 +6,7 @@ whole when it is read, once a process, and replaced in one step or not at all. f
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from pytest_gpuperf.files import replace_file
 from pytest_gpuperf.git import Revision, git, git_bytes, toplevel
 from pytest_gpuperf.measurement import Baseline, slug
 from pytest_gpuperf.rules.differences import differences, question_changes
+from pytest_gpuperf.rules.verdict import EXACT_SLACK
 from pytest_gpuperf.storage.documents import explained
 
 Mode = Literal["replace", "append", "new"]
@@ -225,5 +227,11 @@ def _appended(old: Baseline, new: Baseline, where: str) -> Baseline:
         raise BaselineError(
             f"{where}: runs of another measurement cannot be appended ({'; '.join(changed)}): "
             "replace the baseline with plain --gpuperf-update"
+        )
+    same = math.isclose(old.value, new.value, rel_tol=EXACT_SLACK, abs_tol=0.0)
+    if old.metric.kind == "exact" and not same:
+        raise BaselineError(
+            f"{where}: it is exact, and no unit may give another value, so {new.value:g} cannot be appended to "
+            f"{old.value:g}: replace the baseline with plain --gpuperf-update"
         )
     return replace(new, runs=old.runs + new.runs)
