@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         test_options(item)  # a wrong marker stops the run before anything is measured
-    try:
+    with _usage_errors():
         config.stash[MODE].prepare(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Check before xdist starts workers, in which an error would be one of xdist's own."""
+    with _usage_errors():
+        session.config.stash[MODE].check([Path(arg.partition("::")[0]) for arg in session.config.args])
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    try:
+        yield
     except GpuperfError as error:
         raise pytest.UsageError(str(error)) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,33 @@ def test_the_ini_key_names_another_file_which_must_be_there(project: Project):
     result.stderr.fnmatch_lines(["*known.toml: cannot be read*"])
     (project.pytester.path / "baselines" / "quarantine.toml").rename(project.pytester.path / "known.toml")
     assert project.run().ret == 0
+
+
+@pytest.mark.parametrize("flags", [[], ["-p", "xdist", "-n2"], ["--collect-only"]])
+def test_a_bad_file_is_a_usage_error_with_workers_too(project: Project, flags: list[str]):
+    (project.pytester.path / "baselines" / "quarantine.toml").write_text("nonsense = 1\n")
+    result = project.run(*flags)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+def test_a_change_cannot_quarantine_itself(project: Project):
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], cwd=project.pytester.path, check=True)
+    project.quarantine("*", 'pool = "*"')
+    assert project.run().ret == 0
+    result = project.run("--gpuperf-baselines-from=main")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["quarantine.toml: [*] (me: driver 580) is this change's own and does not count"]
+    )
+    for command in (["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], cwd=project.pytester.path, check=True)
+    (project.pytester.path / "baselines" / "quarantine.toml").unlink()
+    result = project.run("--gpuperf-baselines-from=main")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["quarantined *test_it*"])
 
 
 def test_no_replica_is_spent_on_what_cannot_be_red(project: Project):

@@ -106,4 +106,4 @@ class Against(Mode):
             if row.verdict.outcome in _NOT_COMPARED:
                 # No failure says why, so this line must; metrics of a test that share a reason have one line.
                 results.note(f"{row.test}: {row.verdict.outcome}: {row.verdict.reason}")
-        self._conclude_run(scope_of(self._session.config, results.deselected or not complete))
+        self._conclude_run(scope_of(self._session, complete))

@@ -85,7 +85,7 @@ class Judging(Mode):
     def finish(self, items: Sequence[pytest.Item], complete: bool) -> None:
         """Add what the baselines hold and nobody measured, and find what strict cannot let pass."""
         results, strict = self._results, self._options.strict
-        scope = scope_of(self._session.config, results.deselected or not complete)
+        scope = scope_of(self._session, complete)
         missing = missing_rows(self._project, results, scope, strict, self._budget)
         results.rows += missing
         self._tell_left_out()

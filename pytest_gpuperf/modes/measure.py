@@ -60,7 +60,10 @@ def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
         return None
     from pytest_gpuperf.machine import environment
 
-    device = session.opened.device if session.opened else None
+    # Another test may have opened the device: that must not move this one's figures to another pool.
+    measured_there = any(m.metric.constants.where == "device" for m in recorder.measurements.values())
+    uses_it = session.opened and (measured_there or _uses_device(session, item))
+    device = session.opened.device if session.opened and uses_it else None
     host = environment.host_place()
     sentinels = session.guard.sentinels
     return Record(

@@ -8,22 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pytest
-
+from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.measurement import Baseline, Outcome, TestKey
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import absent
-from pytest_gpuperf.session import Budget, Results
+from pytest_gpuperf.session import Budget, GpuperfSession, Results
 from pytest_gpuperf.storage.project import Project
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The paths that were given, and whether they were run in ``full``: no test was picked out of them."""
+    """The paths that were given, and whether they were run in ``full``: no test was picked out of them.
+
+    ``pools`` are those that this machine measures for, whatever its tests did.
+    """
 
     paths: tuple[Path, ...]
     full: bool
+    pools: frozenset[str] = frozenset()
 
     def covers(self, path: Path) -> bool:
         """Return whether a file or folder is one of the paths, or below one."""
@@ -34,15 +37,24 @@ class Scope:
         return self.full and self.covers(path)
 
 
-def scope_of(config: pytest.Config, deselected: bool) -> Scope:
-    """Return what a run was asked for; ``deselected``: a plugin or conftest left tests out."""
+def scope_of(session: GpuperfSession, complete: bool = True) -> Scope:
+    """Return what a run was asked for; not ``complete``: it was cut off."""
+    config = session.config
+    deselected = session.results.deselected or not complete
     option = config.option
     # a controller of xdist workers is not told what they deselect
     picked = deselected or option.keyword or option.markexpr or option.deselect
     nodeids = any("::" in argument for argument in config.args)
     here = config.invocation_params.dir
     paths = tuple(Path(os.path.normpath(here / argument)) for argument in config.args)
-    return Scope(paths, not picked and not nodeids)
+    return Scope(paths, not picked and not nodeids, _pools(session))
+
+
+def _pools(session: GpuperfSession) -> frozenset[str]:
+    try:
+        return frozenset() if session.expects_device() else session.project.deviceless_pools()
+    except Unavailable:
+        return frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +104,12 @@ def vanished(project: Project, results: Results, scope: Scope) -> list[Entry]:
 def not_measured(project: Project, results: Results, scope: Scope) -> list[Entry]:
     """Return the baselines' entries of the suites that were run in full, without the tests that measured.
 
-    Pools are those of this run's own figures: another pool's entries are another machine's to measure.
+    Pools are those of this run's own figures, and on a machine without a GPU those of such machines: other
+    pools' entries are other machines' to measure.
     """
     if not scope.full:
         return []
-    pools = sorted({project.pool(record.device) for record in results.records.values()})
+    pools = sorted({project.pool(record.device) for record in results.records.values()} | scope.pools)
     nodeids = {_place(project, nodeid): nodeid for nodeid in results.outcomes}
     measured = {_place(project, nodeid) for nodeid in results.records}
     beside = {project.store(path).folder: path for path, _ in nodeids}

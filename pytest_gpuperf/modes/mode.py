@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pytest
@@ -47,10 +48,18 @@ class Mode:
         self._session = session
         self._options, self._project, self._results = session.options, session.project, session.results
 
+    def check(self, asked: Sequence[Path]) -> None:
+        """Check the quarantine files of the folders and files that were asked for; raises GpuperfError."""
+        here = self._session.config.invocation_params.dir
+        paths = [here / path for path in asked]
+        suites = [path / "suite.py" if path.is_dir() else path for path in paths]
+        if self._options.active and self._options.child is None:
+            quarantine.check(self._project, suites)
+
     def prepare(self, items: list[pytest.Item]) -> None:
         """Check the quarantine files and sort the tests before the first one; raises GpuperfError."""
         if self._options.active and self._options.child is None:
-            quarantine.check(self._project, items)
+            quarantine.check(self._project, {item.path for item in items})
 
     def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Run a test in a process of its own if it asks for one; None leaves it to pytest."""

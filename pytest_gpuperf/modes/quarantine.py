@@ -7,8 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
-
 from pytest_gpuperf.modes.missing import Scope
 from pytest_gpuperf.rules.tolerances import matches
 from pytest_gpuperf.rules.waivers import QUARANTINED, Quarantine
@@ -16,9 +14,9 @@ from pytest_gpuperf.session import Results
 from pytest_gpuperf.storage.project import Project
 
 
-def check(project: Project, items: Iterable[pytest.Item]) -> None:
-    """Read every file that this run's tests come under; raises GpuperfError before anything is measured."""
-    for path in {item.path for item in items}:
+def check(project: Project, suites: Iterable[Path]) -> None:
+    """Read every file that these suite files come under; raises GpuperfError before anything is measured."""
+    for path in suites:
         project.quarantines(project.quarantine_file(path))
 
 
@@ -27,13 +25,18 @@ def summary_lines(project: Project, results: Results, scope: Scope) -> list[str]
     today = datetime.date.today()
     keys: dict[Path, list[str]] = defaultdict(list)
     roots: dict[Path, Path] = {}
+    lines = []
     for nodeid in results.outcomes:
         path = project.path(nodeid)
         file = project.quarantine_file(path)
         keys[file].append(nodeid)
         roots[file] = project.baselines_root(path)
+    for file in keys:
+        for entry in project.own_quarantines(file):
+            if entry not in project.quarantines(file):
+                told = f"{entry.test} ({entry.owner}: {entry.reason})"
+                lines.append(f"{file.name}: {told} is this change's own and does not count")
     held = {str(row.test) for row in results.rows if row.excuse == QUARANTINED}
-    lines = []
     for file, nodeids in keys.items():
         for number, entry in enumerate(project.quarantines(file), 1):
             where = f"{file.name}: entry {number}, {entry.test} ({entry.owner}: {entry.reason}),"

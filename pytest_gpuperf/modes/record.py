@@ -45,7 +45,7 @@ class Recording(Mode):
 
     def _vanished(self, updates: Updates, prune: bool) -> None:
         """Drop the entries of tests that a full run no longer found, or say that they were kept."""
-        scope = scope_of(self._session.config, self._results.deselected)
+        scope = scope_of(self._session)
         kept = []
         for entry in vanished(self._project, self._results, scope):
             if prune:

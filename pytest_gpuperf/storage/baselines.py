@@ -231,7 +231,7 @@ def _appended(old: Baseline, new: Baseline, where: str) -> Baseline:
     same = math.isclose(old.value, new.value, rel_tol=EXACT_SLACK, abs_tol=0.0)
     if old.metric.kind == "exact" and not same:
         raise BaselineError(
-            f"{where}: it is exact, and no unit may give another value, so {new.value:g} cannot be appended to "
-            f"{old.value:g}: replace the baseline with plain --gpuperf-update"
+            f"{where}: it is exact, and no unit may give another value, so {new.value:g} cannot be "
+            f"appended to {old.value:g}: replace the baseline with plain --gpuperf-update"
         )
     return replace(new, runs=old.runs + new.runs)

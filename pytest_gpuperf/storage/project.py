@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_gpuperf.backends import is_modelled, pool_name
+from pytest_gpuperf.backends import DEVICELESS, is_modelled, pool_name
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.git import Revision, git, toplevel
 from pytest_gpuperf.measurement import Baseline, TestKey
 from pytest_gpuperf.options import Options, owner_of
 from pytest_gpuperf.rules.waivers import Quarantine, parse_quarantine
@@ -71,6 +73,10 @@ class Project:
         chosen = "" if is_modelled(place) else self._options.pool
         return chosen or pool_name(place)
 
+    def deviceless_pools(self) -> frozenset[str]:
+        """Return the pools of a machine without a GPU: the emulator's and the host's."""
+        return frozenset(self.pool({"backend": name}) for name in DEVICELESS)
+
     # --------------------------------------------------------------------------- baselines
 
     def store(self, path: Path) -> Store:
@@ -83,8 +89,18 @@ class Project:
 
     def stored(self, nodeid: str, place: Mapping[str, Any]) -> Mapping[str, Baseline]:
         """Return a test's baselines on a device, by metric."""
-        key = self.key(nodeid)
-        return self.store(self.path(nodeid)).load(self.pool(place), key.suite).get(key.name, {})
+        key, store = self.key(nodeid), self.store(self.path(nodeid))
+        found = store.load(self.pool(place), key.suite).get(key.name, {})
+        emulated, without = ({"backend": name} for name in DEVICELESS)
+        if found or place != without:
+            return found
+        # Once a host's figures were stored among the emulator's if another test had started that.
+        earlier = store.load(self.pool(emulated), key.suite).get(key.name, {})
+        return {
+            name: replace(baseline, place={**without, **_host_part(baseline.place)})
+            for name, baseline in earlier.items()
+            if baseline.metric.constants.where == "host"
+        }
 
     def due(self, nodeid: str, place: Mapping[str, Any]) -> Mapping[str, Baseline]:
         """Return those of a test's baselines that a full run must measure, by metric."""
@@ -105,12 +121,21 @@ class Project:
         return self.baselines_root(path) / self._options.baselines / QUARANTINE
 
     def quarantines(self, file: Path) -> tuple[Quarantine, ...]:
-        """Return a quarantine file's entries; raises GpuperfError, one sentence for what is wrong in it."""
+        """Return the entries of a quarantine file that count; raises GpuperfError, one sentence.
+
+        Under --gpuperf-baselines-from those of the revision: a change does not quarantine itself.
+        """
         if file not in self._quarantines:
-            # The file of the baselines' folder is optional; one that was named must be there.
-            absent = not self._options.quarantine and not file.exists()
-            self._quarantines[file] = () if absent else read_quarantine(file)
+            revision = self._options.baselines_from
+            here = self.own_quarantines(file)
+            self._quarantines[file] = here if revision is None else _quarantine_at(file, revision)
         return self._quarantines[file]
+
+    def own_quarantines(self, file: Path) -> tuple[Quarantine, ...]:
+        """Return the entries of a quarantine file as this checkout has it; raises GpuperfError."""
+        # The file of the baselines' folder is optional; one that was named must be there.
+        absent = not self._options.quarantine and not file.exists()
+        return () if absent else read_quarantine(file)
 
     def quarantine(
         self, path: Path, key: TestKey, pool: str, units: Iterable[str], today: datetime.date
@@ -120,6 +145,10 @@ class Project:
         return next((entry for entry in entries if entry.covers(key, pool, units, today)), None)
 
 
+def _host_part(place: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in place.items() if key in ("cpu", "cores")}
+
+
 def read_quarantine(path: Path) -> tuple[Quarantine, ...]:
     """Read a quarantine file; raises GpuperfError, one sentence that names it."""
     try:
@@ -127,3 +156,13 @@ def read_quarantine(path: Path) -> tuple[Quarantine, ...]:
     except (OSError, ValueError) as error:
         raise GpuperfError(f"{path}: cannot be read as a quarantine file: {error}") from None
     return parse_quarantine(text, str(path))
+
+
+def _quarantine_at(file: Path, revision: Revision) -> tuple[Quarantine, ...]:
+    """Return the entries of a quarantine file in a revision, none if it does not have the file."""
+    existing = next(parent for parent in file.parents if parent.is_dir())
+    top = Path(os.path.realpath(toplevel(existing)))
+    name = os.path.relpath(os.path.realpath(file), top)
+    if not git(top, "ls-tree", "--name-only", "--full-tree", revision.commit, "--", name):
+        return ()
+    return parse_quarantine(git(top, "show", f"{revision.commit}:{name}"), f"{file} at {revision}")
