@@ -8,9 +8,8 @@ docs/verdicts.md explains the rule and says where its constants come from.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
 from pytest_gpuperf.rules.case import Compared
@@ -23,7 +22,7 @@ from pytest_gpuperf.rules.verdict import (
     bounded_exp,
     check_samples,
     checked_tolerance,
-    concluded,
+    conclude,
 )
 from pytest_gpuperf.rules.verdict import judge as judge_against_baseline
 
@@ -84,7 +83,14 @@ def judge(
         return _judge_exact(here, there, theta)
     if len(here) != len(there) or len(here) % PER_BLOCK:
         raise ValueError(f"{len(here)} and {len(there)} processes are not the same complete blocks")
-    return _judge_noisy(metric, _estimate(metric, here, there, alpha), theta, code=_code_note(here, there))
+    blocks = len(here) // PER_BLOCK
+    enough, code = blocks >= MIN_BLOCKS, _code_note(here, there)
+    found = _estimate(metric, here, there, alpha)
+    decided = conclude(metric, found, theta, confirmed=enough, detects=enough, code=code)
+    if enough:
+        return decided
+    reason = f"{blocks} complete block(s), and a verdict needs {MIN_BLOCKS}"
+    return replace(decided, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
 
 def block_differences(here: Sequence[Measurement], there: Sequence[Measurement]) -> list[float]:
@@ -95,16 +101,9 @@ def block_differences(here: Sequence[Measurement], there: Sequence[Measurement])
     return [sign * math.fsum(block) / PER_BLOCK for block in blocks]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Estimate(Estimate):
-    """The paired t interval; ``baseline`` is the other side's figure."""
-
-    blocks: int
-
-
 def _estimate(
     metric: Metric, here: Sequence[Measurement], there: Sequence[Measurement], alpha: float
-) -> _Estimate:
+) -> Estimate:
     """Estimate the paired t interval over blocks, never narrower than the instrument's own spread makes it.
 
     Two processes a side make a block's standard deviation s0, that of one process. The moderated spread
@@ -128,38 +127,8 @@ def _estimate(
         # Few blocks make h itself so uncertain that only the noncentral t says what it lets through.
         widths.append((quantile * error, float(nctdtrinc(freedom, 1 - POWER, quantile)) * error))
     half_width, margin = max(widths)
-    return _Estimate(
-        baseline=_centre(there),
-        now=_centre(here),
-        change=change,
-        half_width=half_width,
-        margin=margin,
-        blocks=count,
-    )
-
-
-def _judge_noisy(metric: Metric, found: _Estimate, theta: float, code: str) -> Verdict:
-    limit, floor = math.log1p(theta), metric.constants.floor
-    change, half_width = found.change, found.half_width
-    above_floor = abs(found.now - found.baseline) > floor
-    reach = abs(change) + half_width
-    enough = found.blocks >= MIN_BLOCKS
-    reason = ""
-    if enough and above_floor and change - half_width > limit:
-        outcome, reason = Outcome.REGRESSED, code
-    elif enough and above_floor and change + half_width < -limit:
-        outcome = Outcome.IMPROVED
-    elif enough and (reach < limit or max(found.now, found.baseline) * (bounded_exp(reach) - 1) <= floor):
-        outcome = Outcome.EQUAL
-    else:
-        outcome = Outcome.INCONCLUSIVE
-        if not enough:
-            reason = f"{found.blocks} complete block(s), and a verdict needs {MIN_BLOCKS}"
-        elif abs(change) > limit and not above_floor:
-            reason = (
-                f"the change is below the {floor:g} {metric.unit} that {metric.instrument} can be held to"
-            )
-    return concluded(metric, found, theta, outcome, reason, detects=enough)
+    baseline, now = _centre(there), _centre(here)
+    return Estimate(baseline=baseline, now=now, change=change, half_width=half_width, margin=margin)
 
 
 def _judge_exact(here: Sequence[Measurement], there: Sequence[Measurement], theta: float) -> Verdict:
@@ -168,10 +137,9 @@ def _judge_exact(here: Sequence[Measurement], there: Sequence[Measurement], thet
         if len(values) > 1:
             reason = f"it is exact, and the processes of {whose} differ: {values}"
             return Verdict(Outcome.UNMEASURED, now=here[0].value, tolerance=theta, reason=reason)
-    place: Mapping[str, Any] = {}
     runs = tuple(Run(measurement.samples, {}, measurement.code) for measurement in there)
-    other = Baseline(here[0].metric, here[0].contract, place, 0.0, runs)
-    return judge_against_baseline(other, here[0], tolerance=theta, place=place)
+    other = Baseline(here[0].metric, here[0].contract, {}, 0.0, runs)
+    return judge_against_baseline(other, here[0], tolerance=theta, place={})
 
 
 def _changed(here: Sequence[Measurement], there: Sequence[Measurement]) -> str:

@@ -81,59 +81,72 @@ def judge(
 def _judge_noisy(
     metric: Metric, found: RunsEstimate, theta: float, *, replicated: bool, code: str
 ) -> Verdict:
-    """Turn an estimate into an outcome.
+    limit = math.log1p(theta)
+    enough = min(found.baseline_runs, len(found.each)) >= MIN_RUNS
+    return conclude(
+        metric,
+        found,
+        theta,
+        confirmed=enough and min(found.each) > limit,
+        detects=found.baseline_runs >= MIN_RUNS,
+        code=code,
+        unclear=_why_inconclusive(found, limit, replicated),
+    )
 
-    ``detectable`` is exp(log(1 + theta) + (t(1-alpha) + t(0.95)) s sqrt(1/R + 1/K)) - 1: a true
-    worsening of that size is called regressed about 19 times in 20. It is a slowdown, as theta is
-    (for a throughput, the factor it is divided by, less one), never less than the floor, and None
-    where the baseline is too small for anything to be called regressed.
+
+def conclude(
+    metric: Metric,
+    found: Estimate,
+    theta: float,
+    *,
+    confirmed: bool,
+    detects: bool,
+    code: str = "",
+    unclear: str = "",
+) -> Verdict:
+    """Turn an estimate into a verdict; nothing regresses unless it is ``confirmed``.
+
+    ``code`` and ``unclear`` are the reasons of what regressed and of what is inconclusive. ``detectable`` is
+    exp(log(1 + theta) + (t(1-alpha) + t(0.95)) s sqrt(1/R + 1/K)) - 1: a true worsening of that size is
+    called regressed about 19 times in 20. It is a slowdown, as theta is (for a throughput, the factor it is
+    divided by, less one), never less than the floor, and None unless ``detects``: with too few runs for
+    anything to be called regressed.
     """
     limit, floor = math.log1p(theta), metric.constants.floor
     change, half_width = found.change, found.half_width
     above_floor = abs(found.now - found.baseline) > floor
     reach = abs(change) + half_width
-    enough = min(found.baseline_runs, len(found.each)) >= MIN_RUNS
-    if enough and above_floor and change - half_width > limit and min(found.each) > limit:
+    outcome, reason = Outcome.INCONCLUSIVE, unclear
+    if confirmed and above_floor and change - half_width > limit:
         outcome, reason = Outcome.REGRESSED, code
     elif above_floor and change + half_width < -limit:
         outcome, reason = Outcome.IMPROVED, ""
     elif reach < limit or max(found.now, found.baseline) * (bounded_exp(reach) - 1) <= floor:
         outcome, reason = Outcome.EQUAL, ""
-    else:
-        outcome, reason = Outcome.INCONCLUSIVE, _why_inconclusive(metric, found, limit, replicated)
-    return concluded(metric, found, theta, outcome, reason, detects=found.baseline_runs >= MIN_RUNS)
-
-
-def concluded(
-    metric: Metric, found: Estimate, theta: float, outcome: Outcome, reason: str, *, detects: bool
-) -> Verdict:
-    """Add the estimate's figures to an outcome; ``detects``: there are enough runs to call a regression."""
-    limit, floor = math.log1p(theta), metric.constants.floor
-    signed = found.change if metric.better == "lower" else -found.change
+    elif detects and abs(change) > limit and not above_floor:
+        reason = f"the change is below the {floor:g} {metric.unit} that {metric.instrument} can be held to"
+    signed = change if metric.better == "lower" else -change
     detectable = max(bounded_exp(limit + found.margin) - 1, floor / found.baseline)
     return Verdict(
         outcome,
         now=found.now,
         baseline=found.baseline,
         change=bounded_exp(signed) - 1,
-        interval=(bounded_exp(signed - found.half_width) - 1, bounded_exp(signed + found.half_width) - 1),
+        interval=(bounded_exp(signed - half_width) - 1, bounded_exp(signed + half_width) - 1),
         tolerance=theta,
         detectable=detectable if detects else None,
-        exceeds=abs(found.now - found.baseline) > floor and found.change > limit,
+        exceeds=above_floor and change > limit,
         reason=reason,
     )
 
 
-def _why_inconclusive(metric: Metric, found: RunsEstimate, limit: float, replicated: bool) -> str:
+def _why_inconclusive(found: RunsEstimate, limit: float, replicated: bool) -> str:
     """Explain an inconclusive outcome that is not plain noise (``detectable`` and ``interval`` show that)."""
-    floor = metric.constants.floor
     if found.baseline_runs < MIN_RUNS:
         return (
             f"the baseline has {_count(found.baseline_runs, 'run')} and a regression needs {MIN_RUNS}: "
             "add runs with --gpuperf-update=append"
         )
-    if abs(found.change) > limit and abs(found.now - found.baseline) <= floor:
-        return f"the change is below the {floor:g} {metric.unit} that {metric.instrument} can be held to"
     if found.change <= limit:
         return ""
     if not replicated:
