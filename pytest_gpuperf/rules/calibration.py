@@ -128,8 +128,7 @@ def calibrate(runs: Sequence[RecordedRun], baseline_runs: int, seed: int = SEED)
 def _calibrate_pool(
     pool: str, runs: Sequence[RecordedRun], baseline_runs: int, seed: int
 ) -> Calibration | None:
-    needed = runs_needed(baseline_runs)
-    series = [s for s in every_series(runs) if len(s.values) >= needed]
+    series = [s for s in every_series(runs) if len(s.values) >= runs_needed(baseline_runs)]
     if not series:
         return None
     tallies = _tally(series, len(runs), baseline_runs, seed)
@@ -137,8 +136,8 @@ def _calibrate_pool(
         return None  # too few of the runs were fit to be a baseline
     dates = sorted(str(t.record.environment.get("date", "")) for run in runs for t in run.values())
     units = {t.record.environment.get("device_uuid") for run in runs for t in run.values()}
-    reds = tallies.run.figure()
-    red_tests = sum(tally.figure().draws.reds for tally in tallies.tests.values())
+    reds = _figure(tallies.run)
+    red_tests = sum(_figure(tally).draws.reds for tally in tallies.tests.values())
     return Calibration(
         pool=pool,
         runs=len(runs),
@@ -157,27 +156,20 @@ def _calibrate_pool(
 # --------------------------------------------------------------------------- all draws
 
 
-class _Tally:
-    """Counts failures, separately for the first draw of each screen run and for all."""
+_Tally = list[tuple[bool, bool]]
+"""Of each draw whether it is the first of its screen, and whether it failed."""
 
-    def __init__(self) -> None:
-        self.counts = {True: [0, 0], False: [0, 0]}
 
-    def add(self, first: bool, red: bool) -> None:
-        count = self.counts[first]
-        count[0] += red
-        count[1] += 1
-
-    def figure(self) -> Figure:
-        first, later = self.counts[True], self.counts[False]
-        return Figure(Rate(*first), Rate(first[0] + later[0], first[1] + later[1]))
+def _figure(tally: _Tally) -> Figure:
+    firsts = [red for first, red in tally if first]
+    return Figure(Rate(sum(firsts), len(firsts)), Rate(sum(red for _, red in tally), len(tally)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Tallies:
-    run: _Tally = field(default_factory=_Tally)
-    tests: dict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
-    power: dict[tuple[str, str, float], _Tally] = field(default_factory=lambda: defaultdict(_Tally))
+    run: _Tally = field(default_factory=list)
+    tests: dict[str, _Tally] = field(default_factory=lambda: defaultdict(list))
+    power: dict[tuple[str, str, float], _Tally] = field(default_factory=lambda: defaultdict(list))
 
 
 def _tally(series: Sequence[Series], count: int, baseline_runs: int, seed: int) -> _Tallies:
@@ -193,11 +185,11 @@ def _tally(series: Sequence[Series], count: int, baseline_runs: int, seed: int) 
             reds[each.test] = reds.get(each.test, False) | red
             for shift in SHIFTS if each.metric.kind == "noisy" else ():
                 red = outcome(each, baseline, screen, replicas, shift) is Outcome.REGRESSED
-                tallies.power[each.test, each.metric.name, shift].add(first, red)
+                tallies.power[each.test, each.metric.name, shift].append((first, red))
         for test, red in reds.items():
-            tallies.tests[test].add(first, red)
+            tallies.tests[test].append((first, red))
         if reds:
-            tallies.run.add(first, any(reds.values()))
+            tallies.run.append((first, any(reds.values())))
     return tallies
 
 
@@ -229,11 +221,9 @@ def _test_result(test: str, series: Sequence[Series], tallies: _Tallies) -> Test
         s.metric.name: MetricResult(
             tolerance=s.metric.constants.tolerance if s.tolerance is None else s.tolerance,
             spread=s.spread(),
-            power={
-                f"{100 * shift:g}": tallies.power[test, s.metric.name, shift].figure() for shift in SHIFTS
-            },
+            power={f"{100 * x:g}": _figure(tallies.power[test, s.metric.name, x]) for x in SHIFTS},
         )
         for s in series
         if (test, s.metric.name, SHIFTS[0]) in tallies.power and s.test == test
     }
-    return TestResult(tallies.tests[test].figure(), metrics)
+    return TestResult(_figure(tallies.tests[test]), metrics)

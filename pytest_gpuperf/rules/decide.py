@@ -147,15 +147,17 @@ def _judged(case: Case, record: Record, evidence: Evidence) -> list[Row]:
             decided = allow_for_machine(
                 decided, measured.metric, case.stored.get(name), record, evidence.replicas
             )
-        over = confirmed and _unconfirmed(evidence)
+        # replicas are missing because the run's time was up
+        over = bool(
+            confirmed and evidence.spent and (evidence.replicas.trouble or not evidence.replicas.records)
+        )
         if over:
             reason = f"measured worse once, and {evidence.spent} before it was measured again"
             decided = replace(decided, outcome=Outcome.UNMEASURED, reason=reason)
         rows.append(
             Row(case.key, measured.metric, decided, measured.details, case.command, _excuse(case), over)
         )
-    names = {measured.metric.name for measured in record.measurements}
-    lacking = {name: baseline for name, baseline in case.due.items() if name not in names}
+    lacking = {name: baseline for name, baseline in case.due.items() if not record.measurement(name)}
     reason = "in the baseline, but this run of the test did not record it"
     if evidence.left_out:
         reason = f"not measured: {evidence.spent}"
@@ -183,12 +185,6 @@ def _excess(measured: Measurement, found: Verdict) -> float:
         change = measured.metric.worse(found.baseline, found.now)
         beyond.append(change - math.log1p(found.tolerance))
     return max(beyond)
-
-
-def _unconfirmed(evidence: Evidence) -> bool:
-    """Return whether replicas are missing because the run's time was up."""
-    lacking = bool(evidence.replicas.trouble) or not evidence.replicas.records
-    return bool(evidence.spent) and lacking
 
 
 def _excuse(case: Case) -> str:
@@ -235,9 +231,7 @@ def judge_bounds(decided: Verdict, screen: Measurement, replicas: Sequence[Measu
     inside = sum(not screen.bounds.passed_by(value) for value in values)
     if len(values) >= MIN_RUNS and not inside:
         return _broken(decided, median(values), screen.bounds.passed_by(median(values)))
-    if decided.outcome is Outcome.REGRESSED:
-        return decided
-    if values and not screen.bounds.passed_by(median(values)):
+    if decided.outcome is Outcome.REGRESSED or (values and not screen.bounds.passed_by(median(values))):
         return decided
     reason = f"{inside} of {len(values)} replicas were not {beyond}" if values else f"measured once {beyond}"
     return replace(decided, outcome=Outcome.INCONCLUSIVE, exceeds=True, reason=reason)

@@ -11,13 +11,8 @@ from pytest_gpuperf.rules.tolerances import matches
 
 # Software of every device's figures, as globs of the environment's keys. The packages are how baselines from
 # before the key "compiler" name it.
-_DEVICE_SOFTWARE = (
-    *("driver", "cuda_driver", "cuda_pycuda", "compiler"),
-    *(
-        f"versions.{name}"
-        for name in ("cuda-toolkit", "nvidia-cuda-nvcc*", "nvidia-cuda-crt*", "nvidia-nvvm*")
-    ),
-)
+_PACKAGES = ("cuda-toolkit", "nvidia-cuda-nvcc*", "nvidia-cuda-crt*", "nvidia-nvvm*")
+_DEVICE_SOFTWARE = ("driver", "cuda_driver", "cuda_pycuda", "compiler", *(f"versions.{n}" for n in _PACKAGES))
 _OURS = "versions.pytest-gpuperf"
 _NOT_SURROUNDINGS = frozenset({"commit", "dirty", "date", "sentinels"})
 
@@ -26,11 +21,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
     """List key, old and new value of what differs, in alphabetical order; an absent key is "not set"."""
     missing = object()
     return [
-        (
-            key,
-            _shown(old[key]) if key in old else "not set",
-            _shown(new[key]) if key in new else "not set",
-        )
+        (key, _shown(old.get(key)), _shown(new.get(key)))
         for key in sorted(old.keys() | new.keys())
         if old.get(key, missing) != new.get(key, missing)
     ]

@@ -32,8 +32,7 @@ def allow_for_machine(
         return replace(decided, outcome=Outcome.UNFIT, reason=replicas.unfit)
     if decided.outcome not in (Outcome.REGRESSED, Outcome.INCONCLUSIVE):
         return decided
-    causes = [each.unfit for each in replicas.records or [record] if each.unfit]
-    if causes:
+    if causes := [each.unfit for each in replicas.records or [record] if each.unfit]:
         reason = f"the machine was not fit to measure: {causes[0]}"
         return replace(decided, outcome=Outcome.UNFIT, reason=reason)
     return _excused(decided, metric, baseline, replicas.records)

@@ -39,14 +39,17 @@ def review(case: Case, record: Record, row: Row, asked: Compared | str | None) -
     """Return the row as ``asked``, what the baseline's own code does now or why it was not run, leaves it.
 
     A launch that is the baseline's own to the bit was not made slower by a commit: `environment moved`, or on
-    a GPU that the baseline does not know `inconclusive`. Otherwise the old code decides (``_decide``).
+    a GPU that the baseline does not know `inconclusive` (no loss, but not `equal`). Otherwise the old code
+    decides (``_decide``).
     """
     question = _question(case, record, row)
     if question is None:
         return row
+    if question.same_code and question.suspect == "unit":
+        unknown = replace(row.verdict, outcome=Outcome.INCONCLUSIVE, exceeds=False)
+        return replace(row, verdict=unknown.because("the baseline has no runs of this GPU"))
     if question.same_code:
-        acquitted = _other_unit if question.suspect == "unit" else _environment_moved
-        return replace(row, verdict=acquitted(row.verdict))
+        return replace(row, verdict=replace(row.verdict, outcome=Outcome.ENVIRONMENT_MOVED))
     if question.suspect is None or asked is None:
         return row
     found = asked if isinstance(asked, str) else _decide(case, record, row.verdict, question, asked)
@@ -76,16 +79,6 @@ def _suspect(measured: Measurement, baseline: Baseline, record: Record) -> Suspe
     return "host" if noisy and baseline.metric.constants.where == "host" else None
 
 
-def _environment_moved(regressed: Verdict, reason: str = "") -> Verdict:
-    return replace(regressed, outcome=Outcome.ENVIRONMENT_MOVED).because(reason)
-
-
-def _other_unit(regressed: Verdict) -> Verdict:
-    """Call the same code on a GPU unknown to the baseline `inconclusive`: no loss, but not `equal`."""
-    reason = "the baseline has no runs of this GPU"
-    return replace(regressed, outcome=Outcome.INCONCLUSIVE, exceeds=False).because(reason)
-
-
 def _decide(
     case: Case, record: Record, regressed: Verdict, question: Question, asked: Compared
 ) -> Verdict | str:
@@ -113,8 +106,8 @@ def _decide(
     if question.suspect == "host" and old.exceeds and found.outcome is not Outcome.REGRESSED:
         return replace(regressed, outcome=Outcome.UNFIT).because(reason)
     if old.outcome is Outcome.REGRESSED and found.outcome in (Outcome.EQUAL, Outcome.IMPROVED):
-        moved = question.suspect != "unit"
-        return _environment_moved(regressed, reason) if moved else found.because(reason)
+        moved = replace(regressed, outcome=Outcome.ENVIRONMENT_MOVED)
+        return (found if question.suspect == "unit" else moved).because(reason)
     return regressed.because(
         f"not the machine's: the baseline's own code, commit {asked.revision}, has {took}"
     )

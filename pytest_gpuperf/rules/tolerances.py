@@ -73,17 +73,12 @@ def default_tolerance(metric: Metric) -> float:
     return 0.0 if metric.kind == "exact" else metric.constants.tolerance
 
 
+@cache
 def matches(pattern: str, name: str) -> bool:
     """Return whether the glob ``pattern`` describes ``name``: ``*`` is any text, ``?`` one character.
 
     Square brackets are themselves, as in ``test_resnet50[Offline]``.
     """
-    return _expression(pattern).fullmatch(name) is not None
-
-
-@cache
-def _expression(pattern: str) -> re.Pattern[str]:
     wild = {"*": ".*", "?": "."}
-    return re.compile(
-        "".join(wild.get(character) or re.escape(character) for character in pattern), re.DOTALL
-    )
+    expression = "".join(wild.get(character) or re.escape(character) for character in pattern)
+    return re.fullmatch(expression, name, re.DOTALL) is not None

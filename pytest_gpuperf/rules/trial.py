@@ -56,7 +56,10 @@ class Series:
 
     def record(self, number: int, slowdown: float = 0.0) -> Record:
         """Return a run's record with this metric alone, slowed down by a fraction."""
-        return replace(self.records[number], measurements=(_slowed(self.values[number], slowdown),))
+        measured = self.values[number]
+        factor = 1 + slowdown if measured.metric.better == "lower" else 1 / (1 + slowdown)
+        slowed = replace(measured, samples=(measured.value * factor,))
+        return replace(self.records[number], measurements=(slowed,))
 
     def baseline(self, numbers: Sequence[int]) -> Baseline:
         """Return what an update would have stored of these runs."""
@@ -132,10 +135,3 @@ def case_of(series: Series, stored: Baseline, unit: str | None) -> Case:
     tolerance = default_tolerance(series.metric) if series.tolerance is None else series.tolerance
     metric = series.metric.name
     return Case(key=TestKey(suite, name), unit=unit, stored={metric: stored}, tolerances={metric: tolerance})
-
-
-def _slowed(measurement: Measurement, slowdown: float) -> Measurement:
-    if not slowdown:
-        return measurement
-    factor = 1 + slowdown if measurement.metric.better == "lower" else 1 / (1 + slowdown)
-    return replace(measurement, samples=(measurement.value * factor,))
