@@ -82,11 +82,9 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
         checked = check(launch.declaration, args, launch.backend)
         found = count(launch.file.program, launch.name, launch.geometry, checked)
         if session.options.active:
-            metric_name = name or launch.name
-            options = test_options(request.node)
-            contract = _contract(gpu, args, options, {"counters": "modelled"})
+            contract = _contract(gpu, args, test_options(request.node), {"counters": "modelled"})
             for ratio, value in found.ratios().items():
-                metric = Metric(f"{metric_name} {ratio}", "1", "lower", "exact", "counters")
+                metric = Metric(f"{name or launch.name} {ratio}", "1", "lower", "exact", "counters")
                 recorder_of(request.node).add(Measurement(metric, contract, (value,)))
         return found
 
@@ -212,11 +210,7 @@ def _contract(gpu: Gpu, args: Sequence[Any], options: TestOptions, extra: dict[s
 
     Never the kernel's source, its launch geometry or its compiler: those are judged.
     """
-    arrays = [
-        _array(gpu, argument)
-        for argument in args
-        if hasattr(argument, "dtype") and hasattr(argument, "shape")
-    ]
+    arrays = [_array(gpu, given) for given in args if hasattr(given, "dtype") and hasattr(given, "shape")]
     contract = options.versioned({**extra, "arguments": "; ".join(arrays)})
     return {key: value for key, value in contract.items() if value is not None}
 

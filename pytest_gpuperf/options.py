@@ -207,9 +207,6 @@ class Options:
 def read_options(config: pytest.Config) -> Options:
     """Return the checked options; raises pytest.UsageError, one sentence for a value out of range."""
     given = {setting.name: _value(config, setting) for setting in SETTINGS}
-    strict = given["strict"]
-    if strict == "auto":
-        strict = "on" if os.environ.get("CI") or os.environ.get("BUILD_NUMBER") else "off"
     _check_together(config, given)
     try:
         revisions = {
@@ -218,8 +215,9 @@ def read_options(config: pytest.Config) -> Options:
         }
     except GitError as error:
         raise pytest.UsageError(str(error)) from None
+    in_ci = bool(os.environ.get("CI") or os.environ.get("BUILD_NUMBER"))
     changed = {
-        "strict": strict == "on",
+        "strict": in_ci if given["strict"] == "auto" else given["strict"] == "on",
         "acquit": given["acquit"] == "auto",
         "tolerance": tuple(given["tolerance"] or ()),
     }
@@ -293,9 +291,5 @@ def owner_of(start: Path, folder: str, fallback: Path) -> Path:
 
     Baselines and kernels belong to the project they lie in, however pytest was started.
     """
-    if Path(folder).is_absolute():
-        return fallback
-    for parent in (start, *start.parents):
-        if (parent / folder).is_dir():
-            return parent
-    return fallback
+    holding = (parent for parent in (start, *start.parents) if (parent / folder).is_dir())
+    return fallback if Path(folder).is_absolute() else next(holding, fallback)

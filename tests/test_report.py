@@ -6,7 +6,7 @@ import pytest
 
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict, quantity
 from pytest_gpuperf.records import Row
-from pytest_gpuperf.report.format import elide, percent
+from pytest_gpuperf.report.message import elide, percent
 from pytest_gpuperf.report.summary import show_percentiles, summarise
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from pytest_gpuperf.report.format import elide
+from pytest_gpuperf.report.message import elide
 from pytest_gpuperf.rules.calibration import CONFIDENCE, Calibration, MetricResult, Rate
 
 _NAME = 28
@@ -123,7 +123,8 @@ def write_plot(calibration: Calibration, path: Path) -> str:
             shifts, [100 * r.draws.share for r in reds], marker="o", markersize=3, label=label, color=colour
         )
     runs = calibration.reds.runs
-    axes.plot([0, 0], [100 * runs.at_least, 100 * runs.at_most], color="black", linewidth=3, label=_bar(runs))
+    bounds, label = [100 * runs.at_least, 100 * runs.at_most], f"red runs {_of(runs)}: 95 % bounds"
+    axes.plot([0, 0], bounds, color="black", linewidth=3, label=label)
     axes.set(
         xlabel="planted slowdown, %",
         ylabel="red, % of draws",
@@ -134,7 +135,3 @@ def write_plot(calibration: Calibration, path: Path) -> str:
     axes.legend(handles=axes.lines if few else axes.lines[-1:], fontsize="x-small", loc="lower right")
     figure.savefig(path, dpi=120, metadata={"Software": None})
     return ""
-
-
-def _bar(runs: Rate) -> str:
-    return f"red runs {runs.reds} of {runs.trials}: 95 % bounds"

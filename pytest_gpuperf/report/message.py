@@ -8,7 +8,6 @@ from typing import Any
 from pytest_gpuperf.backends import judges_times
 from pytest_gpuperf.measurement import Baseline, Outcome, quantity
 from pytest_gpuperf.records import Record, Row
-from pytest_gpuperf.report.format import percent
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.differences import environment_differences
 
@@ -19,7 +18,7 @@ def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
     lines, baseline = [_headline(row)], case.stored.get(row.metric.name)
     if verdict.reason:
         lines.append(f"  why       {verdict.reason}")
-    lines += _compared(row, case, processes) if case.against else _stored(row, baseline)
+    lines += _held_against(row, case, baseline, processes)
     if verdict.now is not None:
         alternating = f"  ({processes} processes, alternating)" if case.against and _noisy(row) else ""
         lines.append(f"  now       {quantity(verdict.now, unit)}{alternating}")
@@ -56,17 +55,12 @@ def _headline(row: Row) -> str:
     return text
 
 
-def _compared(row: Row, case: Case, processes: int) -> list[str]:
-    if row.verdict.baseline is None:
-        return []
+def _held_against(row: Row, case: Case, baseline: Baseline | None, processes: int) -> list[str]:
+    then = quantity(row.verdict.baseline, row.metric.unit)
+    if not case.against:
+        return [f"  baseline  {then}  ({_provenance(baseline)})"] if baseline else []
     alternating = f", {processes} processes" if _noisy(row) else ""
-    return [f"  against   {quantity(row.verdict.baseline, row.metric.unit)}  ({case.against}{alternating})"]
-
-
-def _stored(row: Row, baseline: Baseline | None) -> list[str]:
-    if baseline is None:
-        return []
-    return [f"  baseline  {quantity(row.verdict.baseline, row.metric.unit)}  ({_provenance(baseline)})"]
+    return [] if row.verdict.baseline is None else [f"  against   {then}  ({case.against}{alternating})"]
 
 
 def _differs(row: Row, baseline: Baseline | None, record: Record) -> list[str]:
@@ -97,3 +91,16 @@ def _device(device: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     uuid = environment.get("device_uuid")
     shown = f" {uuid}" if uuid and judges_times(device) else ""
     return f"{name}{shown}, backend {device.get('backend', 'none')}"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Format a signed change: +8.31 %."""
+    return "-" if fraction is None else f"{100 * fraction:+.{digits}f} %"
+
+
+def elide(text: str, width: int) -> str:
+    """Shorten text to within ``width`` columns; the middle goes, since names differ at their ends."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"

@@ -12,7 +12,7 @@ from pytest_gpuperf.backends import is_modelled
 from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict, quantity
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
-from pytest_gpuperf.report.format import elide, percent
+from pytest_gpuperf.report.message import elide, percent
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
@@ -25,7 +25,6 @@ _COLOURS = {
     Outcome.IMPROVED: {"green": True},
     Outcome.EQUAL: {"green": True},
 }
-_ORDER = {outcome: place for place, outcome in enumerate(Outcome)}
 # What nobody has to act on is one line a test, where it has many metrics (counters come by the half dozen).
 _MANY = 4
 _FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED}
@@ -48,7 +47,8 @@ def summarise(
     table = _table(rows)
     if table:
         width = max(80, min(shutil.get_terminal_size().columns, 120))
-        header = ("verdict", "test", "now", "change", _rate_title(rows))
+        rate = "GB/s copy" if any("bytes_per_second" in row.details for row in rows) else ""
+        header = ("verdict", "test", "now", "change", rate)
         widths = _widths([header, *(cells for _, cells in table)], width)
         reporter.write_line(_line(header, widths))
         for outcome, cells in table:
@@ -110,16 +110,14 @@ def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
     """
     if verdict.baseline is None or verdict.tolerance is None or not verdict.now:
         return None
-    worst = _worst_passing(metric, verdict.baseline, verdict.tolerance)
-    loss = worst - verdict.now if metric.better == "lower" else verdict.now - worst
+    slack = verdict.tolerance * abs(verdict.baseline)
+    if metric.better == "lower":
+        loss = verdict.baseline + slack - verdict.now
+    elif metric.kind == "exact":
+        loss = verdict.now - (verdict.baseline - slack)
+    else:
+        loss = verdict.now - verdict.baseline / (1 + verdict.tolerance)
     return max(0.0, loss / abs(verdict.now))
-
-
-def _worst_passing(metric: Metric, baseline: float, theta: float) -> float:
-    if metric.kind == "exact":
-        slack = theta * abs(baseline)
-        return baseline + slack if metric.better == "lower" else baseline - slack
-    return baseline * (1 + theta) if metric.better == "lower" else baseline / (1 + theta)
 
 
 # --------------------------------------------------------------------------- the table
@@ -142,7 +140,7 @@ def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...]]]:
 
 def _rank(row: Row) -> int:
     """Return the row's place in the summary; what is excused is no failure."""
-    return _ORDER[Outcome.INCONCLUSIVE if row.excuse else row.verdict.outcome]
+    return list(Outcome).index(Outcome.INCONCLUSIVE if row.excuse else row.verdict.outcome)
 
 
 def _cells(group: Sequence[Row], name_metric: bool) -> tuple[str, ...]:
@@ -176,10 +174,6 @@ def _now(row: Row) -> str:
     return quantity(value, "/s" if unit.endswith("/s") else unit)
 
 
-def _rate_title(rows: Sequence[Row]) -> str:
-    return "GB/s copy" if any("bytes_per_second" in row.details for row in rows) else ""
-
-
 def _rate(row: Row) -> str:
     """Return GB/s and the fraction of the device's own measured copy bandwidth, if bytes were declared."""
     rate, share = row.details.get("bytes_per_second"), row.details.get("of_copy")
@@ -204,14 +198,11 @@ def show_percentiles(reporter: pytest.TerminalReporter, rows: Sequence[Row]) -> 
     titles = "".join(f"{name.replace('_', '.'):>{_COLUMN}}" for name in names)
     reporter.write_line(f"{'latency':<{room}} {'queries':>{_QUERIES}}{titles}")
     for row in phases:
-        reporter.write(f"{_end(row.test.name, room):<{room}} {row.details['queries']:>{_QUERIES}}")
+        # parameters are at a name's end; the table above has the whole
+        name = row.test.name if len(row.test.name) <= room else f"…{row.test.name[1 - room :]}"
+        reporter.write(f"{name:<{room}} {row.details['queries']:>{_QUERIES}}")
         for seconds, enough in row.details["percentiles"].values():
             text = quantity(seconds, "s", 3).replace(" ", "")
             cell = text if enough else f"({text})"
             reporter.write(f"{cell:>{_COLUMN}}", light=not enough)
         reporter.write_line("")
-
-
-def _end(name: str, width: int) -> str:
-    """Return the end of a test's name, where its parameters are; the table above has the whole."""
-    return name if len(name) <= width else f"…{name[1 - width :]}"
