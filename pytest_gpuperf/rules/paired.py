@@ -86,7 +86,7 @@ def judge(
     blocks = len(here) // PER_BLOCK
     enough, code = blocks >= MIN_BLOCKS, _code_note(here, there)
     found = _estimate(metric, here, there, alpha)
-    decided = conclude(metric, found, theta, confirmed=enough, detects=enough, code=code)
+    decided = conclude(metric, found, theta, code, "", confirmed=enough, detects=enough)
     if enough:
         return decided
     reason = f"{blocks} complete block(s), and a verdict needs {MIN_BLOCKS}"

@@ -82,27 +82,14 @@ def _judge_noisy(
     metric: Metric, found: RunsEstimate, theta: float, *, replicated: bool, code: str
 ) -> Verdict:
     limit = math.log1p(theta)
-    enough = min(found.baseline_runs, len(found.each)) >= MIN_RUNS
-    return conclude(
-        metric,
-        found,
-        theta,
-        confirmed=enough and min(found.each) > limit,
-        detects=found.baseline_runs >= MIN_RUNS,
-        code=code,
-        unclear=_why_inconclusive(found, limit, replicated),
-    )
+    detects = found.baseline_runs >= MIN_RUNS
+    confirmed = detects and len(found.each) >= MIN_RUNS and min(found.each) > limit
+    unclear = _why_inconclusive(found, limit, replicated)
+    return conclude(metric, found, theta, code, unclear, confirmed=confirmed, detects=detects)
 
 
 def conclude(
-    metric: Metric,
-    found: Estimate,
-    theta: float,
-    *,
-    confirmed: bool,
-    detects: bool,
-    code: str = "",
-    unclear: str = "",
+    metric: Metric, found: Estimate, theta: float, code: str, unclear: str, *, confirmed: bool, detects: bool
 ) -> Verdict:
     """Turn an estimate into a verdict; nothing regresses unless it is ``confirmed``.
 
@@ -287,9 +274,8 @@ def estimate(
     old_logs = [math.log(run.value) for run in runs]
     new_logs = [math.log(measurement.value) for measurement in now]
     old_mean, new_mean = math.fsum(old_logs) / len(old_logs), math.fsum(new_logs) / len(new_logs)
-    squares = math.fsum((y - old_mean) ** 2 for y in old_logs) + math.fsum(
-        (y - new_mean) ** 2 for y in new_logs
-    )
+    squares = math.fsum((y - old_mean) ** 2 for y in old_logs)
+    squares += math.fsum((y - new_mean) ** 2 for y in new_logs)
     freedom = PRIOR_DF + len(old_logs) + len(new_logs) - 2
     spread = math.sqrt((PRIOR_DF * prior_sd**2 + squares) / freedom)
 
@@ -311,6 +297,5 @@ def estimate(
 
 
 def bounded_exp(exponent: float) -> float:
-    """Return e ** exponent, at most the largest power that a float can hold."""
-    # Absurd but finite input must give an absurd but finite figure, not an OverflowError.
+    """Return e ** exponent, at most what a float can hold: absurd but finite input must not overflow."""
     return math.exp(min(exponent, _MAX_EXPONENT))
