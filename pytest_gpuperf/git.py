@@ -36,10 +36,7 @@ def git(folder: Path, *arguments: str, timeout: float | None = None) -> str:
 
 
 def git_bytes(folder: Path, *arguments: str, timeout: float | None = None) -> bytes:
-    """Return what git prints; raises GitError with the last line of its complaint.
-
-    ``timeout`` in seconds; without one git may take as long as it needs.
-    """
+    """Return what git prints, in ``timeout`` seconds if given; raises GitError, its complaint's last line."""
     # Looking must not write the index, and a checkout made aside is nothing for the user's hooks.
     command = ["git", "-C", str(folder), "--no-optional-locks", "-c", f"core.hooksPath={os.devnull}"]
     env = {name: value for name, value in os.environ.items() if name not in _REPOSITORY}
