@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 # Variables by which another tool would bend the child's arguments or take its process for its own.
 _FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "COV_CORE_", "COVERAGE_PROCESS")
 _OUTPUT_KEPT = 4000  # characters of a dead child's output that the failure shows
-
-
 AGAIN = 3
 """How often a process on an unfit machine is repeated: with the pause between, time for heat to go or for a
 neighbour to finish, and still an end if it does not."""
@@ -214,9 +212,7 @@ def arguments(
 
 
 def _told(
-    items: Sequence[pytest.Item],
-    batches: Mapping[str, Mapping[str, int]] | None,
-    checkout: Checkout | None,
+    items: Sequence[pytest.Item], batches: Mapping[str, Mapping[str, int]] | None, checkout: Checkout | None
 ) -> dict[str, Any]:
     """Return what the child's ``ChildReporter`` reads before anything else."""
     sides = {"top": str(checkout.top), "root": str(checkout.root)} if checkout else {"top": "", "root": ""}

@@ -16,8 +16,6 @@ import pytest
 
 
 class ChildReporter:
-    """The child's side: sends each report to the parent, and ends the process when the parent is gone."""
-
     def __init__(self, config: pytest.Config, descriptor: int) -> None:
         self.config = config
         self.link = socket.socket(fileno=descriptor)
