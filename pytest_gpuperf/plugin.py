@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels  # noqa: F401  (fixtures)
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.mlperf.fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
 from pytest_gpuperf.modes import mode_of
-from pytest_gpuperf.modes.measure import measuring, record_of
+from pytest_gpuperf.modes.measure import RESULT, finish_report, measuring, record_of
 from pytest_gpuperf.modes.mode import Mode
-from pytest_gpuperf.modes.reports import RESULT, finish_report
 from pytest_gpuperf.options import add_options, read_options
 from pytest_gpuperf.records import Payload, Recorder
 from pytest_gpuperf.report.message import properties
@@ -140,18 +139,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    session = item.config.stash[SESSION]
-    left_out = item.nodeid in session.results.left_out
-    finish_report(item, call, report, left_out, lambda: _must_be_there(session))
+    finish_report(item.config.stash[SESSION], item, call, report)
     return report
-
-
-def _must_be_there(session: GpuperfSession) -> bool:
-    """Return whether a missing requirement is a fault: a GPU machine is then broken, others have less."""
-    try:
-        return session.options.strict or session.expects_device()
-    except Unavailable:
-        return True  # its driver does not start
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,22 +1,27 @@
-"""Measure one test in this process: hold the device meanwhile, and collect what was measured."""
+"""Measure one test in this process: hold the device, collect what was measured, finish its reports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.marker import FIXTURES_OF_DEVICE, FIXTURES_OF_NUMBERS, fixtures_of, test_options
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
-from pytest_gpuperf.records import Record
+from pytest_gpuperf.records import Cause, Payload, Record, attach
 from pytest_gpuperf.session import GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
 
 UNFIT = pytest.StashKey[str]()
+RESULT = pytest.StashKey[Payload]()
+_PACKAGE = Path(__file__).parent.parent
 
 
 @contextmanager
@@ -47,9 +52,9 @@ def _must_be_alone(session: GpuperfSession, item: pytest.Item, gpu: Gpu | None) 
 
 def _uses_device(session: GpuperfSession, item: pytest.Item) -> bool:
     names = fixtures_of(item)
-    if names & FIXTURES_OF_DEVICE or not names & FIXTURES_OF_NUMBERS:
-        return bool(names & FIXTURES_OF_DEVICE)
-    return session.expects_device()
+    return bool(names & FIXTURES_OF_DEVICE) or (
+        bool(names & FIXTURES_OF_NUMBERS) and session.expects_device()
+    )
 
 
 def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
@@ -62,14 +67,13 @@ def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
 
     # Another test may have opened the device: that must not move this one's figures to another pool.
     measured_there = any(m.metric.constants.where == "device" for m in recorder.measurements.values())
-    uses_it = session.opened and (measured_there or _uses_device(session, item))
-    device = session.opened.device if session.opened and uses_it else None
-    host = environment.host_place()
+    opened = session.opened
+    device = opened.device if opened and (measured_there or _uses_device(session, item)) else None
     sentinels = session.guard.sentinels
     return Record(
         measurements=tuple(recorder.measurements.values()),
         device=device.place() if device else {"backend": "cpu"},
-        host=host,
+        host=environment.host_place(),
         environment={
             **environment.describe(device, item.path.parent),
             **({"sentinels": sentinels} if sentinels else {}),
@@ -89,3 +93,61 @@ def _take_benchmark(session: GpuperfSession, item: pytest.Item) -> None:
     metric = Metric("benchmark", "s", "lower", kind, "host_time")
     contract = test_options(item).versioned({"timing": "pytest-benchmark"})
     recorder_of(item).add(Measurement(metric, contract, data))
+
+
+# --------------------------------------------------------------------------- its reports
+
+
+def finish_report(
+    session: GpuperfSession, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
+) -> None:
+    """Shorten our errors, skip tests whose requirements are missing, and attach the verdicts."""
+    error = call.excinfo.value if call.excinfo else None
+    payload = item.stash.get(RESULT, Payload()) if report.when == "call" else Payload()
+    if isinstance(error, GpuperfError):
+        if isinstance(error, Unavailable) and not _must_be_there(session):
+            path, line = _location(item)
+            report.outcome, report.longrepr = "skipped", (str(path), line, f"Skipped: {error}")
+            return
+        text = "\n".join((f"{_where(item, call)}: {error}", *getattr(error, "__notes__", ())))
+        report.outcome, report.longrepr = "failed", text
+        payload = replace(payload, cause=_cause(error))
+    if payload.cause and hasattr(report, "wasxfail"):
+        # The mark was made for something else: what a verdict fails, expected= and until= may excuse.
+        del report.wasxfail
+        report.outcome, report.longrepr = "failed", str(error)
+    if report.when == "call" and item.nodeid in session.results.left_out:
+        payload = replace(payload, left_out=True)
+    if payload != Payload():
+        attach(report, payload)
+
+
+def _must_be_there(session: GpuperfSession) -> bool:
+    """Return whether a missing requirement is a fault: a GPU machine is then broken, others have less."""
+    try:
+        return session.options.strict or session.expects_device()
+    except Unavailable:
+        return True  # its driver does not start
+
+
+def _cause(error: GpuperfError) -> Cause:
+    if isinstance(error, Unavailable):
+        return "setup"
+    return "infrastructure" if isinstance(error, NotFit) else "wrong"
+
+
+def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
+    """Return the suite's line that met the error: the last one outside this package and its libraries."""
+    assert call.excinfo is not None
+    ours = [e for e in call.excinfo.traceback if _is_users(Path(str(e.path)))]
+    path, line = (Path(str(ours[-1].path)), ours[-1].lineno + 1) if ours else _location(item)
+    root = item.config.rootpath
+    return f"{path.relative_to(root) if path.is_relative_to(root) else path}:{line}"
+
+
+def _is_users(path: Path) -> bool:
+    return _PACKAGE not in path.parents and "site-packages" not in path.parts
+
+
+def _location(item: pytest.Item) -> tuple[Path, int]:
+    return item.path, (item.location[1] or 0) + 1
