@@ -19,8 +19,7 @@ from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.options import add_options, read_options
 from pytest_gpuperf.records import Payload, Recorder
 from pytest_gpuperf.report.message import properties
-from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, Results, recorder_of
-from pytest_gpuperf.workers import check_workers
+from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, check_workers, recorder_of
 
 MODE = pytest.StashKey[Mode]()
 
@@ -43,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         check_count(options)
     session = config.stash[SESSION] = GpuperfSession(config, options)
     config.stash[MODE] = mode_of(session)
-    config.pluginmanager.register(Collector(session.results), "gpuperf-collector")
+    config.pluginmanager.register(session.results, "gpuperf-collector")
     if options.child is not None:
         from pytest_gpuperf.processes.reporter import ChildReporter
 
@@ -182,14 +181,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _leads(session: GpuperfSession) -> bool:
     """Return whether this process measures and tells a person about it."""
     return session.options.active and session.options.child is None
-
-
-class Collector:
-    """Takes in every report, wherever its test ran; this hook is not given the config."""
-
-    def __init__(self, results: Results) -> None:
-        self._results = results
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._results.collect(report)

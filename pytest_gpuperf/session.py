@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_gpuperf.backends import expects_device
+from pytest_gpuperf.backends import device_count, expects_device
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.options import Options
@@ -66,7 +67,8 @@ class Results:
         self.deselected = False
         self._failures = 0
 
-    def collect(self, report: pytest.TestReport) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in a report, from this process, a worker or a child."""
         payload = payload_of(report)
         self.rows.extend(payload.rows)
@@ -126,7 +128,7 @@ class GpuperfSession:
         self.budget = Budget(bounded) if bounded else None
         self.batches: dict[str, dict[str, int]] = {}
         self.guard = Guard(options.lock_timeout, on_wait=self._on_wait, note=self.results.note)
-        self._gpu: Gpu | None = None
+        self.opened: Gpu | None = None
         self._padding: Any = None
         self._mark = 0
         self._unavailable: Unavailable | None = None
@@ -136,8 +138,7 @@ class GpuperfSession:
         """Return what starts child pytest processes of this session."""
         from pytest_gpuperf.processes.child import Children
 
-        end = self.budget.end if self.budget else None
-        return Children(self.config, self.options, self.progress, end)
+        return Children(self.config, self.options, self.progress, self.budget.end if self.budget else None)
 
     @property
     def in_worker(self) -> bool:
@@ -150,7 +151,7 @@ class GpuperfSession:
         """Return the session's device, opened at first use; raises Unavailable, always the same."""
         if self._unavailable:
             raise self._unavailable
-        if self._gpu is None:
+        if self.opened is None:
             from pytest_gpuperf.backends import select
             from pytest_gpuperf.backends.gpu import Gpu
 
@@ -160,21 +161,16 @@ class GpuperfSession:
                 self._unavailable = error
                 raise
             device.compiling = self.guard.unlocked
-            self._gpu = Gpu(device)
+            self.opened = Gpu(device)
             if self.options.active and device.judges_times:
                 from pytest_gpuperf.instruments.places import padding
 
                 self._padding = padding(device)  # also randomises the addresses of arrays we cannot move
-        return self._gpu
-
-    @property
-    def opened(self) -> Gpu | None:
-        """Return the device if it was opened."""
-        return self._gpu
+        return self.opened
 
     def judges_host_time(self) -> bool:
         """Return whether host times are judged: on a GPU runner, since on a shared CPU they say nothing."""
-        return (self._gpu is not None and self._gpu.device.judges_times) or self.options.judge_host_times
+        return (self.opened is not None and self.opened.device.judges_times) or self.options.judge_host_times
 
     def expects_device(self) -> bool:
         """Return whether this session runs on a real device, without opening it."""
@@ -186,15 +182,15 @@ class GpuperfSession:
 
     def free_memory(self) -> None:
         """Give back the device arrays of the current test: other processes need room for their own."""
-        if self._gpu is not None:
-            self._gpu.free_since(self._mark)
+        if self.opened is not None:
+            self.opened.free_since(self._mark)
 
     def close(self) -> None:
         """Give the device back."""
         self.guard.close()
-        if self._gpu is not None:
-            self._gpu.close()
-            self._gpu = None
+        if self.opened is not None:
+            self.opened.close()
+            self.opened = None
 
     # --------------------------------------------------------------------------- a test
 
@@ -240,3 +236,34 @@ class GpuperfSession:
 def recorder_of(item: pytest.Item) -> Recorder:
     """Return what a test has measured in this process."""
     return item.stash.setdefault(RECORDER, Recorder())
+
+
+# --------------------------------------------------------------------------- the workers of pytest-xdist
+
+
+def check_workers(config: pytest.Config, options: Options) -> None:
+    """Claim a worker's device; in the controller raise pytest.UsageError for workers that would collide."""
+    workers = len(getattr(config.option, "tx", None) or ())
+    if options.active and hasattr(config, "workerinput"):
+        _claim_device(int(config.workerinput["workerid"].removeprefix("gw")))
+        return
+    if not workers or not options.active:
+        return
+    if options.only_records:
+        flag = "--gpuperf-update" if options.update else "--gpuperf-calibrate"
+        raise pytest.UsageError(f"{flag} records in one process after the other; leave out -n")
+    try:
+        devices = device_count(options.backend)
+    except Unavailable as error:
+        raise pytest.UsageError(str(error)) from None
+    if 0 < devices < workers:
+        raise pytest.UsageError(
+            f"{workers} xdist workers would measure on {devices} device(s) at once; use -n {devices} or fewer"
+        )
+
+
+def _claim_device(number: int) -> None:
+    """Make the worker's device the only one that it and its children see, before CUDA starts."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else []
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices[number] if number < len(devices) else str(number)

@@ -82,7 +82,7 @@ def test_a_suite_outside_its_baselines_folder_is_named(pytester: pytest.Pytester
 
 
 def test_a_worker_takes_its_own_device(monkeypatch):
-    from pytest_gpuperf.workers import _claim_device
+    from pytest_gpuperf.session import _claim_device
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     _claim_device(1)
