@@ -260,7 +260,7 @@ def test_an_append_of_another_exact_value_is_refused(exact: pytest.Pytester):
     exact.makepyfile(test_exact=EXACT.format("8.0"))
     result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-update=append")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["not recorded: *sectors: it is exact *8 cannot be appended to 4: replace*"])
+    result.stdout.fnmatch_lines(["not recorded: *sectors: it is exact, *8 cannot be appended to 4: replace*"])
     assert file.read_bytes() == before
     exact.makepyfile(test_exact=EXACT.format("4.0"))
     assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-update=append").ret == 0
