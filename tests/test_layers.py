@@ -34,7 +34,6 @@ LAYERS = (
     "fixtures",
     "mlperf.fixtures",
     "modes",
-    "workers",
     "plugin",
 )
 OUTSIDE_OF_RULES = {
