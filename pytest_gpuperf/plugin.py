@@ -163,18 +163,21 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ours = session.config.stash[SESSION]
     if ours.options.child is None:  # a child's parent decides
-        session.exitstatus = ours.results.exit_status(exitstatus, session.testsfailed)
+        ours.results.status = ours.results.exit_status(exitstatus, session.testsfailed)
+        session.exitstatus = ours.results.status
     ours.close()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
     session = config.stash[SESSION]
     if _leads(session):
-        from pytest_gpuperf.report.summary import next_steps, summarise, title
+        from pytest_gpuperf.report.summary import exit_code, next_steps, summarise, title
 
         results, records = session.results, session.results.records.values()
         steps = next_steps(results.rows, records, session.options, config.args)
-        lines = (*results.notes, *results.findings, *steps)
+        lines = (*results.notes, *results.findings, *steps, *exit_code(results.status, exitstatus))
         summarise(terminalreporter, title(records), results.rows, lines)
 
 

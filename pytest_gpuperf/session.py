@@ -52,7 +52,7 @@ class Results:
     """The results of a run's tests, wherever they ran; by node id unless said otherwise.
 
     ``left_out`` are tests that were not measured in full because the budget was spent. ``findings`` are
-    failures of the run as a whole, ``notes`` lines for the summary.
+    failures of the run as a whole, ``notes`` lines for the summary, ``status`` is the exit code at its end.
     """
 
     def __init__(self) -> None:
@@ -65,6 +65,7 @@ class Results:
         self.notes: dict[str, None] = {}
         self.left_out: set[str] = set()
         self.deselected = False
+        self.status = 0
         self._failures = 0
 
     @pytest.hookimpl(tryfirst=True)

@@ -65,6 +65,7 @@ def test_a_red_that_the_old_code_shows_too_is_the_environments(repository: Repos
     result = repository.run("--junitxml=out.xml", "--gpuperf-strict=on")
     assert result.ret == 21
     result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["exit code 21: the machine or its software moved, *: record anew"])
     result.stdout.fnmatch_lines(
         [
             "environment moved: size +50.00 % (*), tolerance 5 %",

@@ -87,6 +87,7 @@ def test_a_real_regression_fails_its_test(project: Project):
             "1 regressed",
         ]
     )
+    result.stdout.no_fnmatch_line("exit code *")  # 1 is what pytest says of a failed test by itself
     junit = (project.pytester.path / "out.xml").read_text()
     assert 'failures="1"' in junit
     assert re.search(
@@ -140,6 +141,12 @@ def test_no_baseline_under_strict_is_a_matter_of_set_up(project: Project):
     result = project.run("--gpuperf-strict=on")
     assert result.ret == 22
     result.assert_outcomes(failed=1)
+
+
+def test_an_exit_code_of_our_own_is_the_summarys_last_line(project: Project):
+    lines = project.run("--gpuperf-strict=on").outlines
+    at = next(number for number, line in enumerate(lines) if line.startswith("exit code 22: "))
+    assert lines[at + 1].startswith("===")
 
 
 def test_strict_is_on_in_ci(project: Project, monkeypatch):
@@ -261,6 +268,7 @@ def test_an_append_of_another_exact_value_is_refused(exact: pytest.Pytester):
     result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-update=append")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["not recorded: *sectors: it is exact, *8 cannot be appended to 4: replace*"])
+    result.stdout.fnmatch_lines(["exit code 1: no test failed, but the run as a whole did, as said above"])
     assert file.read_bytes() == before
     exact.makepyfile(test_exact=EXACT.format("4.0"))
     assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-update=append").ret == 0

@@ -25,6 +25,12 @@ _COLOURS = {
     Outcome.IMPROVED: {"green": True},
     Outcome.EQUAL: {"green": True},
 }
+_EXIT_CODES = {
+    1: "no test failed, but the run as a whole did, as said above",
+    20: "the machine was not fit, or not free: run again, elsewhere",
+    21: "the machine or its software moved, not the code: record anew",
+    22: "set-up is missing (baseline, device or tool): record, or install",
+}
 # What nobody has to act on is one line a test, where it has many metrics (counters come by the half dozen).
 _MANY = 4
 _FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED}
@@ -99,6 +105,11 @@ def next_steps(
     elif Outcome.NO_BASELINE in outcomes:
         lines.append(f"Some metrics have no baseline. To record only those:\n  {update}=new")
     return lines
+
+
+def exit_code(status: int, pytests: int) -> list[str]:
+    """Say why the run ends with ``status`` where pytest alone would have ended with ``pytests``."""
+    return [] if status == pytests else [f"exit code {status}: {_EXIT_CODES[status]}"]
 
 
 def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
