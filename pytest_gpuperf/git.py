@@ -71,6 +71,15 @@ def toplevel(folder: Path) -> Path:
     return Path(git(folder, "rev-parse", "--show-toplevel").removesuffix("\n"))
 
 
+def within(path: Path) -> tuple[Path, str]:
+    """Return the checkout that holds ``path``, which need not exist, and its name there ("." for the top).
+
+    Links are followed. Raises GitError where it lies in no checkout.
+    """
+    top = Path(os.path.realpath(toplevel(next(p for p in (path, *path.parents) if p.is_dir()))))
+    return top, Path(os.path.relpath(os.path.realpath(path), top)).as_posix()
+
+
 def modified(top: Path) -> int:
     """Count the tracked files that differ from the commit that is checked out."""
     return len(git(top, "status", "--porcelain", "--untracked-files=no").splitlines())

@@ -7,7 +7,6 @@ whole when it is read, once a process, and replaced in one step or not at all. f
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Literal
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.files import replace_file
-from pytest_gpuperf.git import Revision, git, git_bytes, toplevel
+from pytest_gpuperf.git import Revision, git, git_bytes, within
 from pytest_gpuperf.measurement import Baseline, slug
 from pytest_gpuperf.rules.differences import differences, question_changes
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
@@ -150,8 +149,7 @@ class RevisionStore(Store):
         self.revision = revision
         self._now = Store(folder)
         self._due: dict[tuple[str, str], Entries] = {}
-        self._top = toplevel(next(parent for parent in (folder, *folder.parents) if parent.is_dir()))
-        inside = Path(os.path.realpath(folder)).relative_to(os.path.realpath(self._top)).as_posix()
+        self._top, inside = within(folder)
         self._prefix = "" if inside == "." else f"{inside}/"
         self._files: list[str] | None = None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_gpuperf.backends import DEVICELESS, is_modelled, pool_name
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.git import Revision, git, toplevel
+from pytest_gpuperf.git import Revision, git, within
 from pytest_gpuperf.measurement import Baseline, TestKey
 from pytest_gpuperf.options import Options, owner_of
 from pytest_gpuperf.rules.waivers import Quarantine, parse_quarantine
@@ -160,9 +160,7 @@ def read_quarantine(path: Path) -> tuple[Quarantine, ...]:
 
 def _quarantine_at(file: Path, revision: Revision) -> tuple[Quarantine, ...]:
     """Return the entries of a quarantine file in a revision, none if it does not have the file."""
-    existing = next(parent for parent in file.parents if parent.is_dir())
-    top = Path(os.path.realpath(toplevel(existing)))
-    name = os.path.relpath(os.path.realpath(file), top)
+    top, name = within(file)
     if not git(top, "ls-tree", "--name-only", "--full-tree", revision.commit, "--", name):
         return ()
     return parse_quarantine(git(top, "show", f"{revision.commit}:{name}"), f"{file} at {revision}")
