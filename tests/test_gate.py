@@ -200,14 +200,20 @@ def test_a_deleted_test_is_missing_however_its_folder_is_named(pytester: pytest.
     assert "test_b: x missing" in done.stdout
 
 
-def test_an_update_keeps_what_it_did_not_see(project: Project):
+@pytest.fixture
+def renamed(project: Project) -> Project:
+    """A project whose one test has baselines, and is now gone for another."""
     project.record()
     (project.pytester.path / "test_suite.py").write_text(
         "def test_other(gpuperf): gpuperf.record('x', 1.0, 's')"
     )
-    result = project.run("--gpuperf-update")
+    return project
+
+
+def test_an_update_keeps_what_it_did_not_see(renamed: Project):
+    result = renamed.run("--gpuperf-update")
     assert result.ret == 0
-    assert list(project.stored["entries"]) == ["test_latency", "test_other"]
+    assert list(renamed.stored["entries"]) == ["test_latency", "test_other"]
     result.stdout.fnmatch_lines(
         ["Kept the baselines of test_suite.py::test_latency: not in this run.", "*--gpuperf-update=prune"]
     )
@@ -237,14 +243,10 @@ def test_a_file_that_was_not_collected_loses_nothing(project: Project, write: st
     }
 
 
-def test_a_full_update_that_prunes_drops_what_is_no_longer_there(project: Project):
-    project.record()
-    (project.pytester.path / "test_suite.py").write_text(
-        "def test_other(gpuperf): gpuperf.record('x', 1.0, 's')"
-    )
-    result = project.run("--gpuperf-update=prune")
+def test_a_full_update_that_prunes_drops_what_is_no_longer_there(renamed: Project):
+    result = renamed.run("--gpuperf-update=prune")
     assert result.ret == 0
-    assert list(project.stored["entries"]) == ["test_other"]
+    assert list(renamed.stored["entries"]) == ["test_other"]
     result.stdout.fnmatch_lines(["Dropped the baseline of test_suite.py::test_latency*"])
 
 
