@@ -125,7 +125,8 @@ class Gpuperf:
             return Timing((), {})
         name = str(name or getattr(launch, "name", None) or getattr(launch, "__name__", "launch"))
         taken = timed(self._session, self._item, name, launch, args, {"bytes": bytes, "flops": flops})
-        details = {**taken.details, **_rates(gpu, taken.value, bytes, flops)}
+        rates = {} if self._session.options.child is not None else _rates(gpu, taken.value, bytes, flops)
+        details = {**taken.details, **rates}  # which are to be shown, and so the session's own
         recorder_of(self._item).add(replace(taken, details=details, bounds=bounds))
         return Timing(taken.samples, taken.details)
 
@@ -192,6 +193,8 @@ def timed(
     from pytest_gpuperf.instruments import device_time
 
     gpu, options = session.gpu(), test_options(item)
+    work_hash = getattr(launch, "work_hash", None)
+    code = work_hash(*args) if work_hash else None  # before it is launched, which writes to its arrays
     settings = device_time.Settings(options.l2, options.seconds, options.warmup)
     timing = device_time.measure(gpu, launch, args, settings, batch=session.batch(item, name))
     session.guard.sample()  # before the device cools down
@@ -200,8 +203,6 @@ def timed(
     metric = Metric(name, "s", "lower", "noisy" if gpu.device.judges_times else "shown", instrument)
     mode = {"timing": "events", "l2": options.l2, "batch": timing.details.get("batch")}
     contract = _contract(gpu, args, options, {**mode, **question})
-    work_hash = getattr(launch, "work_hash", None)
-    code = work_hash(*args) if work_hash else None
     return Measurement(metric, contract, timing.samples, code, timing.details)
 
 

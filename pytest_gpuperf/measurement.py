@@ -26,11 +26,13 @@ _FRAMEWORKS = tuple(f"versions.{name}*" for name in ("cupy", "jax", "numba", "te
 class Instrument:
     """One way to take a number, with the constants of its verdict (docs/verdicts.md has their source).
 
-    ``prior_sd`` is the expected standard deviation of the log median between fresh processes;
-    ``tolerance`` the default theta, a fraction; ``floor`` the smallest absolute change, in the
-    metric's unit, worth a failure; ``where`` says whose clock it is: a device metric depends on the
-    GPU alone, a host metric on the CPU as well. ``runs_on`` are globs of the environment's keys: the
-    software beside the driver, CUDA and the compiler that can move its figures with no commit.
+    ``prior_sd`` is the expected standard deviation of the log median between fresh processes, and counts for
+    ``prior_df`` degrees of freedom; ``tolerance`` the default theta, a fraction; ``floor`` the smallest
+    absolute change of what one sample lasts, in the metric's unit, worth a failure; ``where`` says whose
+    clock it is: a device metric depends on the GPU alone, a host metric on the CPU as well. ``runs_on`` are
+    globs of the environment's keys: the software beside the driver, CUDA and the compiler that can move its
+    figures with no commit. ``unit_sd`` and ``day_sd`` are standard deviations of the log between units of one
+    model and between days on one machine, ``step`` is its timer's, in seconds.
     """
 
     name: str
@@ -39,23 +41,39 @@ class Instrument:
     floor: float
     where: Literal["device", "host"]
     runs_on: tuple[str, ...] = ()
+    prior_df: int = 2
+    unit_sd: float = 0.015
+    day_sd: float = 0.03
+    step: float = 0.0
 
 
 INSTRUMENTS: Mapping[str, Instrument] = {
     instrument.name: instrument
     for instrument in (
-        Instrument("device_time", 0.0006, 0.02, 1e-7, "device", (*_LIBRARIES, *_FRAMEWORKS)),
+        Instrument(
+            "device_time",
+            0.001,
+            0.02,
+            1e-7,
+            "device",
+            (*_LIBRARIES, *_FRAMEWORKS),
+            unit_sd=0.005,
+            day_sd=0.0,
+            step=32e-9,
+        ),
         Instrument("host_time", 0.02, 0.05, 1e-6, "host", _HOST),
         Instrument("record", 0.02, 0.05, 0.0, "host", _HOST),
         Instrument("counters", 0.0, 0.0, 0.0, "device"),
-        Instrument("loadgen", 0.007, 0.05, 0.0, "host", _HOST),
-        Instrument("loadgen_tail", 0.03, 0.10, 0.0, "host", _HOST),
+        Instrument("loadgen", 0.02, 0.05, 0.0, "host", _HOST),
+        Instrument("loadgen_tail", 0.04, 0.10, 0.0, "host", _HOST),
         Instrument("accuracy", 0.0, 0.0, 0.0, "device", (*_LIBRARIES, "versions.numpy")),
     )
 }
 
 SENTINELS: Mapping[str, str] = {"bandwidth_s": "memory", "compute_s": "arithmetic"}
 """Kernels that never change (machine/sentinels.py): the names of their stored times, and what bounds them."""
+LAUNCH_SENTINEL = "launch_s"
+"""The stored time of a kernel that does nothing: what any launch takes on this machine."""
 
 Kind = Literal["noisy", "exact", "shown"]
 Better = Literal["lower", "higher"]
@@ -145,8 +163,8 @@ class Measurement:
     ``samples`` are in the metric's unit; an exact metric has one. ``contract`` says what was measured
     (timing mode, arguments' dtypes and shapes, the test's version, ...), a flat mapping of names to JSON
     scalars: only equal contracts are compared. ``code`` is the hash of all that a launch tells the device,
-    if it has machine code. ``details`` are figures for display (bytes moved per launch, a warning).
-    ``bounds`` are the test's own, and not part of the contract.
+    if it has machine code, with "?" at its end where its inputs are not known. ``details`` are figures for
+    display (bytes moved per launch, a warning). ``bounds`` are the test's own, and not part of the contract.
     """
 
     metric: Metric
@@ -161,9 +179,16 @@ class Measurement:
         """Return the run's statistic, the median sample."""
         return median(self.samples)
 
+    @property
+    def divided(self) -> int:
+        """Return by how many launches or calls a sample was divided, 1 if by none."""
+        launches = self.contract.get("batch") if self.contract.get("timing") == "events" else None
+        return int(launches or self.details.get("iterations") or 1)
+
     def same_code(self, runs: Sequence[Run]) -> bool:
-        """Return whether all of ``runs`` launched exactly this code, geometry and scalars."""
-        return self.code is not None and all(run.code == self.code for run in runs)
+        """Return whether all of ``runs`` did exactly this work: code, geometry, scalars, inputs' contents."""
+        known = self.code is not None and not self.code.endswith("?")
+        return known and all(run.code == self.code for run in runs)
 
 
 @dataclass(frozen=True, slots=True)

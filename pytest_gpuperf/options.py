@@ -13,8 +13,9 @@ import pytest
 
 from pytest_gpuperf.backends import BACKENDS
 from pytest_gpuperf.git import GitError, Revision, resolve
+from pytest_gpuperf.rules.case import BLOCKS
+from pytest_gpuperf.rules.estimate import MIN_RUNS
 from pytest_gpuperf.rules.tolerances import Tolerance, parse
-from pytest_gpuperf.rules.verdict import MIN_RUNS
 
 # --------------------------------------------------------------------------- how a value is written
 
@@ -124,14 +125,14 @@ SETTINGS = (
     Setting("quarantine", "", "", str, "The quarantine file; empty: quarantine.toml among the baselines."),
     Setting("against", "REV", None, str,
             "Judge without stored baselines: processes of this checkout and of a git revision alternate."),
-    Setting("blocks", "N", None, integer(4, 100),
-            "Blocks of two processes of each side that a comparison with a revision takes (default: 4).",
-            {"default": 4}),
+    Setting("blocks", "N", None, integer(2, 100),
+            "Blocks, of two processes a side, after which a comparison with other code ends (default: 6).",
+            {"default": BLOCKS}),
     Setting("baselines_from", "REV", None, str,
             "Read the baselines as they are in a git revision, so that a change cannot rewrite its own."),
     Setting("acquit", "auto|off", "auto", one_of("auto", "off"),
-            "Before a test is called regressed on another GPU or software than its baseline's, or by the "
-            "host's clock: run the baseline's own code here and now (auto), or not (off)."),
+            "Before a test is called regressed: run the baseline's own code here and now, in alternation "
+            "(auto), or judge by the stored runs alone (off)."),
 )  # fmt: skip
 
 

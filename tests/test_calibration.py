@@ -186,8 +186,12 @@ def test_reds_are_counted_by_run_by_test_and_by_draw():
 def test_a_trial_uses_each_run_once_and_records_no_unfit_one(monkeypatch):
     trials = []
 
-    def spy(series, baseline, screen, replicas, slowdown=0.0):
-        trials.append((slowdown, tuple(baseline), screen, tuple(replicas)))
+    def spy(series, baseline, screen, replicas, slowdown=0.0, old_code=None):
+        if old_code is None:
+            trials.append((slowdown, tuple(baseline), screen, tuple(replicas)))
+        else:
+            assert not {*baseline, screen} & {*replicas, *old_code[1]}
+            assert not {*replicas} & {*old_code[1]}
         return Outcome.EQUAL
 
     monkeypatch.setattr(calibration, "outcome", spy)

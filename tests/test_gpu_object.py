@@ -120,6 +120,22 @@ def test_origins_tell_the_arrays_apart(gpu):
     assert gpu.origin(None) is None
 
 
+def test_arrays_of_the_same_contents_say_so_and_others_do_not(gpu):
+    ramp = np.arange(12, dtype=np.int32)
+    same = [gpu.to_device(ramp), gpu.to_device(ramp.copy())]
+    others = [
+        gpu.to_device(ramp[::-1].copy()),
+        gpu.to_device(ramp.reshape(3, 4)),
+        gpu.to_device(ramp.view(np.float32)),
+        gpu.random(12, np.int32, seed=1),
+        gpu.random(12, np.int32, seed=2),
+        gpu.random(13, np.int32, seed=1),
+        gpu.empty(12, np.int32),
+    ]
+    assert same[0].contents == same[1].contents
+    assert len({array.contents for array in (*same, *others)}) == 1 + len(others)
+
+
 def test_remembering_keeps_nothing_alive(gpu):
     for _ in range(100):
         gpu.empty(3)

@@ -6,8 +6,13 @@ import pytest
 from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import KernelError
+from pytest_gpuperf.measurement import Measurement, Metric, Run
 
-SOURCE = 'extern "C" __global__ void scale(float* x, int n) {}\nextern "C" __global__ void nothing() {}\n'
+SOURCE = """\
+extern "C" __global__ void scale(float* x, int n) {}
+extern "C" __global__ void nothing() {}
+extern "C" __global__ void gather(const float* src, const int* index, float* dst) {}
+"""
 
 
 class Recorder:
@@ -33,7 +38,9 @@ class Recorder:
 
 
 class Array:
-    shape, dtype, nbytes = (4,), np.dtype(np.float32), 16
+    def __init__(self, contents="ramp", dtype=np.float32, base=None):
+        self.shape, self.dtype, self.nbytes = (4,), np.dtype(dtype), 16
+        self.contents, self.base = contents, base
 
 
 @pytest.fixture
@@ -115,6 +122,35 @@ def test_the_work_hash_is_of_all_that_the_device_is_told(kernels, backend, monke
     assert scale[2, 32].work_hash(Array(), 2.0, 4) not in hashes
     monkeypatch.setattr(backend, "code_hash", lambda name: None)
     assert scale[2, 32].work_hash(Array(), 2.0, 4) is None
+
+
+def test_the_work_hash_is_of_the_inputs_contents(kernels):
+    gather = kernels["scale.cu"].gather[2, 32]
+
+    def work(index="sorted", **arrays):
+        given = {"src": Array(), "dst": Array("nothing"), **arrays}
+        return gather.work_hash(given["src"], Array(index, np.int32), given["dst"])
+
+    assert work("sorted") == work("sorted") != work("shuffled")
+    one = Array()
+    assert work(src=one, dst=one) != work(src=Array(), dst=Array()), "in place is another work"
+
+
+def test_the_work_of_inputs_that_nobody_knows_is_no_ones_own(kernels):
+    gather, index, dst = kernels["scale.cu"].gather[2, 32], Array("sorted", np.int32), Array("nothing")
+    for unknown in (Array(None), object.__new__(Array)):
+        vars(unknown).setdefault("shape", (4,))
+        work = gather.work_hash(unknown, index, dst)
+        assert work.endswith("?")
+        metric = Metric("gather", "s", "lower", "noisy", "device_time")
+        assert not Measurement(metric, {}, (1.0,), work).same_code([Run((1.0,), {}, work)])
+
+
+def test_a_launch_makes_what_it_may_write_unknown_and_nothing_else(kernels):
+    src, index, whole = Array(), Array("sorted", np.int32), Array()
+    kernels["scale.cu"].gather[2, 32](src, index, view := Array(base=whole))
+    assert (src.contents, index.contents) == ("ramp", "sorted")
+    assert (view.contents, whole.contents) == (None, None)
 
 
 def test_a_gpu_object_stands_for_its_backend(tmp_path, backend):

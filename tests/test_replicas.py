@@ -70,6 +70,20 @@ def test_a_process_that_ends_in_a_test_fails_it_whatever_the_code(pytester: pyte
     result.stdout.fnmatch_lines(["*ended with exit code [01] in the middle of it*"])
 
 
+def test_a_child_that_ends_before_its_first_word_says_its_last_ones(pytester: pytest.Pytester):
+    pytester.makeconftest(
+        """
+        import pytest, sys
+        if any("gpuperf-child" in argument for argument in sys.argv):
+            raise pytest.UsageError("no such host")
+        """
+    )
+    pytester.makepyfile(ISOLATED + "    def test_never(): pass")
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*test ended with exit code 4 before it finished*", "*no such host*"])
+
+
 def test_a_silent_child_is_ended(pytester: pytest.Pytester):
     pytester.makeini("[pytest]\ngpuperf_child_timeout = 3\n")
     pytester.makepyfile(ISOLATED + "    def test_hangs(): import time; time.sleep(60)")

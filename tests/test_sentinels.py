@@ -16,7 +16,7 @@ from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.machine import sentinels
 from pytest_gpuperf.machine.guard import Guard
-from pytest_gpuperf.measurement import SENTINELS
+from pytest_gpuperf.measurement import LAUNCH_SENTINEL, SENTINELS
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -50,6 +50,14 @@ def test_a_process_takes_them_once_and_holding_the_device(guard, monkeypatch, tm
         with watcher.measuring(FakeGpu()):
             assert watcher.sentinels == {"compute_s": 1.0}
     assert locked == [True]
+
+
+def test_a_side_of_a_comparison_takes_none(guard, monkeypatch):
+    watcher, _ = guard
+    watcher.wanted = False
+    monkeypatch.setattr(sentinels, "take", lambda gpu: pytest.fail("taken"))
+    with watcher.measuring(FakeGpu()):
+        assert watcher.sentinels == {}
 
 
 def test_without_nvcc_it_says_so_and_measures(guard, monkeypatch):
@@ -162,8 +170,9 @@ def test_the_kernels_compile(monkeypatch, tmp_path):
     cubin, _ = compile_cubin(Path(sentinels.__file__).with_suffix(".cu"), (), (9, 0))
     assert b"sentinel_bandwidth" in cubin
     assert b"sentinel_compute" in cubin
-    cubin, _ = compile_cubin(Path(sentinels.__file__).with_name("clock.cu"), (), (9, 0))
-    assert b"stamp" in cubin
+    for name, kernel in (("clock.cu", b"stamp"), ("launch.cu", b"sentinel_launch")):
+        cubin, _ = compile_cubin(Path(sentinels.__file__).with_name(name), (), (9, 0))
+        assert kernel in cubin
 
 
 # --------------------------------------------------------------------------- on a GPU
@@ -195,6 +204,8 @@ def test_on_a_device_they_are_what_they_claim_to_be():
         assert gpu.device.free_memory() == free
         for name in SENTINELS:
             assert second[name] == pytest.approx(first[name], rel=0.02)
+        assert second[LAUNCH_SENTINEL] == pytest.approx(first[LAUNCH_SENTINEL], abs=0.3e-6)
+        assert 0.5e-6 < first[LAUNCH_SENTINEL] < 20e-6
         assert second["sm_mhz"] == pytest.approx(first["sm_mhz"], rel=0.01)  # a step of 15 MHz
         assert first["sm_mhz"] == pytest.approx(clock_of(gpu), rel=0.02)
         assert first["code"] == second["code"]

@@ -6,7 +6,8 @@
 
 Runs files are those of --gpuperf-calibrate (gpu_runs.py makes them), as they are or compressed by xz, a
 unit each. Every run of identical code is the new one once. The other tools compare it with one other run,
-drawn at random; this package's procedure takes five others as its baseline and four as its replicas.
+drawn at random; this package's procedure takes five others as its baseline, and of the rest its alternation
+with the old code (two blocks at least, six at most) or, alone, four replicas.
 Slowdowns are planted (every sample of the new processes longer) unless --slower gives runs with more real
 work, which are compared with the runs of the same GPU. --baseline takes the old runs from another file:
 another unit, or another day.
@@ -27,8 +28,10 @@ import numpy as np
 from pytest_gpuperf.measurement import Measurement, Metric, Outcome
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.calibration import Rate, runs_needed
+from pytest_gpuperf.rules.case import BLOCKS
+from pytest_gpuperf.rules.estimate import REPLICAS
+from pytest_gpuperf.rules.paired import PER_BLOCK, looks
 from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest, Series, every_series, outcome
-from pytest_gpuperf.rules.verdict import REPLICAS
 from pytest_gpuperf.storage.calibrations import parse_runs, read_runs
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -54,6 +57,7 @@ class Case:
 
     old: Series
     new: Series
+    identical: bool
     old_samples: Mapping[int, tuple[float, ...]]
     new_samples: Mapping[int, tuple[float, ...]]
 
@@ -86,8 +90,11 @@ Judge = Callable[[Case, int, float, random.Random], Outcome]
 """What a run of a case is called with a slowdown planted, in percent; what is drawn, chance draws."""
 
 
-def ours(tolerance: float | None = None) -> Judge:
-    """This package's whole procedure, at the tolerance that was recorded or at another."""
+def ours(tolerance: float | None = None, alone: bool = False) -> Judge:
+    """This package's whole procedure, at the tolerance that was recorded or at another.
+
+    ``alone``: by the stored runs, as where the old code cannot be had; and where the runs do not suffice.
+    """
 
     def judge(case: Case, run: int, percent: float, chance: random.Random) -> Outcome:
         others = [number for number in case.old.values if not (case.same and number == run)]
@@ -97,7 +104,13 @@ def ours(tolerance: float | None = None) -> Judge:
             rest = [number for number in case.new.values if number != run]
             chance.shuffle(rest)
         old = case.old if tolerance is None else replace(case.old, tolerance=tolerance)
-        return outcome(old, baseline, run, rest[:REPLICAS], percent / 100, case.new)
+        there = case.old, others  # the baseline's too: a comparison does not look at it
+        if case.identical:  # one code: half of the runs play the old one
+            there = case.new, rest[1::2]
+        here = rest[::2] if case.identical else rest
+        if alone or min(len(here), len(there[1])) < PER_BLOCK * looks(BLOCKS)[0]:
+            return outcome(old, baseline, run, rest[:REPLICAS], percent / 100, case.new)
+        return outcome(old, baseline, run, here, percent / 100, case.new, old_code=there)
 
     return judge
 
@@ -116,6 +129,7 @@ def pairwise(red: Callable[[Sequence[float], Sequence[float]], bool]) -> Judge:
 JUDGES = {
     "pytest-gpuperf": ours(),
     "pytest-gpuperf, tolerance 1 %": ours(0.01),
+    "pytest-gpuperf, tolerance 1 %, stored runs alone": ours(0.01, alone=True),
     **{rule.name: pairwise(rule.red) for rule in pair_rules()},
 }
 
@@ -131,8 +145,13 @@ def count(judge: Judge, cases: Sequence[Case], percent: float = 0.0) -> Count:
 # --------------------------------------------------------------------------- what is judged
 
 
-def cases(old: Sequence[RecordedRun], new: Sequence[RecordedRun] | None = None) -> list[Case]:
-    """Every noisy metric that both sides measured often enough; one side alone is tried on itself."""
+def cases(
+    old: Sequence[RecordedRun], new: Sequence[RecordedRun] | None = None, identical: bool = False
+) -> list[Case]:
+    """Every noisy metric that both sides measured often enough; one side alone is tried on itself.
+
+    ``identical``: the new runs are of the same code, on another unit.
+    """
     sides = [old] if new is None else [old, new]
     found = []
     before, *rest = ({(s.test, s.metric.name): s for s in _noisy(runs)} for runs in sides)
@@ -142,7 +161,8 @@ def cases(old: Sequence[RecordedRun], new: Sequence[RecordedRun] | None = None) 
         enough = runs_needed(BASELINE_RUNS) if first is second else BASELINE_RUNS
         if len(first.values) >= enough and len(second.values) > REPLICAS:
             _check_same_question(first, second)
-            found.append(Case(first, second, _times(old, first), _times(sides[-1], second)))
+            same = identical or first is second
+            found.append(Case(first, second, same, _times(old, first), _times(sides[-1], second)))
     if not found:
         raise SystemExit(
             f"no metric has {runs_needed(BASELINE_RUNS)} runs to compare: record more with gpu_runs.py"
@@ -192,7 +212,7 @@ def simulate(instrument: str, between: float, slow_share: float, seed: int = SEE
 def table(identical: Sequence[Case], slower: Mapping[str, Sequence[Case]]) -> str:
     """Markdown: false reds with their bound, then the power at each slowdown, planted or real.
 
-    Below it, how often the machine excused a red, where it did.
+    Below it, how often the machine was unfit: a sentinel slower, or processes of one code too far apart.
     """
     asked = {title: (cases, 0.0) for title, cases in slower.items()} or {
         f"+{percent:g} %": (identical, percent) for percent in SLOWDOWNS
@@ -213,7 +233,7 @@ def table(identical: Sequence[Case], slower: Mapping[str, Sequence[Case]]) -> st
         )
         unfit = {"identical code": false, **power}
         told = [f"{each.unfit} of {len(each.tests)} ({title})" for title, each in unfit.items() if each.unfit]
-        notes += [f"{name}: unfit, since a sentinel was slower: {', '.join(told)}"] if told else []
+        notes += [f"{name}: unfit in {', '.join(told)}"] if told else []
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
@@ -258,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if unit not in identical:
                 parser.error(f"{file}: none of the runs of identical code is of {unit}; give one that is")
             slower.setdefault(title, []).extend(cases(old or identical[unit], runs))
-    same = [case for runs in identical.values() for case in (cases(old, runs) if old else cases(runs))]
+    same = [case for runs in identical.values() for case in (cases(old, runs, True) if old else cases(runs))]
     print(table(same, slower))
 
 

@@ -74,6 +74,8 @@ class _Slot:
 
     def _layout(self, argument: Any) -> tuple[np.dtype, int, bool]:
         """Return dtype, bytes and C-contiguity of a device array of this or another library."""
+        if hasattr(argument, "contents"):  # ours, and asking it for its address would give it away
+            return argument.dtype, argument.nbytes, True
         try:
             interface = getattr(argument, "__cuda_array_interface__", None)
         except Exception as error:  # torch refuses for tensors that need a gradient, among others

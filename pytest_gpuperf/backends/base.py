@@ -70,11 +70,17 @@ def _integer(what: str, value: Any) -> int:
 
 
 class DeviceArray(Protocol):
-    """An array on the device, C-contiguous unless its owner made it otherwise."""
+    """An array on the device, C-contiguous unless its owner made it otherwise.
+
+    ``contents`` names what is in it, the same for the same values; None where that is not known, such as once
+    a kernel or another library may have written to it. The owner sets it, and a launch that may write clears
+    it.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     nbytes: int
+    contents: str | None
 
     def get(self) -> np.ndarray:
         """Copy it to the host, after everything enqueued so far has finished."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import weakref
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,7 +45,7 @@ class Gpu:
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> DeviceArray:
         """Allocate an uninitialised array, C-contiguous; every dimension is 1 or more."""
-        return self._remember(self.device.empty(_shape(shape), _dtype(dtype)), "empty")
+        return self._remember(self.device.empty(_shape(shape), _dtype(dtype)), "empty", "nothing")
 
     def random(self, shape: int | Sequence[int], dtype: Any = np.float32, seed: int = 0) -> DeviceArray:
         """Make random values, the same on every machine and backend: NumPy's PCG64 on the host.
@@ -52,8 +53,9 @@ class Gpu:
         Floats are uniform in [0, 1), complex numbers in both parts; integers are uniform in 0 ... 99,
         which every integer type holds; booleans are fair.
         """
-        values = _random(_shape(shape), _dtype(dtype), _seed(seed))
-        return self._remember(self.device.to_device(values), f"random(seed={seed})")
+        values, origin = _random(_shape(shape), _dtype(dtype), _seed(seed)), f"random(seed={seed})"
+        contents = f"{origin} {values.dtype.descr} {values.shape}"
+        return self._remember(self.device.to_device(values), origin, contents)
 
     def to_device(self, host: np.ndarray) -> DeviceArray:
         """Copy a NumPy array to the device, C-contiguous and in native byte order."""
@@ -68,7 +70,9 @@ class Gpu:
                 f"gpu.to_device got an empty array of shape {host.shape}; it needs an element."
             )
         # Not ascontiguousarray, which makes a scalar an array of one dimension.
-        return self._remember(self.device.to_device(np.asarray(host, dtype, order="C")), "to_device")
+        values = np.asarray(host, dtype, order="C")
+        contents = _digest(values)
+        return self._remember(self.device.to_device(values), "to_device", contents)
 
     def synchronize(self) -> None:
         """Wait for everything enqueued; raises KernelError if a kernel did something forbidden."""
@@ -98,13 +102,19 @@ class Gpu:
         self._records.clear()
         self.device.close()
 
-    def _remember(self, array: DeviceArray, origin: str) -> DeviceArray:
+    def _remember(self, array: DeviceArray, origin: str, contents: str | None) -> DeviceArray:
+        array.contents = contents
         key, records = id(array), self._records
         self._serial += 1
         # An id lives on in the next array: the callback runs before it can be given away.
         reference = weakref.ref(array, lambda _: records.pop(key, None))
         records[key] = _Record(reference, origin, self._serial)
         return array
+
+
+def _digest(values: np.ndarray) -> str:
+    """Return a checksum of an array's dtype, shape and bytes, in their order; a second takes a gigabyte."""
+    return f"{zlib.crc32(values.reshape(-1).view('u1').data):08x} {values.dtype.descr} {values.shape}"
 
 
 def _shape(shape: Any) -> tuple[int, ...]:

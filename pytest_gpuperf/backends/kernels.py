@@ -123,21 +123,29 @@ class Launch:
         return self.file.program.code_hash(self.name)
 
     def work_hash(self, *arguments: Any) -> str | None:
-        """Hash all that the device is told to do: machine code, geometry, scalar arguments.
+        """Hash all that the device is told to do: machine code, geometry, scalars, the arrays' contents.
 
-        The arrays' contents and addresses are left out. None if there is no machine code.
+        It ends with "?" where an array's contents are not known: such work is the same as none. The arrays'
+        addresses are left out. None if there is no machine code.
         """
         code = self.code_hash
         if code is None:
             return None
         scalars = [a.item() if hasattr(a, "item") else a for a in arguments if not getattr(a, "shape", ())]
+        arrays = [a for a in arguments if getattr(a, "shape", ())]
+        contents = [getattr(a, "contents", None) for a in arrays]
+        places = [[id(a) for a in arrays].index(id(a)) for a in arrays]  # which of them are one array
         shape = self.geometry
-        told = repr((code, self.name, shape.grid, shape.block, shape.shared, scalars))
-        return hashlib.sha256(told.encode()).hexdigest()[: len(code)]
+        told = repr((code, self.name, shape.grid, shape.block, shape.shared, scalars, contents, places))
+        unknown = "?" if None in contents else ""
+        return hashlib.sha256(told.encode()).hexdigest()[: len(code)] + unknown
 
     def bind(self, *arguments: Any) -> Callable[[], None]:
         """Check the arguments once and return the launch, which a stopwatch calls many times."""
         checked = check(self.declaration, arguments, self.backend)
+        for parameter, argument in zip(self.declaration.parameters, arguments, strict=True):
+            if parameter.pointer and not parameter.const:
+                _may_be_written(argument)
         return self.file.program.prepare(self.name, self.geometry, checked)
 
     def __call__(self, *arguments: Any) -> None:
@@ -147,3 +155,11 @@ class Launch:
     def __repr__(self) -> str:
         grid, block = self.geometry.grid, self.geometry.block
         return f"<launch of {self.name} of {self.file.path.name}, grid {grid}, block {block}>"
+
+
+def _may_be_written(array: Any) -> None:
+    """Forget what is in an array, also in the one that it is a view of."""
+    while array is not None:
+        if hasattr(array, "contents"):
+            array.contents = None
+        array = getattr(array, "base", None)

@@ -21,13 +21,15 @@ class Guard:
     """The lock and the watch of one process.
 
     ``on_wait`` is told whom we wait for, ``note`` what could not be watched. ``sentinels`` are those of this
-    process (sentinels.take), {} until a GPU was measured on. ``unfit`` says why the last measurement's
+    process (sentinels.take), {} until a GPU was measured on, and always where they are not ``wanted``: two
+    sides that alternate need no third thing to compare with. ``unfit`` says why the last measurement's
     machine was not fit, "" if it was.
     """
 
     def __init__(
         self, lock_timeout: float, on_wait: Callable[[str], None], note: Callable[[str], None]
     ) -> None:
+        self.wanted = True
         self.sentinels: dict[str, Any] = {}
         self.unfit = ""
         self._lock_timeout = lock_timeout
@@ -85,21 +87,25 @@ class Guard:
             # The whole GPU's address: a MIG instance has a UUID of its own, but no clocks.
             self._watch = FitnessWatch(gpu.uuid, gpu.device.pci)
         if not self._alone:
-            from pytest_gpuperf.machine import sentinels
-
             busy = self._watch.busy()  # which may take a second
             self._note(self._watch.note)
             if busy:
                 return busy
-            try:
-                self.sentinels = sentinels.take(gpu)
-            except NotFit:
-                raise
-            except GpuperfError as error:
-                self._note(f"whether the machine moved is not watched: {error}")
+            if self.wanted:
+                self._take_sentinels(gpu)
             self._alone = True
         self._watch.before()
         return ""
+
+    def _take_sentinels(self, gpu: Gpu) -> None:
+        from pytest_gpuperf.machine import sentinels
+
+        try:
+            self.sentinels = sentinels.take(gpu)
+        except NotFit:
+            raise
+        except GpuperfError as error:
+            self._note(f"whether the machine moved is not watched: {error}")
 
     def _end(self) -> str:
         if self._watch is None or not self._alone:

@@ -1,7 +1,7 @@
 """Time kernels that never change: if they got slower, the machine did (rules/machine.py), not the code.
 
-One is bound by memory bandwidth, one by arithmetic (sentinels.cu). Every process that measures on a GPU times
-them once, and they are stored with its runs.
+One is bound by memory bandwidth, one by arithmetic (sentinels.cu), and one does nothing (launch.cu). Every
+process that measures on a GPU times them once, and they are stored with its runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_gpuperf.instruments import device_time
+from pytest_gpuperf.measurement import LAUNCH_SENTINEL
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.base import Backend
@@ -27,6 +28,7 @@ BLOCKS = 1056
 ROUNDS = 16384
 FACTOR, ADD = 0.999, 0.5
 SETTINGS = device_time.Settings(seconds=0.1, warmup=0.1)
+LAUNCHED = device_time.Settings(seconds=0.02, warmup=0.02)
 CLOCKED = 100  # launches of the compute sentinel, 56 ms, over which the SMs' clock is taken
 SMS = 1024  # places for SMs, more than any device has
 
@@ -34,10 +36,10 @@ SMS = 1024  # places for SMs, more than any device has
 def take(gpu: Gpu) -> dict[str, Any]:
     """Time the sentinels on ``gpu``, which nobody else uses; return JSON scalars to be stored with a run.
 
-    ``bandwidth_s`` and ``compute_s`` are the median seconds of a launch, ``sm_mhz`` the SMs' clock under that
-    arithmetic (left out if the device's timer does not tell), ``code`` the hash of the machine code. Takes
-    256 MiB of the device for about half a second. Raises Unavailable without a compiler, GpuperfError if the
-    device has no room.
+    ``bandwidth_s``, ``compute_s`` and ``launch_s`` are the median seconds of a launch, ``sm_mhz`` the SMs'
+    clock under the arithmetic (left out if the device's timer does not tell), ``code`` the hash of the
+    machine code. Takes 256 MiB of the device for about half a second. Raises Unavailable without a compiler,
+    GpuperfError if the device has no room.
     """
     from pytest_gpuperf.backends.kernels import Kernels
 
@@ -53,11 +55,14 @@ def take(gpu: Gpu) -> dict[str, Any]:
         chains = file["sentinel_compute"][BLOCKS, THREADS]
         arithmetic = (dst, unused, FACTOR, ADD, ROUNDS)
         compute = device_time.measure(gpu, chains, arithmetic, SETTINGS, batch=1)
+        nothing = kernels["launch.cu"]["sentinel_launch"][1, 1]
+        empty = device_time.measure(gpu, nothing, (), LAUNCHED, batch=1)
         clock = _clocked(device, kernels["clock.cu"]["stamp"][BLOCKS, 1], chains.bind(*arithmetic))
     finally:
         for array in arrays:
             device.free(array)
-    found = {"bandwidth_s": _rounded(bandwidth.median), "compute_s": _rounded(compute.median)}
+    taken = {"bandwidth_s": bandwidth, "compute_s": compute, LAUNCH_SENTINEL: empty}
+    found = {name: _rounded(timing.median) for name, timing in taken.items()}
     if clock:
         found["sm_mhz"] = _rounded(clock)
     return {**found, "code": copy.code_hash}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -59,7 +59,7 @@ class Against(Mode):
             lost=comparison.lost(item.nodeid, record),
         )
         case = case_of(item, record, self._project, self._options)
-        return conclude(case, record, decide(case, record, evidence), comparison.processes)
+        return conclude(case, record, decide(case, record, evidence), comparison.processes(item.nodeid))
 
     def judge_call(self, item: pytest.Item, record: Record) -> Judged:
         """Judge a test that requested its fixtures dynamically, so it could not be compared."""
@@ -87,14 +87,17 @@ class Against(Mode):
             session = self._session
             try:
                 measured = [item for item in items if takes_numbers(item)]
-                self._found = compare(
-                    session.children, measured, self._revision, session.options.blocks, session.progress
-                )
+                found = Comparison(self._revision, session.options.blocks)
+                compare(session.children, measured, found, session.progress, self._tolerances)
+                self._found = found
             except GpuperfError as error:
                 self._found = error
         if isinstance(self._found, GpuperfError):
             raise self._found
         return self._found
+
+    def _tolerances(self, item: pytest.Item, record: Record) -> Mapping[str, float]:
+        return case_of(item, record, self._project, self._options).tolerances
 
     def finish(self, items: Sequence[pytest.Item], complete: bool) -> None:
         """Say what code was compared, and find what strict cannot let pass."""

@@ -14,8 +14,8 @@ from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.estimate import judged_runs
 from pytest_gpuperf.rules.tolerances import Tolerances
-from pytest_gpuperf.rules.verdict import judged_runs
 from pytest_gpuperf.rules.waivers import Expectation
 from pytest_gpuperf.storage.project import Project
 
@@ -33,7 +33,7 @@ def case_of(item: pytest.Item, record: Record, project: Project, options: Option
         command += f" --gpuperf-against={shlex.quote(options.against.name)}"
     else:
         key = project.key(item.nodeid)
-        stored = held_to(project.stored(item.nodeid, record.device), unit)
+        stored = held_to(project.stored(item.nodeid, record.device), record)
         due = project.due(item.nodeid, record.device)
     quarantine = project.quarantine(item.path, key, pool, [str(unit)], today)
     return Case(
@@ -52,14 +52,15 @@ def case_of(item: pytest.Item, record: Record, project: Project, options: Option
     )
 
 
-def held_to(stored: Mapping[str, Baseline], unit: str | None) -> dict[str, Baseline]:
-    """Return baselines with the runs that the GPU ``unit`` is held to."""
-    return {
-        name: replace(baseline, runs=judged_runs(baseline.runs, unit))
-        if baseline.metric.kind == "noisy"
-        else baseline
-        for name, baseline in stored.items()
-    }
+def held_to(stored: Mapping[str, Baseline], record: Record) -> dict[str, Baseline]:
+    """Return baselines with the runs that what ``record`` measured is held to."""
+    found = dict(stored)
+    for measured in record.measurements:
+        name = measured.metric.name
+        if measured.metric.kind == "noisy" and name in found:
+            runs = judged_runs(measured, found[name].runs, record.environment)
+            found[name] = replace(found[name], runs=runs)
+    return found
 
 
 def _expectation(item: pytest.Item, marker: TestOptions) -> Expectation | None:

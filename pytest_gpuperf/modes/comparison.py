@@ -13,19 +13,24 @@ from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.processes.checkouts import Checkout, check_inside, checkouts
 from pytest_gpuperf.processes.child import Children, crash_line
 from pytest_gpuperf.records import Record, payload_of
-from pytest_gpuperf.rules.case import Compared
-from pytest_gpuperf.rules.paired import PER_BLOCK
+from pytest_gpuperf.rules.case import Compared, Replicas
+from pytest_gpuperf.rules.paired import PER_BLOCK, decided
 
 
 @dataclass(slots=True)
 class SideRun:
-    """One run of one side: reports by node id, and why a test does not have all of them."""
+    """One run of one side: reports by node id, and why a test does not have all of them.
+
+    ``known`` are records that this session's own process made, of tests that no report of a child is about.
+    """
 
     reports: dict[str, list[pytest.TestReport]] = field(default_factory=dict)
     trouble: dict[str, str] = field(default_factory=dict)
+    known: Mapping[str, Record] = field(default_factory=dict)
 
     def record(self, nodeid: str) -> Record | None:
-        return next((p.record for r in self.reports.get(nodeid, ()) if (p := payload_of(r)).record), None)
+        found = (p.record for r in self.reports.get(nodeid, ()) if (p := payload_of(r)).record)
+        return next(found, self.known.get(nodeid))
 
     def failed(self, nodeid: str) -> str:
         """Return why the test did not pass here, "" if it did."""
@@ -38,7 +43,7 @@ class SideRun:
                 return f"skips it: {reason.removeprefix('Skipped: ')}"
         if nodeid in self.trouble:
             return self.trouble[nodeid]
-        return "" if reports else "has no such test"
+        return "" if reports or nodeid in self.known else "has no such test"
 
     def borrowed(self, nodeid: str) -> list[str]:
         """Return files of the other side that were imported here and would make the two sides one."""
@@ -50,6 +55,7 @@ class Comparison:
     """The runs of each side in the order of time; each side's first warms the machine and is not judged."""
 
     revision: Revision
+    blocks: int
     here: list[SideRun] = field(default_factory=list)
     there: list[SideRun] = field(default_factory=list)
 
@@ -94,10 +100,15 @@ class Comparison:
             revision=str(self.revision),
             here=here,
             there=there,
+            blocks=self.blocks,
             why_not=self._failure_there(nodeid),
             borrowed=sorted({name for run in self.there for name in run.borrowed(nodeid)}),
             unfit=self._unfit(nodeid),
         )
+
+    def replicas(self, nodeid: str) -> Replicas:
+        """Return this checkout's judged processes as replicas of a test that measured worse."""
+        return Replicas([record for run in self.here[1:] if (record := run.record(nodeid))])
 
     def lost(self, nodeid: str, record: Record) -> list[Measurement]:
         """Return what the revision measures of a test and ``record``, this checkout's, does not have."""
@@ -108,10 +119,9 @@ class Comparison:
             if measured.metric.kind != "shown" and record.measurement(measured.metric.name) is None
         ]
 
-    @property
-    def processes(self) -> int:
-        """Return how many processes of each side are judged."""
-        return len(self.here) - 1
+    def processes(self, nodeid: str) -> int:
+        """Return how many processes of each side measured a test and are judged."""
+        return sum(nodeid in run.reports for run in self.here[1:])
 
     def worth_alternating(self, nodeid: str) -> bool:
         """Return whether both sides pass and have something noisy to compare."""
@@ -123,38 +133,54 @@ class Comparison:
             for m in here.measurements  # type: ignore[union-attr]
         )
 
+    def open(self, nodeid: str, tolerances: Mapping[str, float]) -> bool:
+        """Return whether another block could tell more of a test's metrics, those that have tolerances."""
+        record = self.here[0].record(nodeid)
+        return any(
+            not decided(self.of(nodeid, measured.metric), tolerances[measured.metric.name])
+            for measured in (record.measurements if record else ())
+            if measured.metric.kind == "noisy" and measured.metric.name in tolerances
+        )
+
+
+Tolerances = Callable[[pytest.Item, Record], Mapping[str, float]]
+
 
 def compare(
     children: Children,
     items: Sequence[pytest.Item],
-    revision: Revision,
-    blocks: int,
+    comparison: Comparison,
     progress: Callable[[str], None],
-) -> Comparison:
-    """Measure ``items`` in ``blocks`` of this checkout, the revision, the revision, this checkout.
+    tolerances: Tolerances,
+) -> None:
+    """Measure ``items`` in blocks of this checkout, the revision, the revision, this checkout.
 
     One more process of each side goes first: it warms caches and clocks, tells what either side has, and
-    settles how many launches make a sample. Raises GpuperfError if there is no checkout to compare with.
+    settles how many launches make a sample; ``comparison`` may already have this checkout's. A test is
+    measured until its metrics, those of ``tolerances``, are decided. Raises GpuperfError if there is no
+    checkout to compare with.
     """
     for item in items:
         check_inside(children.config, item)
-    found = Comparison(revision)
+    revision, blocks = comparison.revision, comparison.blocks
     with checkouts(children.config, revision.commit) as (here, there):
+        sides = ((here, comparison.here), (there, comparison.there))
         progress(f"gpuperf: comparing with {revision}: a first process of each side")
-        found.here.append(_run(children, here, items, {}))
-        settled = {i.nodeid: r.batches for i in items if (r := found.here[0].record(i.nodeid))}
-        found.there.append(_run(children, there, items, settled))
-        noisy = [item for item in items if found.worth_alternating(item.nodeid)]
-        for block in range(1, blocks + 1 if noisy else 1):
-            progress(f"gpuperf: comparing with {revision}: block {block} of {blocks}, {len(noisy)} test(s)")
-            for side, runs in (
-                (here, found.here),
-                (there, found.there),
-                (there, found.there),
-                (here, found.here),
-            ):
-                runs.append(_run(children, side, noisy, settled))
-    return found
+        if not comparison.here:
+            comparison.here.append(_run(children, here, items, {}))
+        records = {i.nodeid: r for i in items if (r := comparison.here[0].record(i.nodeid))}
+        settled = {nodeid: record.batches for nodeid, record in records.items()}
+        comparison.there.append(_run(children, there, items, settled))
+        left = [item for item in items if comparison.worth_alternating(item.nodeid)]
+        held = {item.nodeid: tolerances(item, records[item.nodeid]) for item in left}
+        for block in range(1, blocks + 1):
+            left = [item for item in left if comparison.open(item.nodeid, held[item.nodeid])]
+            if not left:
+                break
+            progress(f"gpuperf: comparing with {revision}: block {block} of {blocks}, {len(left)} test(s)")
+            for number in (0, 1, 1, 0):
+                side, runs = sides[number]
+                runs.append(_run(children, side, left, settled))
 
 
 def _run(

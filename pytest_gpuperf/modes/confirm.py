@@ -10,7 +10,7 @@ from pytest_gpuperf.marker import isolates
 from pytest_gpuperf.processes.child import ChildResult, crash_line
 from pytest_gpuperf.records import Record, payload_of
 from pytest_gpuperf.rules.case import Replicas
-from pytest_gpuperf.rules.verdict import REPLICAS
+from pytest_gpuperf.rules.estimate import REPLICAS
 from pytest_gpuperf.session import GpuperfSession
 
 

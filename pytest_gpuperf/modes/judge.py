@@ -1,9 +1,8 @@
-"""Judge against baselines: screen, confirm in replicas, ask the old code, decide."""
+"""Judge against baselines: screen, ask the old code or confirm in replicas, decide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import pytest
@@ -15,10 +14,11 @@ from pytest_gpuperf.modes.confirm import Confirmer
 from pytest_gpuperf.modes.missing import missing_rows, scope_of
 from pytest_gpuperf.modes.mode import Judged, Mode, conclude
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.rules.case import Case, Evidence, Replicas
+from pytest_gpuperf.rules.case import Case, Compared, Evidence, Replicas
 from pytest_gpuperf.rules.decide import decide, screen
 from pytest_gpuperf.rules.differences import other_unit
-from pytest_gpuperf.rules.old_code import to_ask
+from pytest_gpuperf.rules.estimate import REPLICAS
+from pytest_gpuperf.rules.old_code import answers, to_ask
 from pytest_gpuperf.session import GpuperfSession
 
 
@@ -38,22 +38,22 @@ class Judging(Mode):
         return OldCode(self._session)
 
     def judge(self, item: pytest.Item, record: Record) -> Judged:
-        """Judge every metric of a test, fetching the evidence that calls for: replicas, then the old code.
+        """Judge every metric of a test, fetching the evidence that calls for: the old code, else replicas.
 
         The test's memory and the device lock have been given back: other processes need both.
         """
         case = case_of(item, record, self._project, self._options)
         self._note_unknown_unit(case)
-        replicas = Replicas()
-        if screen(case, record).tripped and not self._spent:
+        tripped, replicas = screen(case, record).tripped, Replicas()
+        found: Mapping[str, Compared | str] = {}
+        if not self._spent and (asked := to_ask(case, record, decide(case, record))):
+            found, replicas = self._old_code.ask(item, record, asked)
+        unanswered = any(not answers(found.get(name)) for name in tripped)
+        if unanswered and len(replicas.records) < REPLICAS and not self._spent:
             replicas = self._confirmer.confirm(item, record, self._left(item))
         left_out = item.nodeid in self._results.left_out
-        evidence = Evidence(replicas=replicas, spent=self._spent, left_out=left_out)
-        rows = decide(case, record, evidence)
-        if not evidence.spent and (asked := to_ask(case, record, rows)):
-            evidence = replace(evidence, old_code=self._old_code.ask(item, asked))
-            rows = decide(case, record, evidence)
-        return conclude(case, record, rows)
+        evidence = Evidence(replicas=replicas, old_code=found, spent=self._spent, left_out=left_out)
+        return conclude(case, record, decide(case, record, evidence))
 
     @property
     def _spent(self) -> str:

@@ -92,7 +92,8 @@ def _take_benchmark(session: GpuperfSession, item: pytest.Item) -> None:
     kind: Kind = "noisy" if session.judges_host_time() else "shown"
     metric = Metric("benchmark", "s", "lower", kind, "host_time")
     contract = test_options(item).versioned({"timing": "pytest-benchmark"})
-    recorder_of(item).add(Measurement(metric, contract, data))
+    iterations = {"iterations": n} if (n := getattr(stats, "iterations", 1)) > 1 else {}
+    recorder_of(item).add(Measurement(metric, contract, data, details=iterations))
 
 
 # --------------------------------------------------------------------------- its reports

@@ -134,8 +134,10 @@ class Children:
             )
             theirs.close()
             try:
-                ours.sendall(json.dumps(_told(items, batches, checkout)).encode() + b"\n")
-                self._receive(ours, result, end)
+                # One that ends before it has read its task resets the connection: its exit code says why.
+                with contextlib.suppress(ConnectionError):
+                    ours.sendall(json.dumps(_told(items, batches, checkout)).encode() + b"\n")
+                    self._receive(ours, result, end)
                 process.wait(timeout=30)
             except TimeoutError as silence:
                 result.trouble = str(silence)

@@ -40,6 +40,7 @@ def report(calibration: Calibration) -> str:
         f"  {calibration.reds.draws.trials} draws in all, seed {calibration.seed}",
         "",
         f"red runs   {_of(runs)}, at most {_percent(runs.at_most)} ({CONFIDENCE:.0%} confidence)",
+        *_asked(calibration),
         f"red tests  {_of(pooled)}; {calibration.expected_reds:.2g} expected a run, over all draws",
         "",
         *_table(calibration),
@@ -47,6 +48,13 @@ def report(calibration: Calibration) -> str:
         *textwrap.wrap(_CAVEAT, _WIDTH),
     ]
     return "\n".join(lines)
+
+
+def _asked(calibration: Calibration) -> list[str]:
+    if calibration.asked is None:
+        return []
+    rate = calibration.asked.runs
+    return [f"  where the old code is asked: {_of(rate)}, at most {_percent(rate.at_most)}"]
 
 
 def _table(calibration: Calibration) -> list[str]:

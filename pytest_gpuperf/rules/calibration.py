@@ -1,7 +1,8 @@
 """Measure how often the verdict errs on runs of identical code: false alarms, and power at planted slowdowns.
 
 Every run in turn plays the test's own measurement (the screen); of the others, drawn without
-replacement, some are its baseline and some its replicas, and the verdict decides as it would have.
+replacement, some are its baseline, and the rest its replicas or, where there are enough, its alternation
+with the old code, and the verdict decides as it would have.
 Draws from one set of runs share their runs and are no independent trials, so bounds take a run, each
 once as the screen, for one trial; rates are over all draws.
 """
@@ -15,11 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_gpuperf.measurement import Outcome
+from pytest_gpuperf.rules.case import BLOCKS
+from pytest_gpuperf.rules.estimate import REPLICAS
+from pytest_gpuperf.rules.paired import looks
 from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest, Series, every_series, outcome
-from pytest_gpuperf.rules.verdict import REPLICAS
 
 SHIFTS = (0.01, 0.02, 0.03, 0.05, 0.10)
 """Slowdowns planted for the power: x times the time, or 1/x times the rate, with x = 1 + shift."""
+ASKS = 4 * looks(BLOCKS)[0] - REPLICAS
+"""Runs that one more trial needs for its first look at an alternation with the old code."""
 DRAWS = 500
 """Draws in all, at least one for each run as screen: rates then come in steps of 0.2 %."""
 SEED = 20260801
@@ -86,7 +91,9 @@ class Calibration:
     """The verdict's error rates on one pool's runs of identical code.
 
     ``runs`` were recorded, of which ``baseline_runs`` are a baseline and ``replicas`` confirm; ``reds``
-    counts runs with any red test; ``expected_reds`` is the mean number of red tests in a run.
+    counts runs with any red test, and ``asked`` does where the old code is asked before anything is called
+    regressed (None: too few runs to try it); ``expected_reds`` is the mean number of red tests in a run. All
+    but ``asked`` is by the stored runs alone.
     ``devices`` are the units, ``first`` and ``last`` the dates of the runs.
     """
 
@@ -101,6 +108,7 @@ class Calibration:
     reds: Figure
     expected_reds: float
     tests: Mapping[str, TestResult]
+    asked: Figure | None = None
 
 
 def runs_needed(baseline_runs: int) -> int:
@@ -150,6 +158,7 @@ def _calibrate_pool(
         reds=reds,
         expected_reds=red_tests / reds.draws.trials,
         tests={test: _test_result(test, series, tallies) for test in tallies.tests},
+        asked=_figure(tallies.asked) if len(runs) >= runs_needed(baseline_runs) + ASKS else None,
     )
 
 
@@ -168,6 +177,7 @@ def _figure(tally: _Tally) -> Figure:
 @dataclass(frozen=True, slots=True)
 class _Tallies:
     run: _Tally = field(default_factory=list)
+    asked: _Tally = field(default_factory=list)
     tests: dict[str, _Tally] = field(default_factory=lambda: defaultdict(list))
     power: dict[tuple[str, str, float], _Tally] = field(default_factory=lambda: defaultdict(list))
 
@@ -176,12 +186,16 @@ def _tally(series: Sequence[Series], count: int, baseline_runs: int, seed: int) 
     tallies = _Tallies()
     for screen, first, order in _draws(count, seed):
         reds: dict[str, bool] = {}
+        asked = False
         for each in series:
             split = _split(each, screen, order, baseline_runs)
             if split is None:
                 continue
-            baseline, replicas = split
+            baseline, others = split
+            replicas = others[:REPLICAS]
             red = outcome(each, baseline, screen, replicas) is Outcome.REGRESSED
+            there = each, others[1::2]
+            asked |= outcome(each, baseline, screen, others[::2], old_code=there) is Outcome.REGRESSED
             reds[each.test] = reds.get(each.test, False) | red
             for shift in SHIFTS if each.metric.kind == "noisy" else ():
                 red = outcome(each, baseline, screen, replicas, shift) is Outcome.REGRESSED
@@ -190,6 +204,7 @@ def _tally(series: Sequence[Series], count: int, baseline_runs: int, seed: int) 
             tallies.tests[test].append((first, red))
         if reds:
             tallies.run.append((first, any(reds.values())))
+            tallies.asked.append((first, asked))
     return tallies
 
 
@@ -205,15 +220,15 @@ def _draws(count: int, seed: int) -> Iterator[tuple[int, bool, list[int]]]:
 def _split(
     series: Series, screen: int, order: Sequence[int], baseline_runs: int
 ) -> tuple[list[int], list[int]] | None:
-    """Choose baseline and replicas for a screen; None if too few runs measured this on a fit machine."""
+    """Choose a screen's baseline and list the other runs; None if too few measured this on a fit machine."""
     if screen not in series.values:
         return None
     others = [number for number in order if number in series.values]
     baseline = [number for number in others if number not in series.unfit][:baseline_runs]
-    replicas = [number for number in others if number not in baseline][:REPLICAS]
-    if len(baseline) < baseline_runs or len(replicas) < REPLICAS:
+    rest = [number for number in others if number not in baseline]
+    if len(baseline) < baseline_runs or len(rest) < REPLICAS:
         return None
-    return baseline, replicas
+    return baseline, rest
 
 
 def _test_result(test: str, series: Sequence[Series], tallies: _Tallies) -> TestResult:

@@ -15,8 +15,8 @@ from pytest_gpuperf.rules.waivers import Waiver
 class Case:
     """One test and everything its verdict rests on, made once.
 
-    ``unit`` is the UUID of the GPU. ``stored`` are the baselines by metric, with the runs that this unit is
-    held to; ``due`` are those that this run must measure. ``tolerances`` by metric are resolved: command
+    ``unit`` is the UUID of the GPU. ``stored`` are the baselines by metric, with the runs that this session
+    is held to; ``due`` are those that this run must measure. ``tolerances`` by metric are resolved: command
     line, else marker, else ini file, else the instrument's. ``against`` names the revision that the test is
     compared with instead of stored baselines, "" for none. ``acquits``: a regression may be excused by what
     the baseline's own code does here and now. ``command`` runs the test again.
@@ -49,18 +49,24 @@ class Replicas:
     unfit: str = ""
 
 
+BLOCKS = 6
+"""Blocks of a comparison's last look, unless --gpuperf-blocks says otherwise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """One metric of a test, measured by processes of this checkout and of ``revision`` in alternation.
 
     ``here`` and ``there`` are in the order of time: of a noisy metric those of complete blocks, of an exact
-    one all. ``why_not`` says why the revision has no figure of the test. ``borrowed`` are files of this
-    checkout that the revision's processes imported, ``unfit`` why the machine could not measure.
+    one all. ``blocks`` is the last look. ``why_not`` says why the revision has no figure of the test.
+    ``borrowed`` are files of this checkout that the revision's processes imported, ``unfit`` why the machine
+    could not measure.
     """
 
     revision: str
     here: Sequence[Measurement] = ()
     there: Sequence[Measurement] = ()
+    blocks: int = BLOCKS
     why_not: str = ""
     borrowed: Sequence[str] = ()
     unfit: str = ""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 from pytest_gpuperf.measurement import JUDGED, Baseline, Measurement, Outcome, Verdict
 from pytest_gpuperf.records import Cause, Record, Row
-from pytest_gpuperf.rules import old_code, verdict
+from pytest_gpuperf.rules import old_code
 from pytest_gpuperf.rules.case import Case, Evidence
+from pytest_gpuperf.rules.estimate import MIN_RUNS
 from pytest_gpuperf.rules.machine import allow_for_machine
 from pytest_gpuperf.rules.paired import judge_compared
-from pytest_gpuperf.rules.verdict import MIN_RUNS
+from pytest_gpuperf.rules.stored import against_stored, excess
 from pytest_gpuperf.rules.waivers import QUARANTINED, Expectation, Quarantine, fail_first
 
 _STRICT_CAUSE: Mapping[Outcome, Cause] = {
@@ -50,13 +50,13 @@ def screen(case: Case, record: Record) -> Screened:
     if isinstance(case.waiver, Quarantine) or case.against:
         return Screened()
     expected = isinstance(case.waiver, Expectation)
-    excess = {}
+    beyond = {}
     for measured in record.measurements:
         if measured.metric.kind == "noisy":
             found = _judge(case, record, measured)
             if found.exceeds or (expected and found.outcome in JUDGED):
-                excess[measured.metric.name] = _excess(measured, found)
-    return Screened(frozenset(excess), max(excess.values(), default=0.0))
+                beyond[measured.metric.name] = excess(measured, found)
+    return Screened(frozenset(beyond), max(beyond.values(), default=0.0))
 
 
 def decide(case: Case, record: Record, evidence: Evidence = NO_EVIDENCE) -> tuple[Row, ...]:
@@ -67,12 +67,7 @@ def decide(case: Case, record: Record, evidence: Evidence = NO_EVIDENCE) -> tupl
     """
     rows = _compared(case, record, evidence) if case.against else _judged(case, record, evidence)
     expected = case.waiver if isinstance(case.waiver, Expectation) else None
-    reviewed = expected.excuse(rows, case.today) if expected else tuple(rows)
-    if case.acquits and not evidence.spent:
-        reviewed = tuple(
-            old_code.review(case, record, row, evidence.old_code.get(row.metric.name)) for row in reviewed
-        )
-    caused = _with_causes(reviewed, case)
+    caused = _with_causes(expected.excuse(rows, case.today) if expected else rows, case)
     # the other revision may have the regression too
     broken = expected.broken(rows, case.today) if expected and not case.against else ""
     if broken and not any(row.cause for row in caused):
@@ -135,28 +130,14 @@ def worst(rows: Sequence[Row]) -> Cause | None:
 
 
 def _judged(case: Case, record: Record, evidence: Evidence) -> list[Row]:
-    """Judge every metric against its baseline; those that tripped by the replicas alone."""
+    """Judge every metric against its baseline; those that tripped by the old code or the replicas alone."""
     tripped = screen(case, record).tripped
     rows = []
     for measured in record.measurements:
         name = measured.metric.name
-        confirmed = name in tripped
-        again = [m for r in evidence.replicas.records if (m := r.measurement(name))] if confirmed else []
-        decided = _judge(case, record, measured, again)
-        if confirmed:
-            decided = allow_for_machine(
-                decided, measured.metric, case.stored.get(name), record, evidence.replicas
-            )
-        # replicas are missing because the run's time was up
-        over = bool(
-            confirmed and evidence.spent and (evidence.replicas.trouble or not evidence.replicas.records)
-        )
-        if over:
-            reason = f"measured worse once, and {evidence.spent} before it was measured again"
-            decided = replace(decided, outcome=Outcome.UNMEASURED, reason=reason)
-        rows.append(
-            Row(case.key, measured.metric, decided, measured.details, case.command, _excuse(case), over)
-        )
+        asked = evidence.old_code.get(name)
+        row = _by_stored_runs(case, record, measured, evidence, name in tripped, old_code.answers(asked))
+        rows.append(old_code.review(case, record, row, asked))
     lacking = {name: baseline for name, baseline in case.due.items() if not record.measurement(name)}
     reason = "in the baseline, but this run of the test did not record it"
     if evidence.left_out:
@@ -164,27 +145,29 @@ def _judged(case: Case, record: Record, evidence: Evidence) -> list[Row]:
     return [*rows, *absent(case, lacking, Outcome.UNMEASURED, reason, evidence.left_out)]
 
 
+def _by_stored_runs(
+    case: Case, record: Record, measured: Measurement, evidence: Evidence, tripped: bool, answered: bool
+) -> Row:
+    """Judge one metric by its stored runs; what the old code ``answered`` needs no excuse of the machine."""
+    name = measured.metric.name
+    again = [m for r in evidence.replicas.records if (m := r.measurement(name))] if tripped else []
+    decided = _judge(case, record, measured, again)
+    if tripped and not answered:
+        decided = allow_for_machine(
+            decided, measured.metric, case.stored.get(name), record, evidence.replicas
+        )
+    # replicas are missing because the run's time was up
+    over = bool(tripped and evidence.spent and (evidence.replicas.trouble or not evidence.replicas.records))
+    if over:
+        reason = f"measured worse once, and {evidence.spent} before it was measured again"
+        decided = replace(decided, outcome=Outcome.UNMEASURED, reason=reason)
+    return Row(case.key, measured.metric, decided, measured.details, case.command, _excuse(case), over)
+
+
 def _judge(
     case: Case, record: Record, measured: Measurement, replicas: Sequence[Measurement] = ()
 ) -> Verdict:
-    decided = verdict.judge(
-        case.stored.get(measured.metric.name),
-        measured,
-        replicas,
-        tolerance=case.tolerances.get(measured.metric.name),
-        place=record.place(measured.metric),
-        device_uuid=case.unit,
-    )
-    return judge_bounds(decided, measured, replicas)
-
-
-def _excess(measured: Measurement, found: Verdict) -> float:
-    """Return how far a metric is beyond its bounds or its tolerance, whichever is more, in logs."""
-    beyond = [measured.bounds.excess(measured.value)]
-    if found.baseline and found.now and found.change is not None and found.tolerance is not None:
-        change = measured.metric.worse(found.baseline, found.now)
-        beyond.append(change - math.log1p(found.tolerance))
-    return max(beyond)
+    return judge_bounds(against_stored(case, record, measured, replicas), measured, replicas)
 
 
 def _excuse(case: Case) -> str:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any, NamedTuple
 
-from pytest_gpuperf.measurement import SENTINELS, Baseline, Measurement, Metric, Outcome, Run, Verdict
+from pytest_gpuperf.measurement import (
+    LAUNCH_SENTINEL,
+    SENTINELS,
+    Baseline,
+    Measurement,
+    Metric,
+    Outcome,
+    Run,
+    Verdict,
+)
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.case import Replicas
-from pytest_gpuperf.rules.verdict import judge
+from pytest_gpuperf.rules.estimate import RunsEstimate, bounded_exp, estimate
 
-EXCUSED = 2
-"""Times what the sentinels lost: a kernel may be hit harder than they are. A choice: on H100s in machines
-with two of them the sentinel of memory takes 1.6 % longer, and thirteen kernels from -0.6 to +1.6 %."""
+MOVED = 1 / 8
+"""The part of a metric's tolerance by which a sentinel must be slower, with its whole interval, to excuse
+anything. A choice: what several small shifts add up to then stays below the tolerance."""
 
 
 def allow_for_machine(
@@ -44,59 +54,85 @@ def _excused(
     """Turn a device's own time into `unfit` if the sentinels may explain its loss; a greater loss stands."""
     if metric.constants.where != "device" or not decided.exceeds or baseline is None or not replicas:
         return decided
-    environments = [replica.environment for replica in replicas]
-    tolerance, uuid = decided.tolerance or 0.0, environments[0].get("device_uuid")
-    machine = slowdown(baseline, environments, tolerance, uuid)
+    if not decided.baseline or not decided.interval:
+        return decided
+    environments, tolerance = [replica.environment for replica in replicas], decided.tolerance or 0.0
+    seconds = decided.baseline if metric.unit == "s" else math.inf
+    machine = slowdown(baseline, environments, tolerance, seconds)
     if machine is None:
         return decided
-    if decided.outcome is Outcome.REGRESSED and decided.interval and decided.baseline:
-        excused = machine.excuses(metric, decided.baseline)
-        if metric.least_loss(decided.interval) > (1 + tolerance) * (1 + excused) - 1:
-            return decided.because(f"{machine.reason}; that excuses {100 * excused:.1f} % and no more")
+    if decided.outcome is Outcome.REGRESSED:
+        least = math.log1p(metric.least_loss(decided.interval))
+        if least > math.log1p(tolerance) + math.log1p(machine.share):
+            excused = f"{machine.reason}; that excuses {100 * machine.share:.1f} % and no more"
+            return decided.because(excused)
     return replace(decided, outcome=Outcome.UNFIT, reason=machine.reason)
 
 
 class Slowdown(NamedTuple):
-    """The largest sentinel slowdown, as a fraction (``share``) and in ``seconds``."""
+    """How much longer the machine may have made a metric's time, as a fraction (``share``)."""
 
     reason: str
     share: float
-    seconds: float
 
-    def excuses(self, metric: Metric, baseline: float) -> float:
-        """Return the greatest loss from ``baseline`` that may be the machine's, a fraction.
 
-        EXCUSED times what the sentinels lost: as a share, as a lower clock costs, or in seconds, as a
-        longer way to the first instruction does, whichever is more.
-        """
-        in_seconds = self.seconds / baseline if metric.unit == "s" else 0.0
-        return EXCUSED * max(self.share, in_seconds)
+class _Sentinel(NamedTuple):
+    """A sentinel's change: its estimate, and the medians then and now."""
+
+    name: str
+    found: RunsEstimate
+    clocks: str
+
+    def loss(self, offset: float) -> tuple[float, float]:
+        """Return the lower and the upper end of its loss as a fraction, without ``offset`` seconds of it."""
+        change, width = self.found.change, self.found.noise
+        part = offset / self.found.baseline
+        return bounded_exp(change - width) - 1 - part, bounded_exp(change + width) - 1 - part
 
 
 def slowdown(
-    baseline: Baseline,
-    replicas: Sequence[Mapping[str, Any]],
-    tolerance: float,
-    device_uuid: str | None = None,
+    baseline: Baseline, replicas: Sequence[Mapping[str, Any]], tolerance: float, seconds: float
 ) -> Slowdown | None:
-    """Return how much slower the machine is than it was for ``baseline``; None if no sentinel is slower.
+    """Return what the machine's slowdown costs a metric of ``seconds``; None if no sentinel got slower.
 
-    ``replicas`` are the environments of the processes that confirmed a regression. A sentinel got slower if
-    d - h > log(1 + tolerance / 2), with d and h as in the verdict, from the same runs: half the tolerance,
-    so that the machine alone cannot make a regression. One that got faster excuses nothing. Sentinels of
-    other machine code (another nvcc compiled them) cannot be compared and are left out.
+    ``replicas`` are the environments of the processes that confirmed a regression. A launch that starts
+    later costs every kernel the same seconds, a lower clock the same share: so the loss of the empty launch
+    (O, in seconds) is taken out of the other two first, the larger of their shares is S, and the metric may
+    have lost S + O / seconds. Each counts at its interval's upper end if the lower one is beyond MOVED of the
+    tolerance. A sentinel that got faster excuses nothing, nor does one of other machine code (another nvcc
+    compiled it) or one that the baseline's runs lack.
     """
-    every = (_slowdown(name, baseline, replicas, tolerance, device_uuid) for name in SENTINELS)
-    found = [each for each in every if each]
-    if not found:
+    least = MOVED * tolerance
+    offset, most = _launch_offset(baseline, replicas, least * seconds)
+    every = [found for name in SENTINELS if (found := _sentinel(name, baseline, replicas))]
+    slower = [each for each in every if each.loss(offset)[0] > least]
+    if not slower and not most:
         return None
-    most = max(found, key=lambda each: each.share)
-    return most._replace(seconds=max(each.seconds for each in found))
+    share = max((each.loss(offset)[1] for each in slower), default=0.0)
+    reasons = [
+        f"a kernel that never changes, bound by {SENTINELS[each.name]}, takes "
+        f"{100 * (bounded_exp(each.found.change) - 1):+.2f} % against the baseline's runs{each.clocks}"
+        for each in slower
+    ]
+    if most:
+        reasons.append(f"a launch takes {1e6 * offset:+.2f} µs against the baseline's runs")
+    return Slowdown(f"the machine moved: {'; '.join(reasons)}", share + most / seconds)
 
 
-def _slowdown(
-    name: str, baseline: Baseline, replicas: Sequence[Mapping[str, Any]], tolerance: float, uuid: str | None
-) -> Slowdown | None:
+def _launch_offset(
+    baseline: Baseline, replicas: Sequence[Mapping[str, Any]], least: float
+) -> tuple[float, float]:
+    """Return how many seconds later a launch starts, and what that may excuse: 0 below ``least`` seconds."""
+    launch = _sentinel(LAUNCH_SENTINEL, baseline, replicas)
+    if launch is None:
+        return 0.0, 0.0
+    reference, low_and_high = launch.found.baseline, launch.loss(0.0)
+    low, high = (reference * share for share in low_and_high)
+    offset = max(0.0, reference * (bounded_exp(launch.found.change) - 1))
+    return offset, high if low > least else 0.0
+
+
+def _sentinel(name: str, baseline: Baseline, replicas: Sequence[Mapping[str, Any]]) -> _Sentinel | None:
     metric = Metric(f"sentinel {name}", "s", "lower", "noisy", "device_time")
     now = [taken for environment in replicas if name in (taken := environment.get("sentinels", {}))]
     codes = {taken.get("code") for taken in now}
@@ -108,18 +144,7 @@ def _slowdown(
     if not old or len(now) < len(replicas):
         return None
     measured = [Measurement(metric, {}, (taken[name],)) for taken in now]
-    stored = Baseline(metric, {}, {}, metric.constants.prior_sd, tuple(old))
-    found = judge(stored, measured[0], measured, tolerance=tolerance, place={}, device_uuid=uuid)
-    if found.interval is None or found.change is None or found.baseline is None:
-        return None  # below OWN_UNIT_BELOW, and the baseline has no runs of this GPU
-    low, high = found.interval
-    if low <= tolerance / 2:
-        return None
-    reason = (
-        f"the machine moved: a kernel that never changes, bound by {SENTINELS[name]}, takes "
-        f"{100 * found.change:+.2f} % against the baseline's runs{_clocks(old, now)}"
-    )
-    return Slowdown(reason, high, high * found.baseline)
+    return _Sentinel(name, estimate(measured, old, replicas[0]), _clocks(old, now))
 
 
 def _clocks(old: Sequence[Run], now: Sequence[Mapping[str, Any]]) -> str:

@@ -1,8 +1,8 @@
 """Judge one metric that two revisions measured in alternation on one machine.
 
 Processes run in blocks of this - other - other - this, so that a machine that grows slower or faster
-steadily moves both sides of a block alike. A block's difference of mean log medians is one replicate;
-docs/verdicts.md explains the rule and says where its constants come from.
+steadily moves both sides of a block alike. After some blocks, fixed in advance, one looks and stops where the
+answer is plain; docs/verdicts.md explains the rule and says where its constants come from.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
-from pytest_gpuperf.rules.case import Compared
+from pytest_gpuperf.measurement import Baseline, Measurement, Outcome, Run, Verdict
+from pytest_gpuperf.rules.case import BLOCKS, Compared
 from pytest_gpuperf.rules.differences import question_changes
-from pytest_gpuperf.rules.verdict import (
-    ALPHA,
-    POWER,
-    PRIOR_DF,
-    Estimate,
-    bounded_exp,
-    check_samples,
-    checked_tolerance,
-    conclude,
-)
+from pytest_gpuperf.rules.estimate import POWER, Estimate, bounded_exp, prior_sd
+from pytest_gpuperf.rules.verdict import check_samples, checked_tolerance, conclude
 from pytest_gpuperf.rules.verdict import judge as judge_against_baseline
 
 PER_BLOCK = 2
 """Processes of each side in a block."""
-MIN_BLOCKS = 4
-"""Blocks that a regression needs. With three, a code that runs in two modes could be confirmed by luck in
-up to 1/64 of its runs (three blocks in which one process more was slow here: at most 1/4 each), with four in
-1/256, which is below ALPHA."""
+LOOK_ALPHA = 0.0015
+"""The chance, one-sided, of a red at one look for a metric exactly at its tolerance: at most 0.5 % over all
+four, by simulation (tests/test_paired.py)."""
+GREEN_ALPHA = 0.01
+"""The chance, one-sided, of calling a metric exactly at its tolerance no loss at one look."""
+LAST_ALPHA = 0.05
+"""The chance by which an unchanged metric beyond its tolerance after the last look is called inconclusive
+rather than the machine unfit."""
+
+
+def looks(blocks: int) -> tuple[int, ...]:
+    """Return the numbers of blocks after which one looks, the last being ``blocks``."""
+    return (*(number for number in (2, 3, 4) if number < blocks), blocks)
 
 
 def judge_compared(measured: Measurement, found: Compared, tolerance: float | None) -> Verdict:
@@ -49,12 +50,12 @@ def judge_compared(measured: Measurement, found: Compared, tolerance: float | No
         return Verdict(Outcome.UNMEASURED, now=now, reason=reason)
     if not found.there:
         return Verdict(Outcome.NO_BASELINE, now=now, reason=f"{found.revision} does not measure it")
-    decided = judge(found.here, found.there, tolerance=tolerance)
-    undecided = decided.outcome in (Outcome.REGRESSED, Outcome.INCONCLUSIVE)
+    result = judge(found.here, found.there, tolerance=tolerance, blocks=found.blocks)
+    undecided = result.outcome in (Outcome.REGRESSED, Outcome.INCONCLUSIVE)
     if found.unfit and metric.kind == "noisy" and undecided:
         reason = f"the machine was not fit to measure: {found.unfit}"
-        return replace(decided, outcome=Outcome.UNFIT, reason=reason)
-    return decided
+        return replace(result, outcome=Outcome.UNFIT, reason=reason)
+    return result
 
 
 def judge(
@@ -62,14 +63,15 @@ def judge(
     there: Sequence[Measurement],
     *,
     tolerance: float | None,
-    alpha: float = ALPHA,
+    blocks: int = BLOCKS,
 ) -> Verdict:
     """Decide one metric of one test, measured by this checkout (``here``) and by another (``there``).
 
     Both in the order of time, ``PER_BLOCK`` a block, of complete blocks only; an exact metric needs one
-    of each. ``Verdict.baseline`` is the other side's figure. ``tolerance`` None means the instrument's
-    own. Raises GpuperfError for samples or a tolerance that cannot be judged, ValueError where the sides
-    do not have the same blocks.
+    of each. The first look that decides counts, and ``blocks`` is the last one; with fewer blocks than it the
+    verdict of an undecided metric is `inconclusive`. ``Verdict.baseline`` is the other side's figure.
+    ``tolerance`` None means the instrument's own. Raises GpuperfError for samples or a tolerance that cannot
+    be judged, ValueError where the sides do not have the same blocks.
     """
     metric = here[0].metric
     if metric.kind == "shown":
@@ -83,52 +85,137 @@ def judge(
         return _judge_exact(here, there, theta)
     if len(here) != len(there) or len(here) % PER_BLOCK:
         raise ValueError(f"{len(here)} and {len(there)} processes are not the same complete blocks")
-    blocks = len(here) // PER_BLOCK
-    enough, code = blocks >= MIN_BLOCKS, _code_note(here, there)
-    found = _estimate(metric, here, there, alpha)
-    decided = conclude(metric, found, theta, code, "", confirmed=enough, detects=enough)
-    if enough:
-        return decided
-    reason = f"{blocks} complete block(s), and a verdict needs {MIN_BLOCKS}"
-    return replace(decided, outcome=Outcome.INCONCLUSIVE, reason=reason)
+    had = len(here) // PER_BLOCK
+    for look in (number for number in looks(blocks) if number <= had):
+        count = look * PER_BLOCK
+        found = _look(here[:count], there[:count], theta, blocks)
+        if found is not None:
+            return found
+    count = min(had, blocks) * PER_BLOCK
+    return _after_last_look(here[:count], there[:count], theta, blocks)
+
+
+def decided(found: Compared, tolerance: float | None) -> bool:
+    """Return whether no further block could change what is said of a metric.
+
+    ``found`` has the blocks so far; of what cannot be judged none is waited for.
+    """
+    if found.why_not or found.borrowed:
+        return True
+    had, blocks = len(found.here) // PER_BLOCK, found.blocks
+    if had >= blocks:
+        return True
+    if had not in looks(blocks):
+        return False
+    if len(found.here) != len(found.there) or _changed(found.here, found.there):
+        return True
+    theta = checked_tolerance(found.here[0].metric, tolerance)
+    every = (number * PER_BLOCK for number in looks(blocks) if number <= had)
+    return any(_look(found.here[:n], found.there[:n], theta, blocks) is not None for n in every)
+
+
+def _look(
+    here: Sequence[Measurement], there: Sequence[Measurement], theta: float, blocks: int
+) -> Verdict | None:
+    """Return the verdict of one look; None if more blocks are needed to tell."""
+    red = _conclude(here, there, theta, LOOK_ALPHA, blocks, confirmed=True)
+    if red.outcome is Outcome.REGRESSED:
+        return red
+    green = _conclude(here, there, theta, GREEN_ALPHA, blocks, confirmed=False)
+    found = _estimate(here, there, GREEN_ALPHA, blocks)
+    if green.outcome is Outcome.EQUAL or found.change + found.half_width < math.log1p(theta):
+        return green
+    return None
+
+
+def _after_last_look(
+    here: Sequence[Measurement], there: Sequence[Measurement], theta: float, blocks: int
+) -> Verdict:
+    """Say what a metric comes to that no look decided."""
+    had = len(here) // PER_BLOCK
+    if had < blocks:
+        undecided = _conclude(here, there, theta, LOOK_ALPHA, blocks, confirmed=False)
+        reason = f"{had} complete block(s), and no verdict after them"
+        return replace(undecided, outcome=Outcome.INCONCLUSIVE, reason=reason)
+    last = _conclude(here, there, theta, LAST_ALPHA, blocks, confirmed=False)
+    found = _estimate(here, there, LAST_ALPHA, blocks)
+    if last.exceeds and found.change - found.half_width <= 0:
+        reason = f"after {had} blocks processes of one code still differ by more than the two sides do"
+        return replace(last, outcome=Outcome.UNFIT, reason=reason)
+    return last
+
+
+def _conclude(
+    here: Sequence[Measurement],
+    there: Sequence[Measurement],
+    theta: float,
+    alpha: float,
+    blocks: int,
+    *,
+    confirmed: bool,
+) -> Verdict:
+    found = _estimate(here, there, alpha, blocks)
+    return conclude(here[0], found, theta, _code_note(here, there), "", confirmed=confirmed, detects=True)
 
 
 def block_differences(here: Sequence[Measurement], there: Sequence[Measurement]) -> list[float]:
     """Return each block's difference of mean log medians, positive where this checkout is worse."""
-    sign = 1.0 if here[0].metric.better == "lower" else -1.0
-    logs = [math.log(h.value) - math.log(t.value) for h, t in zip(here, there, strict=True)]
-    blocks = [logs[start : start + PER_BLOCK] for start in range(0, len(logs), PER_BLOCK)]
-    return [sign * math.fsum(block) / PER_BLOCK for block in blocks]
+    return [
+        math.fsum(a) / PER_BLOCK - math.fsum(b) / PER_BLOCK
+        for a, b in zip(_blocks(here), _blocks(there), strict=True)
+    ]
+
+
+def _blocks(side: Sequence[Measurement]) -> list[list[float]]:
+    sign = 1.0 if side[0].metric.better == "lower" else -1.0
+    logs = [sign * math.log(measurement.value) for measurement in side]
+    return [logs[start : start + PER_BLOCK] for start in range(0, len(logs), PER_BLOCK)]
 
 
 def _estimate(
-    metric: Metric, here: Sequence[Measurement], there: Sequence[Measurement], alpha: float
+    here: Sequence[Measurement], there: Sequence[Measurement], alpha: float, blocks: int
 ) -> Estimate:
-    """Estimate the paired t interval over blocks, never narrower than the instrument's own spread makes it.
+    """Estimate the difference over N blocks, never more surely than the instrument's own spread allows.
 
-    Two processes a side make a block's standard deviation s0, that of one process. The moderated spread
-    s^2 = (d0 s0^2 + (N-1) s_d^2) / (d0 + N-1) guards against blocks that agree by luck; on a machine that
-    is noisier than the instrument it would be too small, so that Student's own interval counts where it is
-    the wider one. h = max(t(1-alpha; N-1) s_d, t(1-alpha; d0+N-1) s) / sqrt(N).
+    D_j is a block's difference, W_j = ((A4-A1)^2 + (B3-B2)^2) / 2 what its sides vary within themselves, and
+    Q = sum (D_j - D)^2 + sum W_j has 3N - 1 degrees of freedom. The instrument's d0 s0^2 guards against
+    processes that agree by luck; on a machine that is noisier than the instrument it would make the interval
+    too narrow, so that Student's own counts where it is the wider one:
+    h = max(t(3N-1) sqrt(Q/(3N-1)), t(d0+3N-1) sqrt((d0 s0^2 + Q)/(d0+3N-1))) / sqrt N.
     """
     from scipy.special import nctdtrinc, stdtrit
 
-    each = block_differences(here, there)
+    metric, each = here[0].metric, block_differences(here, there)
     count, change = len(each), math.fsum(each) / len(each)
     squares = math.fsum((d - change) ** 2 for d in each)
-    prior = PRIOR_DF * metric.constants.prior_sd**2
-    candidates = [(PRIOR_DF + count - 1, (prior + squares) / (PRIOR_DF + count - 1))]
-    if count > 1:
-        candidates.append((count - 1, squares / (count - 1)))
-    widths = []
-    for freedom, variance in candidates:
-        error = math.sqrt(variance / count)
-        quantile = float(stdtrit(freedom, 1 - alpha))
-        # Few blocks make h itself so uncertain that only the noncentral t says what it lets through.
-        widths.append((quantile * error, float(nctdtrinc(freedom, 1 - POWER, quantile)) * error))
-    half_width, margin = max(widths)
+    squares += math.fsum((last - first) ** 2 / 2 for side in (here, there) for first, last in _blocks(side))
     baseline, now = _centre(there), _centre(here)
-    return Estimate(baseline=baseline, now=now, change=change, half_width=half_width, margin=margin)
+    prior = metric.constants.prior_df * prior_sd(metric, baseline, here[0].divided) ** 2
+    freedom, prior_df = 3 * count - 1, metric.constants.prior_df
+    spreads = {
+        0: math.sqrt(squares / freedom),
+        prior_df: math.sqrt((prior + squares) / (freedom + prior_df)),
+    }
+    half_width = max(
+        float(stdtrit(freedom + extra, 1 - alpha)) * spread / math.sqrt(count)
+        for extra, spread in spreads.items()
+    )
+    last = 3 * blocks - 1
+    margin = max(
+        # Few blocks make h itself so uncertain that only the noncentral t says what it lets through.
+        float(nctdtrinc(last + extra, 1 - POWER, float(stdtrit(last + extra, 1 - LOOK_ALPHA))))
+        * spread
+        / math.sqrt(blocks)
+        for extra, spread in spreads.items()
+    )
+    return Estimate(
+        baseline=baseline,
+        now=now,
+        change=change,
+        half_width=half_width,
+        noise=half_width,
+        margin=margin,
+    )
 
 
 def _judge_exact(here: Sequence[Measurement], there: Sequence[Measurement], theta: float) -> Verdict:

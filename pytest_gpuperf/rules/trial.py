@@ -15,10 +15,12 @@ from typing import Any
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, TestKey
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules import decide
-from pytest_gpuperf.rules.case import Case, Evidence, Replicas
+from pytest_gpuperf.rules.case import BLOCKS, Case, Compared, Evidence, Replicas
 from pytest_gpuperf.rules.decide import NO_EVIDENCE
+from pytest_gpuperf.rules.estimate import REPLICAS
+from pytest_gpuperf.rules.old_code import to_ask
+from pytest_gpuperf.rules.paired import PER_BLOCK, decided
 from pytest_gpuperf.rules.tolerances import default_tolerance
-from pytest_gpuperf.rules.verdict import judged_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Series:
         """Return a run's record with this metric alone, slowed down by a fraction."""
         measured = self.values[number]
         factor = 1 + slowdown if measured.metric.better == "lower" else 1 / (1 + slowdown)
-        slowed = replace(measured, samples=(measured.value * factor,))
+        code = f"{measured.code} slowed" if slowdown and measured.code else measured.code
+        slowed = replace(measured, samples=(measured.value * factor,), code=code)
         return replace(self.records[number], measurements=(slowed,))
 
     def baseline(self, numbers: Sequence[int]) -> Baseline:
@@ -109,29 +112,59 @@ def outcome(
     series: Series,
     baseline: Sequence[int],
     screen: int,
-    replicas: Sequence[int],
+    again: Sequence[int],
     slowdown: float = 0.0,
     other: Series | None = None,
+    *,
+    old_code: tuple[Series, Sequence[int]] | None = None,
 ) -> Outcome:
-    """Decide one metric as a run would have, without the old code; runs by their numbers.
+    """Decide one metric as a run would have; runs by their numbers.
 
-    ``slowdown`` is planted into screen and replicas, not into the sentinels beside them. They are runs of
-    ``other`` if it is given: the same metric, of other code or on another unit than the baseline's.
+    ``again`` are the replicas, or this checkout's side of a comparison with the ``old_code``, that is with
+    these runs of a series: two a block each, so that the shorter side sets the last look. ``slowdown`` is
+    planted into what this checkout measures, not into the sentinels beside it. Screen and ``again`` are runs
+    of ``other`` if it is given: the same metric, of other code or on another unit than the baseline's.
     """
     now = other or series
-    record, *again = [now.record(number, slowdown) for number in (screen, *replicas)]
-    stored, unit = series.baseline(baseline), record.environment.get("device_uuid")
-    case = case_of(series, stored, unit)
-    evidence = Evidence(replicas=Replicas(again)) if decide.screen(case, record).tripped else NO_EVIDENCE
+    record = now.record(screen, slowdown)
+    case = case_of(series, series.baseline(baseline), record.environment.get("device_uuid"))
+    case = replace(case, acquits=old_code is not None)
+    evidence = NO_EVIDENCE
+    if decide.screen(case, record).tripped:
+        here = [now.record(number, slowdown) for number in again]
+        if old_code and to_ask(case, record, decide.decide(case, record)):
+            there = [old_code[0].record(number) for number in old_code[1]]
+            compared = _compared(here, there, case.tolerances[series.metric.name])
+            evidence = Evidence(
+                replicas=Replicas(here[: len(compared.here)]), old_code={series.metric.name: compared}
+            )
+        else:
+            evidence = Evidence(replicas=Replicas(here[:REPLICAS]))
     (row,) = decide.decide(case, record, evidence)
     return row.verdict.outcome
+
+
+def _compared(here: Sequence[Record], there: Sequence[Record], tolerance: float) -> Compared:
+    """Let two sides alternate, block by block, until they decide."""
+    blocks = min(BLOCKS, len(here) // PER_BLOCK, len(there) // PER_BLOCK)
+    compared = Compared(revision="")
+    for block in range(1, blocks + 1):
+        sides = here[: PER_BLOCK * block], there[: PER_BLOCK * block]
+        compared = Compared(
+            revision="the old code",
+            here=[record.measurements[0] for record in sides[0]],
+            there=[record.measurements[0] for record in sides[1]],
+            blocks=blocks,
+            unfit=next((record.unfit for side in sides for record in side if record.unfit), ""),
+        )
+        if decided(compared, tolerance):
+            break
+    return compared
 
 
 def case_of(series: Series, stored: Baseline, unit: str | None) -> Case:
     """Return the case of a metric whose baseline is ``stored``, on GPU ``unit``."""
     suite, _, name = series.test.partition("::")
-    if series.metric.kind == "noisy":
-        stored = replace(stored, runs=judged_runs(stored.runs, unit))
     tolerance = default_tolerance(series.metric) if series.tolerance is None else series.tolerance
     metric = series.metric.name
     return Case(key=TestKey(suite, name), unit=unit, stored={metric: stored}, tolerances={metric: tolerance})

@@ -24,12 +24,32 @@ class Array(gpuarray.GPUArray):
 
     explained: Any = staticmethod(nullcontext)
     freed = False
-    gpudata: Any
     base: Any
+    contents: str | None = None
+    _memory: Any = None
+
+    @property
+    def gpudata(self) -> Any:
+        """Return the memory, which PyCUDA and other libraries may write to from then on."""
+        self.contents = None
+        return self._memory
+
+    @gpudata.setter
+    def gpudata(self, memory: Any) -> None:
+        self._memory = memory
+
+    @property
+    def own_address(self) -> int:
+        """Return the address for a use that is known, such as a launch of ours."""
+        return int(self._memory)
 
     def get(self, *args: Any, **kwargs: Any) -> np.ndarray:
         """Copy it to the host, after everything enqueued so far has finished."""
-        return self._copy(super().get, *args, **kwargs)
+        known = self.contents
+        try:
+            return self._copy(super().get, *args, **kwargs)
+        finally:
+            self.contents = known
 
     def set(self, *args: Any, **kwargs: Any) -> None:
         """Overwrite the array from the host."""
@@ -39,9 +59,9 @@ class Array(gpuarray.GPUArray):
         """Give the memory back; freeing twice is no error."""
         if not self.freed:
             self.freed = True
-            if self.gpudata is not None:
-                self.gpudata.free()
-            self.gpudata = None
+            if self._memory is not None:
+                self._memory.free()
+            self._memory = None
 
     def _copy(self, copy: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.freed:

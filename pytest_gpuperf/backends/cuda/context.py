@@ -81,6 +81,8 @@ class CudaContext:
 
                 raise KernelError(FREED)
             owner = getattr(owner, "base", None)
+        if (own := getattr(argument, "own_address", None)) is not None:
+            return int(own)
         interface = getattr(argument, "__cuda_array_interface__", None)
         return int(interface["data"][0]) if interface else None
 

@@ -24,6 +24,8 @@ class EmulatedArray:
     its own: an access over its ends meets no other array.
     """
 
+    contents: str | None = None
+
     def __init__(self, memory: EmulatedMemory, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.shape, self.dtype = shape, dtype
         self.size = int(np.prod(shape, dtype=np.int64))
