@@ -33,6 +33,7 @@ _EXIT_CODES = {
 }
 # What nobody has to act on is one line a test, where it has many metrics (counters come by the half dozen).
 _MANY = 4
+_UNIT = 16  # columns of the longest unit
 _FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED}
 
 
@@ -55,10 +56,12 @@ def summarise(
         width = max(80, min(shutil.get_terminal_size().columns, 120))
         rate = "GB/s copy" if any("bytes_per_second" in row.details for row in rows) else ""
         header = ("verdict", "test", "now", "change", rate)
-        widths = _widths([header, *(cells for _, cells in table)], width)
+        widths = _widths([header, *(cells for _, cells, _ in table)], width)
         reporter.write_line(_line(header, widths))
-        for outcome, cells in table:
+        for outcome, cells, told in table:
             reporter.write_line(_line(cells, widths), **_COLOURS.get(outcome, {}))
+            for text in told:
+                reporter.write_line(f"{'':<{widths[0]}}    {text}")
         counts = Counter((_rank(row), row.label) for row in rows)
         reporter.write_line(", ".join(f"{count} {label}" for (_, label), count in sorted(counts.items())))
     show_percentiles(reporter, rows)
@@ -86,6 +89,11 @@ def next_steps(
     outcomes = {row.verdict.outcome for row in rows}
     if any(is_modelled(record.device) for record in records):
         lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
+    if any(_is_this_hosts(row) for row in rows):
+        lines.append(
+            "Times and rates of this host are shown, not judged: it has no GPU and is not dedicated to\n"
+            "  measuring (ini key gpuperf_judge_host_times)."
+        )
     if options.only_records or options.against:
         return lines
     if moved := [row for row in rows if row.verdict.outcome is Outcome.ENVIRONMENT_MOVED]:
@@ -105,6 +113,12 @@ def next_steps(
     elif Outcome.NO_BASELINE in outcomes:
         lines.append(f"Some metrics have no baseline. To record only those:\n  {update}=new")
     return lines
+
+
+def _is_this_hosts(row: Row) -> bool:
+    """Return whether a metric is only shown since nothing keeps the host's clock quiet."""
+    shown = row.metric.kind == "shown" and row.metric.constants.where == "host"
+    return shown and not {"kind", "warning"} & row.details.keys()
 
 
 def exit_code(status: int, pytests: int) -> list[str]:
@@ -134,8 +148,8 @@ def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
 # --------------------------------------------------------------------------- the table
 
 
-def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...]]]:
-    """Return the cells of each line, failures first, then in the order of the suites."""
+def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...], list[str]]]:
+    """Return the cells of each line and what is told below it, failures first, then in the suites' order."""
     groups: dict[tuple[int, TestKey, str, str], list[Row]] = {}
     several = Counter((row.test, row.label) for row in rows)
     for row in rows:
@@ -144,9 +158,16 @@ def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...]]]:
         groups.setdefault((_rank(row), row.test, row.label, metric), []).append(row)
     crowded = {row.test for row in rows if several[row.test, row.label] > 1}
     return [
-        (list(Outcome)[rank], _cells(group, key in crowded))
+        (list(Outcome)[rank], _cells(group, key in crowded), _told(group))
         for (rank, key, _, _), group in sorted(groups.items(), key=lambda entry: entry[0])
     ]
+
+
+def _told(group: Sequence[Row]) -> list[str]:
+    """Return what no failure's text says of a line's metrics: why they were not judged, or as what."""
+    reasons = [row.verdict.reason for row in group if row.verdict.outcome in _FOLDED]
+    ways = [str(row.details.get("better", "")) for row in group]
+    return [text for text in dict.fromkeys((*reasons, *ways)) if text]
 
 
 def _rank(row: Row) -> int:
@@ -179,10 +200,9 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _now(row: Row) -> str:
-    """Format today's figure, or the stored one if there is none; a rate's unit is cut short."""
+    """Format today's figure, or the stored one if there is none, in the metric's own unit."""
     value = row.verdict.now if row.verdict.now is not None else row.verdict.baseline
-    unit = row.metric.unit
-    return quantity(value, "/s" if unit.endswith("/s") else unit)
+    return quantity(value, elide(row.metric.unit, _UNIT))
 
 
 def _rate(row: Row) -> str:

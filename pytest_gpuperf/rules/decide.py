@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from pytest_gpuperf.measurement import JUDGED, Baseline, Measurement, Outcome, Verdict
+from pytest_gpuperf.measurement import JUDGED, Baseline, Bounds, Measurement, Outcome, Verdict
 from pytest_gpuperf.records import Cause, Record, Row
 from pytest_gpuperf.rules import old_code, verdict
 from pytest_gpuperf.rules.case import Case, Evidence
@@ -218,15 +218,18 @@ def _compared(case: Case, record: Record, evidence: Evidence) -> list[Row]:
 def judge_bounds(decided: Verdict, screen: Measurement, replicas: Sequence[Measurement] = ()) -> Verdict:
     """Judge a metric's bounds; ``decided`` is the verdict against its baseline.
 
-    An exact value beyond a bound has regressed at once. A noisy one has if every replica is beyond it and
-    there are MIN_RUNS of them; before that it is inconclusive, and ``exceeds`` asks for replicas. A metric
-    exactly on its bound fails so once in 2^5 = 32 runs.
+    One that is only shown is not held to them, which its row says. An exact value beyond a bound has
+    regressed at once. A noisy one has if every replica is beyond it and there are MIN_RUNS of them; before
+    that it is inconclusive, and ``exceeds`` asks for replicas. A metric exactly on its bound fails so once in
+    2^5 = 32 runs.
     """
     beyond = screen.bounds.passed_by(screen.value)
-    if not beyond or decided.outcome in (Outcome.SHOWN, Outcome.UNMEASURED):
-        return decided
-    if screen.metric.kind == "exact":
+    if decided.outcome is Outcome.SHOWN and screen.bounds != Bounds():
+        return decided.because("bound not judged here" + (f" (now {beyond})" if beyond else ""))
+    if beyond and screen.metric.kind == "exact":
         return _broken(decided, screen.value, beyond)
+    if not beyond or screen.metric.kind == "shown" or decided.outcome is Outcome.UNMEASURED:
+        return decided
     values = [replica.value for replica in replicas]
     inside = sum(not screen.bounds.passed_by(value) for value in values)
     if len(values) >= MIN_RUNS and not inside:
