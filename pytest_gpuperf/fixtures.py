@@ -71,9 +71,9 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
     """Count the memory traffic of one launch: ``counters(launch, *args)``, by the emulator's warp model.
 
     ``.global_load`` and ``.global_store`` have ``sectors_per_request``; ``.shared_load`` and
-    ``.shared_store`` have ``wavefronts_per_request`` and ``bank_conflicts``. The ratios are judged
-    as exact metrics. On a GPU they would come through Nsight Compute, which is not wired up yet:
-    the test is skipped there.
+    ``.shared_store`` have ``wavefronts_per_request`` and ``bank_conflicts``. The ratios and, where the
+    baseline's compiler is this one, the totals are judged as exact metrics. On a GPU they would come
+    through Nsight Compute, which is not wired up yet: the test is skipped there.
     """
     if not gpu.device.counts_traffic:
         pytest.skip("counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet")
@@ -91,7 +91,7 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
         found = count(launch.file.program, launch.name, launch.geometry, checked)
         if session.options.active:
             contract = _contract(gpu, args, test_options(request.node), {"counters": "modelled"})
-            for figure, value in found.ratios().items():
+            for figure, value in {**found.ratios(), **found.totals()}.items():
                 metric = Metric(f"{label} {figure}", "1", "lower", "exact", "counters")
                 recorder_of(request.node).add(Measurement(metric, contract, (value,)))
         return found

@@ -426,6 +426,41 @@ def test_a_row_says_which_way_was_taken_where_the_test_did_not(exact: pytest.Pyt
     assert "not given" not in result.stdout.str()
 
 
+def test_a_metric_that_is_only_shown_now_does_not_vanish(exact: pytest.Pytester):
+    exact.makepyfile(test_exact=EXACT.replace("exact'", "shown'").format(400.0))
+    result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["contract changed: sectors", "*metric.kind exact -> shown*"])
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=off").ret == 0
+
+
+def test_an_exact_baseline_whose_runs_disagree_judges_nothing(exact: pytest.Pytester):
+    (file,) = (exact.path / "baselines").rglob("*.json")
+    document = json.loads(file.read_text())
+    runs = document["entries"]["test_count"]["sectors"]["runs"]
+    runs.append({**runs[0], "samples": [8.0]})
+    file.write_text(json.dumps(document))
+    result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["*it is exact, and the baseline's runs disagree (4, 8): record it anew with --gpuperf-update"]
+    )
+
+
+def test_an_exact_figure_that_replicas_do_not_confirm_judges_nothing(project: Project):
+    suite = project.pytester.path / "test_suite.py"
+    exact = "\n    import os\n    gpuperf.record('pid', {}, kind='exact')\n"
+    body = suite.read_text()
+    suite.write_text(body + exact.format(1))
+    project.record()
+    suite.write_text(body + exact.format("os.getpid()"))
+    result = project.run(latencies="1.2")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["unmeasured: pid *", "*it is exact, and processes of this checkout differ (*"]
+    )
+
+
 def test_a_numpy_bound_is_a_bound(exact: pytest.Pytester):
     exact.makepyfile(
         test_exact="import numpy as np\ndef test_it(gpuperf):\n"

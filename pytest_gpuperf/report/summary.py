@@ -13,6 +13,7 @@ from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.message import elide, percent
+from pytest_gpuperf.rules.lacking import NEW_IN_PLUGIN
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
@@ -108,6 +109,11 @@ def next_steps(
                 f"{row.test} improved: until its baseline is updated,\n  a later loss of "
                 f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update"
             )
+    if new := sum(row.verdict.reason == NEW_IN_PLUGIN for row in rows):
+        lines.append(
+            f"{new} metric(s) are new in this version of pytest-gpuperf, and not judged yet. To record\n"
+            f"  them:\n  {update}=new"
+        )
     if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
         lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")
     elif Outcome.NO_BASELINE in outcomes:
@@ -166,6 +172,7 @@ def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...], list[str
 def _told(group: Sequence[Row]) -> list[str]:
     """Return what no failure's text says of a line's metrics: why they were not judged, or as what."""
     reasons = [row.verdict.reason for row in group if row.verdict.outcome in _FOLDED]
+    reasons = [reason for reason in reasons if reason != NEW_IN_PLUGIN]  # next_steps says so once
     ways = [str(row.details.get("better", "")) for row in group]
     return [text for text in dict.fromkeys((*reasons, *ways)) if text]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 from pytest_gpuperf.measurement import JUDGED, Baseline, Bounds, Measurement, Outcome, Verdict
 from pytest_gpuperf.records import Cause, Record, Row
-from pytest_gpuperf.rules import old_code, verdict
-from pytest_gpuperf.rules.case import Case, Evidence
+from pytest_gpuperf.rules import lacking, old_code, verdict
+from pytest_gpuperf.rules.case import Case, Compared, Evidence
 from pytest_gpuperf.rules.machine import allow_for_machine
 from pytest_gpuperf.rules.paired import judge_compared
 from pytest_gpuperf.rules.verdict import MIN_RUNS
@@ -23,10 +23,13 @@ _STRICT_CAUSE: Mapping[Outcome, Cause] = {
     Outcome.UNFIT: "infrastructure",
     Outcome.NO_BASELINE: "setup",
 }
-_LACKING = (Outcome.NO_BASELINE, Outcome.CONTRACT_CHANGED, Outcome.MISSING)
 _UNFORESEEN = (
     "the test asks for its fixtures while it runs, so that it was not measured against the revision: "
     "name gpuperf, counters, benchmark or loadgen among its arguments"
+)
+_NOT_COMPARED = (
+    "strict lets no judged metric lose its comparison: make this change by itself, and accept it with "
+    "--gpuperf-accept"
 )
 NO_EVIDENCE = Evidence()
 
@@ -105,7 +108,7 @@ def _with_causes(rows: Sequence[Row], case: Case) -> tuple[Row, ...]:
 def cause_of(row: Row, case: Case) -> Cause | None:
     """Return why a row fails its test; None if it does not.
 
-    What the other revision lacks or measures otherwise is told, and nobody's fault.
+    What the other revision lacks is told, and nobody's fault.
     """
     decided = row.verdict
     if row.excuse:
@@ -117,7 +120,7 @@ def cause_of(row: Row, case: Case) -> Cause | None:
         return "wrong"
     if decided.outcome is Outcome.ENVIRONMENT_MOVED:
         return "environment"
-    if not case.strict or (case.against and decided.outcome in _LACKING):
+    if not case.strict or (case.against and decided.outcome is Outcome.NO_BASELINE):
         return None
     if decided.outcome is Outcome.INCONCLUSIVE:
         return "wrong" if decided.exceeds else None
@@ -141,8 +144,9 @@ def _judged(case: Case, record: Record, evidence: Evidence) -> list[Row]:
     for measured in record.measurements:
         name = measured.metric.name
         confirmed = name in tripped
-        again = [m for r in evidence.replicas.records if (m := r.measurement(name))] if confirmed else []
-        decided = _judge(case, record, measured, again)
+        replicas = [m for r in evidence.replicas.records if (m := r.measurement(name))]
+        exact = measured.metric.kind == "exact"
+        decided = _judge(case, record, measured, replicas if confirmed or exact else [])
         if confirmed:
             decided = allow_for_machine(
                 decided, measured.metric, case.stored.get(name), record, evidence.replicas
@@ -157,24 +161,40 @@ def _judged(case: Case, record: Record, evidence: Evidence) -> list[Row]:
         rows.append(
             Row(case.key, measured.metric, decided, measured.details, case.command, _excuse(case), over)
         )
-    lacking = {name: baseline for name, baseline in case.due.items() if not record.measurement(name)}
+    return [*rows, *_unseen(case, record, evidence)]
+
+
+def _unseen(case: Case, record: Record, evidence: Evidence) -> Iterator[Row]:
+    """Yield a row for each stored metric that a test which was measured did not record."""
+    unseen = {name: baseline for name, baseline in case.due.items() if not record.measurement(name)}
+    for name, old in tuple(unseen.items()):
+        if better := lacking.gone(old.metric, old.contract, old.value, record):
+            yield Row(case.key, old.metric, better, command=case.command, excuse=_excuse(case))
+            del unseen[name]
     reason = "in the baseline, but this run of the test did not record it"
     if evidence.left_out:
         reason = f"not measured: {evidence.spent}"
-    return [*rows, *absent(case, lacking, Outcome.UNMEASURED, reason, evidence.left_out)]
+    yield from absent(case, unseen, Outcome.UNMEASURED, reason, evidence.left_out)
 
 
 def _judge(
     case: Case, record: Record, measured: Measurement, replicas: Sequence[Measurement] = ()
 ) -> Verdict:
-    decided = verdict.judge(
-        case.stored.get(measured.metric.name),
+    name = measured.metric.name
+    held = lacking.held_to_compiler(case.stored.get(name), record.environment)
+    decided = lacking.incomparable(case.stored, held, measured, record) or verdict.judge(
+        held,
         measured,
-        replicas,
-        tolerance=case.tolerances.get(measured.metric.name),
+        replicas if measured.metric.kind == "noisy" else (),
+        tolerance=case.tolerances.get(name),
         place=record.place(measured.metric),
         device_uuid=case.unit,
     )
+    if decided.outcome is Outcome.NO_BASELINE and not decided.reason:
+        decided = replace(decided, reason=lacking.appeared(measured, case.stored))
+    if measured.metric.kind == "exact" and (differ := lacking.disagreement(measured, replicas)):
+        worse = decided.outcome is Outcome.REGRESSED
+        decided = replace(decided, outcome=Outcome.UNMEASURED, exceeds=worse, reason=differ)
     return judge_bounds(decided, measured, replicas)
 
 
@@ -196,20 +216,38 @@ def _excuse(case: Case) -> str:
 
 def _compared(case: Case, record: Record, evidence: Evidence) -> list[Row]:
     """Judge every metric against the other revision's processes, and name what only that measures."""
+    there = {name for name, found in evidence.compared.items() if found.there}
+    there |= {lost.metric.name for lost in evidence.lost}
     rows = []
     for measured in record.measurements:
         found = evidence.compared.get(measured.metric.name)
         if found:
-            decided = judge_compared(measured, found, case.tolerances.get(measured.metric.name))
+            decided = _judge_compared(case, measured, found)
+            if decided.outcome is Outcome.NO_BASELINE and not found.why_not:
+                decided = decided.because(lacking.appeared(measured, there))
             decided = judge_bounds(decided, measured, found.here)
         else:
             decided = Verdict(Outcome.UNMEASURED, now=measured.value, reason=_UNFORESEEN)
         rows.append(Row(case.key, measured.metric, decided, measured.details, case.command, _excuse(case)))
     for lost in evidence.lost:
         reason = f"{case.against} measures it, and this checkout does not"
-        missing = Verdict(Outcome.MISSING, baseline=lost.value, reason=reason)
-        rows.append(Row(case.key, lost.metric, missing))
+        missing = Verdict(Outcome.MISSING, baseline=lost.value, reason=f"{reason}; {_NOT_COMPARED}")
+        decided = lacking.gone(lost.metric, lost.contract, lost.value, record) or missing
+        rows.append(Row(case.key, lost.metric, decided, command=case.command, excuse=_excuse(case)))
     return rows
+
+
+def _judge_compared(case: Case, measured: Measurement, found: Compared) -> Verdict:
+    """Judge a metric against the other revision's; where only one side judges it, say so."""
+    decided = judge_compared(measured, found, case.tolerances.get(measured.metric.name))
+    shown = {m.metric.kind == "shown" for m in found.there}
+    if found.there and measured.metric.kind == "shown" and False in shown:
+        reason = f"the test only shows it here, and {found.revision} judges it"
+        decided = Verdict(Outcome.CONTRACT_CHANGED, now=measured.value, reason=reason)
+    elif measured.metric.kind != "shown" and True in shown:
+        reason = f"{found.revision} only shows it"
+        return Verdict(Outcome.NO_BASELINE, now=measured.value, reason=reason)
+    return decided.because(_NOT_COMPARED) if decided.outcome is Outcome.CONTRACT_CHANGED else decided
 
 
 # --------------------------------------------------------------------------- bounds
