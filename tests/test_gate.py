@@ -415,7 +415,7 @@ def test_a_row_says_which_way_was_taken_where_the_test_did_not(exact: pytest.Pyt
     exact.makepyfile(test_exact=suite.format(50, ""))
     result = exact.runpytest_subprocess("--gpuperf")
     told = 'lower is better (better= not given): for a rate such as tokens/s say better="higher"'
-    result.stdout.fnmatch_lines(["improved *-50.00 %", f" * {told}"])
+    result.stdout.fnmatch_lines(["improved *-50.00 %", f" * {told}", "* --gpuperf-update", f"  if {told}"])
     exact.makepyfile(test_exact=suite.format(200, ""))
     result = exact.runpytest_subprocess("--gpuperf")
     assert result.ret == 1

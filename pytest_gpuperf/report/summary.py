@@ -105,9 +105,10 @@ def next_steps(
         )
     for row in rows:
         if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
+            way = f"\n  if {row.details['better']}" if "better" in row.details else ""
             lines.append(
                 f"{row.test} improved: until its baseline is updated,\n  a later loss of "
-                f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update"
+                f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update{way}"
             )
     if new := sum(row.verdict.reason == NEW_IN_PLUGIN for row in rows):
         lines.append(
