@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import is_rate, is_time_or_rate, number, numbers, short, text
 from pytest_gpuperf.marker import TestOptions, test_options
 from pytest_gpuperf.measurement import Better, Bounds, Kind, Measurement, Metric
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.kernels import Kernels, Launch
     from pytest_gpuperf.instruments.counters import Counters
     from pytest_gpuperf.instruments.device_time import Timing
+
+
+class _NotGiven(str):
+    """An argument's default that can be told from the same value where somebody gave it."""
+
+
+_LOWER = cast(Better, _NotGiven("lower"))
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +71,9 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
     """Count the memory traffic of one launch: ``counters(launch, *args)``, by the emulator's warp model.
 
     ``.global_load`` and ``.global_store`` have ``sectors_per_request``; ``.shared_load`` and
-    ``.shared_store`` have ``wavefronts_per_request`` and ``bank_conflicts``. The ratios are judged
-    as exact metrics. On a GPU they would come through Nsight Compute, which is not wired up yet:
-    the test is skipped there.
+    ``.shared_store`` have ``wavefronts_per_request`` and ``bank_conflicts``. The ratios and, where the
+    baseline's compiler is this one, the totals are judged as exact metrics. On a GPU they would come
+    through Nsight Compute, which is not wired up yet: the test is skipped there.
     """
     if not gpu.device.counts_traffic:
         pytest.skip("counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet")
@@ -79,12 +86,13 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
 
         if not isinstance(launch, Launch):
             raise GpuperfError(f"counters takes a kernel bound to its grid, not {type(launch).__name__}")
+        label = launch.name if name is None else text("counters(...)", "name", name)
         checked = check(launch.declaration, args, launch.backend)
         found = count(launch.file.program, launch.name, launch.geometry, checked)
         if session.options.active:
             contract = _contract(gpu, args, test_options(request.node), {"counters": "modelled"})
-            for ratio, value in found.ratios().items():
-                metric = Metric(f"{name or launch.name} {ratio}", "1", "lower", "exact", "counters")
+            for figure, value in {**found.ratios(), **found.totals()}.items():
+                metric = Metric(f"{label} {figure}", "1", "lower", "exact", "counters")
                 recorder_of(request.node).add(Measurement(metric, contract, (value,)))
         return found
 
@@ -103,8 +111,8 @@ class Gpuperf:
         launch: Callable[..., Any],
         *args: Any,
         name: str | None = None,
-        bytes: int | None = None,
-        flops: int | None = None,
+        bytes: float | None = None,
+        flops: float | None = None,
         max: float | None = None,
         min: float | None = None,
     ) -> Timing:
@@ -112,20 +120,22 @@ class Gpuperf:
 
         ``bytes`` moved and ``flops`` done per launch give the rates that are shown. ``name`` is the
         metric's; by default the kernel's or function's own. ``max`` and ``min`` are bounds of the time,
-        in seconds: beyond them the test fails, with a baseline or without.
+        in seconds: beyond them the test fails, with a baseline or without, wherever times are judged.
         """
         from pytest_gpuperf.instruments.device_time import Timing
 
         if not callable(launch):
             raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
         bounds = Bounds.of("gpuperf(...)", min, max)
+        work = {"bytes": _work("bytes", bytes), "flops": _work("flops", flops)}
+        own = getattr(launch, "name", None) or getattr(launch, "__name__", "launch")
+        name = str(own) if name is None else text("gpuperf(...)", "name", name)
         gpu = self._session.gpu()
         if not self._session.measures(self._item):
             launch(*args)
             return Timing((), {})
-        name = str(name or getattr(launch, "name", None) or getattr(launch, "__name__", "launch"))
-        taken = timed(self._session, self._item, name, launch, args, {"bytes": bytes, "flops": flops})
-        rates = {} if self._session.options.child is not None else _rates(gpu, taken.value, bytes, flops)
+        taken = timed(self._session, self._item, name, launch, args, work)
+        rates = {} if self._session.options.child is not None else _rates(gpu, taken.value, **work)
         details = {**taken.details, **rates}  # which are to be shown, and so the session's own
         recorder_of(self._item).add(replace(taken, details=details, bounds=bounds))
         return Timing(taken.samples, taken.details)
@@ -135,7 +145,7 @@ class Gpuperf:
         name: str,
         value: float | Sequence[float],
         unit: str = "1",
-        better: Better = "lower",
+        better: Better = _LOWER,
         *,
         kind: Kind = "noisy",
         max: float | None = None,
@@ -143,42 +153,62 @@ class Gpuperf:
     ) -> None:
         """Judge a number that the test took itself, or several samples of it.
 
-        ``kind`` "exact" compares it directly; a "noisy" one is measured again in fresh processes before it
-        fails the test, and on a machine without a GPU it is shown only. ``max`` and ``min`` are bounds in its
-        unit: beyond them the test fails, with a baseline or without.
+        ``better`` is "lower" or "higher", by default "lower". ``kind`` "exact" compares it directly; a
+        "noisy" one is measured again in fresh processes before it fails the test, and a time or a rate is
+        only shown on a machine without a GPU that is not dedicated to measuring. ``max`` and ``min`` are
+        bounds in its unit: beyond them the test fails, with a baseline or without, wherever it is judged.
         """
-        bounds = Bounds.of(f'gpuperf.record("{name}")', min, max, kind)
-        if better not in ("lower", "higher"):
-            raise GpuperfError(f'gpuperf.record("{name}"): better={better!r}; say "lower" or "higher"')
-        if kind not in ("noisy", "exact", "shown"):
-            raise GpuperfError(f'gpuperf.record("{name}"): kind={kind!r}; say "noisy", "exact" or "shown"')
-        samples = _samples(name, value)
-        if not samples or not all(math.isfinite(v) and (v > 0 or kind != "noisy") for v in samples):
-            raise GpuperfError(
-                f'gpuperf.record("{name}", {value!r}): noisy values must be finite and positive, '
-                "exact values finite"
-            )
+        name = text("gpuperf.record(...)", "name", name)
+        call = f'gpuperf.record("{name}")'
+        unit = text(call, "unit", unit)
+        details = {"better": _which_way(unit)} if better is _LOWER else {}
+        better = cast(Better, _choice(call, "better", better, ("lower", "higher")))
+        kind = cast(Kind, _choice(call, "kind", kind, ("noisy", "exact", "shown")))
+        bounds = Bounds.of(call, min, max, kind)
+        samples = _samples(f'gpuperf.record("{name}", {short(value)})', value, kind)
         if not self._session.options.active:
             return
-        if kind == "noisy" and not self._session.judges_host_time():
+        if kind == "shown":
+            details["kind"] = "shown by the test"
+        elif kind == "noisy" and is_time_or_rate(unit) and not self._session.judges_host_time():
             kind = "shown"
         metric = Metric(name, unit, better, kind, "record")
         contract = test_options(self._item).versioned({})
-        recorder_of(self._item).add(Measurement(metric, contract, samples, bounds=bounds))
+        recorder_of(self._item).add(Measurement(metric, contract, samples, details=details, bounds=bounds))
 
 
-def _samples(name: str, value: Any) -> tuple[float, ...]:
-    """Return a number or several as floats, also NumPy's and other libraries'; raises GpuperfError."""
-    if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise GpuperfError(f"gpuperf.record({name!r}): a name is printable text in one line")
-    plain = value.tolist() if hasattr(value, "tolist") else value
-    several = plain if isinstance(plain, Sequence) and not isinstance(plain, (str, bytes)) else (plain,)
-    for each in several:
-        if not isinstance(each, Real) or isinstance(each, bool):
-            raise GpuperfError(
-                f'gpuperf.record("{name}", {value!r}): give a number, or a flat sequence of numbers'
-            )
-    return tuple(float(each) for each in several)
+def _choice(call: str, what: str, given: Any, choices: Sequence[str]) -> str:
+    if not isinstance(given, str) or given not in choices:
+        *most, last = (f'"{choice}"' for choice in choices)
+        raise GpuperfError(f"{call}: {what}={short(given)}; say {', '.join(most)} or {last}")
+    return str.__str__(given)
+
+
+def _samples(call: str, value: Any, kind: Kind) -> tuple[float, ...]:
+    """Return what was recorded as floats, of an exact number one; raises GpuperfError."""
+    samples = numbers(call, value)
+    if not samples or not all(math.isfinite(v) and (v > 0 or kind != "noisy") for v in samples):
+        raise GpuperfError(
+            f"{call}: noisy values must be finite and positive, exact values finite "
+            '(kind="exact" takes a count that may be 0)'
+        )
+    if kind == "exact" and len(set(samples)) > 1:
+        raise GpuperfError(f"{call}: an exact number has one value, and these differ")
+    return samples[:1] if kind == "exact" else samples
+
+
+def _which_way(unit: str) -> str:
+    """Say which way is better where the test did not, louder where that is likely to be wrong."""
+    hint = f': for a rate such as {unit} say better="higher"' if is_rate(unit) else ""
+    return f"lower is better (better= not given){hint}"
+
+
+def _work(what: str, given: Any) -> int | float | None:
+    """Return the bytes or operations of a launch as a plain number; raises GpuperfError."""
+    found = None if given is None else number(given)
+    if given is not None and (found is None or not 0 <= found < math.inf):
+        raise GpuperfError(f"gpuperf(...): {what}={short(given)}; give the {what} of one launch, a number")
+    return int(found) if found is not None and found.is_integer() else found
 
 
 def timed(
@@ -222,16 +252,16 @@ def _array(gpu: Gpu, argument: Any) -> str:
     return f"{argument.dtype}[{shape}]" + (f" {origin}" if origin else "")
 
 
-def _rates(gpu: Gpu, seconds: float, moved: int | None, flops: int | None) -> dict[str, float]:
+def _rates(gpu: Gpu, seconds: float, bytes: float | None, flops: float | None) -> dict[str, float]:
     """Return the rates of the declared work, for a real device: an emulated time gives none."""
     if not gpu.device.judges_times:
         return {}
     from pytest_gpuperf.instruments.device_time import copy_bandwidth
 
     rates = {}
-    if moved:
-        rates["bytes_per_second"] = moved / seconds
-        rates["of_copy"] = moved / seconds / copy_bandwidth(gpu)
+    if bytes:
+        rates["bytes_per_second"] = bytes / seconds
+        rates["of_copy"] = bytes / seconds / copy_bandwidth(gpu)
     if flops:
         rates["flops_per_second"] = flops / seconds
     return rates

@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, Literal
 
 from pytest_gpuperf.errors import BaselineError, GpuperfError
+from pytest_gpuperf.figures import number, short
 
 # Globs of the environment's keys, for Instrument.runs_on.
 _HOST = ("python", "platform", "versions.*")
@@ -118,21 +119,18 @@ class Bounds:
     @classmethod
     def of(cls, call: str, minimum: float | None, maximum: float | None, kind: Kind = "noisy") -> Bounds:
         """Check the bounds given to ``call``; raises GpuperfError for bounds that no figure could keep."""
-        minimum, maximum = _plain(minimum), _plain(maximum)
-        for name, value in (("min", minimum), ("max", maximum)):
-            if value is not None and not (
-                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            ):
+        low, high = (None if given is None else number(given) for given in (minimum, maximum))
+        for name, given, value in (("min", minimum, low), ("max", maximum, high)):
+            if given is not None and (value is None or not math.isfinite(value)):
+                shown = short(given if value is None else value)
                 raise GpuperfError(
-                    f"{call}: {name}={value!r} is not a valid bound; give a number in the metric's unit"
+                    f"{call}: {name}={shown} is not a valid bound; give a number in the metric's unit"
                 )
-        if minimum is not None and maximum is not None and minimum > maximum:
-            raise GpuperfError(
-                f"{call}: min={minimum:g} is above max={maximum:g}; no figure lies between them"
-            )
-        if kind == "shown" and (minimum, maximum) != (None, None):
+        if low is not None and high is not None and low > high:
+            raise GpuperfError(f"{call}: min={low:g} is above max={high:g}; no figure lies between them")
+        if kind == "shown" and (low, high) != (None, None):
             raise GpuperfError(f'{call}: a number of kind "shown" is never judged; leave out its bounds')
-        return cls(minimum, maximum)
+        return cls(low, high)
 
     def passed_by(self, value: float) -> str:
         """Name the bound that ``value`` is beyond; "" if it is within both."""
@@ -149,11 +147,6 @@ class Bounds:
         if self.min is not None and value < self.min:
             return math.log(self.min / value)
         return -math.inf
-
-
-def _plain(value: Any) -> Any:
-    """Return a NumPy number as Python's own, anything else as it is."""
-    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 @dataclass(frozen=True, slots=True)

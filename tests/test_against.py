@@ -166,7 +166,7 @@ def test_the_plugin_is_this_one_on_both_sides(repository: Repository, monkeypatc
         ("def test_size(gpuperf): assert 1 + 1 == 3", "fails it: assert (1 + 1) == 3"),
         ("import pytest\n@pytest.mark.skip(reason='old')\ndef test_size(gpuperf): pass", "skips it: old"),
         ("import not_there", "cannot collect it: ModuleNotFoundError: No module named 'not_there'"),
-        ("def test_size(gpuperf): gpuperf.record('width', 1.0, kind='exact')", "does not measure it"),
+        ("def test_size(gpuperf): gpuperf.record('size', 1.0, kind='shown')", "only shows it"),
         ("import os\ndef test_size(gpuperf): os.abort()", "has a process that died of SIGABRT"),
     ],
 )
@@ -187,13 +187,29 @@ def test_what_the_revision_cannot_tell_is_said_per_test_and_is_no_red(
     assert words in result.stdout.str()
 
 
-def test_another_question_is_named_and_no_red(repository: Repository):
+def test_a_metric_that_this_checkout_renames_is_lost_and_fails_strict(repository: Repository):
+    repository.write("test_size.py", EXACT.replace("'size'", "'width'").format("9.0"))
+    assert against(repository, "--gpuperf-strict=off").ret == 0
+    result = against(repository, "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["missing: size", "*why*measures it, and this checkout does not; strict lets no*"]
+    )
+    result.stdout.fnmatch_lines(["no baseline *", "* does not measure it"])
+
+
+def test_another_question_is_named_and_fails_strict(repository: Repository):
     changed = "import pytest\n@pytest.mark.gpuperf(version=2)\n" + EXACT.format("9.0")
     repository.write("test_size.py", changed)
     repository.write("test_same.py", "def test_same(gpuperf): gpuperf.record('x', 1.0, kind='exact')")
     result = against(repository)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["contract changed *test_size*", "*version not set -> 2*"])
+    result = against(repository, "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["contract changed: size", "*why*version not set -> 2; strict lets no judged*"]
+    )
 
 
 def test_a_test_that_fails_here_fails_with_its_own_words(repository: Repository):

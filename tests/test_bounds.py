@@ -68,6 +68,11 @@ def test_what_is_not_judged_has_no_bounds(outcome: Outcome):
     assert judged(2.0, 2.0, 2.0, 2.0, 2.0, outcome=outcome, max=1.0).outcome is outcome
 
 
+def test_an_exact_value_holds_its_bound_also_where_its_baseline_is_of_no_use():
+    found = judge_bounds(Verdict(Outcome.UNMEASURED), measured(2.0, "exact", max=1.0))
+    assert found.outcome is Outcome.REGRESSED
+
+
 def test_a_regression_stays_one_where_a_replica_keeps_the_bound():
     assert judged(2.0, 2.0, 2.0, 2.0, 0.9, outcome=Outcome.REGRESSED, max=1.0).outcome is Outcome.REGRESSED
 
@@ -170,3 +175,56 @@ def test_a_timed_launch_carries_its_bounds(pytester: pytest.Pytester):
         """
     )
     pytester.runpytest("--gpuperf", "--gpuperf-backend=emulated").assert_outcomes(passed=1)
+
+
+class Laptop:
+    """A project on a machine that has no GPU and is not dedicated to measuring."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+        (pytester.path / "baselines").mkdir()
+
+    def run(self, call: str, *flags: str) -> pytest.RunResult:
+        self._pytester.makepyfile(test_suite=f"def test_it(gpuperf):\n    gpuperf{call}\n")
+        return self._pytester.runpytest_subprocess("--gpuperf", "--gpuperf-backend=emulated", *flags)
+
+
+@pytest.fixture
+def laptop(pytester: pytest.Pytester, bare: None) -> Laptop:
+    return Laptop(pytester)
+
+
+def test_what_is_neither_a_time_nor_a_rate_is_judged_on_any_host(laptop: Laptop):
+    peak = ".record('peak memory', {}, 'B', 'lower')"
+    assert laptop.run(peak.format("1e9"), "--gpuperf-update", "--gpuperf-runs=3").ret == 0
+    assert laptop.run(peak.format("1e9"), "--gpuperf-strict=on").ret == 0
+    result = laptop.run(peak.format("2e9"))
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: peak memory +100.00 % *"])
+
+
+def test_a_bound_of_what_is_neither_a_time_nor_a_rate_holds_on_any_host(laptop: Laptop):
+    result = laptop.run(".record('peak memory', 20e9, 'B', 'lower', max=15e9)")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: peak memory", "*why*above max=1.5e+10, the test's own bound"])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            ".record('tokens', 1.0, 'tokens/s', 'higher', min=1000)",
+            "bound not judged here (now below min=1000)",
+        ),
+        (".record('latency', 1.0, 's', 'lower', max=2)", "bound not judged here"),
+        ("(len, (), name='kernel', max=1e-12)", "bound not judged here (now above max=1e-12)"),
+    ],
+)
+def test_a_row_says_that_the_bound_of_a_time_or_rate_is_not_judged_on_such_a_host(
+    laptop: Laptop, call: str, words: str
+):
+    result = laptop.run(call)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["shown *", f" * {words}"], consecutive=True)
+    host = "record" in call
+    assert ("not dedicated to" in result.stdout.str()) == host

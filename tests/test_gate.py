@@ -347,7 +347,24 @@ def test_other_libraries_numbers_are_numbers(exact: pytest.Pytester, value: str,
         ("'x', True", "give a number"),
         ("'x', ['1', '2']", "give a number"),
         ("'x', np.ones((2, 2))", "a flat sequence"),
+        ("'x', bytearray(b'12')", "give a number"),
+        ("'x', {1.0: 2.0}", "give a number"),
+        ("'x', 1j", "give a number"),
+        ("'x', np.array(['1', '2'])", "give a number"),
+        ("'x', [1.0, None]", "give a number"),
         ("'x', []", "must be finite"),
+        ("'x', float('nan'), kind='exact'", "must be finite"),
+        ("'x', 10**400, kind='exact'", "must be finite"),
+        ("'x', 0", "must be finite"),
+        ("'x', [1.0, 2.0], kind='exact'", "an exact number has one value, and these differ"),
+        ("None, 1.0", "a name is printable text"),
+        ("'x', 1.0, None", 'record("x"): unit=None; a unit is printable text'),
+        ("'x', 1.0, ''", "a unit is printable text"),
+        ("'x', 1.0, 's\\n'", "a unit is printable text"),
+        ("'x', 1.0, b's'", "a unit is printable text"),
+        ("'x', 1.0, 's', None", 'better=None; say "lower" or "higher"'),
+        ("'x', 1.0, 's', kind=2", 'kind=2; say "noisy", "exact" or "shown"'),
+        ("'x', 1.0, max=10**400", "is not a valid bound"),
         ("'', 1.0", "a name is printable text"),
         ("'a\\nb', 1.0", "a name is printable text"),
         ("3, 1.0", "a name is printable text"),
@@ -360,6 +377,88 @@ def test_what_is_no_number_or_name_is_one_sentence(exact: pytest.Pytester, call:
     assert result.ret == 1
     assert words in result.stdout.str()
     assert "Traceback" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "gpuperf(len, name='')",
+        "gpuperf(len, name='a\\nb')",
+        "gpuperf(len, name=3)",
+        "gpuperf(len, bytes='12')",
+        "gpuperf(len, flops=-1)",
+        "gpuperf(len, bytes=float('nan'))",
+    ],
+)
+def test_what_a_timed_launch_is_told_is_checked_too(exact: pytest.Pytester, call: str):
+    exact.makepyfile(test_exact=f"def test_it(gpuperf): {call}\n")
+    result = exact.runpytest_subprocess("--gpuperf-backend=emulated")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["test_exact.py:1: gpuperf(...): *"])
+
+
+def test_text_and_numbers_of_numpy_can_be_stored(exact: pytest.Pytester):
+    exact.makepyfile(
+        test_exact="import numpy as np\ndef test_it(gpuperf):\n"
+        "    gpuperf.record(np.str_('x'), np.ones(3), np.str_('B'), 'lower', kind=np.str_('exact'))\n"
+        "    gpuperf(len, (), name=np.str_('y'), bytes=np.int64(4), flops=np.float32(2.5))\n"
+    )
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+    file = exact.path / "baselines" / "emulated" / "test_exact.json"
+    assert json.loads(file.read_text())["entries"]["test_it"]["x"]["metric"]["unit"] == "B"
+
+
+def test_a_row_says_which_way_was_taken_where_the_test_did_not(exact: pytest.Pytester):
+    suite = "def test_it(gpuperf): gpuperf.record('x', {}, 'tokens/s'{}, kind='exact')\n"
+    exact.makepyfile(test_exact=suite.format(100, ""))
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+    exact.makepyfile(test_exact=suite.format(50, ""))
+    result = exact.runpytest_subprocess("--gpuperf")
+    told = 'lower is better (better= not given): for a rate such as tokens/s say better="higher"'
+    result.stdout.fnmatch_lines(["improved *-50.00 %", f" * {told}", "* --gpuperf-update", f"  if {told}"])
+    exact.makepyfile(test_exact=suite.format(200, ""))
+    result = exact.runpytest_subprocess("--gpuperf")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: x *", f"  better    {told}"])
+    exact.makepyfile(test_exact=suite.format(100, ", better='lower'"))
+    result = exact.runpytest_subprocess("--gpuperf")
+    result.stdout.fnmatch_lines(["equal *"])
+    assert "not given" not in result.stdout.str()
+
+
+def test_a_metric_that_is_only_shown_now_does_not_vanish(exact: pytest.Pytester):
+    exact.makepyfile(test_exact=EXACT.replace("exact'", "shown'").format(400.0))
+    result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["contract changed: sectors", "*metric.kind exact -> shown*"])
+    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=off").ret == 0
+
+
+def test_an_exact_baseline_whose_runs_disagree_judges_nothing(exact: pytest.Pytester):
+    (file,) = (exact.path / "baselines").rglob("*.json")
+    document = json.loads(file.read_text())
+    runs = document["entries"]["test_count"]["sectors"]["runs"]
+    runs.append({**runs[0], "samples": [8.0]})
+    file.write_text(json.dumps(document))
+    result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["*it is exact, and the baseline's runs disagree (4, 8): record it anew with --gpuperf-update"]
+    )
+
+
+def test_an_exact_figure_that_replicas_do_not_confirm_judges_nothing(project: Project):
+    suite = project.pytester.path / "test_suite.py"
+    exact = "\n    import os\n    gpuperf.record('pid', {}, kind='exact')\n"
+    body = suite.read_text()
+    suite.write_text(body + exact.format(1))
+    project.record()
+    suite.write_text(body + exact.format("os.getpid()"))
+    result = project.run(latencies="1.2")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["unmeasured: pid *", "*it is exact, and processes of this checkout differ (*"]
+    )
 
 
 def test_a_numpy_bound_is_a_bound(exact: pytest.Pytester):

@@ -16,6 +16,7 @@ PACKAGE = Path(pytest_gpuperf.__file__).parent
 # Each imports only what stands above it, and itself; the longest name that fits a module counts.
 LAYERS = (
     "errors",
+    "figures",
     "measurement",
     "git",
     "files",

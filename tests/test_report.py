@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict, quantity
@@ -109,3 +111,22 @@ def test_percentiles_without_enough_queries_stand_in_brackets():
     show_percentiles(screen, rows)
     assert screen.lines[0].split() == ["latency", "queries", "p50", "p99.9"]
     assert [line.strip() for line in screen.lines[2:4]] == ["27.9ms", "(33.1ms)"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "now"), [("GB/s", "1 234 GB/s"), ("requests per second and GPU", "1 234 request… and GPU")]
+)
+def test_a_figure_stands_in_its_own_unit(unit: str, now: str):
+    screen = Screen()
+    metric = Metric("bandwidth", unit, "higher", "noisy", "record")
+    rows = [Row(TestKey("s.py", "test_it"), metric, Verdict(Outcome.NO_BASELINE, now=1234.4))]
+    summarise(screen, "", rows, [])
+    assert now in screen.lines[2]
+
+
+def test_what_lines_of_a_test_share_is_told_once_below_them():
+    screen = Screen()
+    rows = [named(name, Outcome.NO_BASELINE) for name in "abcd"]
+    told = [replace(r, verdict=r.verdict.because("why"), details={"better": "lower"}) for r in rows]
+    summarise(screen, "", told, [])
+    assert [line.split() for line in screen.lines[3:5]] == [["why"], ["lower"]]

@@ -60,7 +60,7 @@ class Counters:
     """The counters of one launch; ``modelled`` ones come from the emulated backend's warp model.
 
     If a kernel makes no such accesses, counts are 0 and ratios None. Modelled counts of requests depend on
-    g++'s code; the ratios are those of a GPU.
+    g++'s code, so that totals of two compilers are not compared; the ratios are those of a GPU.
     """
 
     global_load: GlobalTraffic
@@ -70,10 +70,7 @@ class Counters:
     modelled: bool = True
 
     def ratios(self) -> dict[str, float]:
-        """Return the figures worth storing, by name; lower is better for every one.
-
-        They are ratios, of the kinds of access that the kernel makes: absolute counts depend on the compiler.
-        """
+        """Return the ratios worth storing, of the accesses that are made; lower is better for each."""
         found = {
             "global_load.sectors_per_request": self.global_load.sectors_per_request,
             "global_store.sectors_per_request": self.global_store.sectors_per_request,
@@ -83,6 +80,15 @@ class Counters:
             "shared_store.bank_conflicts_per_request": self.shared_store.bank_conflicts_per_request,
         }
         return {name: value for name, value in found.items() if value is not None}
+
+    def totals(self) -> dict[str, float]:
+        """Return the totals worth storing, of the accesses that are made; lower is better for each."""
+        found: dict[str, int] = {}
+        for access, traffic in (("global_load", self.global_load), ("global_store", self.global_store)):
+            found |= {f"{access}.requests": traffic.requests, f"{access}.sectors": traffic.sectors}
+        for access, shared in (("shared_load", self.shared_load), ("shared_store", self.shared_store)):
+            found |= {f"{access}.requests": shared.requests, f"{access}.wavefronts": shared.wavefronts}
+        return {name: float(value) for name, value in found.items() if value}
 
 
 def count(program: Program, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Counters:

@@ -20,7 +20,6 @@ from pytest_gpuperf.rules.decide import decide
 from pytest_gpuperf.session import GpuperfSession
 
 _NOT_COMPARED = (
-    Outcome.NO_BASELINE,
     Outcome.CONTRACT_CHANGED,
     Outcome.MISSING,
     Outcome.UNMEASURED,
@@ -106,7 +105,7 @@ class Against(Mode):
             files = f"{changed} uncommitted file{'s' if changed > 1 else ''}"
             results.note(f"Compared the working tree ({files}) with {self._revision}.")
         for row in results.rows:
-            if row.verdict.outcome in _NOT_COMPARED:
+            if row.verdict.outcome in _NOT_COMPARED and not row.cause:
                 # No failure says why, so this line must; metrics of a test that share a reason have one line.
                 results.note(f"{row.test}: {row.verdict.outcome}: {row.verdict.reason}")
         self._conclude_run(scope_of(self._session, complete))

@@ -22,6 +22,8 @@ def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
     if verdict.now is not None:
         alternating = f"  ({processes} processes, alternating)" if case.against and _noisy(row) else ""
         lines.append(f"  now       {quantity(verdict.now, unit)}{alternating}")
+    if "better" in row.details:
+        lines.append(f"  better    {row.details['better']}")
     lines.append(f"  device    {_device(record.device, record.environment)}")
     lines += _differs(row, baseline, record)
     if verdict.outcome is Outcome.NO_BASELINE:

@@ -13,6 +13,7 @@ from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.message import elide, percent
+from pytest_gpuperf.rules.lacking import NEW_IN_PLUGIN
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
@@ -33,6 +34,7 @@ _EXIT_CODES = {
 }
 # What nobody has to act on is one line a test, where it has many metrics (counters come by the half dozen).
 _MANY = 4
+_UNIT = 16  # columns of the longest unit
 _FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED}
 
 
@@ -55,10 +57,12 @@ def summarise(
         width = max(80, min(shutil.get_terminal_size().columns, 120))
         rate = "GB/s copy" if any("bytes_per_second" in row.details for row in rows) else ""
         header = ("verdict", "test", "now", "change", rate)
-        widths = _widths([header, *(cells for _, cells in table)], width)
+        widths = _widths([header, *(cells for _, cells, _ in table)], width)
         reporter.write_line(_line(header, widths))
-        for outcome, cells in table:
+        for outcome, cells, told in table:
             reporter.write_line(_line(cells, widths), **_COLOURS.get(outcome, {}))
+            for text in told:
+                reporter.write_line(f"{'':<{widths[0]}}    {text}")
         counts = Counter((_rank(row), row.label) for row in rows)
         reporter.write_line(", ".join(f"{count} {label}" for (_, label), count in sorted(counts.items())))
     show_percentiles(reporter, rows)
@@ -86,6 +90,11 @@ def next_steps(
     outcomes = {row.verdict.outcome for row in rows}
     if any(is_modelled(record.device) for record in records):
         lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
+    if any(_is_this_hosts(row) for row in rows):
+        lines.append(
+            "Times and rates of this host are shown, not judged: it has no GPU and is not dedicated to\n"
+            "  measuring (ini key gpuperf_judge_host_times)."
+        )
     if options.only_records or options.against:
         return lines
     if moved := [row for row in rows if row.verdict.outcome is Outcome.ENVIRONMENT_MOVED]:
@@ -96,15 +105,27 @@ def next_steps(
         )
     for row in rows:
         if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
+            way = f"\n  if {row.details['better']}" if "better" in row.details else ""
             lines.append(
                 f"{row.test} improved: until its baseline is updated,\n  a later loss of "
-                f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update"
+                f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update{way}"
             )
+    if new := sum(row.verdict.reason == NEW_IN_PLUGIN for row in rows):
+        lines.append(
+            f"{new} metric(s) are new in this version of pytest-gpuperf, and not judged yet. To record\n"
+            f"  them:\n  {update}=new"
+        )
     if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
         lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")
     elif Outcome.NO_BASELINE in outcomes:
         lines.append(f"Some metrics have no baseline. To record only those:\n  {update}=new")
     return lines
+
+
+def _is_this_hosts(row: Row) -> bool:
+    """Return whether a metric is only shown since nothing keeps the host's clock quiet."""
+    shown = row.metric.kind == "shown" and row.metric.constants.where == "host"
+    return shown and not {"kind", "warning"} & row.details.keys()
 
 
 def exit_code(status: int, pytests: int) -> list[str]:
@@ -134,8 +155,8 @@ def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
 # --------------------------------------------------------------------------- the table
 
 
-def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...]]]:
-    """Return the cells of each line, failures first, then in the order of the suites."""
+def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...], list[str]]]:
+    """Return the cells of each line and what is told below it, failures first, then in the suites' order."""
     groups: dict[tuple[int, TestKey, str, str], list[Row]] = {}
     several = Counter((row.test, row.label) for row in rows)
     for row in rows:
@@ -144,9 +165,17 @@ def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...]]]:
         groups.setdefault((_rank(row), row.test, row.label, metric), []).append(row)
     crowded = {row.test for row in rows if several[row.test, row.label] > 1}
     return [
-        (list(Outcome)[rank], _cells(group, key in crowded))
+        (list(Outcome)[rank], _cells(group, key in crowded), _told(group))
         for (rank, key, _, _), group in sorted(groups.items(), key=lambda entry: entry[0])
     ]
+
+
+def _told(group: Sequence[Row]) -> list[str]:
+    """Return what no failure's text says of a line's metrics: why they were not judged, or as what."""
+    reasons = [row.verdict.reason for row in group if row.verdict.outcome in _FOLDED]
+    reasons = [reason for reason in reasons if reason != NEW_IN_PLUGIN]  # next_steps says so once
+    ways = [str(row.details.get("better", "")) for row in group]
+    return [text for text in dict.fromkeys((*reasons, *ways)) if text]
 
 
 def _rank(row: Row) -> int:
@@ -179,10 +208,9 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _now(row: Row) -> str:
-    """Format today's figure, or the stored one if there is none; a rate's unit is cut short."""
+    """Format today's figure, or the stored one if there is none, in the metric's own unit."""
     value = row.verdict.now if row.verdict.now is not None else row.verdict.baseline
-    unit = row.metric.unit
-    return quantity(value, "/s" if unit.endswith("/s") else unit)
+    return quantity(value, elide(row.metric.unit, _UNIT))
 
 
 def _rate(row: Row) -> str:

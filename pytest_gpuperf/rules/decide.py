@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from pytest_gpuperf.measurement import JUDGED, Baseline, Measurement, Outcome, Verdict
+from pytest_gpuperf.measurement import JUDGED, Baseline, Bounds, Measurement, Outcome, Verdict
 from pytest_gpuperf.records import Cause, Record, Row
-from pytest_gpuperf.rules import old_code
-from pytest_gpuperf.rules.case import Case, Evidence
+from pytest_gpuperf.rules import lacking, old_code
+from pytest_gpuperf.rules.case import Case, Compared, Evidence
 from pytest_gpuperf.rules.estimate import MIN_RUNS
 from pytest_gpuperf.rules.machine import allow_for_machine
 from pytest_gpuperf.rules.paired import judge_compared
@@ -23,10 +23,13 @@ _STRICT_CAUSE: Mapping[Outcome, Cause] = {
     Outcome.UNFIT: "infrastructure",
     Outcome.NO_BASELINE: "setup",
 }
-_LACKING = (Outcome.NO_BASELINE, Outcome.CONTRACT_CHANGED, Outcome.MISSING)
 _UNFORESEEN = (
     "the test asks for its fixtures while it runs, so that it was not measured against the revision: "
     "name gpuperf, counters, benchmark or loadgen among its arguments"
+)
+_NOT_COMPARED = (
+    "strict lets no judged metric lose its comparison: make this change by itself, and accept it with "
+    "--gpuperf-accept"
 )
 NO_EVIDENCE = Evidence()
 
@@ -100,7 +103,7 @@ def _with_causes(rows: Sequence[Row], case: Case) -> tuple[Row, ...]:
 def cause_of(row: Row, case: Case) -> Cause | None:
     """Return why a row fails its test; None if it does not.
 
-    What the other revision lacks or measures otherwise is told, and nobody's fault.
+    What the other revision lacks is told, and nobody's fault.
     """
     decided = row.verdict
     if row.excuse:
@@ -112,7 +115,7 @@ def cause_of(row: Row, case: Case) -> Cause | None:
         return "wrong"
     if decided.outcome is Outcome.ENVIRONMENT_MOVED:
         return "environment"
-    if not case.strict or (case.against and decided.outcome in _LACKING):
+    if not case.strict or (case.against and decided.outcome is Outcome.NO_BASELINE):
         return None
     if decided.outcome is Outcome.INCONCLUSIVE:
         return "wrong" if decided.exceeds else None
@@ -138,11 +141,20 @@ def _judged(case: Case, record: Record, evidence: Evidence) -> list[Row]:
         asked = evidence.old_code.get(name)
         row = _by_stored_runs(case, record, measured, evidence, name in tripped, old_code.answers(asked))
         rows.append(old_code.review(case, record, row, asked))
-    lacking = {name: baseline for name, baseline in case.due.items() if not record.measurement(name)}
+    return [*rows, *_unseen(case, record, evidence)]
+
+
+def _unseen(case: Case, record: Record, evidence: Evidence) -> Iterator[Row]:
+    """Yield a row for each stored metric that a test which was measured did not record."""
+    unseen = {name: baseline for name, baseline in case.due.items() if not record.measurement(name)}
+    for name, old in tuple(unseen.items()):
+        if better := lacking.gone(old.metric, old.contract, old.value, record):
+            yield Row(case.key, old.metric, better, command=case.command, excuse=_excuse(case))
+            del unseen[name]
     reason = "in the baseline, but this run of the test did not record it"
     if evidence.left_out:
         reason = f"not measured: {evidence.spent}"
-    return [*rows, *absent(case, lacking, Outcome.UNMEASURED, reason, evidence.left_out)]
+    yield from absent(case, unseen, Outcome.UNMEASURED, reason, evidence.left_out)
 
 
 def _by_stored_runs(
@@ -150,8 +162,9 @@ def _by_stored_runs(
 ) -> Row:
     """Judge one metric by its stored runs; what the old code ``answered`` needs no excuse of the machine."""
     name = measured.metric.name
-    again = [m for r in evidence.replicas.records if (m := r.measurement(name))] if tripped else []
-    decided = _judge(case, record, measured, again)
+    replicas = [m for r in evidence.replicas.records if (m := r.measurement(name))]
+    exact = measured.metric.kind == "exact"
+    decided = _judge(case, record, measured, replicas if tripped or exact else [])
     if tripped and not answered:
         decided = allow_for_machine(
             decided, measured.metric, case.stored.get(name), record, evidence.replicas
@@ -179,20 +192,38 @@ def _excuse(case: Case) -> str:
 
 def _compared(case: Case, record: Record, evidence: Evidence) -> list[Row]:
     """Judge every metric against the other revision's processes, and name what only that measures."""
+    there = {name for name, found in evidence.compared.items() if found.there}
+    there |= {lost.metric.name for lost in evidence.lost}
     rows = []
     for measured in record.measurements:
         found = evidence.compared.get(measured.metric.name)
         if found:
-            decided = judge_compared(measured, found, case.tolerances.get(measured.metric.name))
+            decided = _judge_compared(case, measured, found)
+            if decided.outcome is Outcome.NO_BASELINE and not found.why_not:
+                decided = decided.because(lacking.appeared(measured, there))
             decided = judge_bounds(decided, measured, found.here)
         else:
             decided = Verdict(Outcome.UNMEASURED, now=measured.value, reason=_UNFORESEEN)
         rows.append(Row(case.key, measured.metric, decided, measured.details, case.command, _excuse(case)))
     for lost in evidence.lost:
         reason = f"{case.against} measures it, and this checkout does not"
-        missing = Verdict(Outcome.MISSING, baseline=lost.value, reason=reason)
-        rows.append(Row(case.key, lost.metric, missing))
+        missing = Verdict(Outcome.MISSING, baseline=lost.value, reason=f"{reason}; {_NOT_COMPARED}")
+        decided = lacking.gone(lost.metric, lost.contract, lost.value, record) or missing
+        rows.append(Row(case.key, lost.metric, decided, command=case.command, excuse=_excuse(case)))
     return rows
+
+
+def _judge_compared(case: Case, measured: Measurement, found: Compared) -> Verdict:
+    """Judge a metric against the other revision's; where only one side judges it, say so."""
+    decided = judge_compared(measured, found, case.tolerances.get(measured.metric.name))
+    shown = {m.metric.kind == "shown" for m in found.there}
+    if found.there and measured.metric.kind == "shown" and False in shown:
+        reason = f"the test only shows it here, and {found.revision} judges it"
+        decided = Verdict(Outcome.CONTRACT_CHANGED, now=measured.value, reason=reason)
+    elif measured.metric.kind != "shown" and True in shown:
+        reason = f"{found.revision} only shows it"
+        return Verdict(Outcome.NO_BASELINE, now=measured.value, reason=reason)
+    return decided.because(_NOT_COMPARED) if decided.outcome is Outcome.CONTRACT_CHANGED else decided
 
 
 # --------------------------------------------------------------------------- bounds
@@ -201,15 +232,18 @@ def _compared(case: Case, record: Record, evidence: Evidence) -> list[Row]:
 def judge_bounds(decided: Verdict, screen: Measurement, replicas: Sequence[Measurement] = ()) -> Verdict:
     """Judge a metric's bounds; ``decided`` is the verdict against its baseline.
 
-    An exact value beyond a bound has regressed at once. A noisy one has if every replica is beyond it and
-    there are MIN_RUNS of them; before that it is inconclusive, and ``exceeds`` asks for replicas. A metric
-    exactly on its bound fails so once in 2^5 = 32 runs.
+    One that is only shown is not held to them, which its row says. An exact value beyond a bound has
+    regressed at once. A noisy one has if every replica is beyond it and there are MIN_RUNS of them; before
+    that it is inconclusive, and ``exceeds`` asks for replicas. A metric exactly on its bound fails so once in
+    2^5 = 32 runs.
     """
     beyond = screen.bounds.passed_by(screen.value)
-    if not beyond or decided.outcome in (Outcome.SHOWN, Outcome.UNMEASURED):
-        return decided
-    if screen.metric.kind == "exact":
+    if decided.outcome is Outcome.SHOWN and screen.bounds != Bounds():
+        return decided.because("bound not judged here" + (f" (now {beyond})" if beyond else ""))
+    if beyond and screen.metric.kind == "exact":
         return _broken(decided, screen.value, beyond)
+    if not beyond or screen.metric.kind == "shown" or decided.outcome is Outcome.UNMEASURED:
+        return decided
     values = [replica.value for replica in replicas]
     inside = sum(not screen.bounds.passed_by(value) for value in values)
     if len(values) >= MIN_RUNS and not inside:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pytest_gpuperf.measurement import Baseline, Measurement, Outcome, Verdict
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.rules import verdict
+from pytest_gpuperf.rules import lacking, verdict
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.estimate import MIN_RUNS
 
@@ -17,15 +17,21 @@ def against_stored(
     case: Case, record: Record, measured: Measurement, replicas: Sequence[Measurement] = ()
 ) -> Verdict:
     """Judge one metric of a test by its stored runs alone, without its own bounds."""
-    baseline = case.stored.get(measured.metric.name)
-    found = verdict.judge(
+    name, exact = measured.metric.name, measured.metric.kind == "exact"
+    baseline = lacking.held_to_compiler(case.stored.get(name), record.environment)
+    found = lacking.incomparable(case.stored, baseline, measured, record) or verdict.judge(
         baseline,
         measured,
-        replicas,
-        tolerance=case.tolerances.get(measured.metric.name),
+        () if exact else replicas,
+        tolerance=case.tolerances.get(name),
         place=record.place(measured.metric),
         environment=record.environment,
     )
+    if found.outcome is Outcome.NO_BASELINE and not found.reason:
+        return replace(found, reason=lacking.appeared(measured, case.stored))
+    if exact and (differ := lacking.disagreement(measured, replicas)):
+        worse = found.outcome is Outcome.REGRESSED
+        return replace(found, outcome=Outcome.UNMEASURED, exceeds=worse, reason=differ)
     if baseline and (reason := _explained_by_unit(found, baseline, measured, case.unit)):
         same = replace(found, outcome=Outcome.INCONCLUSIVE, exceeds=False, reason="")
         return same.because(reason)

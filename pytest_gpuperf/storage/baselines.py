@@ -18,6 +18,7 @@ from pytest_gpuperf.files import replace_file
 from pytest_gpuperf.git import Revision, git, git_bytes, within
 from pytest_gpuperf.measurement import Baseline, slug
 from pytest_gpuperf.rules.differences import differences, question_changes
+from pytest_gpuperf.rules.lacking import held_to_compiler
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
 from pytest_gpuperf.storage.documents import explained
 
@@ -226,10 +227,14 @@ def _appended(old: Baseline, new: Baseline, where: str) -> Baseline:
             f"{where}: runs of another measurement cannot be appended ({'; '.join(changed)}): "
             "replace the baseline with plain --gpuperf-update"
         )
-    same = math.isclose(old.value, new.value, rel_tol=EXACT_SLACK, abs_tol=0.0)
-    if old.metric.kind == "exact" and not same:
+    held = held_to_compiler(old, new.runs[-1].environment)
+    if old.metric.kind == "exact" and held and not all(_is_same(run.value, new.value) for run in held.runs):
         raise BaselineError(
             f"{where}: it is exact, and no unit may give another value, so {new.value:g} cannot be "
-            f"appended to {old.value:g}: replace the baseline with plain --gpuperf-update"
+            f"appended to {held.value:g}: replace the baseline with plain --gpuperf-update"
         )
     return replace(new, runs=old.runs + new.runs)
+
+
+def _is_same(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=EXACT_SLACK, abs_tol=0.0)
