@@ -180,11 +180,22 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Milestone:
+    """A value that a baseline once had, with the date and the commit it was measured at; "" if unknown."""
+
+    value: float
+    date: str = ""
+    commit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Baseline:
     """The stored runs of one metric of one test.
 
     ``place`` is the kind of machine it is valid for (backend, GPU model, memory, power limit, ...);
-    ``prior_sd`` the instrument's constant when it was recorded.
+    ``prior_sd`` the instrument's constant when it was recorded. ``origin`` and ``best`` are its first value
+    and the best so far, None where no update has written them yet. ``left_out`` are runs that were too far
+    from the others, kept to be seen and not judged by.
     """
 
     metric: Metric
@@ -192,6 +203,9 @@ class Baseline:
     place: Mapping[str, Any]
     prior_sd: float
     runs: tuple[Run, ...]
+    origin: Milestone | None = None
+    best: Milestone | None = None
+    left_out: tuple[Run, ...] = ()
 
     @property
     def value(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_gpuperf.backends import judges_times
+from pytest_gpuperf.git import SHOWN_DIGITS
 from pytest_gpuperf.measurement import Baseline, Outcome, quantity
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.rules.case import Case
@@ -82,7 +83,8 @@ def _provenance(baseline: Baseline) -> str:
     runs = f"{len(baseline.runs)} run{'s' if len(baseline.runs) > 1 else ''}"
     parts = [runs, str(newest.get("date", "undated"))[:10], str(newest.get("device_name", ""))]
     if newest.get("commit"):
-        parts.append(f"commit {str(newest['commit'])[:10]}")
+        changed = " with changes" if newest.get("dirty") else ""
+        parts.append(f"commit {str(newest['commit'])[:SHOWN_DIGITS]}{changed}")
     return ", ".join(part for part in parts if part)
 
 

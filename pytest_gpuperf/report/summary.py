@@ -13,6 +13,7 @@ from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.message import elide, percent
+from pytest_gpuperf.report.update import WARNING
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
@@ -63,7 +64,8 @@ def summarise(
         reporter.write_line(", ".join(f"{count} {label}" for (_, label), count in sorted(counts.items())))
     show_percentiles(reporter, rows)
     for line in lines:
-        reporter.write_line(line)
+        loud = {"yellow": True, "bold": True} if line.startswith(WARNING) else {}
+        reporter.write_line(line, **loud)
 
 
 def settings(options: Options) -> str:
