@@ -135,18 +135,23 @@ class Recording(Mode):
     def _vanished(self, scope: Scope) -> dict[tuple[Path, str, str], list[str]]:
         """Return the tests to drop by file: those that a full run no longer found, if that was asked for."""
         gone: dict[tuple[Path, str, str], list[str]] = defaultdict(list)
-        kept = []
+        kept: dict[str, list[str]] = {"not in this run": [], "recorded nothing": []}
         prune = self._options.update == "prune"
+        if prune and not scope.full:
+            self._results.note("Nothing was dropped: this was a run of a part of the tests")
         for entry in vanished(self._project, self._results, scope):
             if prune:
                 gone[entry.path, entry.pool, entry.key.suite].append(entry.key.name)
-                self._results.note(f"Dropped the baseline of {entry.key}, which is no longer there")
+                why = "which records nothing any more" if entry.nodeid else "which is no longer there"
+                self._results.note(f"Dropped the baseline of {entry.key}, {why}")
             else:
-                kept.append(str(entry.key))
-        if kept:
+                kept["recorded nothing" if entry.nodeid else "not in this run"].append(str(entry.key))
+        for why, tests in kept.items():
             self._results.note(
-                f"Kept the baselines of {listed(kept)}: not in this run.\n"
+                f"Kept the baselines of {listed(tests)}: {why}.\n"
                 "  If they are gone for good: --gpuperf-update=prune"
+                if tests
+                else ""
             )
         return gone
 

@@ -25,11 +25,22 @@ def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
         lines.append(f"  now       {quantity(verdict.now, unit)}{alternating}")
     lines.append(f"  device    {_device(record.device, record.environment)}")
     lines += _differs(row, baseline, record)
-    if verdict.outcome is Outcome.NO_BASELINE:
-        lines.append(f"  record    {row.command} --gpuperf-update=new")
+    if flag := "" if case.against else recording_flag(row):
+        lines.append(f"  record    {row.command} {flag}")
     elif row.command:
         lines.append(f"  again     {row.command}")
     return "\n".join(lines)
+
+
+def recording_flag(row: Row) -> str:
+    """Return the flag by which the test records what the row lacks, "" if it lacks nothing of the kind.
+
+    That a test records less, or something else, may be meant; that its replicas failed is not.
+    """
+    if row.verdict.outcome is Outcome.NO_BASELINE:
+        return "--gpuperf-update=new"
+    less = row.verdict.outcome is Outcome.UNMEASURED and row.verdict.now is None and not row.over_budget
+    return "--gpuperf-update" if less or row.verdict.outcome is Outcome.CONTRACT_CHANGED else ""
 
 
 def properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
@@ -58,6 +69,8 @@ def _headline(row: Row) -> str:
 
 def _held_against(row: Row, case: Case, baseline: Baseline | None, processes: int) -> list[str]:
     then = quantity(row.verdict.baseline, row.metric.unit)
+    if baseline and row.verdict.baseline is None:
+        then = quantity(baseline.value, baseline.metric.unit)
     if not case.against:
         return [f"  baseline  {then}  ({_provenance(baseline)})"] if baseline else []
     alternating = f", {processes} processes" if _noisy(row) else ""

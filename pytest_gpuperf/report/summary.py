@@ -13,7 +13,7 @@ from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.message import elide, percent
-from pytest_gpuperf.report.update import WARNING
+from pytest_gpuperf.report.update import WARNING, to_record
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
@@ -102,6 +102,7 @@ def next_steps(
                 f"{row.test} improved: until its baseline is updated,\n  a later loss of "
                 f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update"
             )
+    lines += to_record(rows, update)
     if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
         lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")
     elif Outcome.NO_BASELINE in outcomes:

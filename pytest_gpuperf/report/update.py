@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from statistics import median
 
 from pytest_gpuperf.git import SHOWN_DIGITS
-from pytest_gpuperf.measurement import Baseline, Milestone, TestKey, quantity
-from pytest_gpuperf.report.message import percent
+from pytest_gpuperf.measurement import Baseline, Milestone, Outcome, TestKey, quantity
+from pytest_gpuperf.records import Row
+from pytest_gpuperf.report.message import percent, recording_flag
 from pytest_gpuperf.rules.creep import loss, yardstick
 
 WARNING = "WARNING: "
@@ -73,6 +75,41 @@ def two_modes(key: TestKey, baseline: Baseline) -> str:
     values = sorted(run.value for run in baseline.runs)
     low, high = quantity(values[0], unit), quantity(values[-1], unit)
     return f"{key}: {baseline.metric.name}\n  runs in two modes, {low} to {high}: all runs are kept"
+
+
+def to_record(rows: Sequence[Row], update: str) -> list[str]:
+    """Say why tests have baselines and no verdict, and how to record them if that is meant.
+
+    ``update`` is the command that records what this run measured.
+    """
+    changed = [
+        row for row in rows if row.command and not row.excuse and recording_flag(row) == "--gpuperf-update"
+    ]
+    gone = [
+        row
+        for row in rows
+        if row.verdict.outcome in (Outcome.MISSING, Outcome.UNMEASURED)
+        if not (row.command or row.excuse or row.over_budget)
+    ]
+    lines = _reasons(changed)
+    if changed:
+        measuring = shlex.split(changed[0].command)
+        tests = dict.fromkeys(shlex.split(row.command)[1] for row in changed)
+        command = shlex.join([measuring[0], *tests, *measuring[2:]])
+        lines.append(f"If that is meant, record it as it is now:\n  {command} --gpuperf-update")
+    lines += _reasons([row for row in rows if row.verdict.outcome is Outcome.MISSING and row.command])
+    lines += _reasons(gone)
+    if gone:
+        lines.append(f"If that is meant, a full run drops what is gone:\n  {update}=prune")
+    return lines
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each test and reason that no failure has told, three at most."""
+    quiet = [row for row in rows if row.cause is None]
+    found = dict.fromkeys(f"{row.test} {row.verdict.outcome}:\n  {row.verdict.reason}" for row in quiet)
+    more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
+    return [*list(found)[:3], *more]
 
 
 def listed(names: Sequence[str]) -> str:
