@@ -187,10 +187,11 @@ class Recording(Mode):
                 "(ini key gpuperf_max_runs)"
             )
         for item, key in keys.items():
-            results.note(moved(key, before.get(key.name, {}), after[key.name]))
-            for name in made[item]:
-                stored = after[key.name][name]
-                results.note(crept(key, stored, self._tolerance(item, stored.metric)))
+            old = before.get(key.name, {})
+            results.note(moved(key, old, after[key.name]))
+            for name, stored in after[key.name].items():
+                if name in old and old[name].value != stored.value:  # what stays was told when it came
+                    results.note(crept(key, stored, self._tolerance(item, stored.metric)))
 
 
 class NotRecorded(Exception):

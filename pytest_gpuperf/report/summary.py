@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import pytest
 
@@ -58,8 +59,14 @@ def summarise(
         header = ("verdict", "test", "now", "change", rate)
         widths = _widths([header, *(cells for _, cells in table)], width)
         reporter.write_line(_line(header, widths))
+        short = Counter(elide(cells[1], widths[1]) for _, cells in table)
         for outcome, cells in table:
-            reporter.write_line(_line(cells, widths), **_COLOURS.get(outcome, {}))
+            verdict, name, *figures = cells
+            alike = short[elide(name, widths[1])] > 1  # shortened, it would be another's name too
+            first, *more = textwrap.wrap(name, max(1, widths[1]), break_on_hyphens=False) if alike else [name]
+            reporter.write_line(_line((verdict, first, *figures), widths), **_COLOURS.get(outcome, {}))
+            for rest in more:
+                reporter.write_line(f"{'':<{widths[0]}}  {rest}")
         counts = Counter((_rank(row), row.label) for row in rows)
         reporter.write_line(", ".join(f"{count} {label}" for (_, label), count in sorted(counts.items())))
     show_percentiles(reporter, rows)
@@ -146,10 +153,17 @@ def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...]]]:
         metric = "" if folded else row.metric.name
         groups.setdefault((_rank(row), row.test, row.label, metric), []).append(row)
     crowded = {row.test for row in rows if several[row.test, row.label] > 1}
+    names = _names({row.test for row in rows})
     return [
-        (list(Outcome)[rank], _cells(group, key in crowded))
+        (list(Outcome)[rank], _cells(group, names[key], key in crowded))
         for (rank, key, _, _), group in sorted(groups.items(), key=lambda entry: entry[0])
     ]
+
+
+def _names(tests: Collection[TestKey]) -> dict[TestKey, str]:
+    """Return what to call each test: its name, with its file where another file has a test of that name."""
+    files = Counter(test.name for test in tests)
+    return {test: str(test) if files[test.name] > 1 else test.name for test in tests}
 
 
 def _rank(row: Row) -> int:
@@ -157,11 +171,11 @@ def _rank(row: Row) -> int:
     return list(Outcome).index(Outcome.INCONCLUSIVE if row.excuse else row.verdict.outcome)
 
 
-def _cells(group: Sequence[Row], name_metric: bool) -> tuple[str, ...]:
+def _cells(group: Sequence[Row], test: str, name_metric: bool) -> tuple[str, ...]:
     row = group[0]
     if len(group) > 1:
-        return row.label, row.test.name, f"{len(group)} metrics", "", ""
-    name = f"{row.test.name} {row.metric.name}" if name_metric else row.test.name
+        return row.label, test, f"{len(group)} metrics", "", ""
+    name = f"{test} {row.metric.name}" if name_metric else test
     return row.label, name, _now(row), percent(row.verdict.change), _rate(row)
 
 

@@ -48,7 +48,7 @@ def crept(key: TestKey, baseline: Baseline, tolerance: float) -> str:
     commit = f" ({mark.commit[:SHOWN_DIGITS]})" if mark.commit else ""
     when = f" on {_day(mark)}{commit}" if mark.date else commit
     return (
-        f"{WARNING}{key}: {baseline.metric.name} has crept\n"
+        f"{WARNING}{key}: {baseline.metric.name} is worse than it was\n"
         f"  {quantity(baseline.value, unit)}, {_change(baseline, mark.value)} since {then}, "
         f"{quantity(mark.value, unit)}{when}:\n"
         f"  past twice the tolerance of {100 * tolerance:g} %, whatever each update was by itself"
