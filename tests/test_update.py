@@ -107,6 +107,14 @@ def test_an_append_measures_a_far_run_again_too(project: Project):
     assert project.samples == [1.0] * 9 + [1.001, 1.4]
 
 
+def test_on_a_machine_known_to_be_noisy_such_a_run_is_not_far(project: Project):
+    project.write(NOISY)
+    project.record("1.0 0.9 1.1 0.95 1.05 1.0")
+    project.record("1.0 1.0 1.001 1.3 0.999 1.0")
+    assert processes(project.path) == 6
+    assert project.samples == [1.0, 1.001, 1.3, 0.999, 1.0]
+
+
 @pytest.mark.parametrize(
     ("latencies", "count"),
     [("1.0 1.0 1.3 1.0 1.3 1.0", 5), ("1.0 1.0 1.3 1.0 1.0 1.0 1.31", 6)],

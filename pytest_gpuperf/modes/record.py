@@ -11,7 +11,7 @@ import pytest
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.marker import isolates, test_options
-from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Run
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Run, TestKey
 from pytest_gpuperf.modes.missing import Scope, scope_of, vanished
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.records import Cause, Record, payload_of
@@ -30,6 +30,10 @@ class Recording(Mode):
 
     This session is the first process, which is not kept: on a cold machine it is slower than the rest.
     """
+
+    def __init__(self, session: GpuperfSession) -> None:
+        super().__init__(session)
+        self._spreads: dict[tuple[Path, str, str], float] = {}
 
     def finish(self, items: Sequence[pytest.Item], complete: bool) -> None:
         """Record a baseline of each metric that the selected tests measured, and say what was and was not.
@@ -108,11 +112,15 @@ class Recording(Mode):
 
     def _spread(self, item: pytest.Item, baseline: Baseline) -> float:
         """Return the usual spread of a metric's instrument in the pool, as far as its files can be read."""
-        store, pool, found = self._project.store(self._project.path(item.nodeid)), self._pool(item), []
-        for suite in store.suites(pool):
-            with suppress(BaselineError):  # of another suite; its own is told when it is written
-                found += [b for metrics in store.load(pool, suite).values() for b in metrics.values()]
-        return usual_spread(baseline.metric.constants, found)
+        store, pool = self._project.store(self._project.path(item.nodeid)), self._pool(item)
+        key = store.folder, pool, baseline.metric.instrument
+        if key not in self._spreads:
+            found: list[Baseline] = []
+            for suite in store.suites(pool):
+                with suppress(BaselineError):  # of another suite; its own is told when it is written
+                    found += [b for metrics in store.load(pool, suite).values() for b in metrics.values()]
+            self._spreads[key] = usual_spread(baseline.metric.constants, found)
+        return self._spreads[key]
 
     # --------------------------------------------------------------------------- what is stored
 
@@ -169,29 +177,33 @@ class Recording(Mode):
         except BaselineError as error:
             results.finding("wrong", f"not recorded: {error}")
             return
+        file = relative(written or store.path(pool, suite), self._session.config.invocation_params.dir)
         changed = [
             (name, metric)
             for name in tests
             for metric, baseline in after[name].items()
             if baseline != before.get(name, {}).get(metric)
         ]
-        shown = relative(written or store.path(pool, suite), self._session.config.invocation_params.dir)
-        if not changed and not gone:
-            results.note(f"Nothing new to record in {shown}")
-        elif changed:
+        if changed:
             count = len({name for name, _ in changed})
-            results.note(f"Recorded {len(changed)} metric(s) of {count} test(s) in {shown}")
+            results.note(f"Recorded {len(changed)} metric(s) of {count} test(s) in {file}")
+        elif not gone:
+            results.note(f"Nothing new to record in {file}")
         if dropped:
             results.note(
                 f"Dropped the oldest runs of {dropped} metric(s) there: a baseline keeps {keep} "
                 "(ini key gpuperf_max_runs)"
             )
         for item, key in keys.items():
-            old = before.get(key.name, {})
-            results.note(moved(key, old, after[key.name]))
-            for name, stored in after[key.name].items():
-                if name in old and old[name].value != stored.value:  # what stays was told when it came
-                    results.note(crept(key, stored, self._tolerance(item, stored.metric)))
+            self._tell_moved(item, key, before.get(key.name, {}), after[key.name])
+
+    def _tell_moved(
+        self, item: pytest.Item, key: TestKey, old: Mapping[str, Baseline], new: Mapping[str, Baseline]
+    ) -> None:
+        self._results.note(moved(key, old, new))
+        for name, stored in new.items():
+            if name in old and old[name].value != stored.value:  # what stays was told when it came
+                self._results.note(crept(key, stored, self._tolerance(item, stored.metric)))
 
 
 class NotRecorded(Exception):
