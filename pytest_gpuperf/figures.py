@@ -1,4 +1,4 @@
-"""Check what a test says of its figures: numbers of any library, names, units, and what a unit means."""
+"""Check what a test says of its figures, numbers of any library, names and units, and write them in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.errors import BaselineError, GpuperfError
 
 _TIME = re.compile(
     r"[fpnuμm]?s|[mnuμ]?secs?|(milli|micro|nano|pico)?seconds?|min|mins|minutes?|h|hrs?|hours?|days?"
@@ -95,3 +95,42 @@ def short(value: Any) -> str:
     """Show a value that was given within a line."""
     shown = " ".join(repr(value).split())
     return shown if len(shown) <= 60 else f"{shown[:59]}…"
+
+
+# --------------------------------------------------------------------------- in words
+
+
+def slug(pool: str) -> str:
+    """Return the folder name of a pool: ``NVIDIA H100 80GB HBM3`` -> ``nvidia-h100-80gb-hbm3``.
+
+    Raises BaselineError for a name that cannot be one folder's.
+    """
+    plain = unicodedata.normalize("NFKD", pool).encode("ascii", "ignore").decode().lower()
+    found = re.sub(r"[^a-z0-9._]+", "-", plain).strip("-.")
+    if "/" in pool or "\\" in pool or not found:
+        raise BaselineError(
+            f"pool {pool!r} cannot name a folder: give --gpuperf-pool letters or digits and no slash"
+        )
+    return found
+
+
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+
+
+def quantity(value: float | None, unit: str, digits: int = 4) -> str:
+    """Format a value with its unit, to four significant digits: 193.5 µs, 15 270 samples/s, 4."""
+    if value is None:
+        return "-"
+    if unit == "s":
+        scale, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1])
+        return f"{_digits(value / scale, digits)} {prefix}s"
+    number = _digits(value, digits)
+    return number if unit == "1" else f"{number} {unit}"
+
+
+def _digits(value: float, digits: int) -> str:
+    if value == int(value) and abs(value) < 1e6:
+        return f"{value:.0f}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:#.{digits}g}".rstrip(".")

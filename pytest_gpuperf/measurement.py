@@ -6,15 +6,13 @@ Everything here is frozen and depends on the standard library alone.
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 from typing import Any, Literal
 
-from pytest_gpuperf.errors import BaselineError, GpuperfError
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import number, short
 
 # Globs of the environment's keys, for Instrument.runs_on.
@@ -198,11 +196,22 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Milestone:
+    """A value that a baseline once had, with the date and the commit it was measured at; "" if unknown."""
+
+    value: float
+    date: str = ""
+    commit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Baseline:
     """The stored runs of one metric of one test.
 
     ``place`` is the kind of machine it is valid for (backend, GPU model, memory, power limit, ...);
-    ``prior_sd`` the instrument's constant when it was recorded.
+    ``prior_sd`` the instrument's constant when it was recorded. ``origin`` and ``best`` are its first value
+    and the best so far, None where no update has written them yet. ``left_out`` are runs that were too far
+    from the others, kept to be seen and not judged by.
     """
 
     metric: Metric
@@ -210,6 +219,9 @@ class Baseline:
     place: Mapping[str, Any]
     prior_sd: float
     runs: tuple[Run, ...]
+    origin: Milestone | None = None
+    best: Milestone | None = None
+    left_out: tuple[Run, ...] = ()
 
     @property
     def value(self) -> float:
@@ -286,42 +298,3 @@ class TestKey:
 
     def __str__(self) -> str:
         return f"{self.suite}::{self.name}"
-
-
-# --------------------------------------------------------------------------- in words
-
-
-def slug(pool: str) -> str:
-    """Return the folder name of a pool: ``NVIDIA H100 80GB HBM3`` -> ``nvidia-h100-80gb-hbm3``.
-
-    Raises BaselineError for a name that cannot be one folder's.
-    """
-    plain = unicodedata.normalize("NFKD", pool).encode("ascii", "ignore").decode().lower()
-    found = re.sub(r"[^a-z0-9._]+", "-", plain).strip("-.")
-    if "/" in pool or "\\" in pool or not found:
-        raise BaselineError(
-            f"pool {pool!r} cannot name a folder: give --gpuperf-pool letters or digits and no slash"
-        )
-    return found
-
-
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-
-
-def quantity(value: float | None, unit: str, digits: int = 4) -> str:
-    """Format a value with its unit, to four significant digits: 193.5 µs, 15 270 samples/s, 4."""
-    if value is None:
-        return "-"
-    if unit == "s":
-        scale, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1])
-        return f"{_digits(value / scale, digits)} {prefix}s"
-    number = _digits(value, digits)
-    return number if unit == "1" else f"{number} {unit}"
-
-
-def _digits(value: float, digits: int) -> str:
-    if value == int(value) and abs(value) < 1e6:
-        return f"{value:.0f}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}".replace(",", " ")
-    return f"{value:#.{digits}g}".rstrip(".")

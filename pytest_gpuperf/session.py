@@ -51,6 +51,8 @@ class Budget:
 class Results:
     """The results of a run's tests, wherever they ran; by node id unless said otherwise.
 
+    ``collected`` are the tests that files were found to hold, before anything took some out again;
+    ``collections`` is how each file's collection ended, with the reason of a skip.
     ``left_out`` are tests that were not measured in full because the budget was spent. ``findings`` are
     failures of the run as a whole, ``notes`` lines for the summary, ``status`` is the exit code at its end.
     """
@@ -60,6 +62,8 @@ class Results:
         self.records: dict[str, Record] = {}
         self.outcomes: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
+        self.collected: set[str] = set()
+        self.collections: dict[str, tuple[str, str]] = {}
         self.causes: set[Cause] = set()
         self.findings: list[str] = []
         self.notes: dict[str, None] = {}
@@ -84,6 +88,13 @@ class Results:
         if report.failed:
             self._failures += not hasattr(report, "wasxfail")
             self.causes.add(payload.cause or "wrong")
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        self.collected.add(item.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        self.collections[report.nodeid] = report.outcome, reason
 
     def finding(self, cause: Cause, text: str) -> None:
         """Fail the run for what no single test can fail for: it decides the exit code and is printed."""

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import pytest_gpuperf
 from pytest_gpuperf.errors import BaselineError
-from pytest_gpuperf.measurement import Baseline, Metric, Run, slug
+from pytest_gpuperf.figures import slug
+from pytest_gpuperf.measurement import Baseline, Metric, Milestone, Run
 from pytest_gpuperf.storage import baselines, format
 from pytest_gpuperf.storage.baselines import Store
 
@@ -193,15 +194,52 @@ def test_an_update_leaves_other_tests_alone(store, path):
     new = baseline(9e-4, environment={**ENVIRONMENT, "commit": "ffff"})
     store.save(POOL, SUITE, {"test_a": {"time": new}})
     after = store.load(POOL, SUITE)
-    assert after == {"test_a": {"time": new}, "test_b[8-x.y]": before["test_b[8-x.y]"]}
+    assert after["test_b[8-x.y]"] == before["test_b[8-x.y]"]
+    assert after["test_a"]["time"].runs == new.runs
 
 
 def test_replacing_a_test_drops_the_metrics_it_no_longer_has_and_environments_nobody_uses(store):
     old = baseline(environment={**ENVIRONMENT, "commit": "old"})
     store.save(POOL, SUITE, {"test_a": {"time": old, "gone": EXACT}})
     store.save(POOL, SUITE, {"test_a": {"time": baseline()}})
-    assert store.load(POOL, SUITE) == {"test_a": {"time": baseline()}}
-    assert "old" not in store.path(POOL, SUITE).read_text()
+    ((metrics,),) = (store.load(POOL, SUITE).values(),)
+    assert {name: found.runs for name, found in metrics.items()} == {"time": baseline().runs}
+    document = json.loads(store.path(POOL, SUITE).read_text())
+    assert [run["commit"] for run in document["runs"].values()] == [ENVIRONMENT["commit"]]
+
+
+# The origin, the best so far, and runs that were left out
+
+
+def test_origin_best_and_runs_that_are_left_out_come_back(store):
+    marks = {"origin": Milestone(2e-4, "2026-07-01", "c0de"), "best": Milestone(1.5e-4)}
+    saved = baseline(**marks, left_out=(Run((9e-4,), {**ENVIRONMENT, "date": "2026-08-03"}),))
+    path = store.save(POOL, SUITE, {"test_a": {"time": saved}})
+    assert store.load(POOL, SUITE)["test_a"]["time"] == saved
+    document = json.loads(path.read_text())
+    assert document["schema"] == 2
+    entry = document["entries"]["test_a"]["time"]
+    assert entry["origin"] == {"value": 2e-4, "date": "2026-07-01", "commit": "c0de"}
+    assert [run.get("left_out", False) for run in entry["runs"]] == [False, True]
+    assert '"origin": {"value": 0.0002, "date": "2026-07-01", "commit": "c0de"}' in path.read_text()
+
+
+def test_a_file_without_them_is_one_that_older_versions_read(store, path):
+    assert json.loads(path.read_text())["schema"] == 1
+    assert "origin" not in path.read_text()
+
+
+@pytest.mark.parametrize("mode", ["replace", "append"])
+def test_an_update_keeps_the_origin_and_the_best(store, mode):
+    """Of a file from before origins: its oldest run."""
+    first = Run((1e-4,), {"date": "2026-07-01", "commit": "c0de"})
+    store.save(POOL, SUITE, {"test_a": {"time": baseline(runs=(first, Run((3e-4,), ENVIRONMENT)))}})
+    assert json.loads(store.path(POOL, SUITE).read_text())["schema"] == 1
+    for value in (2e-4, 1.9e-4):
+        new = baseline(value, environment={**ENVIRONMENT, "commit": str(value)})
+        store.save(POOL, SUITE, {"test_a": {"time": new}}, mode=mode, keep=3)
+        found = store.load(POOL, SUITE)["test_a"]["time"]
+        assert found.origin == found.best == Milestone(1e-4, "2026-07-01", "c0de")
 
 
 def test_a_test_without_metrics_goes_and_with_the_last_one_the_file(store, path):
@@ -317,6 +355,9 @@ WHERE = "$.entries.test_a.time"
         ((*ENTRY, "metric", "kind"), "shown", f"{WHERE}.metric.kind: Invalid enum value 'shown'"),
         ((*ENTRY, "metric", "better"), "bigger", f"{WHERE}.metric.better: Invalid enum value 'bigger'"),
         ((*ENTRY, "metric", "instrument"), "sundial", f"{WHERE}.metric.instrument is 'sundial'"),
+        ((*ENTRY, "runs", 0, "left_out"), True, f"{WHERE}.runs are all left out"),
+        ((*ENTRY, "origin"), {"value": 0}, f"{WHERE}.origin.value is 0"),
+        ((*ENTRY, "best"), {"date": "2026"}, f"{WHERE}.best: Object missing required field `value`"),
         ((*ENTRY, "note"), "x", f"{WHERE}: Object contains unknown field `note`"),
         ((*ENTRY,), {}, f"{WHERE}: Object missing required field `metric`"),
         (
@@ -327,7 +368,7 @@ WHERE = "$.entries.test_a.time"
         (("entries",), [], "$.entries: Expected `object`, got `array`"),
         (("runs",), None, "$.runs: Expected `object`, got `null`"),
         (("extra",), 1, "$: Object contains unknown field `extra`"),
-        (("schema",), 2, "written by a newer pytest-gpuperf (schema 2, and this one reads 1)"),
+        (("schema",), 3, "written by a newer pytest-gpuperf (schema 3, and this one reads 2)"),
         (("schema",), 0, "$.schema is 0"),
         (("schema",), True, "$.schema is True"),
         (("schema",), "1", "$.schema is '1'"),

@@ -28,7 +28,6 @@ from pytest_gpuperf.storage.baselines import Store
 KEPT = Path(__file__).parent / "kept"
 CASES = [json.loads(line) for line in (KEPT / "cases.jsonl").read_text().splitlines()]
 REVISION = "HEAD (bbbbbbbbbb)"
-# What has changed since, by case: strict lets no judged metric lose its comparison with a revision.
 
 
 def measurement(told, samples, contract="contract") -> Measurement:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict, quantity
+from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.message import elide, percent
 from pytest_gpuperf.report.summary import show_percentiles, summarise
@@ -101,6 +102,28 @@ def test_every_red_metric_has_a_line_that_names_it():
         ["regressed", "test_it", "loads"],
         ["regressed", "test_it", "stores"],
     ]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_no_two_lines_name_the_same(monkeypatch, columns):
+    """Tests of one name in two files, and long names whose middle is what differs."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    screen = Screen()
+    long = "test_convolution_forward_workspace_{}_of_every_layer[{}-nhwc]"
+    keys = [TestKey(f"suites/{name}/test_{name}.py", "test_traffic") for name in ("conv", "gemm")]
+    keys += [
+        TestKey("suites/test_a.py", long.format(a, b)) for a in ("peak", "mean") for b in ("gemm", "fft")
+    ]
+    metrics = [Metric(f"workspace {name}", "B", "lower", "exact", "record") for name in ("high", "low")]
+    verdict = Verdict(Outcome.REGRESSED, now=2.0, baseline=1.0, change=1.0)
+    summarise(screen, "", [Row(key, metric, verdict) for key in keys for metric in metrics], [])
+    table = "\n".join(screen.lines[2:-1])
+    rows = [" ".join(row.split()) for row in table.split("regressed")[1:]]
+    assert len(set(rows)) == len(keys) * len(metrics)
+    assert all(len(line) <= columns for line in screen.lines)
+    assert all("2 B +100.00 %" in row for row in rows)
+    for name in ("conv", "gemm"):
+        assert any(f"{name}/test_{name}.py::test_traffic" in row for row in rows)
 
 
 def test_percentiles_without_enough_queries_stand_in_brackets():

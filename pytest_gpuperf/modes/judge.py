@@ -11,7 +11,7 @@ from pytest_gpuperf.backends import is_modelled
 from pytest_gpuperf.modes.acquit import OldCode
 from pytest_gpuperf.modes.case import case_of
 from pytest_gpuperf.modes.confirm import Confirmer
-from pytest_gpuperf.modes.missing import missing_rows, scope_of
+from pytest_gpuperf.modes.missing import findings, missing_rows, scope_of
 from pytest_gpuperf.modes.mode import Judged, Mode, conclude
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.case import Case, Compared, Evidence, Replicas
@@ -89,10 +89,8 @@ class Judging(Mode):
         missing = missing_rows(self._project, results, scope, strict, self._budget)
         results.rows += missing
         self._tell_left_out()
-        for row in missing:
-            if row.cause:
-                text = f"{row.test}: {row.metric.name} {row.verdict.outcome}: {row.verdict.reason}"
-                results.finding(row.cause, text)
+        for cause, text in findings(missing):
+            results.finding(cause, text)
         for suite in self._emulated_instead() if strict else ():
             results.finding(
                 "setup", f"{suite} has CUDA baselines, but backend auto found no device and emulated it"

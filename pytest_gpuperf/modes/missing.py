@@ -1,16 +1,26 @@
-"""Find what the baselines hold and a full run did not measure."""
+"""Find what the baselines hold and a full run did not measure.
+
+A run that an option, a conftest or a plugin made smaller does not ask for what it left out, and an update
+drops only what is certainly gone.
+"""
 
 from __future__ import annotations
 
+import ast
 import datetime
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cached_property
 from pathlib import Path
 
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.measurement import Baseline, Outcome, TestKey
-from pytest_gpuperf.records import Row
+from pytest_gpuperf.records import Cause, Row
+from pytest_gpuperf.report.update import listed
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import absent
 from pytest_gpuperf.session import Budget, GpuperfSession, Results
@@ -21,12 +31,14 @@ from pytest_gpuperf.storage.project import Project
 class Scope:
     """The paths that were given, and whether they were run in ``full``: no test was picked out of them.
 
-    ``pools`` are those that this machine measures for, whatever its tests did.
+    ``pools`` are those that this machine measures for, whatever its tests did; ``distributed``: workers of
+    xdist collected the tests.
     """
 
     paths: tuple[Path, ...]
     full: bool
     pools: frozenset[str] = frozenset()
+    distributed: bool = False
 
     def covers(self, path: Path) -> bool:
         """Return whether a file or folder is one of the paths, or below one."""
@@ -44,10 +56,12 @@ def scope_of(session: GpuperfSession, complete: bool = True) -> Scope:
     option = config.option
     # a controller of xdist workers is not told what they deselect
     picked = deselected or option.keyword or option.markexpr or option.deselect
+    picked = picked or getattr(option, "lf", False)  # it leaves out whole files, and reports none of that
     nodeids = any("::" in argument for argument in config.args)
     here = config.invocation_params.dir
     paths = tuple(Path(os.path.normpath(here / argument)) for argument in config.args)
-    return Scope(paths, not picked and not nodeids, _pools(session))
+    distributed = bool(getattr(option, "tx", None))
+    return Scope(paths, not picked and not nodeids, _pools(session), distributed)
 
 
 def _pools(session: GpuperfSession) -> frozenset[str]:
@@ -57,15 +71,44 @@ def _pools(session: GpuperfSession) -> frozenset[str]:
         return frozenset()
 
 
+class Absence(Enum):
+    """Why a run has no figure of a stored test."""
+
+    GONE = auto()
+    """Its file, its function or its parameters are no longer there."""
+    NOT_COLLECTED = auto()
+    """Its function is there, and was not collected although its file was."""
+    SKIPPED = auto()
+    """It was skipped, or its file skipped itself."""
+    SILENT = auto()
+    """It passed and recorded nothing."""
+    BROKEN = auto()
+    """It failed, or its file could not be collected: that is told already."""
+    LEFT_OUT = auto()
+    """An option, a conftest or a plugin made the run smaller."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One test in a baseline file; ``path`` is its suite file, ``nodeid`` the test in this run or ""."""
+    """One test in a baseline file that was not measured; ``path`` is its suite file.
+
+    ``nodeid`` is the test in this run, "" if it was not run; ``why`` the reason of a skip.
+    """
 
     path: Path
     pool: str
     key: TestKey
     metrics: Mapping[str, Baseline]
     nodeid: str
+    absence: Absence
+    why: str = ""
+
+
+_WHY = {
+    Absence.GONE: "in the baseline, but no such test was in this run",
+    Absence.NOT_COLLECTED: "in the baseline and in its file, but pytest did not collect it",
+    Absence.SILENT: "in the baseline, but the test passed without recording it",
+}
 
 
 def missing_rows(
@@ -75,30 +118,43 @@ def missing_rows(
     uuids = {str(record.environment.get("device_uuid")) for record in results.records.values()}
     today = datetime.date.today()
     rows: list[Row] = []
-    for entry in not_measured(project, results, scope):
-        outcome = results.outcomes.get(entry.nodeid)
-        if outcome == "failed":
-            continue  # it fails already
+    entries = not_measured(project, results, scope)
+    for entry in entries:
+        if entry.absence in (Absence.BROKEN, Absence.LEFT_OUT):
+            continue
         over = entry.nodeid in results.left_out
-        if over:
-            kind, why = Outcome.UNMEASURED, f"not measured: {budget}"
-        elif outcome == "passed":
-            kind, why = Outcome.UNMEASURED, "in the baseline, but the test passed without recording it"
-        else:
-            kind = Outcome.MISSING
-            why = results.skipped.get(entry.nodeid) or (
-                "in the baseline, but no such test was in this run; where that is meant, "
-                "a full run with --gpuperf-update=prune drops it"
-            )
+        silent = over or entry.absence is Absence.SILENT
+        why = f"not measured: {budget}" if over else _WHY.get(entry.absence, entry.why)
         waiver = project.quarantine(entry.path, entry.key, entry.pool, uuids, today)
-        case = Case(key=entry.key, pool=entry.pool, waiver=waiver, strict=strict)
-        rows += absent(case, entry.metrics, kind, why, over)
+        # what may be there again can be run again; the rest is pruned
+        again = entry.nodeid if entry.absence is Absence.SKIPPED else ""
+        command = f"pytest {shlex.quote(again)} --gpuperf" if again else ""
+        case = Case(key=entry.key, pool=entry.pool, waiver=waiver, strict=strict, command=command)
+        rows += absent(case, entry.metrics, Outcome.UNMEASURED if silent else Outcome.MISSING, why, over)
+    if out := [str(entry.key) for entry in entries if entry.absence is Absence.LEFT_OUT]:
+        results.note(
+            f"Not asked for {listed(list(dict.fromkeys(out)))}:\n"
+            "  an option, a conftest or a plugin left tests with baselines out of this run"
+        )
     return rows
 
 
+def findings(rows: Sequence[Row]) -> Iterator[tuple[Cause, str]]:
+    """Yield the cause and a line for each test of which rows fail the run."""
+    failing: dict[tuple[TestKey, Cause, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.cause:
+            failing[row.test, row.cause, f"{row.verdict.outcome}: {row.verdict.reason}"].append(row)
+    for (test, cause, text), found in failing.items():
+        yield cause, f"{test}: {listed([row.metric.name for row in found])} {text}"
+
+
 def vanished(project: Project, results: Results, scope: Scope) -> list[Entry]:
-    """Return the tests in the baselines that a full run did not find: deleted or renamed."""
-    return [entry for entry in not_measured(project, results, scope) if not entry.nodeid]
+    """Return the tests in the baselines that a full run did not find, or that record nothing any more."""
+    left_out = results.left_out
+    gone = (Absence.GONE, Absence.SILENT)
+    found = not_measured(project, results, scope)
+    return [entry for entry in found if entry.absence in gone and entry.nodeid not in left_out]
 
 
 def not_measured(project: Project, results: Results, scope: Scope) -> list[Entry]:
@@ -110,27 +166,92 @@ def not_measured(project: Project, results: Results, scope: Scope) -> list[Entry
     if not scope.full:
         return []
     pools = sorted({project.pool(record.device) for record in results.records.values()} | scope.pools)
-    nodeids = {_place(project, nodeid): nodeid for nodeid in results.outcomes}
-    measured = {_place(project, nodeid) for nodeid in results.records}
-    beside = {project.store(path).folder: path for path, _ in nodeids}
-    return [
-        replace(entry, nodeid=nodeids.get((entry.path, entry.key.name), ""))
-        for path in beside.values()
-        for entry in _entries(project, path, pools, scope)
-        if (entry.path, entry.key.name) not in measured
-    ]
+    run = _Run(project, results, scope)
+    beside = {project.store(path).folder: path for path in run.files}
+    found = []
+    for path in beside.values():
+        store, root = project.store(path), project.baselines_root(path)
+        for pool in pools:
+            for suite in store.suites(pool):
+                if scope.covers(root / suite):
+                    for name, metrics in store.due(pool, suite).items():
+                        if (absence := run.absence(root / suite, name)) is not None:
+                            key, nodeid = TestKey(suite, name), run.nodeids.get((root / suite, name), "")
+                            why = run.why(root / suite, nodeid)
+                            found.append(Entry(root / suite, pool, key, metrics, nodeid, absence, why))
+    return found
+
+
+class _Run:
+    """What a run collected and ran, by suite file and test."""
+
+    def __init__(self, project: Project, results: Results, scope: Scope) -> None:
+        self._results, self._scope = results, scope
+        self.nodeids = {_place(project, nodeid): nodeid for nodeid in results.outcomes}
+        self._measured = {_place(project, nodeid) for nodeid in results.records}
+        self._collected = {_place(project, nodeid) for nodeid in results.collected}
+        self._collections = {
+            project.path(nodeid): ended for nodeid, ended in results.collections.items() if "::" not in nodeid
+        }
+        self._written: dict[Path, set[str]] = {}
+
+    @property
+    def files(self) -> set[Path]:
+        """Return the suite files that were seen."""
+        return {path for path, _ in self._known} | {path for path in self._collections if path.suffix}
+
+    @cached_property
+    def _known(self) -> set[tuple[Path, str]]:
+        return self._collected | self.nodeids.keys()
+
+    @cached_property
+    def _functions(self) -> set[tuple[Path, str]]:
+        return {(path, name.partition("[")[0]) for path, name in self._known}
+
+    def why(self, path: Path, nodeid: str) -> str:
+        """Return the reason of a skip, of the test or of its file."""
+        return self._results.skipped.get(nodeid) or self._ended(path)[1]
+
+    def _ended(self, path: Path) -> tuple[str, str]:
+        """Return how the collection of a file ended, or of a folder above it, if that was not well."""
+        ends = (self._collections.get(at, ("", "")) for at in (path, *path.parents))
+        return next((end for end in ends if end[0] in ("failed", "skipped")), ("", ""))
+
+    def absence(self, path: Path, name: str) -> Absence | None:
+        """Return why a test was not measured, None if it was."""
+        if (path, name) in self._measured:
+            return None
+        if nodeid := self.nodeids.get((path, name)):
+            outcomes = {"passed": Absence.SILENT, "skipped": Absence.SKIPPED}
+            return outcomes.get(self._results.outcomes[nodeid], Absence.BROKEN)
+        if not path.exists():
+            return Absence.GONE
+        ended, _ = self._ended(path)
+        if ended:
+            return Absence.BROKEN if ended == "failed" else Absence.SKIPPED
+        if (path, name) in self._collected:
+            return Absence.LEFT_OUT
+        function = name.partition("[")[0]
+        if (path, function) in self._functions:
+            return Absence.GONE  # a parameter of it
+        # a controller of xdist workers is not told which files they collected
+        if path not in self.files and not self._scope.distributed:
+            return Absence.LEFT_OUT
+        if function.rpartition("::")[2] not in self._defined(path):
+            return Absence.GONE
+        return Absence.NOT_COLLECTED if path in self.files else Absence.LEFT_OUT
+
+    def _defined(self, path: Path) -> set[str]:
+        """Return the names of the functions that a suite file defines, wherever in it."""
+        if path not in self._written:
+            try:
+                tree = ast.parse(path.read_bytes())
+            except (OSError, SyntaxError, ValueError):
+                tree = ast.Module([], [])
+            defined = (ast.FunctionDef, ast.AsyncFunctionDef)
+            self._written[path] = {node.name for node in ast.walk(tree) if isinstance(node, defined)}
+        return self._written[path]
 
 
 def _place(project: Project, nodeid: str) -> tuple[Path, str]:
     return project.path(nodeid), nodeid.partition("::")[2]
-
-
-def _entries(project: Project, beside: Path, pools: list[str], scope: Scope) -> list[Entry]:
-    store, root = project.store(beside), project.baselines_root(beside)
-    return [
-        Entry(root / suite, pool, TestKey(suite, name), metrics, "")
-        for pool in pools
-        for suite in store.suites(pool)
-        if scope.covers(root / suite)
-        for name, metrics in store.due(pool, suite).items()
-    ]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pytest_gpuperf.errors import BaselineError
-from pytest_gpuperf.marker import isolates
-from pytest_gpuperf.measurement import Baseline, Measurement, Run
-from pytest_gpuperf.modes.missing import scope_of, vanished
+from pytest_gpuperf.marker import isolates, test_options
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Run, TestKey
+from pytest_gpuperf.modes.missing import Scope, scope_of, vanished
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.records import Cause, Record, payload_of
-from pytest_gpuperf.session import GpuperfSession, Results
-from pytest_gpuperf.storage.project import Project
+from pytest_gpuperf.report.update import crept, left_out, listed, moved, two_modes
+from pytest_gpuperf.rules.creep import begun
+from pytest_gpuperf.rules.recording import far_runs, replaced, usual_spread
+from pytest_gpuperf.rules.tolerances import Tolerances
+from pytest_gpuperf.session import GpuperfSession
 
-Updates = dict[tuple[Path, str, str], dict[str, dict[str, Baseline]]]
-"""New baselines by (suite file, pool, suite's name), test and metric."""
+Made = dict[pytest.Item, dict[str, Baseline]]
+"""New baselines by test and metric."""
 
 
 class Recording(Mode):
@@ -26,6 +30,10 @@ class Recording(Mode):
 
     This session is the first process, which is not kept: on a cold machine it is slower than the rest.
     """
+
+    def __init__(self, session: GpuperfSession) -> None:
+        super().__init__(session)
+        self._spreads: dict[tuple[Path, str, str], float] = {}
 
     def finish(self, items: Sequence[pytest.Item], complete: bool) -> None:
         """Record a baseline of each metric that the selected tests measured, and say what was and was not.
@@ -36,70 +44,166 @@ class Recording(Mode):
         measured = results.passed(items)
         noisy = [item for item in measured if results.records[item.nodeid].noisy]
         runs = list(fresh_runs(self._session, noisy, options.runs))
-        updates = _updates(self._project, results, measured, runs)
-        self._vanished(updates, options.update == "prune")
-        for (path, pool, suite), tests in updates.items():
-            self._write(path, pool, suite, tests)
-        if not updates and "infrastructure" not in results.causes:  # which is why, then
+        made: Made = {}
+        for item in measured:
+            if baselines := self._baselines(item, runs):
+                made[item] = {name: begun(baseline) for name, baseline in baselines.items()}
+        self._settle_far(made)
+        self._tell(measured, made)
+        files: dict[tuple[Path, str, str], Made] = defaultdict(dict)
+        for item, baselines in made.items():
+            suite = self._project.key(item.nodeid).suite
+            files[self._project.path(item.nodeid), self._pool(item), suite][item] = baselines
+        gone = self._vanished(scope_of(self._session, complete))
+        for file in files | dict.fromkeys(gone):
+            self._write(*file, files.get(file, {}), gone.get(file, ()))
+        if not files and not gone and "infrastructure" not in results.causes:  # which is why, then
             results.finding("setup", "nothing was measured that a baseline could keep")
 
-    def _vanished(self, updates: Updates, prune: bool) -> None:
-        """Drop the entries of tests that a full run no longer found, or say that they were kept."""
-        scope = scope_of(self._session)
-        kept = []
-        for entry in vanished(self._project, self._results, scope):
-            if prune:
-                updates[entry.path, entry.pool, entry.key.suite][entry.key.name] = {}
-                self._results.note(f"Dropped the baseline of {entry.key}, which is no longer there")
-            else:
-                kept.append(str(entry.key))
-        if kept:
-            more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
-            self._results.note(
-                f"Kept the baselines of {', '.join(kept[:3])}{more}: not in this run.\n"
-                "  If they are gone for good: --gpuperf-update=prune"
+    def _baselines(self, item: pytest.Item, runs: Sequence[Mapping[str, Record]]) -> dict[str, Baseline]:
+        """Return what ``runs`` recorded of a test; empty, with a finding, if it cannot become a baseline."""
+        try:
+            records = [run[item.nodeid] for run in runs if item.nodeid in run]
+            return baselines_of(self._results.records[item.nodeid], records, len(runs))
+        except NotRecorded as reason:
+            self._results.finding(reason.cause, f"not recorded: {item.nodeid}: {reason}")
+            return {}
+
+    def _pool(self, item: pytest.Item) -> str:
+        return self._project.pool(self._results.records[item.nodeid].device)
+
+    def _tolerance(self, item: pytest.Item, metric: Metric) -> float:
+        options = self._options
+        stated = Tolerances(options.tolerance, test_options(item).tolerance, options.tolerances)
+        return stated.of(metric, self._pool(item))
+
+    # --------------------------------------------------------------------------- runs far from the others
+
+    def _settle_far(self, made: Made) -> None:
+        """Measure again, once, each test of which one run is far from the others, and leave that run out."""
+        one: dict[pytest.Item, dict[str, int]] = defaultdict(dict)
+        for item, baselines in made.items():
+            for name, baseline in baselines.items():
+                far = self._far(item, baseline)
+                if len(far) == 1:
+                    one[item][name] = far[0]
+                elif far:
+                    self._results.note(two_modes(self._project.key(item.nodeid), baseline))
+        if not one:
+            return
+        self._session.progress(f"gpuperf: a run of {len(one)} test(s) was far from the others: once more")
+        again = list(fresh_runs(self._session, list(one), 1))
+        for item, places in one.items():
+            baselines, key = self._baselines(item, again), self._project.key(item.nodeid)
+            for name, place in places.items() if baselines else ():
+                old, theta = made[item][name], self._tolerance(item, made[item][name].metric)
+                new = replaced(old, place, baselines[name].runs[0], self._spread(item, old), theta)
+                made[item][name] = begun(new)
+                text = left_out(key, old, place) if new.left_out else two_modes(key, new)
+                self._results.note(text)
+            if not baselines:
+                del made[item]
+
+    def _far(self, item: pytest.Item, baseline: Baseline) -> list[int]:
+        if baseline.metric.kind == "exact":
+            return []
+        values = [run.value for run in baseline.runs]
+        return far_runs(values, self._spread(item, baseline), self._tolerance(item, baseline.metric))
+
+    def _spread(self, item: pytest.Item, baseline: Baseline) -> float:
+        """Return the usual spread of a metric's instrument in the pool, as far as its files can be read."""
+        store, pool = self._project.store(self._project.path(item.nodeid)), self._pool(item)
+        key = store.folder, pool, baseline.metric.instrument
+        if key not in self._spreads:
+            found: list[Baseline] = []
+            for suite in store.suites(pool):
+                with suppress(BaselineError):  # of another suite; its own is told when it is written
+                    found += [b for metrics in store.load(pool, suite).values() for b in metrics.values()]
+            self._spreads[key] = usual_spread(baseline.metric.constants, found)
+        return self._spreads[key]
+
+    # --------------------------------------------------------------------------- what is stored
+
+    def _tell(self, measured: Sequence[pytest.Item], made: Made) -> None:
+        """Say what of this run's figures cannot be kept, and what no commit will name."""
+        records, note = self._results.records, self._results.note
+        shown = [
+            item.nodeid
+            for item in measured
+            if all(m.metric.kind == "shown" for m in records[item.nodeid].measurements)
+        ]
+        if shown:
+            note(f"Only shown here, so nothing to record: {listed(shown)}")
+        if any(records[item.nodeid].environment.get("dirty") for item in made):
+            note(
+                "Recorded with changes that are not committed: the commit that a baseline names lacks them.\n"
+                "  Commit the code first and record then, so that a red can be compared with it"
             )
 
-    def _write(self, path: Path, pool: str, suite: str, tests: dict[str, dict[str, Baseline]]) -> None:
+    def _vanished(self, scope: Scope) -> dict[tuple[Path, str, str], list[str]]:
+        """Return the tests to drop by file: those that a full run no longer found, if that was asked for."""
+        gone: dict[tuple[Path, str, str], list[str]] = defaultdict(list)
+        kept: dict[str, list[str]] = {"not in this run": [], "recorded nothing": []}
+        prune = self._options.update == "prune"
+        if prune and not scope.full:
+            self._results.note("Nothing was dropped: this was a run of a part of the tests")
+        for entry in vanished(self._project, self._results, scope):
+            if prune:
+                gone[entry.path, entry.pool, entry.key.suite].append(entry.key.name)
+                why = "which records nothing any more" if entry.nodeid else "which is no longer there"
+                self._results.note(f"Dropped the baseline of {entry.key}, {why}")
+            else:
+                kept["recorded nothing" if entry.nodeid else "not in this run"].append(str(entry.key))
+        for why, tests in kept.items():
+            self._results.note(
+                f"Kept the baselines of {listed(tests)}: {why}.\n"
+                "  If they are gone for good: --gpuperf-update=prune"
+                if tests
+                else ""
+            )
+        return gone
+
+    def _write(self, path: Path, pool: str, suite: str, made: Made, gone: Sequence[str]) -> None:
         asked, keep, results = self._options.update, self._options.max_runs, self._results
         mode = asked if asked in ("append", "new") else "replace"
-        store = self._project.store(path)
+        store, project = self._project.store(path), self._project
+        keys = {item: project.key(item.nodeid) for item in made}
+        tests: dict[str, dict[str, Baseline]] = {keys[item].name: metrics for item, metrics in made.items()}
         try:
-            dropped = _beyond(store.load(pool, suite), tests, keep) if mode == "append" else 0
-            written = store.save(pool, suite, tests, mode=mode, keep=keep)  # type: ignore[arg-type]
+            before = store.load(pool, suite)
+            dropped = _beyond(before, tests, keep) if mode == "append" else 0
+            written = store.save(pool, suite, tests | {name: {} for name in gone}, mode=mode, keep=keep)  # type: ignore[arg-type]
+            after = store.load(pool, suite)
         except BaselineError as error:
             results.finding("wrong", f"not recorded: {error}")
             return
-        if written is None:
-            results.note(f"nothing new to record in {pool}/{suite}")
-            return
-        metrics = sum(len(metrics) for metrics in tests.values())
-        kept = sum(bool(metrics) for metrics in tests.values())
-        shown = relative(written, self._session.config.invocation_params.dir)
-        results.note(f"Recorded {metrics} metric(s) of {kept} test(s) in {shown}")
+        file = relative(written or store.path(pool, suite), self._session.config.invocation_params.dir)
+        changed = [
+            (name, metric)
+            for name in tests
+            for metric, baseline in after[name].items()
+            if baseline != before.get(name, {}).get(metric)
+        ]
+        if changed:
+            count = len({name for name, _ in changed})
+            results.note(f"Recorded {len(changed)} metric(s) of {count} test(s) in {file}")
+        elif not gone:
+            results.note(f"Nothing new to record in {file}")
         if dropped:
             results.note(
                 f"Dropped the oldest runs of {dropped} metric(s) there: a baseline keeps {keep} "
                 "(ini key gpuperf_max_runs)"
             )
+        for item, key in keys.items():
+            self._tell_moved(item, key, before.get(key.name, {}), after[key.name])
 
-
-def _updates(
-    project: Project, results: Results, measured: Sequence[pytest.Item], runs: Sequence[Mapping[str, Record]]
-) -> Updates:
-    found: Updates = defaultdict(dict)
-    for item in measured:
-        first = results.records[item.nodeid]
-        try:
-            records = [run[item.nodeid] for run in runs if item.nodeid in run]
-            baselines = baselines_of(first, records, len(runs))
-        except NotRecorded as reason:
-            results.finding(reason.cause, f"not recorded: {item.nodeid}: {reason}")
-            continue
-        if baselines:
-            key = project.key(item.nodeid)
-            found[project.path(item.nodeid), project.pool(first.device), key.suite][key.name] = baselines
-    return found
+    def _tell_moved(
+        self, item: pytest.Item, key: TestKey, old: Mapping[str, Baseline], new: Mapping[str, Baseline]
+    ) -> None:
+        self._results.note(moved(key, old, new))
+        for name, stored in new.items():
+            if name in old and old[name].value != stored.value:  # what stays was told when it came
+                self._results.note(crept(key, stored, self._tolerance(item, stored.metric)))
 
 
 class NotRecorded(Exception):

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_gpuperf.backends import judges_times
-from pytest_gpuperf.measurement import Baseline, Outcome, quantity
+from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.git import SHOWN_DIGITS
+from pytest_gpuperf.measurement import Baseline, Outcome
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.differences import environment_differences
@@ -26,11 +28,22 @@ def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
         lines.append(f"  better    {row.details['better']}")
     lines.append(f"  device    {_device(record.device, record.environment)}")
     lines += _differs(row, baseline, record)
-    if verdict.outcome is Outcome.NO_BASELINE:
-        lines.append(f"  record    {row.command} --gpuperf-update=new")
+    if flag := "" if case.against else recording_flag(row):
+        lines.append(f"  record    {row.command} {flag}")
     elif row.command:
         lines.append(f"  again     {row.command}")
     return "\n".join(lines)
+
+
+def recording_flag(row: Row) -> str:
+    """Return the flag by which the test records what the row lacks, "" if it lacks nothing of the kind.
+
+    That a test records less, or something else, may be meant; that its replicas failed is not.
+    """
+    if row.verdict.outcome is Outcome.NO_BASELINE:
+        return "--gpuperf-update=new"
+    less = row.verdict.outcome is Outcome.UNMEASURED and row.verdict.now is None and not row.over_budget
+    return "--gpuperf-update" if less or row.verdict.outcome is Outcome.CONTRACT_CHANGED else ""
 
 
 def properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
@@ -59,6 +72,8 @@ def _headline(row: Row) -> str:
 
 def _held_against(row: Row, case: Case, baseline: Baseline | None, processes: int) -> list[str]:
     then = quantity(row.verdict.baseline, row.metric.unit)
+    if baseline and row.verdict.baseline is None:
+        then = quantity(baseline.value, baseline.metric.unit)
     if not case.against:
         return [f"  baseline  {then}  ({_provenance(baseline)})"] if baseline else []
     alternating = f", {processes} processes" if _noisy(row) else ""
@@ -84,7 +99,8 @@ def _provenance(baseline: Baseline) -> str:
     runs = f"{len(baseline.runs)} run{'s' if len(baseline.runs) > 1 else ''}"
     parts = [runs, str(newest.get("date", "undated"))[:10], str(newest.get("device_name", ""))]
     if newest.get("commit"):
-        parts.append(f"commit {str(newest['commit'])[:10]}")
+        changed = " with changes" if newest.get("dirty") else ""
+        parts.append(f"commit {str(newest['commit'])[:SHOWN_DIGITS]}{changed}")
     return ", ".join(part for part in parts if part)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import pytest
 
 from pytest_gpuperf.backends import is_modelled
-from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict, quantity
+from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.message import elide, percent
+from pytest_gpuperf.report.update import WARNING, to_record
 from pytest_gpuperf.rules.lacking import NEW_IN_PLUGIN
 
 _COLOURS = {
@@ -59,15 +62,22 @@ def summarise(
         header = ("verdict", "test", "now", "change", rate)
         widths = _widths([header, *(cells for _, cells, _ in table)], width)
         reporter.write_line(_line(header, widths))
+        short = Counter(elide(cells[1], widths[1]) for _, cells, _ in table)
         for outcome, cells, told in table:
-            reporter.write_line(_line(cells, widths), **_COLOURS.get(outcome, {}))
+            verdict, name, *figures = cells
+            alike = short[elide(name, widths[1])] > 1  # shortened, it would be another's name too
+            first, *more = textwrap.wrap(name, max(1, widths[1]), break_on_hyphens=False) if alike else [name]
+            reporter.write_line(_line((verdict, first, *figures), widths), **_COLOURS.get(outcome, {}))
+            for rest in more:
+                reporter.write_line(f"{'':<{widths[0]}}  {rest}")
             for text in told:
                 reporter.write_line(f"{'':<{widths[0]}}    {text}")
         counts = Counter((_rank(row), row.label) for row in rows)
         reporter.write_line(", ".join(f"{count} {label}" for (_, label), count in sorted(counts.items())))
     show_percentiles(reporter, rows)
     for line in lines:
-        reporter.write_line(line)
+        loud = {"yellow": True, "bold": True} if line.startswith(WARNING) else {}
+        reporter.write_line(line, **loud)
 
 
 def settings(options: Options) -> str:
@@ -115,6 +125,7 @@ def next_steps(
             f"{new} metric(s) are new in this version of pytest-gpuperf, and not judged yet. To record\n"
             f"  them:\n  {update}=new"
         )
+    lines += to_record(rows, update)
     if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
         lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")
     elif Outcome.NO_BASELINE in outcomes:
@@ -164,8 +175,9 @@ def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...], list[str
         metric = "" if folded else row.metric.name
         groups.setdefault((_rank(row), row.test, row.label, metric), []).append(row)
     crowded = {row.test for row in rows if several[row.test, row.label] > 1}
+    names = _names({row.test for row in rows})
     return [
-        (list(Outcome)[rank], _cells(group, key in crowded), _told(group))
+        (list(Outcome)[rank], _cells(group, names[key], key in crowded), _told(group))
         for (rank, key, _, _), group in sorted(groups.items(), key=lambda entry: entry[0])
     ]
 
@@ -178,16 +190,22 @@ def _told(group: Sequence[Row]) -> list[str]:
     return [text for text in dict.fromkeys((*reasons, *ways)) if text]
 
 
+def _names(tests: Collection[TestKey]) -> dict[TestKey, str]:
+    """Return what to call each test: its name, with its file where another file has a test of that name."""
+    files = Counter(test.name for test in tests)
+    return {test: str(test) if files[test.name] > 1 else test.name for test in tests}
+
+
 def _rank(row: Row) -> int:
     """Return the row's place in the summary; what is excused is no failure."""
     return list(Outcome).index(Outcome.INCONCLUSIVE if row.excuse else row.verdict.outcome)
 
 
-def _cells(group: Sequence[Row], name_metric: bool) -> tuple[str, ...]:
+def _cells(group: Sequence[Row], test: str, name_metric: bool) -> tuple[str, ...]:
     row = group[0]
     if len(group) > 1:
-        return row.label, row.test.name, f"{len(group)} metrics", "", ""
-    name = f"{row.test.name} {row.metric.name}" if name_metric else row.test.name
+        return row.label, test, f"{len(group)} metrics", "", ""
+    name = f"{test} {row.metric.name}" if name_metric else test
     return row.label, name, _now(row), percent(row.verdict.change), _rate(row)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pytest_gpuperf.measurement import Baseline, Outcome, Verdict, quantity
+from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.measurement import Baseline, Outcome, Verdict
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.rules import paired
 from pytest_gpuperf.rules.case import Case, Compared

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from pytest_gpuperf.measurement import Metric, slug
+from pytest_gpuperf.figures import slug
+from pytest_gpuperf.measurement import Metric
 
 _VALUE = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<percent>%?)")
 _FORM = 'write "METRIC = 3 %" or "POOL: METRIC = 3 %"'

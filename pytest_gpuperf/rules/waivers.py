@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.measurement import Outcome, TestKey, Verdict, slug
+from pytest_gpuperf.figures import slug
+from pytest_gpuperf.measurement import Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.rules.tolerances import matches
 

@@ -14,9 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.figures import slug
 from pytest_gpuperf.files import replace_file
 from pytest_gpuperf.git import Revision, git, git_bytes, within
-from pytest_gpuperf.measurement import Baseline, slug
+from pytest_gpuperf.measurement import Baseline
+from pytest_gpuperf.rules.creep import followed
 from pytest_gpuperf.rules.differences import differences, question_changes
 from pytest_gpuperf.rules.lacking import held_to_compiler
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
@@ -207,7 +209,10 @@ def _merge(stored: Entries, updates: Entries, mode: Mode, path: Path, keep: int 
     merged = {test: dict(metrics) for test, metrics in stored.items()}
     for test, metrics in updates.items():
         if mode == "replace":
-            merged[test] = dict(metrics)
+            old = stored.get(test, {})
+            merged[test] = {
+                name: followed(old[name], new) if name in old else new for name, new in metrics.items()
+            }
             continue
         kept = merged.setdefault(test, {})
         for name, baseline in metrics.items():
@@ -215,7 +220,9 @@ def _merge(stored: Entries, updates: Entries, mode: Mode, path: Path, keep: int 
                 kept[name] = baseline
             elif mode == "append":
                 both = _appended(kept[name], baseline, f"{path}: {test}, {name}")
-                kept[name] = replace(both, runs=both.runs[-keep:] if keep else both.runs)
+                some = slice(-keep, None) if keep else slice(None)
+                both = replace(both, runs=both.runs[some], left_out=both.left_out[some])
+                kept[name] = followed(kept[name], both)
     return {test: metrics for test, metrics in merged.items() if metrics}
 
 
@@ -233,7 +240,7 @@ def _appended(old: Baseline, new: Baseline, where: str) -> Baseline:
             f"{where}: it is exact, and no unit may give another value, so {new.value:g} cannot be "
             f"appended to {held.value:g}: replace the baseline with plain --gpuperf-update"
         )
-    return replace(new, runs=old.runs + new.runs)
+    return replace(new, runs=old.runs + new.runs, left_out=old.left_out + new.left_out)
 
 
 def _is_same(one: float, other: float) -> bool:

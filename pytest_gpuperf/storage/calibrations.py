@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.figures import slug
 from pytest_gpuperf.files import replace_file
-from pytest_gpuperf.measurement import INSTRUMENTS, slug
+from pytest_gpuperf.measurement import INSTRUMENTS
 from pytest_gpuperf.rules.calibration import Calibration
 from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest
 from pytest_gpuperf.storage.documents import Malformed, converted, explained, read_object

@@ -16,10 +16,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pytest_gpuperf.errors import BaselineError
-from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Better, Metric, Run
+from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Better, Metric, Milestone, Run
 from pytest_gpuperf.storage.documents import Malformed, converted, read_object, step
 
-SCHEMA = 1
+SCHEMA = 2
+"""2 added an entry's origin and best, and runs that are left out; a file without them is written as 1."""
 KEPT_SAMPLES = 25
 """Samples kept of a run: enough to see its shape, few enough for a line. Odd, so that the median is one."""
 DIGITS = 6
@@ -31,11 +32,15 @@ _RECOVER = "restore the file from version control, or delete it and record again
 
 
 class RunRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One process: the environment it ran in (a key of the file's ``runs``) and its samples, ascending."""
+    """One process: the environment it ran in (a key of the file's ``runs``) and its samples, ascending.
+
+    ``left_out``: it was too far from the others to be judged by.
+    """
 
     run: str
     samples: Annotated[list[float], Meta(min_length=1)]
     code: str | None = None
+    left_out: bool = False
 
 
 class MetricRecord(Struct, forbid_unknown_fields=True):
@@ -45,14 +50,27 @@ class MetricRecord(Struct, forbid_unknown_fields=True):
     instrument: str
 
 
-class EntryRecord(Struct, forbid_unknown_fields=True):
-    """One metric of one test. ``prior_sd`` is the instrument's constant when it was recorded."""
+class MilestoneRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A value that an entry once had, and when."""
+
+    value: float
+    date: str = ""
+    commit: str = ""
+
+
+class EntryRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One metric of one test. ``prior_sd`` is the instrument's constant when it was recorded.
+
+    ``origin`` is its first value, ``best`` the best so far.
+    """
 
     metric: MetricRecord
     contract: dict[str, Scalar]
     place: dict[str, Scalar]
     prior_sd: Annotated[float, Meta(ge=0)]
     runs: Annotated[list[RunRecord], Meta(min_length=1)]
+    origin: MilestoneRecord | None = None
+    best: MilestoneRecord | None = None
 
 
 class BaselineFile(Struct, forbid_unknown_fields=True):
@@ -61,7 +79,7 @@ class BaselineFile(Struct, forbid_unknown_fields=True):
     ``common`` is what all of the environments share, stored once; a run's own keys come before it.
     """
 
-    schema: Literal[1]
+    schema: Literal[1, 2]
     pool: str
     suite: str
     runs: dict[str, dict[str, Any]]
@@ -95,16 +113,22 @@ def _checked(data: bytes) -> BaselineFile:
 def render(file: BaselineFile) -> str:
     """Write the file's text: keys in a lasting order and a line each run, so that a diff shows what moved."""
     entries = {
-        test: {
-            metric: {**msgspec.structs.asdict(entry), "metric": msgspec.structs.asdict(entry.metric)}
-            | {"contract": _in_order(entry.contract), "place": _in_order(entry.place)}
-            for metric, entry in _in_order(metrics).items()
-        }
+        test: {metric: _entry_lines(entry) for metric, entry in _in_order(metrics).items()}
         for test, metrics in _in_order(file.entries).items()
     }
     common = {"common": _in_order(file.common)} if file.common else {}
     head = {"schema": file.schema, "pool": file.pool, "suite": file.suite, **common, "runs": file.runs}
     return _lines({**head, "entries": entries}) + "\n"
+
+
+def _entry_lines(entry: EntryRecord) -> dict[str, Any]:
+    built = msgspec.to_builtins(entry)
+    built |= {"contract": _in_order(entry.contract), "place": _in_order(entry.place), "runs": entry.runs}
+    return {key: OneLine(value) if key in ("origin", "best") else value for key, value in built.items()}
+
+
+class OneLine(dict[str, Any]):
+    """An object that is written on one line."""
 
 
 def json_schema() -> str:
@@ -125,6 +149,11 @@ def _entry_problems(entry: EntryRecord, file: BaselineFile) -> Iterator[str]:
         yield f".metric.instrument is {metric.instrument!r}, unknown here (known: {known})"
     if metric.kind == "noisy" and entry.prior_sd <= 0:
         yield f".prior_sd is {entry.prior_sd:g}, and a noisy metric needs one above zero"
+    if all(run.left_out for run in entry.runs):
+        yield ".runs are all left out, and an entry needs one to be judged by"
+    for name, mark in (("origin", entry.origin), ("best", entry.best)):
+        if mark and metric.kind == "noisy" and mark.value <= 0:
+            yield f".{name}.value is {mark.value:g}, and a noisy metric's are above zero"
     for i, run in enumerate(entry.runs):
         if run.run not in file.runs:
             yield f".runs[{i}].run is {run.run!r}, which $.runs does not have"
@@ -141,7 +170,7 @@ def _in_order(mapping: dict[str, Any]) -> dict[str, Any]:
 
 def _lines(value: Any, indent: str = "") -> str:
     inner = indent + "  "
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and value and not isinstance(value, OneLine):
         items = [f"{inner}{json.dumps(key)}: {_lines(item, inner)}" for key, item in value.items()]
         return "{\n" + ",\n".join(items) + f"\n{indent}}}"
     if isinstance(value, list) and value and isinstance(value[0], RunRecord):
@@ -151,7 +180,8 @@ def _lines(value: Any, indent: str = "") -> str:
 
 def _run_line(run: RunRecord) -> str:
     code = {} if run.code is None else {"code": run.code}
-    return json.dumps({"run": run.run, **code, "samples": run.samples})
+    out = {"left_out": True} if run.left_out else {}
+    return json.dumps({"run": run.run, **code, **out, "samples": run.samples})
 
 
 # --------------------------------------------------------------------------- from and to our own types
@@ -163,10 +193,21 @@ def baselines_of(file: BaselineFile) -> dict[str, dict[str, Baseline]]:
     def convert(name: str, entry: EntryRecord) -> Baseline:
         of = entry.metric
         metric = Metric(name, of.unit, of.better, of.kind, of.instrument)
-        runs = tuple(
-            Run(tuple(run.samples), {**file.common, **file.runs[run.run]}, run.code) for run in entry.runs
+        runs = {
+            out: tuple(
+                Run(tuple(run.samples), {**file.common, **file.runs[run.run]}, run.code)
+                for run in entry.runs
+                if run.left_out is out
+            )
+            for out in (False, True)
+        }
+        origin, best = (
+            Milestone(mark.value, mark.date, mark.commit) if mark else None
+            for mark in (entry.origin, entry.best)
         )
-        return Baseline(metric, entry.contract, entry.place, entry.prior_sd, runs)
+        return Baseline(
+            metric, entry.contract, entry.place, entry.prior_sd, runs[False], origin, best, runs[True]
+        )
 
     return {
         test: {name: convert(name, entry) for name, entry in metrics.items()}
@@ -184,11 +225,14 @@ def file_of(pool: str, suite: str, entries: Mapping[str, Mapping[str, Baseline]]
             raise ValueError(f"{test}, {of.name} is only shown and has no baseline")
         _check_storable(baseline, f"{test}, {of.name}")
         runs = [
-            RunRecord(_environment_id(run.environment, environments), _kept(of, run.samples), run.code)
-            for run in baseline.runs
+            RunRecord(_environment_id(run.environment, environments), _kept(of, run.samples), run.code, out)
+            for out, some in ((False, baseline.runs), (True, baseline.left_out))
+            for run in some
         ]
         metric = MetricRecord(of.unit, of.better, of.kind, of.instrument)
-        return EntryRecord(metric, dict(baseline.contract), dict(baseline.place), baseline.prior_sd, runs)
+        origin, best = (_mark(of, mark) for mark in (baseline.origin, baseline.best))
+        contract, place = dict(baseline.contract), dict(baseline.place)
+        return EntryRecord(metric, contract, place, baseline.prior_sd, runs, origin, best)
 
     records = {
         test: {name: convert(test, baseline) for name, baseline in metrics.items()}
@@ -206,7 +250,13 @@ def file_of(pool: str, suite: str, entries: Mapping[str, Mapping[str, Baseline]]
         run: {key: value for key, value in environment.items() if key not in common}
         for run, environment in by_date
     }
-    return BaselineFile(1, pool, suite, own, records, common)
+    entered = [entry for metrics in records.values() for entry in metrics.values()]
+    plain = not any(e.origin or e.best or any(run.left_out for run in e.runs) for e in entered)
+    return BaselineFile(1 if plain else 2, pool, suite, own, records, common)
+
+
+def _mark(metric: Metric, mark: Milestone | None) -> MilestoneRecord | None:
+    return MilestoneRecord(_kept(metric, (mark.value,))[0], mark.date, mark.commit) if mark else None
 
 
 def _check_storable(baseline: Baseline, where: str) -> None:
@@ -215,7 +265,7 @@ def _check_storable(baseline: Baseline, where: str) -> None:
         if not isinstance(value, str | int | float | None):
             raise ValueError(f"{where}: {key} is {value!r}, not a string, number, boolean or None")
     figures = [*baseline.contract.values(), *baseline.place.values()]
-    figures += [sample for run in baseline.runs for sample in run.samples]
+    figures += [sample for run in (*baseline.runs, *baseline.left_out) for sample in run.samples]
     for value in figures:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{where}: {value} is not a number that can be compared")

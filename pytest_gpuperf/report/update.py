@@ -1,0 +1,119 @@
+"""Say how an update moves a baseline: from what to what, which way is worse, and how far from its origin."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.git import SHOWN_DIGITS
+from pytest_gpuperf.measurement import Baseline, Milestone, Outcome, TestKey
+from pytest_gpuperf.records import Row
+from pytest_gpuperf.report.message import percent, recording_flag
+from pytest_gpuperf.rules.creep import loss, yardstick
+
+WARNING = "WARNING: "
+
+
+def moved(key: TestKey, before: Mapping[str, Baseline], after: Mapping[str, Baseline]) -> str:
+    """Return a test's name and a line for each metric whose baseline moved; "" if none did."""
+    lines = [
+        f"  {name} {_step(old, new)}"
+        for name, new in after.items()
+        if (old := before.get(name)) and old.value != new.value
+    ]
+    return "\n".join([str(key), *lines]) if lines else ""
+
+
+def _step(old: Baseline, new: Baseline) -> str:
+    unit, origin = new.metric.unit, new.origin
+    text = f"{quantity(old.value, unit)} -> {quantity(new.value, unit)}, {_change(new, old.value)}"
+    if origin and origin.value not in (old.value, new.value):
+        text += f"; since {_day(origin)} {_change(new, origin.value)}"
+    return text
+
+
+def _change(new: Baseline, before: float) -> str:
+    """Return the signed change with its direction: ``+2.80 % (worse)``."""
+    direction = "worse" if loss(new.metric, before, new.value) > 0 else "better"
+    return f"{percent(new.value / before - 1)} ({direction})" if before > 0 else direction
+
+
+def crept(key: TestKey, baseline: Baseline, tolerance: float) -> str:
+    """Return the warning that a baseline lost more than twice its tolerance since its origin or best."""
+    mark = yardstick(baseline, tolerance)
+    if mark is None:
+        return ""
+    unit, then = baseline.metric.unit, "its origin" if mark == baseline.origin else "its best"
+    commit = f" ({mark.commit[:SHOWN_DIGITS]})" if mark.commit else ""
+    when = f" on {_day(mark)}{commit}" if mark.date else commit
+    return (
+        f"{WARNING}{key}: {baseline.metric.name} is worse than it was\n"
+        f"  {quantity(baseline.value, unit)}, {_change(baseline, mark.value)} since {then}, "
+        f"{quantity(mark.value, unit)}{when}:\n"
+        f"  past twice the tolerance of {100 * tolerance:g} %, whatever each update was by itself"
+    )
+
+
+def _day(mark: Milestone) -> str:
+    return mark.date[:10] or "its origin"
+
+
+def left_out(key: TestKey, baseline: Baseline, far: int) -> str:
+    """Say that a run of a recording was far from the others and was measured again."""
+    unit, values = baseline.metric.unit, [run.value for run in baseline.runs]
+    value, others = quantity(values[far], unit), quantity(median(values), unit)
+    return (
+        f"{key}: {baseline.metric.name}\n  run {far + 1} of {len(values)} gave {value}, far from the others' "
+        f"{others}:\n  measured again once, and left out"
+    )
+
+
+def two_modes(key: TestKey, baseline: Baseline) -> str:
+    """Say that a metric runs in two modes: more than one run is far from the others."""
+    unit = baseline.metric.unit
+    values = sorted(run.value for run in baseline.runs)
+    low, high = quantity(values[0], unit), quantity(values[-1], unit)
+    return f"{key}: {baseline.metric.name}\n  runs in two modes, {low} to {high}: all runs are kept"
+
+
+def to_record(rows: Sequence[Row], update: str) -> list[str]:
+    """Say why tests have baselines and no verdict, and how to record them if that is meant.
+
+    ``update`` is the command that records what this run measured.
+    """
+    changed = [
+        row for row in rows if row.command and not row.excuse and recording_flag(row) == "--gpuperf-update"
+    ]
+    gone = [
+        row
+        for row in rows
+        if row.verdict.outcome in (Outcome.MISSING, Outcome.UNMEASURED)
+        if not (row.command or row.excuse or row.over_budget)
+    ]
+    lines = _reasons(changed)
+    if changed:
+        measuring = shlex.split(changed[0].command)
+        tests = dict.fromkeys(shlex.split(row.command)[1] for row in changed)
+        command = shlex.join([measuring[0], *tests, *measuring[2:]])
+        lines.append(f"If that is meant, record it as it is now:\n  {command} --gpuperf-update")
+    lines += _reasons([row for row in rows if row.verdict.outcome is Outcome.MISSING and row.command])
+    lines += _reasons(gone)
+    if gone:
+        lines.append(f"If that is meant, a full run drops what is gone:\n  {update}=prune")
+    return lines
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each test and reason that no failure has told, three at most."""
+    quiet = [row for row in rows if row.cause is None]
+    found = dict.fromkeys(f"{row.test} {row.verdict.outcome}:\n  {row.verdict.reason}" for row in quiet)
+    more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
+    return [*list(found)[:3], *more]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"

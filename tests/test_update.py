@@ -1,0 +1,179 @@
+"""What --gpuperf-update says of what it writes, and what it measures again before it does."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from gitproject import Repository
+from latencies import LATENCY, processes, tell
+
+INI = "[pytest]\ngpuperf_judge_host_times = true\n"
+NOISY = LATENCY + "def test_latency(gpuperf): gpuperf.record('latency', latency(), 's')\n"
+EXACT = "def test_count(gpuperf): gpuperf.record('sectors', {}, kind='exact')\n"
+
+
+class Project:
+    """A user's project whose figures are those that it is told."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.path, self._pytester = pytester.path, pytester
+        pytester.makeini(INI)
+        (pytester.path / "baselines").mkdir()
+
+    def write(self, suite: str) -> None:
+        (self.path / "test_suite.py").write_text(suite)
+
+    def update(self, *flags: str, mode: str = "") -> pytest.RunResult:
+        update = "--gpuperf-update" + (f"={mode}" if mode else "")
+        return self._pytester.runpytest_subprocess("--gpuperf", update, *flags)
+
+    def record(self, latencies: str, mode: str = "") -> pytest.RunResult:
+        tell(self.path, latencies)
+        return self.update(mode=mode)
+
+    @property
+    def entry(self) -> dict:
+        (file,) = (self.path / "baselines").rglob("*.json")
+        ((metric,),) = [test.values() for test in json.loads(file.read_text())["entries"].values()]
+        return metric
+
+    @property
+    def samples(self) -> list[float]:
+        return [run["samples"][0] for run in self.entry["runs"]]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, bare: None) -> Project:
+    return Project(pytester)
+
+
+def test_an_update_says_what_moved_and_which_way_is_worse(project: Project):
+    project.write(EXACT.format("4.0"))
+    assert "->" not in project.update().stdout.str()
+    project.write(EXACT.format("5.0"))
+    result = project.update("--gpuperf-tolerance=sectors = 20 %")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["test_suite.py::test_count", "  sectors 4 -> 5, +25.00 % (worse)"])
+    result.stdout.no_fnmatch_line("WARNING:*")
+    project.write(EXACT.format("6.0"))
+    result = project.update("--gpuperf-tolerance=sectors = 20 %")
+    result.stdout.fnmatch_lines(
+        [
+            "  sectors 5 -> 6, +20.00 % (worse); since 20??-??-?? +50.00 % (worse)",
+            "WARNING: test_suite.py::test_count: sectors is worse than it was",
+            "  6, +50.00 % (worse) since its origin, 4 on 20??-??-??*:",
+        ]
+    )
+    assert project.entry["origin"]["value"] == 4
+    assert project.entry["best"]["value"] == 4
+    again = project.update("--gpuperf-tolerance=sectors = 20 %")
+    again.stdout.no_fnmatch_line("WARNING:*")
+
+
+def test_creep_is_told_at_an_append_too(project: Project):
+    project.write(NOISY)
+    assert project.record("1.0").ret == 0
+    result = project.record("1.5", mode="append")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["WARNING: *latency is worse than it was"])
+    assert project.entry["origin"]["value"] == 1
+
+
+def test_one_far_run_is_measured_again_and_left_out(project: Project):
+    project.write(NOISY)
+    result = project.record("1.0 1.0 1.001 1.3 0.999 1.0 1.002")
+    assert result.ret == 0
+    assert processes(project.path) == 7
+    result.stdout.fnmatch_lines(
+        [
+            "test_suite.py::test_latency: latency",
+            "  run 3 of 5 gave 1.300 s, far from the others' 1 s:",
+            "  measured again once, and left out",
+        ]
+    )
+    assert project.samples == [1.0, 1.001, 0.999, 1.0, 1.002, 1.3]
+    assert [run.get("left_out", False) for run in project.entry["runs"]] == [False] * 5 + [True]
+    tell(project.path, "1.3 1.3 1.3 1.3 1.3")
+    judged = project._pytester.runpytest_subprocess("--gpuperf", "--gpuperf-acquit=off")
+    judged.stdout.fnmatch_lines(["regressed: latency*"])
+
+
+def test_an_append_measures_a_far_run_again_too(project: Project):
+    project.write(NOISY)
+    project.record("1.0")
+    assert project.record("1.0 1.0 1.0 1.0 1.4 1.0 1.001", mode="append").ret == 0
+    assert project.samples == [1.0] * 9 + [1.001, 1.4]
+
+
+def test_on_a_machine_known_to_be_noisy_such_a_run_is_not_far(project: Project):
+    project.write(NOISY)
+    project.record("1.0 0.9 1.1 0.95 1.05 1.0")
+    project.record("1.0 1.0 1.001 1.3 0.999 1.0")
+    assert processes(project.path) == 6
+    assert project.samples == [1.0, 1.001, 1.3, 0.999, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("latencies", "count"),
+    [("1.0 1.0 1.3 1.0 1.3 1.0", 5), ("1.0 1.0 1.3 1.0 1.0 1.0 1.31", 6)],
+    ids=["in the recording", "when measured again"],
+)
+def test_two_far_runs_are_two_modes_and_stay(project: Project, latencies: str, count: int):
+    project.write(NOISY)
+    result = project.record(latencies)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["test_suite.py::test_latency: latency", "  runs in two modes, 1 s to 1.3?? s: all runs are kept"]
+    )
+    assert len(project.samples) == count
+    assert not any(run.get("left_out") for run in project.entry["runs"])
+
+
+def test_a_far_run_that_cannot_be_measured_again_is_not_recorded(project: Project):
+    project.write(NOISY)
+    result = project.record("1.0 1.0 1.0 1.3 1.0 1.0 nonsense")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["not recorded: test_suite.py::test_latency: latency was measured in 0 of 1*"]
+    )
+    assert not list((project.path / "baselines").rglob("*.json"))
+
+
+def test_an_exact_figure_that_processes_differ_in_is_refused(project: Project):
+    """A noisy one beside it is why there are several."""
+    body = "    gpuperf.record('t', 1.0, 's')\n    gpuperf.record('draws', latency(), '1', kind='exact')\n"
+    project.write(f"{LATENCY}def test_draws(gpuperf):\n{body}")
+    result = project.record("1.0 1.0 2.0 1.0")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["not recorded: *draws is exact, and processes differ: [[]1.0, 2.0[]]"])
+    assert not list((project.path / "baselines").rglob("*.json"))
+
+
+def test_new_says_that_it_wrote_nothing(project: Project):
+    project.write(EXACT.format("4.0"))
+    project.update()
+    result = project.update(mode="new")
+    result.stdout.no_fnmatch_line("Recorded *")
+    result.stdout.fnmatch_lines(["Nothing new to record in baselines/cpu/test_suite.json"])
+
+
+def test_what_is_only_shown_is_named(project: Project):
+    project.write(EXACT.format("4.0") + "def test_t(gpuperf): gpuperf.record('t', 1.0, 's')\n")
+    result = project.update("-o", "gpuperf_judge_host_times=false")
+    result.stdout.fnmatch_lines(["Only shown here, so nothing to record: test_suite.py::test_t"])
+
+
+def test_changes_that_are_not_committed_are_said_at_the_update_and_with_a_red(project: Project):
+    repository = Repository(project._pytester)
+    project.write(EXACT.format("4.0"))
+    repository.commit()
+    result = project.update()
+    assert "not committed" not in result.stdout.str()
+    project.write(EXACT.format("5.0"))
+    result = project.update()
+    result.stdout.fnmatch_lines(["Recorded with changes that are not committed: *"])
+    project.write(EXACT.format("6.0"))
+    red = project._pytester.runpytest_subprocess("--gpuperf")
+    assert re.search(r"commit [0-9a-f]{10} with changes\)", red.stdout.str())
