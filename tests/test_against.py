@@ -70,8 +70,8 @@ def test_times_are_judged_without_a_baseline_and_without_a_gpu(repository: Repos
     result.stdout.fnmatch_lines(
         [
             "regressed: latency +29.9? % (+*% to +*%), tolerance 5 %",
-            f"  against   1.000 s  (HEAD ({head}), 10 processes)",
-            "  now       1.300 s  (10 processes, alternating)",
+            f"  against   1.000 s  (HEAD ({head}), 4 processes)",
+            "  now       1.300 s  (4 processes, alternating)",
             "  again     pytest 'test_size.py::test_latency?slower?' --gpuperf --gpuperf-against=HEAD",
             "regressed *test_latency?slower? *1.300 s *",
             "improved *test_latency?faster? *-30.0*",
@@ -81,7 +81,7 @@ def test_times_are_judged_without_a_baseline_and_without_a_gpu(repository: Repos
         ]
     )
     assert 'name="gpuperf.latency" value="regressed' in (repository.path / "out.xml").read_text()
-    assert (repository.path / "same-count.txt").read_text() == "11"  # one to warm up, two a block
+    assert (repository.path / "same-count.txt").read_text() == "5"  # one to warm up, two a block
     assert repository.worktrees == 1
     assert temporary() == []
 
@@ -260,7 +260,7 @@ def test_nothing_judged_under_strict_is_a_matter_of_set_up(repository: Repositor
         (["--gpuperf", "--gpuperf-against=--help"], "'--help' is not a valid revision of"),
         (["--gpuperf", "--gpuperf-against=HEAD", "--gpuperf-update"], "leave one of them out"),
         (["--gpuperf-against=HEAD"], "needs --gpuperf beside it"),
-        (["--gpuperf", "--gpuperf-against=HEAD", "--gpuperf-blocks=3"], "'3' is not a whole number from 4"),
+        (["--gpuperf", "--gpuperf-against=HEAD", "--gpuperf-blocks=1"], "'1' is not a whole number from 2"),
         (["--gpuperf", "--gpuperf-against=HEAD", "-p", "xdist", "-n2"], "leave out -n"),
         (
             ["--gpuperf", "--gpuperf-against=HEAD", "--gpuperf-baselines-from=HEAD"],

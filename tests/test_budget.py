@@ -100,11 +100,11 @@ def project(pytester: pytest.Pytester, recorded: Path, monkeypatch) -> Project:
 
 
 def test_screens_come_before_replicas_and_the_largest_excess_before_the_rest(project: Project):
-    result = project.run(10, "--gpuperf-strict=on", "-k", "not test_d", a=1.2, c=1.5)
+    result = project.run(10, "--gpuperf-strict=on", "-k", "not test_d", a=1.5, c=2.0)
     assert project.log == "abce" + "cccc" + "aaaa"
     result.assert_outcomes(passed=3, failed=2, deselected=1)
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["regressed: c +50.00 %*", "regressed: a +20.00 %*", "2 regressed*"])
+    result.stdout.fnmatch_lines(["regressed: c +100.00 %*", "regressed: a +50.00 %*", "2 regressed*"])
 
 
 def test_tests_with_a_baseline_come_first(project: Project):
@@ -212,7 +212,7 @@ def test_a_budget_that_bounds_nothing_is_a_usage_error(
 
 def test_one_set_of_replicas_serves_what_is_held_back(project: Project):
     result = project.run(
-        10, "--gpuperf-max-confirm=1", "-k", "test_a or test_b or test_c", a=1.5, b=1.2, c=1.3
+        10, "--gpuperf-max-confirm=1", "-k", "test_a or test_b or test_c", a=2.0, b=1.5, c=1.6
     )
     assert project.log == "abc" + "aaaa" + "cb" * 4
     result.assert_outcomes(failed=3, deselected=3)

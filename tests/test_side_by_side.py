@@ -178,7 +178,7 @@ def test_what_the_machine_excused_is_said(tmp_path: Path, capsys):
     slow = write(tmp_path / "slow.jsonl", on_unit(runs_of(steady(level=1.05)), "GPU-a", compute=1.05e-3))
     side_by_side.main([identical, "--slower", f"+5 %={slow}"])
     lines = capsys.readouterr().out.splitlines()
-    assert "pytest-gpuperf: unfit, since a sentinel was slower: 12 of 12 (+5 %)" in lines
+    assert "pytest-gpuperf, tolerance 1 %, stored runs alone: unfit in 12 of 12 (+5 %)" in lines
 
 
 @pytest.mark.parametrize(
