@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import subprocess
@@ -294,6 +295,7 @@ def test_a_failed_comparison_fails_the_tests_in_one_sentence_and_leaves_nothing(
     assert temporary() == []
 
 
+SOON = datetime.date.today() + datetime.timedelta(days=30)
 MARKED = """
     import pytest
     @pytest.mark.gpuperf(expected="waits for a driver", until="{until}")
@@ -302,7 +304,7 @@ MARKED = """
 
 
 def test_an_expected_regression_is_an_xfail_here_too(repository: Repository):
-    repository.write("test_size.py", MARKED.format(until="2999-12-31", size="6.0"))
+    repository.write("test_size.py", MARKED.format(until=SOON, size="6.0"))
     result = against(repository, "--gpuperf-strict=on", "-rx")
     assert result.ret == 0
     result.assert_outcomes(xfailed=1)
@@ -314,7 +316,7 @@ def test_an_expected_regression_is_an_xfail_here_too(repository: Repository):
 
 
 def test_an_expected_regression_that_both_sides_have_breaks_nothing(repository: Repository):
-    repository.write("test_size.py", MARKED.format(until="2999-12-31", size="6.0"))
+    repository.write("test_size.py", MARKED.format(until=SOON, size="6.0"))
     repository.commit()
     result = against(repository)
     assert result.ret == 0
@@ -324,13 +326,13 @@ def test_an_expected_regression_that_both_sides_have_breaks_nothing(repository: 
 def test_a_quarantine_that_held_is_named_here_too(repository: Repository):
     repository.write(
         "baselines/quarantine.toml",
-        """
+        f"""
         [[quarantine]]
         test = "test_size.py::*"
         pool = "*"
         reason = "driver 580"
         owner = "me"
-        expires = 2999-12-31
+        expires = {SOON}
         """,
     )
     repository.write("test_size.py", EXACT.format("6.0"))
@@ -339,6 +341,6 @@ def test_a_quarantine_that_held_is_named_here_too(repository: Repository):
     result.stdout.fnmatch_lines(
         [
             "quarantined *test_size *+50.00 %",
-            "quarantine.toml: entry 1, test_size.py::* (me: driver 580), holds until 2999-12-31",
+            f"quarantine.toml: entry 1, test_size.py::* (me: driver 580), holds until {SOON}",
         ]
     )

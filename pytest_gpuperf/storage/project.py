@@ -155,7 +155,7 @@ def read_quarantine(path: Path) -> tuple[Quarantine, ...]:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise GpuperfError(f"{path}: cannot be read as a quarantine file: {error}") from None
-    return parse_quarantine(text, str(path))
+    return parse_quarantine(text, str(path), datetime.date.today())
 
 
 def _quarantine_at(file: Path, revision: Revision) -> tuple[Quarantine, ...]:
@@ -163,4 +163,5 @@ def _quarantine_at(file: Path, revision: Revision) -> tuple[Quarantine, ...]:
     top, name = within(file)
     if not git(top, "ls-tree", "--name-only", "--full-tree", revision.commit, "--", name):
         return ()
-    return parse_quarantine(git(top, "show", f"{revision.commit}:{name}"), f"{file} at {revision}")
+    text = git(top, "show", f"{revision.commit}:{name}")
+    return parse_quarantine(text, f"{file} at {revision}", datetime.date.today())
