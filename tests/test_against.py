@@ -73,7 +73,8 @@ def test_times_are_judged_without_a_baseline_and_without_a_gpu(repository: Repos
             "regressed: latency +29.9? % (+*% to +*%), tolerance 5 %",
             f"  against   1.000 s  (HEAD ({head}), 10 processes)",
             "  now       1.300 s  (10 processes, alternating)",
-            "  again     pytest 'test_size.py::test_latency?slower?' --gpuperf --gpuperf-against=HEAD",
+            "  again     pytest 'test_size.py::test_latency?slower?' --gpuperf --gpuperf-against=HEAD "
+            "--gpuperf-blocks=5",
             "regressed *test_latency?slower? *1.300 s *",
             "improved *test_latency?faster? *-30.0*",
             "equal *test_latency?same? *",

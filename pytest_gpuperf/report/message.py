@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pytest_gpuperf.backends import judges_times
 from pytest_gpuperf.measurement import Baseline, Outcome, quantity
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.decide import cause_of
 from pytest_gpuperf.rules.differences import environment_differences
 
 
@@ -27,7 +29,9 @@ def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
     if verdict.outcome is Outcome.NO_BASELINE:
         lines.append(f"  record    {row.command} --gpuperf-update=new")
     elif row.command:
-        lines.append(f"  again     {row.command}")
+        lenient = replace(case, strict=False)
+        strict = " --gpuperf-strict=on" if row.cause and cause_of(row, lenient) is None else ""
+        lines.append(f"  again     {case.again}{strict}")
     return "\n".join(lines)
 
 

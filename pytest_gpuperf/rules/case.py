@@ -19,7 +19,9 @@ class Case:
     held to; ``due`` are those that this run must measure. ``tolerances`` by metric are resolved: command
     line, else marker, else ini file, else the instrument's. ``against`` names the revision that the test is
     compared with instead of stored baselines, "" for none. ``acquits``: a regression may be excused by what
-    the baseline's own code does here and now. ``command`` runs the test again.
+    the baseline's own code does here and now. ``refused`` says why the test fails whatever its figures are:
+    its marker would waive it by itself. ``command`` measures the test, to judge it or to record it, and with
+    ``judged_by`` it is judged as here.
     """
 
     key: TestKey
@@ -33,7 +35,14 @@ class Case:
     strict: bool = False
     acquits: bool = False
     against: str = ""
+    refused: str = ""
     command: str = ""
+    judged_by: str = ""
+
+    @property
+    def again(self) -> str:
+        """Return the command that judges the test again."""
+        return self.command + self.judged_by
 
 
 @dataclass(frozen=True, slots=True)
