@@ -173,6 +173,9 @@ def test_an_entry_that_matches_nothing_is_said_after_a_full_run_only(project: Pr
     project.run().stdout.fnmatch_lines(said)
     project.run("-k", "test_it").stdout.no_fnmatch_line("*matches no test*")
     project.quarantine("elsewhere/test_b.py::*")
+    project.run("test_suite.py").stdout.fnmatch_lines(["*elsewhere/test_b.py*matches no test*"])
+    (project.pytester.path / "elsewhere").mkdir()
+    (project.pytester.path / "elsewhere" / "test_b.py").touch()
     project.run("test_suite.py").stdout.no_fnmatch_line("*matches no test*")
 
 

@@ -88,7 +88,7 @@ class Mode:
         """Name the quarantines that mattered, and under strict find a run that judged nothing."""
         results = self._results
         lines = quarantine.summary_lines(self._project, results, scope)
-        for line in (*lines, *terms.own_keys(self._session)):
+        for line in (*lines, *terms.own_keys(self._session), *terms.unmatched(self._session, scope)):
             results.note(line)
         judged = any(row.verdict.outcome in JUDGED for row in results.rows)
         # where only the machine was at fault, that is why

@@ -50,11 +50,16 @@ def summary_lines(project: Project, results: Results, scope: Scope) -> list[str]
                 lines.append(f"{where} expired on {entry.expires} and holds no longer")
             elif _any(entry, held):
                 lines.append(f"{where} holds until {entry.expires}")
-            elif scope.covers_all(roots[file] / entry.beginning) and not _any(
+            elif _was_to_run(roots[file] / entry.beginning, scope) and not _any(
                 entry, (str(project.name(nodeid)) for nodeid in nodeids)
             ):
                 lines.append(f"{where} matches no test of this run: take it out")
     return lines
+
+
+def _was_to_run(path: Path, scope: Scope) -> bool:
+    """Return whether every test of a file or folder was to be run, if it is there at all."""
+    return scope.full and (scope.covers(path) or not path.exists())
 
 
 def _any(entry: Quarantine, names: Iterable[str]) -> bool:

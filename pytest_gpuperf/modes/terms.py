@@ -1,19 +1,21 @@
-"""Tell which terms of judging counted: a change's own, and those that it needed."""
+"""Tell which terms of judging counted: a change's own, those that it needed, and those that match nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.measurement import Baseline, quantity
+from pytest_gpuperf.measurement import Baseline, Metric, quantity
 from pytest_gpuperf.modes.case import case_of
-from pytest_gpuperf.modes.missing import Scope, missing_rows
+from pytest_gpuperf.modes.missing import Scope, missing_rows, whole
 from pytest_gpuperf.options import HOST_TIMES, JUDGING, read_options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.tolerances import Tolerance
 from pytest_gpuperf.rules.waivers import Quarantine
 from pytest_gpuperf.session import GpuperfSession
 from pytest_gpuperf.storage.project import Project
@@ -111,3 +113,35 @@ def own_keys(session: GpuperfSession) -> list[str]:
         return [f"accepted: this change's own ini key gpuperf_{name}" for name in names]
     told = f"of this change's ini file does not count: that of {options.terms} does"
     return [f"gpuperf_{name} {told}" for name in names]
+
+
+# --------------------------------------------------------------------------- lines that match nothing
+
+
+def unmatched(session: GpuperfSession, scope: Scope) -> list[str]:
+    """Name the tolerances that cover no metric; those of the ini file only after a run of everything."""
+    options, project, results = session.options, session.project, session.results
+    measured = [
+        (m.metric, project.pool(record.device))
+        for record in results.records.values()
+        for m in record.measurements
+    ]
+    found = [
+        f'--gpuperf-tolerance="{line}" covers no metric of this run'
+        for line in (options.tolerance if measured else ())
+        if not _covers(line, measured)
+    ]
+    stored: Sequence[tuple[Metric, str]] = ()
+    with suppress(GpuperfError):  # of a file that this run may have had no use for
+        stored = whole(project, results, scope) if options.tolerances else ()
+    return found + [
+        f"gpuperf_tolerances: {line} covers no metric, neither of this run nor stored: take it out"
+        for line in (options.tolerances if stored else ())
+        if not _covers(line, [*measured, *stored])
+    ]
+
+
+def _covers(line: Tolerance, metrics: Sequence[tuple[Metric, str]]) -> bool:
+    # of another machine's pool only the folder's name is known here
+    folder = replace(line, pool=line.pool.lower().replace(" ", "-"))
+    return any(line.covers(*each) or folder.covers(*each) for each in metrics)
