@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +80,38 @@ def within(path: Path) -> tuple[Path, str]:
     """
     top = Path(os.path.realpath(toplevel(next(p for p in (path, *path.parents) if p.is_dir()))))
     return top, Path(os.path.relpath(os.path.realpath(path), top)).as_posix()
+
+
+def inside(path: Path, root: Path, revision: Revision) -> tuple[Path, str]:
+    """Return the checkout that holds ``root``, and the name there of ``path``, which need not exist.
+
+    Raises GitError where ``path`` lies in no checkout or in another one: ``revision`` cannot have it.
+    """
+    top = Path(os.path.realpath(toplevel(root)))
+    with suppress(GitError):
+        found, name = within(path)
+        if found == top:
+            return top, name
+    raise GitError(
+        f"{path} lies outside the repository {top}, so that revision {revision} cannot have it: "
+        "move it into the repository, or leave out --gpuperf-baselines-from"
+    )
+
+
+def files_at(top: Path, revision: Revision, names: Sequence[str]) -> dict[str, str]:
+    """Return the texts of those of the files ``names``, from ``top``, that a revision has."""
+    if not names:
+        return {}
+    listed = git(top, "ls-tree", "-z", "--name-only", "--full-tree", revision.commit, "--", *names)
+    there = set(listed.split("\0"))
+    return {name: git(top, "show", f"{revision.commit}:{name}") for name in names if name in there}
+
+
+def changed_since(top: Path, revision: Revision, pattern: str) -> list[str]:
+    """Return the files like ``pattern``, from ``top``, that are not as a revision has them."""
+    changed = git(top, "diff", "--name-only", "--no-renames", "-z", revision.commit, "--", pattern)
+    new = git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", pattern)
+    return [name for name in (changed + new).split("\0") if name]
 
 
 def modified(top: Path) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pytest_gpuperf.rules.waivers import too_far
+
 FIXTURES_OF_NUMBERS = frozenset({"gpuperf", "benchmark", "loadgen"})
 """Fixtures that take numbers, also a host's, and need no device for them."""
 FIXTURES_OF_DEVICE = frozenset({"gpu", "kernels", "counters"})
@@ -34,6 +36,11 @@ class TestOptions:
     isolated: bool = False
     expected: str | None = None
     until: str | None = None
+
+    @property
+    def last_day(self) -> datetime.date | None:
+        """Return the last day on which the test may regress, if it may."""
+        return None if self.until is None else datetime.date.fromisoformat(self.until)
 
     def versioned(self, contract: Mapping[str, Any]) -> dict[str, Any]:
         """Return the contract with the test's version, if it states one."""
@@ -82,7 +89,10 @@ def test_options(item: pytest.Item) -> TestOptions:
             f"{item.nodeid}: @pytest.mark.gpuperf: expected= and until= go together: "
             "why a regression is expected, and the last day on which it is"
         )
-    return TestOptions(**found)
+    options = TestOptions(**found)
+    if options.last_day and (why := too_far(options.last_day, datetime.date.today())):
+        raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.gpuperf: until={options.until!r} {why}")
+    return options
 
 
 test_options.__test__ = False  # type: ignore[attr-defined]

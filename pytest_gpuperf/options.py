@@ -13,63 +13,11 @@ import pytest
 
 from pytest_gpuperf.backends import BACKENDS
 from pytest_gpuperf.git import GitError, Revision, resolve
+from pytest_gpuperf.ini import IniFile, check_addopts, ini_at
 from pytest_gpuperf.rules.case import BLOCKS
 from pytest_gpuperf.rules.estimate import MIN_RUNS
 from pytest_gpuperf.rules.tolerances import Tolerance, parse
-
-# --------------------------------------------------------------------------- how a value is written
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """Return the argument type of a word from ``choices``."""
-
-    def convert(text: str) -> str:
-        if text not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
-        return text
-
-    return convert
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """Return the argument type of a whole number from ``low`` to ``high``."""
-
-    def convert(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-        return int(text)
-
-    return convert
-
-
-def above_zero(unit: str, factor: float = 1.0) -> Callable[[str], float]:
-    """Return the argument type of a finite number of ``unit`` above 0, multiplied by ``factor``."""
-
-    def convert(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above 0")
-        return factor * value
-
-    return convert
-
-
-def _update_mode(text: str) -> str:
-    if text not in ("replace", "append", "new", "prune"):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not one of append, new, prune; write the paths before --gpuperf-update"
-        )
-    return text
-
-
-def _count_or_file(text: str) -> int | Path:
-    return int(text) if text.isdecimal() else Path(text)
-
-
-# --------------------------------------------------------------------------- the table
+from pytest_gpuperf.values import above_zero, count_or_file, integer, one_of, update_mode
 
 
 class Setting(NamedTuple):
@@ -91,13 +39,13 @@ _SECONDS = above_zero("seconds")
 SETTINGS = (
     Setting("backend", "NAME", "auto", one_of(*BACKENDS),
             "Where kernels run: auto (a CUDA device if there is one), cuda or emulated."),
-    Setting("update", "append|new|prune", None, _update_mode,
+    Setting("update", "append|new|prune", None, update_mode,
             "Record baselines instead of judging: replace those of the selected tests, append runs to them, "
             "write only new ones, or (prune) replace and drop those of tests that are gone. Write the paths "
             "before it.", {"nargs": "?", "const": "replace"}),
     Setting("runs", "N", None, integer(1, 100),
             "Fresh processes that --gpuperf-update records (default: 5).", {"default": 5}),
-    Setting("calibrate", "N|FILE", None, _count_or_file,
+    Setting("calibrate", "N|FILE", None, count_or_file,
             "Measure the rate of false failures and the power of the verdict on N fresh processes of "
             "identical code, or on the runs that an earlier calibration recorded in FILE."),
     Setting("strict", "auto|on|off", "auto", one_of("auto", "on", "off"),
@@ -126,14 +74,18 @@ SETTINGS = (
     Setting("against", "REV", None, str,
             "Judge without stored baselines: processes of this checkout and of a git revision alternate."),
     Setting("blocks", "N", None, integer(2, 100),
-            "Blocks, of two processes a side, after which a comparison with other code ends (default: 6).",
+            f"Blocks, of two processes a side, after which a comparison ends (default: {BLOCKS}).",
             {"default": BLOCKS}),
     Setting("baselines_from", "REV", None, str,
-            "Read the baselines as they are in a git revision, so that a change cannot rewrite its own."),
+            "Judge by the baselines, quarantine, tolerances, strictness and waivers that a git revision has, "
+            "so that a change cannot rewrite or waive its own."),
     Setting("acquit", "auto|off", "auto", one_of("auto", "off"),
             "Before a test is called regressed: run the baseline's own code here and now, in alternation "
             "(auto), or judge by the stored runs alone (off)."),
 )  # fmt: skip
+JUDGING = ("backend", "strict", "pool", "baselines", "tolerances", "quarantine", "acquit")
+"""Settings whose ini keys decide what fails; gpuperf_judge_host_times does, too."""
+HOST_TIMES = "gpuperf_judge_host_times"
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -154,8 +106,14 @@ def add_options(parser: pytest.Parser) -> None:
             help = f"Default of {flag}." if setting.flag else setting.help
             kind: Any = "linelist" if isinstance(setting.ini, list) else "string"
             parser.addini(f"gpuperf_{setting.name}", help, type=kind, default=setting.ini)
+    group.addoption(
+        "--gpuperf-accept",
+        action="store_true",
+        help="Beside --gpuperf-baselines-from: let this checkout's own baselines and waivers count, and list "
+        "those that were needed. For a maintainer to set.",
+    )
     parser.addini(
-        "gpuperf_judge_host_times",
+        HOST_TIMES,
         "Judge host times without a GPU too: for a machine that runs nothing else.",
         type="bool",
         default=False,
@@ -169,7 +127,8 @@ class Options:
 
     ``active``: ``--gpuperf`` was given, so numbers are taken and judged. ``child`` is the file descriptor of
     the parent's pipe in a child process, else None. Times are in seconds. ``tolerance`` are the command
-    line's, ``tolerances`` the ini file's. ``against`` and ``baselines_from`` are resolved revisions.
+    line's, ``tolerances`` the ini file's. ``against`` and ``baselines_from`` are resolved revisions;
+    ``accept``: what judges is this checkout's all the same.
     """
 
     active: bool
@@ -197,7 +156,13 @@ class Options:
     against: Revision | None
     blocks: int
     baselines_from: Revision | None
+    accept: bool
     acquit: bool
+
+    @property
+    def terms(self) -> Revision | None:
+        """Return the revision whose baselines and waivers count; None: this checkout's."""
+        return None if self.accept else self.baselines_from
 
     @property
     def only_records(self) -> bool:
@@ -205,17 +170,33 @@ class Options:
         return self.update is not None or self.calibrate is not None
 
 
-def read_options(config: pytest.Config) -> Options:
-    """Return the checked options; raises pytest.UsageError, one sentence for a value out of range."""
+def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
+    """Return the checked options; raises pytest.UsageError, one sentence for a value out of range.
+
+    ``accept``: as if --gpuperf-accept were given, or were not.
+    """
     given = {setting.name: _value(config, setting) for setting in SETTINGS}
     _check_together(config, given)
+    accept = config.option.gpuperf_accept if accept is None else accept
     try:
         revisions = {
             name: None if given[name] is None else resolve(config.rootpath, given[name])
             for name in ("against", "baselines_from")
         }
+        judging = None if accept else revisions["baselines_from"]
+        file = ini_at(config, judging) if judging else None
     except GitError as error:
         raise pytest.UsageError(str(error)) from None
+    if revisions["baselines_from"] and not _overridden(config, "addopts"):
+        check_addopts(config, file, [*map(_flag, (*JUDGING, "tolerance", "baselines_from", "against"))])
+    if file:
+        given |= {s.name: _value(config, s, file) for s in SETTINGS if s.name in JUDGING}
+    theirs = file is not None and not _overridden(config, HOST_TIMES)
+    host_times = file.get(HOST_TIMES, False) if file and theirs else config.getini(HOST_TIMES)
+    if given["quarantine"]:
+        theirs = file is not None and not _overridden(config, "gpuperf_quarantine")
+        own = config.inipath.parent if config.inipath else config.rootpath
+        given["quarantine"] = str((file.folder if file and theirs else own) / given["quarantine"])
     in_ci = bool(os.environ.get("CI") or os.environ.get("BUILD_NUMBER"))
     changed = {
         "strict": in_ci if given["strict"] == "auto" else given["strict"] == "on",
@@ -225,23 +206,31 @@ def read_options(config: pytest.Config) -> Options:
     return Options(
         active=config.option.gpuperf,
         child=config.option.gpuperf_child,
-        judge_host_times=config.getini("gpuperf_judge_host_times"),
+        judge_host_times=host_times,
+        accept=accept,
         **{**given, **changed, **revisions},
     )
 
 
-def _value(config: pytest.Config, setting: Setting) -> Any:
-    """Return the flag's value if it was given, else the ini key's."""
+def _value(config: pytest.Config, setting: Setting, file: IniFile | None = None) -> Any:
+    """Return the flag's value if it was given, else the ini key's, of ``file`` if there is one."""
     found = getattr(config.option, f"gpuperf_{setting.name}") if setting.flag else None
     if found or setting.ini is None:
         return found
     key = f"gpuperf_{setting.name}"
-    written = config.getini(key)
+    if file is None or _overridden(config, key):
+        written, where = config.getini(key), f"{config.inipath}: " if config.inipath else ""
+    else:
+        written, where = file.get(key, setting.ini), f"{file.name}: "
     try:
         return tuple(map(setting.convert, written)) if isinstance(written, list) else setting.convert(written)
     except argparse.ArgumentTypeError as error:
-        where = f"{config.inipath}: " if config.inipath else ""
         raise pytest.UsageError(f"{where}{key}: {error}") from None
+
+
+def _overridden(config: pytest.Config, key: str) -> bool:
+    """Return whether ``-o KEY=VALUE`` was given."""
+    return any(given.partition("=")[0].strip() == key for given in config.option.override_ini or ())
 
 
 def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
@@ -278,6 +267,11 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
     if given["against"] is not None and given["baselines_from"] is not None:
         raise pytest.UsageError(
             "--gpuperf-against needs no stored baselines: leave out --gpuperf-baselines-from"
+        )
+    if config.option.gpuperf_accept and given["baselines_from"] is None and given["against"] is None:
+        raise pytest.UsageError(
+            "--gpuperf-accept lets this checkout's baselines and waivers count instead of a revision's: "
+            "give --gpuperf-baselines-from=REV or --gpuperf-against=REV beside it"
         )
     if given["against"] is not None and getattr(config.option, "tx", None):
         raise pytest.UsageError("--gpuperf-against measures in one process after the other; leave out -n")

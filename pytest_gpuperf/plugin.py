@@ -174,10 +174,13 @@ def pytest_terminal_summary(
 ) -> None:
     session = config.stash[SESSION]
     if _leads(session):
+        from pytest_gpuperf.report.command import measuring
         from pytest_gpuperf.report.summary import exit_code, next_steps, summarise, title
 
         results, records = session.results, session.results.records.values()
-        steps = next_steps(results.rows, records, session.options, config.args)
+        steps = next_steps(
+            results.rows, records, session.options, lambda *tests: measuring(config, *(tests or config.args))
+        )
         lines = (*results.notes, *results.findings, *steps, *exit_code(results.status, exitstatus))
         summarise(terminalreporter, title(records), results.rows, lines)
 

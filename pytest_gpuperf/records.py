@@ -79,12 +79,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """The data on a test report; ``left_out``: not everything was measured, since the time was up."""
+    """The data on a test report; ``left_out``: not everything was measured, since the time was up.
+
+    ``accepted`` are lines for the summary: what of the change's own judging the test needed to pass.
+    """
 
     record: Record | None = None
     rows: tuple[Row, ...] = ()
     cause: Cause | None = None
     left_out: bool = False
+    accepted: tuple[str, ...] = ()
 
 
 def attach(report: pytest.TestReport, payload: Payload) -> None:

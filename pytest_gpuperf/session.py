@@ -77,6 +77,8 @@ class Results:
         """Take in a report, from this process, a worker or a child."""
         payload = payload_of(report)
         self.rows.extend(payload.rows)
+        for line in payload.accepted:
+            self.note(line)
         if payload.left_out:
             self.left_out.add(report.nodeid)
         if payload.record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import subprocess
@@ -72,7 +73,8 @@ def test_times_are_judged_without_a_baseline_and_without_a_gpu(repository: Repos
             "regressed: latency +29.9? % (+*% to +*%), tolerance 5 %",
             f"  against   1.000 s  (HEAD ({head}), 4 processes)",
             "  now       1.300 s  (4 processes, alternating)",
-            "  again     pytest 'test_size.py::test_latency?slower?' --gpuperf --gpuperf-against=HEAD",
+            "  again     pytest 'test_size.py::test_latency?slower?' --gpuperf --gpuperf-against=HEAD "
+            "--gpuperf-blocks=5",
             "regressed *test_latency?slower? *1.300 s *",
             "improved *test_latency?faster? *-30.0*",
             "equal *test_latency?same? *",
@@ -310,6 +312,7 @@ def test_a_failed_comparison_fails_the_tests_in_one_sentence_and_leaves_nothing(
     assert temporary() == []
 
 
+SOON = datetime.date.today() + datetime.timedelta(days=30)
 MARKED = """
     import pytest
     @pytest.mark.gpuperf(expected="waits for a driver", until="{until}")
@@ -318,7 +321,7 @@ MARKED = """
 
 
 def test_an_expected_regression_is_an_xfail_here_too(repository: Repository):
-    repository.write("test_size.py", MARKED.format(until="2999-12-31", size="6.0"))
+    repository.write("test_size.py", MARKED.format(until=SOON, size="6.0"))
     result = against(repository, "--gpuperf-strict=on", "-rx")
     assert result.ret == 0
     result.assert_outcomes(xfailed=1)
@@ -330,7 +333,7 @@ def test_an_expected_regression_is_an_xfail_here_too(repository: Repository):
 
 
 def test_an_expected_regression_that_both_sides_have_breaks_nothing(repository: Repository):
-    repository.write("test_size.py", MARKED.format(until="2999-12-31", size="6.0"))
+    repository.write("test_size.py", MARKED.format(until=SOON, size="6.0"))
     repository.commit()
     result = against(repository)
     assert result.ret == 0
@@ -340,13 +343,13 @@ def test_an_expected_regression_that_both_sides_have_breaks_nothing(repository: 
 def test_a_quarantine_that_held_is_named_here_too(repository: Repository):
     repository.write(
         "baselines/quarantine.toml",
-        """
+        f"""
         [[quarantine]]
         test = "test_size.py::*"
         pool = "*"
         reason = "driver 580"
         owner = "me"
-        expires = 2999-12-31
+        expires = {SOON}
         """,
     )
     repository.write("test_size.py", EXACT.format("6.0"))
@@ -355,6 +358,6 @@ def test_a_quarantine_that_held_is_named_here_too(repository: Repository):
     result.stdout.fnmatch_lines(
         [
             "quarantined *test_size *+50.00 %",
-            "quarantine.toml: entry 1, test_size.py::* (me: driver 580), holds until 2999-12-31",
+            f"quarantine.toml: entry 1, test_size.py::* (me: driver 580), holds until {SOON}",
         ]
     )

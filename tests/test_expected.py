@@ -64,7 +64,8 @@ def test_latency(gpuperf):
     gpuperf.record("latency", latency(), "s")
 """
 )
-HELD = 'expected="waits for a driver", until="2999-12-31"'
+SOON = datetime.date.today() + datetime.timedelta(days=30)
+HELD = f'expected="waits for a driver", until="{SOON}"'
 PASSED = 'expected="waits for a driver", until="2020-12-31"'
 
 
@@ -117,6 +118,18 @@ def test_one_fast_screen_does_not_break_an_expectation(project: Project):
     result = project.run(HELD, "1.0 1.3")
     assert result.ret == 0
     result.assert_outcomes(xfailed=1)
+
+
+def test_an_expectation_ends_within_90_days(pytester: pytest.Pytester):
+    last = datetime.date.today() + datetime.timedelta(days=90)
+    for until, ret in ((last, 0), (last + datetime.timedelta(days=1), pytest.ExitCode.USAGE_ERROR)):
+        marker = f"@pytest.mark.gpuperf(expected='why', until='{until}')"
+        pytester.makepyfile(f"import pytest\n{marker}\ndef test_it(): pass")
+        result = pytester.runpytest()
+        assert result.ret == ret
+    result.stderr.fnmatch_lines(
+        [f"*::test_it: @pytest.mark.gpuperf: until='{until}' is more than 90 days*{last}"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -196,12 +196,12 @@ def test_a_bound_that_is_not_judged_is_told(limits, words):
 # --------------------------------------------------------------------------- against a revision
 
 
-def compared(here: Metric, there: Metric | None, contract=()) -> Row:
+def compared(here: Metric, there: Metric | None, contract=(), accepted=False) -> Row:
     now, then = (Measurement(m, {}, (4.0,)) for m in (here, there or here))
     found = Compared(
         revision="REV", here=[now], there=[replace(then, contract=dict(contract))] if there else []
     )
-    case = Case(key=TestKey("s.py", "t"), against="REV", strict=True)
+    case = Case(key=TestKey("s.py", "t"), against="REV", strict=True, accepted=accepted)
     (row,) = decide(case, Record((now,)), Evidence(compared={"x": found}))
     return row
 
@@ -213,6 +213,11 @@ def test_a_judged_metric_that_loses_its_comparison_with_a_revision_fails_strict(
     for row in (compared(X, X, {"version": 2}), compared(replace(X, kind="shown"), X)):
         assert (row.verdict.outcome, row.cause) == (Outcome.CONTRACT_CHANGED, "wrong")
         assert "--gpuperf-accept" in row.verdict.reason
+
+
+def test_an_accepted_change_may_lose_a_comparison():
+    row = compared(X, X, {"version": 2}, accepted=True)
+    assert (row.verdict.outcome, row.cause) == (Outcome.CONTRACT_CHANGED, None)
 
 
 def test_what_the_revision_does_not_judge_is_nobodys_fault():

@@ -15,6 +15,7 @@ from pytest_gpuperf.storage.project import read_quarantine
 
 KEY = TestKey("suites/test_a.py", "test_b[8-x]")
 TODAY = datetime.date(2026, 6, 1)
+SOON = datetime.date.today() + datetime.timedelta(days=30)
 ENTRY = """
 [[quarantine]]
 test = "{test}"
@@ -93,7 +94,7 @@ class Project:
             "def test_other(gpuperf): gpuperf.record('y', 1.0, kind='exact')"
         )
 
-    def quarantine(self, test: str, where: str = 'pool = "cpu"', expires: str = "2999-12-31") -> None:
+    def quarantine(self, test: str, where: str = 'pool = "cpu"', expires: object = SOON) -> None:
         text = ENTRY.format(test=test, where=where, expires=expires)
         (self.pytester.path / "baselines" / "quarantine.toml").write_text(text)
 
@@ -106,6 +107,20 @@ def project(pytester: pytest.Pytester, bare: None) -> Project:
     return Project(pytester)
 
 
+@pytest.mark.parametrize(("days", "allowed"), [(90, True), (91, False), (365_000, False)])
+def test_an_entry_ends_within_90_days(tmp_path: Path, days: int, allowed: bool):
+    path, today = tmp_path / "quarantine.toml", datetime.date.today()
+    expires, last = (today + datetime.timedelta(days) for days in (days, 90))
+    path.write_text(ENTRY.format(test="*", where='pool = "*"', expires=expires))
+    if allowed:
+        assert read_quarantine(path)[0].expires == expires
+        return
+    with pytest.raises(GpuperfError, match="more than 90 days") as error:
+        read_quarantine(path)
+    assert f"quarantine.toml: entry 1: expires = {expires} is " in str(error.value)
+    assert str(error.value).endswith(f"the last day that may stand here today is {last}")
+
+
 def test_a_quarantined_test_is_shown_and_not_red(project: Project):
     assert project.run().ret == 1
     project.quarantine("test_suite.py::test_it")
@@ -115,7 +130,7 @@ def test_a_quarantined_test_is_shown_and_not_red(project: Project):
         [
             "quarantined *test_it *2 *+100.00 %",
             "1 quarantined, 1 equal",
-            "quarantine.toml: entry 1, test_suite.py::test_it (me: driver 580), holds until 2999-12-31",
+            f"quarantine.toml: entry 1, test_suite.py::test_it (me: driver 580), holds until {SOON}",
         ]
     )
     assert "quarantined" in (project.pytester.path / "out.xml").read_text()
@@ -158,6 +173,9 @@ def test_an_entry_that_matches_nothing_is_said_after_a_full_run_only(project: Pr
     project.run().stdout.fnmatch_lines(said)
     project.run("-k", "test_it").stdout.no_fnmatch_line("*matches no test*")
     project.quarantine("elsewhere/test_b.py::*")
+    project.run("test_suite.py").stdout.fnmatch_lines(["*elsewhere/test_b.py*matches no test*"])
+    (project.pytester.path / "elsewhere").mkdir()
+    (project.pytester.path / "elsewhere" / "test_b.py").touch()
     project.run("test_suite.py").stdout.no_fnmatch_line("*matches no test*")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 
 import pytest
 
@@ -170,3 +171,48 @@ def test_an_exact_number_has_no_tolerance_unless_one_is_stated(project: pytest.P
     result = project.runpytest_subprocess("--gpuperf")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed: latency +0.10 %, tolerance 0 %"])
+
+
+def test_a_line_that_covers_nothing_is_named_after_a_full_run(project: pytest.Pytester):
+    result = project.runpytest_subprocess("--gpuperf")
+    result.stdout.no_fnmatch_line("*covers no metric*")
+    lines = "latncy = 5 %\n    elsewhere: latency = 5 %\n    cpu: latency = 25 %\n"
+    project.makeini(f"[pytest]\ngpuperf_tolerances =\n    {lines}")
+    result = project.runpytest_subprocess("--gpuperf")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "gpuperf_tolerances: latncy = 5 % covers no metric, neither of this run nor stored: take it out",
+            "gpuperf_tolerances: elsewhere: latency = 5 % covers no metric, *",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*25 %*")
+    result = project.runpytest_subprocess("--gpuperf", "-k", "latency")
+    result.stdout.no_fnmatch_line("*covers no metric*")
+
+
+def test_a_line_for_another_machine_or_for_a_skipped_test_is_not_named(project: pytest.Pytester):
+    shutil.copytree(project.path / "baselines" / "cpu", project.path / "baselines" / "nvidia-h100")
+    (file,) = (project.path / "baselines" / "nvidia-h100").iterdir()
+    file.write_text(file.read_text().replace('"cpu"', '"NVIDIA H100"'))
+    project.makeini("[pytest]\ngpuperf_tolerances =\n    NVIDIA H100: record = 5 %\n")
+    result = project.runpytest_subprocess("--gpuperf")
+    result.stdout.no_fnmatch_line("*covers no metric*")
+    project.makeini("[pytest]\ngpuperf_tolerances =\n    loadgen = 5 %\n")
+    project.makepyfile(test_other="import pytest\ndef test_skipped(): pytest.skip('no LoadGen')")
+    result = project.runpytest_subprocess("--gpuperf")
+    result.stdout.no_fnmatch_line("*covers no metric*")
+
+
+@pytest.mark.parametrize("workers", [[], ["-p", "xdist", "-n1"]])
+def test_a_line_of_the_command_that_covers_nothing_is_named(project: pytest.Pytester, workers: list[str]):
+    flags = ("--gpuperf-tolerance=latncy = 5 %", "--gpuperf-tolerance=latency = 30 %")
+    result = project.runpytest_subprocess("--gpuperf", "-k", "latency", *flags, *workers)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(['--gpuperf-tolerance="latncy = 5 %" covers no metric of this run'])
+    result.stdout.no_fnmatch_line("*30 %*")
+
+
+@pytest.mark.parametrize("line", ["a = 3 %", "gpu: a:b = 0.5 %", "*: a:b = 7 %", "a = 12.345 %"])
+def test_a_line_is_written_as_it_is_read(line: str):
+    assert str(parse(line)) == line

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache, cached_property, partial
 
 import pytest
 
@@ -13,7 +15,9 @@ from pytest_gpuperf.modes.case import case_of
 from pytest_gpuperf.modes.confirm import Confirmer
 from pytest_gpuperf.modes.missing import findings, missing_rows, scope_of
 from pytest_gpuperf.modes.mode import Judged, Mode, conclude
-from pytest_gpuperf.records import Record
+from pytest_gpuperf.modes.terms import Accepted
+from pytest_gpuperf.records import Record, Row
+from pytest_gpuperf.report.command import measuring
 from pytest_gpuperf.rules.case import Case, Compared, Evidence, Replicas
 from pytest_gpuperf.rules.decide import decide, screen
 from pytest_gpuperf.rules.differences import other_unit
@@ -34,6 +38,12 @@ class Judging(Mode):
         return Confirmer(self._session)
 
     @cached_property
+    def _accepted(self) -> Accepted | None:
+        with suppress(pytest.UsageError):  # of the revision's ini file, told at the end
+            return Accepted(self._session) if self._options.accept else None
+        return None
+
+    @cached_property
     def _old_code(self) -> OldCode:
         return OldCode(self._session)
 
@@ -44,16 +54,28 @@ class Judging(Mode):
         """
         case = case_of(item, record, self._project, self._options)
         self._note_unknown_unit(case)
+        confirm = cache(lambda: self._confirmer.confirm(item, record, self._left(item)))
+        decided = partial(self._decided, item, record, confirm)
+        judged = conclude(case, record, decided(case))
+        if self._accepted is None or judged.payload.cause:
+            return judged
+        needed = self._accepted.needed(item, record, case, decided)
+        return judged._replace(payload=replace(judged.payload, accepted=needed))
+
+    def _decided(
+        self, item: pytest.Item, record: Record, confirm: Callable[[], Replicas], case: Case
+    ) -> tuple[Row, ...]:
+        """Decide a case with the evidence that it calls for: the old code, else replicas."""
         tripped, replicas = screen(case, record).tripped, Replicas()
         found: Mapping[str, Compared | str] = {}
         if not self._spent and (asked := to_ask(case, record, decide(case, record))):
             found, replicas = self._old_code.ask(item, record, asked)
         unanswered = any(not answers(found.get(name)) for name in tripped)
         if unanswered and len(replicas.records) < REPLICAS and not self._spent:
-            replicas = self._confirmer.confirm(item, record, self._left(item))
+            replicas = confirm()
         left_out = item.nodeid in self._results.left_out
         evidence = Evidence(replicas=replicas, old_code=found, spent=self._spent, left_out=left_out)
-        return conclude(case, record, decide(case, record, evidence))
+        return decide(case, record, evidence)
 
     @property
     def _spent(self) -> str:
@@ -74,10 +96,10 @@ class Judging(Mode):
             and any(r.environment.get("device_uuid") for r in runs)
             and other_unit(runs, case.unit)
         ):
+            command = measuring(self._session.config, *self._session.config.args)
             self._results.note(
                 "This GPU has no baseline runs of its own (GPUs of one model can differ by 2 %).\n"
-                f"  Record them with:\n  pytest {' '.join(self._session.config.args)} --gpuperf "
-                "--gpuperf-update=append"
+                f"  Record them with:\n  {command} --gpuperf-update=append"
             )
 
     # --------------------------------------------------------------------------- the end of the run
@@ -88,6 +110,9 @@ class Judging(Mode):
         scope = scope_of(self._session, complete)
         missing = missing_rows(self._project, results, scope, strict, self._budget)
         results.rows += missing
+        if self._accepted:
+            for line in self._accepted.needed_absent(missing, scope):
+                results.note(line)
         self._tell_left_out()
         for cause, text in findings(missing):
             results.finding(cause, text)

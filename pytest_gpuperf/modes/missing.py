@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_gpuperf.errors import Unavailable
-from pytest_gpuperf.measurement import Baseline, Outcome, TestKey
+from pytest_gpuperf.measurement import Baseline, Metric, Outcome, TestKey
 from pytest_gpuperf.records import Cause, Row
 from pytest_gpuperf.report.update import listed
 from pytest_gpuperf.rules.case import Case
@@ -69,6 +69,27 @@ def _pools(session: GpuperfSession) -> frozenset[str]:
         return frozenset() if session.expects_device() else session.project.deviceless_pools()
     except Unavailable:
         return frozenset()
+
+
+def whole(project: Project, results: Results, scope: Scope) -> list[tuple[Metric, str]]:
+    """Return every stored metric and its pool, if the run was asked for all tests that are stored.
+
+    Nothing for a smaller run, or where a test was skipped or broke: what it would have measured is unknown.
+    """
+    unknown = [
+        n for n, outcome in results.outcomes.items() if outcome != "passed" and n not in results.records
+    ]
+    beside = {project.store(path).folder: path for path in map(project.path, results.outcomes)}
+    found: list[tuple[Metric, str]] = []
+    for path in beside.values() if scope.full and not unknown else ():
+        store, root = project.store(path), project.baselines_root(path)
+        for pool in store.pools():
+            for suite in store.suites(pool):
+                if not scope.covers(root / suite):
+                    return []
+                tests = store.load(pool, suite).values()
+                found += [(baseline.metric, pool) for metrics in tests for baseline in metrics.values()]
+    return found
 
 
 class Absence(Enum):

@@ -12,7 +12,7 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, isolates
 from pytest_gpuperf.measurement import JUDGED
-from pytest_gpuperf.modes import quarantine
+from pytest_gpuperf.modes import quarantine, terms
 from pytest_gpuperf.modes.missing import Scope
 from pytest_gpuperf.records import Payload, Record, Row, attach, payload_of
 from pytest_gpuperf.report.message import explain, properties
@@ -34,9 +34,10 @@ class Judged(NamedTuple):
 def conclude(case: Case, record: Record, rows: tuple[Row, ...], processes: int = 0) -> Judged:
     """Say what its rows mean for a test; ``processes`` of each side were compared, if any."""
     failing = [row for row in rows if row.cause]
-    if failing:
-        text = "\n\n".join(explain(row, case, record, processes) for row in failing)
-        return Judged(Payload(record, rows, worst(rows)), text)
+    if failing or case.refused:
+        texts = [f"not accepted: {case.refused}\n  again     {case.again}"] if case.refused else []
+        texts += [explain(row, case, record, processes) for row in failing]
+        return Judged(Payload(record, rows, "wrong" if case.refused else worst(rows)), "\n\n".join(texts))
     expected = any(row.excuse == EXPECTED for row in rows)
     return Judged(Payload(record, rows), str(case.waiver) if expected else "")
 
@@ -86,7 +87,8 @@ class Mode:
     def _conclude_run(self, scope: Scope) -> None:
         """Name the quarantines that mattered, and under strict find a run that judged nothing."""
         results = self._results
-        for line in quarantine.summary_lines(self._project, results, scope):
+        lines = quarantine.summary_lines(self._project, results, scope)
+        for line in (*lines, *terms.own_keys(self._session), *terms.unmatched(self._session, scope)):
             results.note(line)
         judged = any(row.verdict.outcome in JUDGED for row in results.rows)
         # where only the machine was at fault, that is why

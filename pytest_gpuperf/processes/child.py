@@ -189,6 +189,7 @@ def arguments(
     """Build the child's command line afresh: nothing of the parent's reporting, selection or parallelism."""
     command = [*_interpreter(checkout), "-m", "pytest", *_project(config, checkout)]
     command += ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    command += ["-o", f"gpuperf_judge_host_times={str(options.judge_host_times).lower()}"]
     for override in config.option.override_ini or ():
         command += ["-o", override]
     for plugin in dict.fromkeys(config.option.plugins or ()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pytest_gpuperf.backends import judges_times
@@ -11,6 +12,7 @@ from pytest_gpuperf.git import SHOWN_DIGITS
 from pytest_gpuperf.measurement import Baseline, Outcome
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.decide import cause_of
 from pytest_gpuperf.rules.differences import environment_differences
 
 
@@ -31,7 +33,9 @@ def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
     if flag := "" if case.against else recording_flag(row):
         lines.append(f"  record    {row.command} {flag}")
     elif row.command:
-        lines.append(f"  again     {row.command}")
+        lenient = replace(case, strict=False)
+        strict = " --gpuperf-strict=on" if row.cause and cause_of(row, lenient) is None else ""
+        lines.append(f"  again     {case.again}{strict}")
     return "\n".join(lines)
 
 

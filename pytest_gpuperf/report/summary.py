@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import pytest
 
@@ -85,18 +86,23 @@ def settings(options: Options) -> str:
     if options.against:
         compared = f"against {options.against} in {options.blocks} blocks"
     else:
-        at = f" at {options.baselines_from}" if options.baselines_from else ""
+        at = f" at {options.terms}" if options.terms else ""
+        if options.accept:
+            at = f", accepted whatever {options.baselines_from} has"
         compared = f"baselines {options.baselines}{at}"
     strict = "on" if options.strict else "off"
     return f"gpuperf: backend {options.backend}, strict {strict}, {compared}"
 
 
 def next_steps(
-    rows: Sequence[Row], records: Iterable[Record], options: Options, paths: Sequence[str]
+    rows: Sequence[Row], records: Iterable[Record], options: Options, command: Callable[..., str]
 ) -> list[str]:
-    """Say what the figures leave open: how to arm the gate, and what an improvement hides."""
+    """Say what the figures leave open: how to arm the gate, and what an improvement hides.
+
+    ``command`` makes the one that measures some tests, by default those of this run.
+    """
     lines = []
-    update = f"pytest {' '.join(paths)} --gpuperf --gpuperf-update"
+    update = f"{command()} --gpuperf-update"
     outcomes = {row.verdict.outcome for row in rows}
     if any(is_modelled(record.device) for record in records):
         lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
@@ -108,10 +114,10 @@ def next_steps(
     if options.only_records or options.against:
         return lines
     if moved := [row for row in rows if row.verdict.outcome is Outcome.ENVIRONMENT_MOVED]:
-        tests = " ".join(dict.fromkeys(row.command.removesuffix(" --gpuperf")[7:] for row in moved))
+        tests = dict.fromkeys(shlex.split(row.command)[1] for row in moved)
         lines.append(
             "The machine or its software moved, and the code did not. To take its figures\n"
-            f"  as the new baseline:\n  pytest {tests} --gpuperf --gpuperf-update"
+            f"  as the new baseline:\n  {command(*tests)} --gpuperf-update"
         )
     for row in rows:
         if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):

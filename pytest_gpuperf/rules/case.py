@@ -18,8 +18,10 @@ class Case:
     ``unit`` is the UUID of the GPU. ``stored`` are the baselines by metric, with the runs that this session
     is held to; ``due`` are those that this run must measure. ``tolerances`` by metric are resolved: command
     line, else marker, else ini file, else the instrument's. ``against`` names the revision that the test is
-    compared with instead of stored baselines, "" for none. ``acquits``: a regression may be excused by what
-    the baseline's own code does here and now. ``command`` runs the test again.
+    compared with instead of stored baselines, "" for none; ``accepted``: what that revision judges may go.
+    ``acquits``: the baseline's own code is asked before a failure is spoken. ``refused`` says why the test
+    fails whatever its figures are: its marker would waive it by itself. ``command`` measures the test, to
+    judge it or to record it, and with ``judged_by`` it is judged as here.
     """
 
     key: TestKey
@@ -33,7 +35,15 @@ class Case:
     strict: bool = False
     acquits: bool = False
     against: str = ""
+    accepted: bool = False
+    refused: str = ""
     command: str = ""
+    judged_by: str = ""
+
+    @property
+    def again(self) -> str:
+        """Return the command that judges the test again."""
+        return self.command + self.judged_by
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,8 @@ def _with_causes(rows: Sequence[Row], case: Case) -> tuple[Row, ...]:
 def cause_of(row: Row, case: Case) -> Cause | None:
     """Return why a row fails its test; None if it does not.
 
-    What the other revision lacks is told, and nobody's fault.
+    What the other revision lacks is told, and nobody's fault; what it judges and this checkout does not is
+    the change's, unless a maintainer accepted that.
     """
     decided = row.verdict
     if row.excuse:
@@ -115,7 +116,8 @@ def cause_of(row: Row, case: Case) -> Cause | None:
         return "wrong"
     if decided.outcome is Outcome.ENVIRONMENT_MOVED:
         return "environment"
-    if not case.strict or (case.against and decided.outcome is Outcome.NO_BASELINE):
+    nobodys = (Outcome.NO_BASELINE, *((Outcome.CONTRACT_CHANGED, Outcome.MISSING) if case.accepted else ()))
+    if not case.strict or (case.against and decided.outcome in nobodys):
         return None
     if decided.outcome is Outcome.INCONCLUSIVE:
         return "wrong" if decided.exceeds else None

@@ -23,6 +23,10 @@ class Tolerance:
     metric: str
     value: float
 
+    def __str__(self) -> str:
+        where = "" if self.pool == "*" and ":" not in self.metric else f"{self.pool}: "
+        return f"{where}{self.metric} = {100 * self.value:.10g} %"
+
     def covers(self, metric: Metric, pool: str) -> bool:
         named = matches(self.metric, metric.name) or matches(self.metric, metric.instrument)
         return named and (matches(self.pool, pool) or matches(self.pool, slug(pool)))

@@ -22,6 +22,8 @@ from pytest_gpuperf.measurement import Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.rules.tolerances import matches
 
+LONGEST = datetime.timedelta(days=90)
+"""How far ahead a waiver may end: what lasts longer is to be renewed, or the baseline to be recorded anew."""
 EXPECTED = "expected"
 QUARANTINED = "quarantined"
 _NEEDED = ("test", "reason", "owner", "expires")
@@ -103,7 +105,15 @@ class Quarantine:
 Waiver = Expectation | Quarantine
 
 
-def parse_quarantine(text: str, name: str) -> tuple[Quarantine, ...]:
+def too_far(day: datetime.date, today: datetime.date) -> str:
+    """Say why a waiver may not last until ``day``, "" if it may."""
+    last = today + LONGEST
+    if day <= last:
+        return ""
+    return f"is more than {LONGEST.days} days away: the last day that may stand here today is {last}"
+
+
+def parse_quarantine(text: str, name: str, today: datetime.date) -> tuple[Quarantine, ...]:
     """Read a quarantine file's text; raises GpuperfError, one sentence with the file's ``name``."""
     try:
         data = tomllib.loads(text)
@@ -113,10 +123,10 @@ def parse_quarantine(text: str, name: str) -> tuple[Quarantine, ...]:
     if data or not isinstance(entries, list):
         found = next(iter(data), "quarantine")
         raise GpuperfError(f"{name}: {found!r} is not known here; write each entry under [[quarantine]]")
-    return tuple(_entry(f"{name}: entry {number}", each) for number, each in enumerate(entries, 1))
+    return tuple(_entry(f"{name}: entry {number}", each, today) for number, each in enumerate(entries, 1))
 
 
-def _entry(where: str, entry: Any) -> Quarantine:
+def _entry(where: str, entry: Any, today: datetime.date) -> Quarantine:
     given = entry if isinstance(entry, Mapping) else {}
     if unknown := [key for key in given if key not in (*_NEEDED, *_WHERE)]:
         raise GpuperfError(f"{where} has {unknown[0]!r}; it takes {', '.join((*_NEEDED, *_WHERE))}")
@@ -130,4 +140,6 @@ def _entry(where: str, entry: Any) -> Quarantine:
     expires = given["expires"]
     if not isinstance(expires, datetime.date) or isinstance(expires, datetime.datetime):
         raise GpuperfError(f"{where}: expires = {expires!r}; give a day without quotes, such as 2026-12-31")
+    if why := too_far(expires, today):
+        raise GpuperfError(f"{where}: expires = {expires} {why}")
     return Quarantine(**{"pool": "", "uuid": "", **given})

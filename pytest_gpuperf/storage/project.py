@@ -9,13 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pytest_gpuperf.backends import DEVICELESS, is_modelled, pool_name
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.git import Revision, git, within
+from pytest_gpuperf.git import Revision, files_at, inside
+from pytest_gpuperf.marker import TestOptions
 from pytest_gpuperf.measurement import Baseline, TestKey
 from pytest_gpuperf.options import Options, owner_of
+from pytest_gpuperf.rules.stated import Stated
 from pytest_gpuperf.rules.waivers import Quarantine, parse_quarantine
 from pytest_gpuperf.storage.baselines import RevisionStore, Store
+from pytest_gpuperf.storage.markers import Markers
 
 QUARANTINE = "quarantine.toml"
 
@@ -27,6 +32,7 @@ class Project:
         self.root = root
         self.ini = ini or root
         self._options = options
+        self._markers = Markers(root, options.terms) if options.terms else None
         self._owners: dict[tuple[Path, str], Path] = {}
         self._stores: dict[Path, Store] = {}
         self._quarantines: dict[Path, tuple[Quarantine, ...]] = {}
@@ -83,8 +89,11 @@ class Project:
         """Return the baselines that belong to the suite file ``path``."""
         folder = self.baselines_root(path) / self._options.baselines
         if folder not in self._stores:
-            revision = self._options.baselines_from
-            self._stores[folder] = Store(folder) if revision is None else RevisionStore(folder, revision)
+            if revision := self._options.terms:
+                inside(folder, self.root, revision)
+                self._stores[folder] = RevisionStore(folder, revision)
+            else:
+                self._stores[folder] = Store(folder)
         return self._stores[folder]
 
     def stored(self, nodeid: str, place: Mapping[str, Any]) -> Mapping[str, Baseline]:
@@ -112,7 +121,11 @@ class Project:
         key, store = self.key(nodeid), self.store(self.path(nodeid))
         return [name for name in store.pools() if name != pool and key.name in store.load(name, key.suite)]
 
-    # --------------------------------------------------------------------------- quarantine
+    # --------------------------------------------------------------------------- markers and quarantine
+
+    def stated(self, item: pytest.Item, now: TestOptions) -> Stated:
+        """Return what a test's markers stated in the revision that judges, else what they state now."""
+        return self._markers.of(item, now) if self._markers else Stated(now.tolerance, now.until)
 
     def quarantine_file(self, path: Path) -> Path:
         """Return the quarantine file that counts for a suite file, whether it is there or not."""
@@ -126,16 +139,28 @@ class Project:
         Under --gpuperf-baselines-from those of the revision: a change does not quarantine itself.
         """
         if file not in self._quarantines:
-            revision = self._options.baselines_from
-            here = self.own_quarantines(file)
-            self._quarantines[file] = here if revision is None else _quarantine_at(file, revision)
+            revision = self._options.terms
+            self._quarantines[file] = (
+                self.own_quarantines(file) if revision is None else self._quarantines_at(file, revision)
+            )
         return self._quarantines[file]
+
+    def _quarantines_at(self, file: Path, revision: Revision) -> tuple[Quarantine, ...]:
+        """Return the entries of a quarantine file in a revision, none if it does not have the file."""
+        if not self._options.quarantine:
+            inside(file.parent, self.root, revision)  # the folder is what a person has named
+        top, name = inside(file, self.root, revision)
+        text = files_at(top, revision, [name]).get(name, "")
+        try:
+            return parse_quarantine(text, f"{file} at {revision}", datetime.date.today())
+        except GpuperfError as error:
+            raise GpuperfError(f"{error}; the change that mends it there needs --gpuperf-accept") from None
 
     def own_quarantines(self, file: Path) -> tuple[Quarantine, ...]:
         """Return the entries of a quarantine file as this checkout has it; raises GpuperfError."""
-        # The file of the baselines' folder is optional; one that was named must be there.
-        absent = not self._options.quarantine and not file.exists()
-        return () if absent else read_quarantine(file)
+        # The file of the baselines' folder is optional; one that was named must be there, or in the revision.
+        optional = not self._options.quarantine or self._options.terms
+        return () if optional and not file.exists() else read_quarantine(file)
 
     def quarantine(
         self, path: Path, key: TestKey, pool: str, units: Iterable[str], today: datetime.date
@@ -155,12 +180,4 @@ def read_quarantine(path: Path) -> tuple[Quarantine, ...]:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise GpuperfError(f"{path}: cannot be read as a quarantine file: {error}") from None
-    return parse_quarantine(text, str(path))
-
-
-def _quarantine_at(file: Path, revision: Revision) -> tuple[Quarantine, ...]:
-    """Return the entries of a quarantine file in a revision, none if it does not have the file."""
-    top, name = within(file)
-    if not git(top, "ls-tree", "--name-only", "--full-tree", revision.commit, "--", name):
-        return ()
-    return parse_quarantine(git(top, "show", f"{revision.commit}:{name}"), f"{file} at {revision}")
+    return parse_quarantine(text, str(path), datetime.date.today())

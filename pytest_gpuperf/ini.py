@@ -1,0 +1,145 @@
+"""pytest's ini file as a git revision has it: what judges a change does not come from the change."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import iniconfig
+import pytest
+
+from pytest_gpuperf.git import GitError, Revision, files_at, inside, toplevel
+
+# In the order in which pytest looks for them in a folder.
+_ALWAYS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini")  # also without a section of pytest's
+_NAMES = (*_ALWAYS, "pyproject.toml", "tox.ini", "setup.cfg")
+_TRUE = ("y", "yes", "t", "true", "on", "1")
+
+
+@dataclass(frozen=True, slots=True)
+class IniFile:
+    """The keys of an ini file; ``name`` is for people, ``folder`` where it lies."""
+
+    name: str
+    folder: Path
+    keys: Mapping[str, Any]
+
+    def get(self, key: str, default: Any) -> Any:
+        """Return a key's value as pytest would, by its default's type: lines, a truth value or text."""
+        value = self.keys.get(key, default)
+        if isinstance(default, list):
+            lines = value.splitlines() if isinstance(value, str) else value
+            return [line.strip() for line in lines if line.strip()]
+        if isinstance(default, bool):
+            return str(value).strip().lower() in _TRUE
+        return str(value)
+
+    def arguments(self) -> list[str]:
+        """Return what ``addopts`` adds to the command line."""
+        value = self.keys.get("addopts", [])
+        return shlex.split(value) if isinstance(value, str) else list(value)
+
+
+def ini_at(config: pytest.Config, revision: Revision) -> IniFile | None:
+    """Return the ini file that pytest would use in a revision, an empty one if there is none there.
+
+    None: the session's own lies outside the repository, so that it is no part of the change. Raises
+    pytest.UsageError, one sentence, for a file that cannot be read.
+    """
+    top = Path(os.path.realpath(toplevel(config.rootpath)))
+    own = config.inipath
+    if own is not None and not _lies_in(own, config.rootpath, revision):
+        return None
+    if config.option.inifilename and own is not None:
+        names = [inside(own, config.rootpath, revision)[1]]
+    else:
+        folder = PurePosixPath(_lies_in(_ancestor(config), config.rootpath, revision) or ".")
+        names = [str(parent / name) for parent in (folder, *folder.parents) for name in _NAMES]
+    for name, text in files_at(top, revision, names).items():
+        where = f"{name} at {revision}"
+        try:
+            keys = _keys(name, text, named=bool(config.option.inifilename))
+        except (ValueError, AttributeError, iniconfig.ParseError) as error:
+            raise pytest.UsageError(f"{where}: cannot be read: {error}") from None
+        if keys is not None:
+            return IniFile(where, top / PurePosixPath(name).parent, keys)
+    return IniFile(f"the ini file at {revision}", own.parent if own else config.rootpath, {})
+
+
+def _lies_in(path: Path, root: Path, revision: Revision) -> str:
+    try:
+        return inside(path, root, revision)[1]
+    except GitError:
+        return ""
+
+
+def _ancestor(config: pytest.Config) -> Path:
+    """Return the folder from which pytest looks upwards for its ini file."""
+    here = config.invocation_params.dir
+    paths = [path for arg in config.args if (path := here / arg.partition("::")[0]).exists()]
+    common = Path(os.path.commonpath(paths)) if paths else here
+    return common if common.is_dir() else common.parent
+
+
+def _keys(name: str, text: str, named: bool) -> Mapping[str, Any] | None:
+    """Return pytest's section of an ini file, None if the file is not pytest's; ``named``: by ``-c``."""
+    file = PurePosixPath(name)
+    keys: Mapping[str, Any] | None
+    if file.suffix == ".toml":
+        data = tomllib.loads(text)
+        tool = data.get("tool", {}).get("pytest", {})
+        keys = tool.get("ini_options", tool or None)
+        if keys is None and file.name != "pyproject.toml":
+            keys = data.get("pytest")
+    else:
+        section = "tool:pytest" if file.suffix == ".cfg" else "pytest"
+        sections = iniconfig.IniConfig(name, data=text)
+        keys = dict(sections[section].items()) if section in sections else None
+    return {} if keys is None and (named or file.name in _ALWAYS) else keys
+
+
+# --------------------------------------------------------------------------- addopts
+
+ACCEPT = "--gpuperf-accept"
+
+
+def check_addopts(config: pytest.Config, file: IniFile | None, judging: Collection[str]) -> None:
+    """Raise pytest.UsageError for flags by which a change's own addopts would judge it.
+
+    ``file`` is the revision's, None where the change's counts; ``judging`` are flags that decide what fails.
+    """
+    own = config.getini("addopts")
+    if ACCEPT in own:
+        raise pytest.UsageError(
+            f"{config.inipath}: addopts has {ACCEPT}, by which a change would accept itself: "
+            "give it on the command line"
+        )
+    if file is None:
+        return
+    now, then = _chosen(own, judging), _chosen(file.arguments(), judging)
+    if now != then:
+        raise pytest.UsageError(
+            f"{config.inipath}: addopts has {shlex.join(now) or 'no flag that judges'}, and "
+            f"{shlex.join(then) or 'none'} in {file.name}: under --gpuperf-baselines-from a change does not "
+            f"say how it is judged; undo that, or have a maintainer give {ACCEPT}"
+        )
+
+
+def _chosen(arguments: Sequence[str], judging: Collection[str]) -> list[str]:
+    """Return those of ``arguments`` that are flags of ``judging`` or set our ini keys, with their values."""
+    found: list[str] = []
+    for number, argument in enumerate(arguments):
+        after = arguments[number + 1] if number + 1 < len(arguments) else ""
+        name, given, _ = argument.partition("=")
+        if name in judging:
+            found += [argument] if given else [argument, after]
+        elif argument in ("-o", "--override-ini") and after.startswith("gpuperf_"):
+            found += [argument, after]
+        elif argument.startswith(("-ogpuperf_", "--override-ini=gpuperf_")):
+            found.append(argument)
+    return found

@@ -1,0 +1,116 @@
+"""The printed command judges a test as it was judged, and the one that records it does record it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from gitproject import Repository
+
+SUITE = """\
+import pytest
+@pytest.mark.parametrize("text", ["a b"])
+def test_size(gpuperf, text): gpuperf.record("size", {}, kind="exact")
+"""
+
+
+class Project(Repository):
+    """An exact figure of 1 in the revision ``HEAD``, and 2 in the checkout, with a baseline of its own."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        super().__init__(pytester)
+        (self.path / "baselines").mkdir()
+        self.measure("suites/test_size.py", 1.0)
+        self.commit()
+        self.measure("suites/test_size.py", 2.0)
+
+    def measure(self, name: str, value: float) -> None:
+        self.write(name, SUITE.format(value))
+        assert self.run("--gpuperf-update").ret == 0
+
+    def printed(self, result: pytest.RunResult, word: str = "again") -> str:
+        (line,) = {line for line in result.outlines if line.startswith(f"  {word} ")}
+        return line.removeprefix(f"  {word} ").strip()
+
+    def paste(self, command: str) -> pytest.RunResult:
+        program, *arguments = shlex.split(command)
+        assert program == "pytest"
+        return self.pytester.runpytest_subprocess("-p", "pytest_gpuperf.plugin", *arguments)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, bare: None) -> Project:
+    return Project(pytester)
+
+
+TEST = "pytest 'suites/test_size.py::test_size[a b]' --gpuperf"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--gpuperf-baselines-from=HEAD"],
+        ["--gpuperf-baselines-from=HEAD", "--gpuperf-tolerance=size = 20 %"],
+        ["--gpuperf-against=HEAD", "--gpuperf-blocks=5"],
+        ["--gpuperf-backend=emulated", "--gpuperf-baselines-from=HEAD"],
+        ["-c", "other.ini", "--rootdir=.", "--gpuperf-baselines-from=HEAD"],
+        ["-o", "gpuperf_acquit=off", "--gpuperf-baselines-from=HEAD"],
+    ],
+)
+def test_a_failure_is_seen_again_by_the_printed_command(project: Project, flags: list[str]):
+    project.write("other.ini", "[pytest]\n")
+    result = project.run("suites", *flags)
+    assert result.ret == 1
+    command = project.printed(result)
+    assert command.startswith(TEST)
+    assert set(shlex.split(command)[3:]) == set(flags)
+    result = project.paste(command)
+    assert result.ret == 1
+    assert project.printed(result) == command
+
+
+def test_what_an_accepted_change_fails_by_is_seen_again(project: Project):
+    project.write("suites/test_size.py", SUITE.format("3.0"))
+    result = project.run("--gpuperf-baselines-from=HEAD", "--gpuperf-accept")
+    command = project.printed(result)
+    assert command == f"{TEST} --gpuperf-baselines-from=HEAD --gpuperf-accept"
+    result = project.paste(command)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: size +50.00 %*"])
+
+
+@pytest.mark.parametrize("flag", ["--gpuperf-strict=on", "CI"])
+def test_strict_is_in_it_where_strict_is_what_failed(project: Project, monkeypatch, flag: str):
+    project.write("suites/test_size.py", SUITE.format("1.0") + SUITE.format("2.0, unit='B'"))
+    if flag == "CI":
+        monkeypatch.setenv("CI", "1")
+    result = project.run(*([] if flag == "CI" else [flag]))
+    monkeypatch.delenv("CI", raising=False)
+    result.stdout.fnmatch_lines(["contract changed: size*"])
+    command = project.printed(result)
+    assert command == f"{TEST} --gpuperf-strict=on"
+    assert project.paste(command).ret == 1
+    project.write("suites/test_size.py", SUITE.format("3.0"))
+    assert project.printed(project.run("--gpuperf-strict=on")) == TEST
+
+
+def test_it_is_right_in_the_folder_where_pytest_was_started(project: Project, monkeypatch):
+    project.write("suites/test_size.py", SUITE.format("3.0"))
+    project.write("pytest.ini", "[pytest]\n")
+    monkeypatch.chdir(project.path / "suites")
+    result = project.run()
+    command = project.printed(result)
+    assert command == "pytest 'test_size.py::test_size[a b]' --gpuperf"
+    assert project.paste(command).ret == 1
+
+
+def test_the_command_that_records_has_what_is_measured_and_nothing_that_judges(project: Project):
+    (project.path / "figures").mkdir()
+    flags = ("--gpuperf-baselines=figures", "--gpuperf-pool=mine", "--gpuperf-baselines-from=HEAD")
+    result = project.run("--gpuperf-strict=on", "--gpuperf-tolerance=size = 5 %", *flags)
+    assert result.ret == 22
+    command = project.printed(result, "record")
+    assert command == f"{TEST} --gpuperf-pool=mine --gpuperf-baselines=figures --gpuperf-update=new"
+    assert project.paste(command).ret == 0
+    assert list((Path(project.path) / "figures").rglob("*.json"))
