@@ -266,7 +266,8 @@ class Verdict:
     ``tolerance`` theta, ``detectable`` the smallest worsening (a fraction, positive) that this
     baseline and this many runs could have called regressed. ``exceeds`` is true where the estimate
     itself is beyond the tolerance on the worse side, whatever the interval says. ``reason`` explains
-    the outcome to people, where the figures do not.
+    the outcome to people, where the figures do not. ``old_code`` names the baseline's commit if ``baseline``
+    is what that took here and now, in as many ``processes`` as this checkout's, "" if it is the stored runs'.
     """
 
     outcome: Outcome
@@ -278,6 +279,8 @@ class Verdict:
     detectable: float | None = None
     exceeds: bool = False
     reason: str = ""
+    old_code: str = ""
+    processes: int = 0
 
     def because(self, reason: str) -> Verdict:
         """Return this verdict with one more reason after those it has; "" adds none."""

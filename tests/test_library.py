@@ -167,7 +167,7 @@ def test_unknown_files_and_kernels_list_what_is_there(kernels, tmp_path, backend
     ):
         kernels["scales.cu"]
     with pytest.raises(
-        KernelError, match=r"has no kernel 'scal'\. It declares nothing, scale; did you mean scale\?"
+        KernelError, match=r"has no kernel 'scal'\. It declares gather, nothing, scale; did you mean scale\?"
     ):
         _ = kernels["scale.cu"].scal
     with pytest.raises(KernelError, match=r"nowhere does not exist"):

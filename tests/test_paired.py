@@ -157,7 +157,7 @@ def test_what_is_shown_is_not_judged():
 def test_equal_machine_code_is_said_of_a_red():
     here = [replace(m, code="abc") for m in measurements([1.5] * 8)]
     there = [replace(m, code="abc") for m in measurements([1.0] * 8)]
-    assert "machine code is the same" in judge(here, there, tolerance=None).reason
+    assert "inputs are the same in both revisions" in judge(here, there, tolerance=None).reason
     there[3] = replace(there[3], code="abd")
     assert judge(here, there, tolerance=None).reason == ""
 

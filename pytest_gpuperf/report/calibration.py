@@ -13,7 +13,8 @@ _WIDTH = 80
 _CAVEAT = (
     "A run's own luck is in these figures; a shift that all of the runs share (a day, a unit, a "
     "driver) is not. Each bound takes a run, once as the screen, for one trial; draws from one set "
-    "of runs are not independent, so rates over draws have no bound of their own."
+    "of runs are not independent, so rates over draws have no bound of their own. All but the line "
+    "on the old code is by the stored runs alone."
 )
 
 

@@ -24,18 +24,20 @@ def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
         lines.append(f"  why       {verdict.reason}")
     lines += _held_against(row, case, baseline, processes)
     if verdict.now is not None:
-        alternating = f"  ({processes} processes, alternating)" if case.against and _noisy(row) else ""
+        compared = case.against or verdict.old_code
+        count = processes if case.against else verdict.processes
+        alternating = f"  ({count} processes, alternating)" if compared and _noisy(row) else ""
         lines.append(f"  now       {quantity(verdict.now, unit)}{alternating}")
     if "better" in row.details:
         lines.append(f"  better    {row.details['better']}")
     lines.append(f"  device    {_device(record.device, record.environment)}")
     lines += _differs(row, baseline, record)
-    if flag := "" if case.against else recording_flag(row):
-        lines.append(f"  record    {row.command} {flag}")
-    elif row.command:
+    if row.command and verdict.outcome is not Outcome.NO_BASELINE:
         lenient = replace(case, strict=False)
         strict = " --gpuperf-strict=on" if row.cause and cause_of(row, lenient) is None else ""
         lines.append(f"  again     {case.again}{strict}")
+    if flag := "" if case.against else recording_flag(row):
+        lines.append(f"  record    {row.command} {flag}")
     return "\n".join(lines)
 
 
@@ -75,13 +77,20 @@ def _headline(row: Row) -> str:
 
 
 def _held_against(row: Row, case: Case, baseline: Baseline | None, processes: int) -> list[str]:
-    then = quantity(row.verdict.baseline, row.metric.unit)
-    if baseline and row.verdict.baseline is None:
-        then = quantity(baseline.value, baseline.metric.unit)
-    if not case.against:
-        return [f"  baseline  {then}  ({_provenance(baseline)})"] if baseline else []
-    alternating = f", {processes} processes" if _noisy(row) else ""
-    return [] if row.verdict.baseline is None else [f"  against   {then}  ({case.against}{alternating})"]
+    verdict, unit = row.verdict, row.metric.unit
+    then = quantity(verdict.baseline, unit)
+    if case.against:
+        alternating = f", {processes} processes" if _noisy(row) else ""
+        return [] if verdict.baseline is None else [f"  against   {then}  ({case.against}{alternating})"]
+    if baseline is None:
+        return []
+    own = verdict.old_code or verdict.baseline is None
+    stored = quantity(baseline.value, unit) if own else then
+    lines = [f"  baseline  {stored}  ({_provenance(baseline)})"]
+    if verdict.old_code:
+        alternating = f", {verdict.processes} processes" if _noisy(row) else ""
+        lines.append(f"  old code  {then}  (commit {verdict.old_code}, here and now{alternating})")
+    return lines
 
 
 def _differs(row: Row, baseline: Baseline | None, record: Record) -> list[str]:

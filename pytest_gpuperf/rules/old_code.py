@@ -79,15 +79,13 @@ def review(case: Case, record: Record, row: Row, asked: Compared | str | None) -
 
 
 def _decided(case: Case, record: Record, row: Row, asked: Compared, found: Verdict) -> Verdict:
-    unit, then = row.metric.unit, quantity(row.verdict.baseline, row.metric.unit)
-    against = f"against the baseline's own code, commit {asked.revision}, {_processes(asked)}"
-    if found.exceeds or found.outcome is Outcome.UNFIT:
-        return found.because(f"{against}; the baseline's runs took {then}")
-    worse = row.verdict.outcome is Outcome.REGRESSED
-    if not worse or (row.metric.kind == "noisy" and _unknown_unit(case, record, row)):
-        return found.because(against)
-    took = f"{quantity(found.baseline, unit)} here and now ({_processes(asked)})"
-    reason = f"the baseline's own code, commit {asked.revision}, is worse too: {took}"
+    found = replace(found, old_code=asked.revision, processes=len(asked.there))
+    if found.exceeds or found.outcome is Outcome.UNFIT or row.verdict.outcome is not Outcome.REGRESSED:
+        return found
+    if row.metric.kind == "noisy" and _unknown_unit(case, record, row):
+        return found
+    took = quantity(found.baseline, row.metric.unit)
+    reason = f"the baseline's own code, commit {asked.revision}, is as slow here and now: {took}"
     moved = Outcome.ENVIRONMENT_MOVED if _other_machine(case, record, row) else Outcome.UNFIT
     return replace(row.verdict, outcome=moved).because(reason)
 
@@ -103,8 +101,3 @@ def _other_machine(case: Case, record: Record, row: Row) -> bool:
     # No unit may compute anything else: an exact metric fares there as on other software.
     exact = row.metric.kind == "exact" and _unknown_unit(case, record, row)
     return exact or other_software(measured, baseline.runs, record.environment)
-
-
-def _processes(asked: Compared) -> str:
-    count = len(asked.there)
-    return f"{count} alternating processes of each" if count > 1 else "1 process of each"

@@ -241,8 +241,9 @@ def _changed(here: Sequence[Measurement], there: Sequence[Measurement]) -> str:
 
 
 def _code_note(here: Sequence[Measurement], there: Sequence[Measurement]) -> str:
-    if here[0].code is not None and len({m.code for m in (*here, *there)}) == 1:
-        return "the kernel's machine code is the same in both revisions: this code did not change"
+    runs = tuple(Run(m.samples, {}, m.code) for m in (*here, *there))
+    if here[0].same_code(runs):
+        return "machine code, geometry, scalars and inputs are the same in both revisions"
     return ""
 
 
