@@ -655,3 +655,25 @@ def test_under_xdist_rows_reach_the_summary_and_nothing_is_recorded(project: Pro
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed *test_latency*"])
     assert project.run("-p", "xdist", "-n2", "--gpuperf-update").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_function_of_less_than_a_microsecond_is_judged(pytester: pytest.Pytester):
+    """pytest-benchmark divides a round by its iterations, and the floor is of the round."""
+    pytest.importorskip("pytest_benchmark")
+    flags = ("-p", "pytest_benchmark.plugin", "--gpuperf")
+    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
+    pytester.mkdir("baselines")
+    pytester.makepyfile(
+        test_it="""
+        from function import work
+
+        def test_f(benchmark):
+            benchmark.pedantic(work, iterations=20_000, rounds=5, warmup_rounds=1)
+        """,
+        function="def work(): return sum(range(20))",
+    )
+    assert pytester.runpytest_subprocess(*flags, "--gpuperf-update", "--gpuperf-runs=3").ret == 0
+    pytester.makepyfile(function="def work(): return sum(range(200))")
+    result = pytester.runpytest_subprocess(*flags, "--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["regressed: benchmark *"])

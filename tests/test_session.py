@@ -75,6 +75,22 @@ def test_a_tests_key_does_not_depend_on_the_root(pytester: pytest.Pytester):
     assert str(inside.project.key("suites/test_k.py::test")) == "suites/test_k.py::test"
 
 
+def test_a_suite_outside_the_ini_files_folder_has_its_own_baselines(pytester: pytest.Pytester):
+    # pytest's root folder is then the ini file's, and the test's node id has no file in it.
+    (pytester.mkdir("cfg") / "perf.ini").write_text("[pytest]\n")
+    pytester.mkdir("baselines")
+    pytester.makepyfile(test_it="def test_a(gpuperf): gpuperf.record('v', 1, kind='exact')")
+    command = ("-c", "cfg/perf.ini", "test_it.py", "--gpuperf")
+    assert pytester.runpytest_subprocess(*command, "--gpuperf-update").ret == 0
+    assert [path.name for path in (pytester.path / "baselines").rglob("*.json")] == ["test_it.json"]
+    pytester.makepyfile(test_it="def test_a(gpuperf): gpuperf.record('v', 2, kind='exact')")
+    result = pytester.runpytest_subprocess(*command)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["regressed: v +100.00 %*", "  again     pytest test_it.py::test_a --gpuperf -c *"]
+    )
+
+
 def test_a_suite_outside_its_baselines_folder_is_named(pytester: pytest.Pytester, tmp_path: Path):
     session = pytester.parseconfigure("--gpuperf-baselines", str(tmp_path / "elsewhere")).stash[SESSION]
     with pytest.raises(GpuperfError, match="lies outside"):

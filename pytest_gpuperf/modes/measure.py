@@ -85,14 +85,14 @@ def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
 def _take_benchmark(session: GpuperfSession, item: pytest.Item) -> None:
     """Record what a test measured by pytest-benchmark's fixture, to be judged like any other figure."""
     fixture = getattr(item, "funcargs", {}).get("benchmark")
-    stats = getattr(getattr(fixture, "stats", None), "stats", None)
-    data = tuple(getattr(stats, "data", ()))
+    run = getattr(fixture, "stats", None)
+    data = tuple(getattr(getattr(run, "stats", None), "data", ()))
     if not data:
         return
     kind: Kind = "noisy" if session.judges_host_time() else "shown"
     metric = Metric("benchmark", "s", "lower", kind, "host_time")
     contract = test_options(item).versioned({"timing": "pytest-benchmark"})
-    iterations = {"iterations": n} if (n := getattr(stats, "iterations", 1)) > 1 else {}
+    iterations = {"iterations": n} if (n := getattr(run, "iterations", 1)) > 1 else {}
     recorder_of(item).add(Measurement(metric, contract, data, details=iterations))
 
 

@@ -59,6 +59,7 @@ class Mode:
 
     def prepare(self, items: list[pytest.Item]) -> None:
         """Check the quarantine files and sort the tests before the first one; raises GpuperfError."""
+        self._project.learn(items)
         if self._options.active and self._options.child is None:
             quarantine.check(self._project, {item.path for item in items})
 

@@ -16,9 +16,8 @@ _MEASURING = ("backend", "pool", "baselines", "model_dir", "data_dir")
 
 def location(item: pytest.Item) -> str:
     """Return a test's node id from the folder in which pytest was started."""
-    path, _, name = item.nodeid.partition("::")
-    here = item.config.invocation_params.dir
-    return f"{os.path.relpath(item.config.rootpath / path, here)}::{name}"
+    name = item.nodeid.partition("::")[2]
+    return f"{os.path.relpath(item.path, item.config.invocation_params.dir)}::{name}"
 
 
 def measuring(config: pytest.Config, *targets: str) -> str:

@@ -33,6 +33,7 @@ class Project:
         self.ini = ini or root
         self._options = options
         self._markers = Markers(root, options.terms) if options.terms else None
+        self._paths: dict[str, Path] = {}
         self._owners: dict[tuple[Path, str], Path] = {}
         self._stores: dict[Path, Store] = {}
         self._quarantines: dict[Path, tuple[Quarantine, ...]] = {}
@@ -44,9 +45,14 @@ class Project:
             self._owners[key] = owner_of(path.parent, folder, self.ini)
         return self._owners[key]
 
+    def learn(self, items: Iterable[pytest.Item]) -> None:
+        """Remember the files of tests whose node ids do not lead there: outside pytest's root folder."""
+        self._paths |= {item.nodeid: item.path for item in items if self.path(item.nodeid) != item.path}
+
     def path(self, nodeid: str) -> Path:
         """Return the suite file of a test."""
-        return Path(os.path.normpath(self.root / nodeid.partition("::")[0]))
+        known = self._paths.get(nodeid)
+        return known or Path(os.path.normpath(self.root / nodeid.partition("::")[0]))
 
     def key(self, nodeid: str) -> TestKey:
         """Return a test's lasting name, from the folder that owns its baselines; raises GpuperfError."""
