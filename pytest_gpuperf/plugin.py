@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +121,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     session = item.config.stash[SESSION]
     with measuring(session, item):
-        result = yield
+        try:
+            result = yield
+        except BaseException:
+            with suppress(GpuperfError):
+                session.settle_device()  # what it broke is its own all the same
+            raise
+        session.settle_device()
     record = record_of(session, item) if session.options.active else None
     recorder_of(item).closed = True
     if record is not None:
@@ -139,7 +147,10 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    finish_report(item.config.stash[SESSION], item, call, report)
+    session = item.config.stash[SESSION]
+    finish_report(session, item, call, report)
+    if session.stuck and call.when == "teardown":
+        item.session.shouldfail = session.opened.device.lost  # type: ignore[union-attr]
     return report
 
 
@@ -149,6 +160,9 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
     try:
         result = yield
     except BaseException:
+        if ours.stuck:
+            left = len(session.items) - len(ours.results.outcomes)
+            ours.results.note(f"{left} test(s) were not run: {session.shouldfail}")
         mode.settle(interrupted=True)
         raise
     mode.settle()
@@ -183,6 +197,16 @@ def pytest_terminal_summary(
         )
         lines = (*results.notes, *results.findings, *steps, *exit_code(results.status, exitstatus))
         summarise(terminalreporter, title(records), results.rows, lines)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End a process at once whose kernel does not: everything has been reported."""
+    session = config.stash.get(SESSION, None)
+    if session is not None and session.stuck:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(session.results.status or int(pytest.ExitCode.TESTS_FAILED))
 
 
 def _leads(session: GpuperfSession) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from pytest_gpuperf.backends import device_count, expects_device
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.machine.guard import Guard
+from pytest_gpuperf.marker import FIXTURES_OF_DEVICE, FIXTURES_OF_NUMBERS, fixtures_of
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Cause, Record, Recorder, Row, payload_of
 from pytest_gpuperf.storage.project import Project
@@ -175,12 +176,35 @@ class GpuperfSession:
                 self._unavailable = error
                 raise
             device.compiling = self.guard.unlocked
+            device.seconds = self.options.kernel_timeout
             self.opened = Gpu(device)
             if self.options.active and device.judges_times:
                 from pytest_gpuperf.instruments.places import padding
 
                 self._padding = padding(device)  # also randomises the addresses of arrays we cannot move
         return self.opened
+
+    def uses_device(self, item: pytest.Item) -> bool:
+        """Return whether a test uses the device, as far as its fixtures tell before it runs."""
+        names = fixtures_of(item)
+        return bool(names & FIXTURES_OF_DEVICE) or (
+            bool(names & FIXTURES_OF_NUMBERS) and self.expects_device()
+        )
+
+    @property
+    def lost(self) -> bool:
+        """Return whether nothing in this process can use the device any more."""
+        return self.opened is not None and bool(self.opened.device.lost)
+
+    @property
+    def stuck(self) -> bool:
+        """Return whether a kernel does not end, so that this process cannot end in the ordinary way."""
+        return self.opened is not None and self.opened.device.stuck
+
+    def settle_device(self) -> None:
+        """Wait for what a test enqueued, so that it fails by its own kernels; raises KernelError."""
+        if self.opened is not None and not self.opened.device.lost:
+            self.opened.synchronize()
 
     def judges_host_time(self) -> bool:
         """Return whether host times are judged: on a GPU runner, since on a shared CPU they say nothing."""
@@ -200,9 +224,9 @@ class GpuperfSession:
             self.opened.free_since(self._mark)
 
     def close(self) -> None:
-        """Give the device back."""
+        """Give the device back, unless a kernel that does not end keeps it."""
         self.guard.close()
-        if self.opened is not None:
+        if self.opened is not None and not self.opened.device.stuck:
             self.opened.close()
             self.opened = None
 

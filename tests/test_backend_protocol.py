@@ -58,6 +58,7 @@ class FakeBackend:
     name, device_name, uuid, pci = "fake", "Fake 9000", "FAKE-1", None
     compute_capability = context = stream = None
     judges_times, checks_memory, counts_traffic = True, False, True
+    seconds, lost, stuck = 60.0, "", False
     compiling = staticmethod(nullcontext)
     compiler_version = "fcc 1.2"
 

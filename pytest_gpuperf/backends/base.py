@@ -147,6 +147,9 @@ class Backend(Protocol):
 
     ``judges_times``: ``timer`` reads a clock of the device's own, and its times are judged.
     ``checks_memory``: every access of a launch is checked. ``counts_traffic``: programs can ``trace``.
+    ``seconds`` is how long a kernel may run before it is given up. ``lost`` says why nothing in this process
+    can use the device any more, "" while something can; ``stuck``: not even an orderly exit can, since a
+    kernel does not end.
     ``compiling`` is entered while a compiler runs that leaves the device idle: a session then lets others use
     the device.
     """
@@ -161,6 +164,9 @@ class Backend(Protocol):
     judges_times: bool
     checks_memory: bool
     counts_traffic: bool
+    seconds: float
+    lost: str
+    stuck: bool
     compiling: Callable[[], AbstractContextManager[None]]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
-from pytest_gpuperf.marker import FIXTURES_OF_DEVICE, FIXTURES_OF_NUMBERS, fixtures_of, test_options
+from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, test_options
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
 from pytest_gpuperf.records import Cause, Payload, Record, attach
 from pytest_gpuperf.session import GpuperfSession, recorder_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 UNFIT = pytest.StashKey[str]()
 RESULT = pytest.StashKey[Payload]()
 _PACKAGE = Path(__file__).parent.parent
+_STANDARD_LIBRARY = Path(contextlib.__file__).parent
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
     if not session.options.active:
         yield
         return
-    gpu = session.gpu() if _uses_device(session, item) else None
+    gpu = session.gpu() if session.uses_device(item) else None
     if gpu:
         session.mark_memory()
     if "benchmark" in fixtures_of(item) and not session.measures(item):
@@ -50,13 +52,6 @@ def _must_be_alone(session: GpuperfSession, item: pytest.Item, gpu: Gpu | None) 
     return session.options.judge_host_times and bool(FIXTURES_OF_NUMBERS & fixtures_of(item))
 
 
-def _uses_device(session: GpuperfSession, item: pytest.Item) -> bool:
-    names = fixtures_of(item)
-    return bool(names & FIXTURES_OF_DEVICE) or (
-        bool(names & FIXTURES_OF_NUMBERS) and session.expects_device()
-    )
-
-
 def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
     """Return what a test measured in this process, None if nothing."""
     recorder = recorder_of(item)
@@ -68,7 +63,7 @@ def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
     # Another test may have opened the device: that must not move this one's figures to another pool.
     measured_there = any(m.metric.constants.where == "device" for m in recorder.measurements.values())
     opened = session.opened
-    device = opened.device if opened and (measured_there or _uses_device(session, item)) else None
+    device = opened.device if opened and (measured_there or session.uses_device(item)) else None
     sentinels = session.guard.sentinels
     return Record(
         measurements=tuple(recorder.measurements.values()),
@@ -147,7 +142,9 @@ def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
 
 
 def _is_users(path: Path) -> bool:
-    return _PACKAGE not in path.parents and "site-packages" not in path.parts
+    if _PACKAGE in path.parents or "site-packages" in path.parts:
+        return False
+    return _STANDARD_LIBRARY not in path.parents
 
 
 def _location(item: pytest.Item) -> tuple[Path, int]:

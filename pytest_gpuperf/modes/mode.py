@@ -64,8 +64,12 @@ class Mode:
             quarantine.check(self._project, {item.path for item in items})
 
     def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Run a test in a process of its own if it asks for one; None leaves it to pytest."""
-        if self._options.child is not None or not isolates(item):
+        """Run a test in a process of its own if it asks for one, or if this one lost the device.
+
+        None leaves it to pytest.
+        """
+        afresh = self._session.lost and self._session.uses_device(item)
+        if self._options.child is not None or not (isolates(item) or afresh):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         self.pass_on(item, self.child_reports(item))

@@ -17,12 +17,13 @@ FREED = "the array's memory was given back when the test that made it had been m
 class Array(gpuarray.GPUArray):
     """A ``pycuda.gpuarray.GPUArray`` that names its error once its memory was given back.
 
-    ``explained`` turns a driver's error into ours, but not in a result of PyCUDA's own arithmetic, which we
-    did not make. Copies come here first when a kernel misbehaved: a launch returns before its kernel runs,
-    and the next synchronising call reports the error.
+    ``explained`` turns a driver's error into ours and ``wait`` waits for the device, but neither in a result
+    of PyCUDA's own arithmetic, which we did not make. Copies come here first when a kernel misbehaved: a
+    launch returns before its kernel runs, and the next synchronising call reports the error.
     """
 
     explained: Any = staticmethod(nullcontext)
+    wait: Any = staticmethod(lambda: None)
     freed = False
     base: Any
     contents: str | None = None
@@ -66,5 +67,6 @@ class Array(gpuarray.GPUArray):
     def _copy(self, copy: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.freed:
             raise KernelError(FREED)
+        self.wait()  # for so long as a kernel may run, and no longer
         with self.explained("copying an array between host and device"):
             return copy(*args, **kwargs)

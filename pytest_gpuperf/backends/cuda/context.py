@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator, Sequence
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,15 +24,23 @@ class CudaContext:
 
     torch, CuPy and ONNX Runtime use the same primary context, so their arrays are kernel arguments
     here. ``stream`` is a blocking stream: the legacy default stream orders with it. ``driver`` is PyCUDA's.
-    ``last_launch`` is to be named when a later call reports what it did. Raises Unavailable, naming what to
-    install, if PyCUDA, the driver or the device is missing.
+    ``last_launch`` is to be named when a later call reports what it did. Waiting for the device ends after
+    ``seconds``, with the device ``lost`` and ``stuck``. ``modules`` are kept until the end, since unloading
+    one waits for the device. Raises Unavailable, naming what to install, if PyCUDA, the driver or the device
+    is missing.
     """
+
+    seconds = 60.0
 
     def __init__(self, index: int = 0) -> None:
         driver = _pycuda()
         self.driver = driver
-        self._lost: str | None = None
+        self.lost = ""
+        self.stuck = False
         self.last_launch = ""
+        self._arrays: list[weakref.ref[Any]] = []
+        self._kept: list[Any] = []
+        self.modules: list[Any] = []
         try:
             driver.init()
             device = driver.Device(index)
@@ -66,7 +76,9 @@ class CudaContext:
                     f"{self.device_name} has no room for an array of {_gib(wanted)}: "
                     f"{_gib(self.free_memory())} of {_gib(self.total_memory)} are free; make it smaller."
                 ) from None
-        array.explained = self.explained
+        array.explained, array.wait = self.explained, self.wait
+        self._arrays = [each for each in self._arrays if each() is not None]
+        self._arrays.append(weakref.ref(array))
         return array
 
     def free_memory(self) -> int:
@@ -87,13 +99,42 @@ class CudaContext:
         return int(interface["data"][0]) if interface else None
 
     def synchronize(self) -> None:
+        self.wait()
+        with self.explained("waiting for the device"):
+            self.driver.Context.synchronize()  # streams that do not wait for the default one
+
+    def wait(self) -> None:
+        """Wait for what was enqueued, but in streams of others that do not block; raises KernelError."""
         self.check_alive()
         with self.explained("waiting for the device"):
-            self.driver.Context.synchronize()
+            event = self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
+            event.record()  # on the legacy default stream, which waits for every blocking one
+            self.wait_for(event.query)
+
+    def wait_for(self, ended: Callable[[], bool]) -> None:
+        """Ask ``ended`` until it says so; raises KernelError after ``seconds``, and the device is stuck."""
+        begin, pause = time.monotonic(), 0.0
+        while not ended():
+            waited = time.monotonic() - begin
+            if waited > self.seconds:
+                raise self._give_up()
+            pause = min(1e-3, waited / 16)  # short waits are asked often, long ones seldom
+            if pause > 50e-6:
+                time.sleep(pause)
+
+    def _give_up(self) -> KernelError:
+        """Say that a kernel does not end, and keep whatever would wait for it when it is freed."""
+        kernel = self.last_launch or "a kernel"
+        self.lost = f"{kernel} has not ended after {self.seconds:g} s"
+        self.stuck = True
+        self._kept = [array for each in self._arrays if (array := each()) is not None]
+        return KernelError(
+            f"{self.lost} (ini key gpuperf_kernel_timeout); only the end of this process can end it."
+        )
 
     def check_alive(self) -> None:
         """Raise NotFit once the context is lost: nothing in this process can use the device any more."""
-        if self._lost:
+        if self.lost:
             raise self._gone()
 
     @contextmanager
@@ -108,19 +149,19 @@ class CudaContext:
         """Turn the driver's error into ours: NotFit for the machine's, KernelError for what a kernel did."""
         said = str(error).strip()
         if any(words in said for words in _MACHINE_ERRORS):
-            self._lost = said
+            self.lost = said
             return NotFit(f"{self.device_name} failed while {doing}: {said}.")
-        if self._lost is None and self._context_is_dead():
-            self._lost = said
+        if not self.lost and self._context_is_dead():
+            self.lost = said
             after = f" The last launch was {self.last_launch}." if self.last_launch else ""
             return KernelError(
                 f"A kernel broke the CUDA context, seen while {doing}: {said}.{after} To find the line, run "
                 "the test under compute-sanitizer or --gpuperf-backend=emulated: both check every access."
             )
-        return self._gone() if self._lost else KernelError(f"CUDA refused while {doing}: {said}.")
+        return self._gone() if self.lost else KernelError(f"CUDA refused while {doing}: {said}.")
 
     def _gone(self) -> NotFit:
-        return NotFit(f"This process lost its CUDA context earlier ({self._lost}); run again in a fresh one.")
+        return NotFit(f"This process lost its CUDA context earlier ({self.lost}); run again in a fresh one.")
 
     def _context_is_dead(self) -> bool:
         """Say whether an error was sticky, as an illegal access is: then every call of the context fails."""
@@ -134,7 +175,10 @@ class CudaContext:
         if self._open:
             self._open = False
             atexit.unregister(self.close)
+            if self.stuck:
+                return  # giving the context back would wait for the kernel
             self.stream = None
+            self.modules.clear()
             # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.
             self.context.detach()
 

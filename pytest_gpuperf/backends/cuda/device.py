@@ -49,6 +49,8 @@ class CudaBackend(CudaContext):
         return array
 
     def free(self, array: Any) -> None:
+        if self.stuck:
+            return  # the driver would wait for the kernel
         with self.explained("freeing an array"):
             array.free()
 
@@ -71,7 +73,8 @@ class CudaBackend(CudaContext):
         cubin, cached = compile_cubin(path, options, self.compute_capability, self.compiling)
         self.check_alive()
         with self.explained(f"loading {path.name} (compiled as {cached})"):
-            return CudaProgram(self, path, cubin, self.driver.module_from_buffer(cubin))
+            self.modules.append(self.driver.module_from_buffer(cubin))
+            return CudaProgram(self, path, cubin, self.modules[-1])
 
     def timer(self) -> CudaTimer:
         self.check_alive()

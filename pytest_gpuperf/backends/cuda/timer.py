@@ -75,7 +75,7 @@ class CudaTimer:
 
     def wait(self, event: Any) -> None:
         with self._context.explained("waiting for an event"):
-            event.synchronize()
+            self._context.wait_for(event.query)
 
     def seconds(self, start: Any, end: Any) -> float:
         with self._context.explained("reading an event"):

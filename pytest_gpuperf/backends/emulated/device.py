@@ -35,6 +35,7 @@ class EmulatedBackend:
     context: Any = None
     stream: Any = None
     judges_times, checks_memory, counts_traffic = False, True, True
+    lost, stuck = "", False
 
     def __init__(self, threads: int | None = None, seconds: float = 60.0) -> None:
         self._compiler = find_compiler(os.environ.get("CXX") or None)
@@ -42,7 +43,7 @@ class EmulatedBackend:
         self.runtime = runtime(self._runtime_path)
         self.memory = EmulatedMemory()
         self._threads = threads or processors()
-        self._seconds = seconds
+        self.seconds = seconds
         self.device_name = f"emulated ({self.compiler_version}, {platform.machine()})"
         # Never entered: the compiler runs on the processors that are this device.
         self.compiling: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -96,7 +97,7 @@ class EmulatedBackend:
         Of nvcc's options, -D, -U, -I and --std count; the others have no meaning here.
         """
         library = build_kernels(self._compiler, self._runtime_path, file, options)
-        return EmulatedProgram(file, library, self.runtime, self.memory, self._threads, self._seconds)
+        return EmulatedProgram(file, library, self.runtime, self.memory, self._threads, self.seconds)
 
     def close(self) -> None:
         """Free every array that is left."""
