@@ -250,6 +250,15 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
         flag = _flag(name) + ("=N" if name == "calibrate" else "")
         if given[name] is not None and not active and not isinstance(given[name], Path):
             raise pytest.UsageError(f"{flag} {does}, so it needs --gpuperf beside it")
+    for name in ("strict", "pool", "tolerance", "runs", "max_confirm", "blocks", "acquit"):
+        if _typed(config, name) and not active and config.option.gpuperf_child is None:
+            raise pytest.UsageError(
+                f"{_flag(name)} is about what is measured, so it needs --gpuperf beside it"
+            )
+    if _typed(config, "runs") and active and not update and calibrate is None:
+        raise pytest.UsageError(
+            "--gpuperf-runs is how many runs are recorded: give --gpuperf-update or --gpuperf-calibrate, too"
+        )
     if calibrate and update:
         raise pytest.UsageError("--gpuperf-calibrate and --gpuperf-update record different things; give one")
     if update and given["runs"] > given["max_runs"]:
@@ -278,6 +287,11 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
         )
     if given["against"] is not None and getattr(config.option, "tx", None):
         raise pytest.UsageError("--gpuperf-against measures in one process after the other; leave out -n")
+
+
+def _typed(config: pytest.Config, name: str) -> bool:
+    """Return whether a person gave the flag now; an ini file's addopts may have it for other runs."""
+    return any(str(given).partition("=")[0] == _flag(name) for given in config.invocation_params.args)
 
 
 def _flag(name: str) -> str:

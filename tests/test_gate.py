@@ -678,3 +678,35 @@ def test_a_function_of_less_than_a_microsecond_is_judged(pytester: pytest.Pytest
     result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed: benchmark *"])
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["strict=on", "pool=team-a", "tolerance=x = 3 %", "runs=3", "max-confirm=2", "blocks=3", "acquit=off"],
+)
+def test_a_flag_that_does_nothing_is_refused_where_it_was_typed(pytester: pytest.Pytester, flag: str):
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest_subprocess(f"--gpuperf-{flag}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    name = flag.partition("=")[0]
+    result.stderr.fnmatch_lines(
+        [f"ERROR: --gpuperf-{name} is about what is measured, so it needs --gpuperf *"]
+    )
+    pytester.makeini(f"[pytest]\naddopts = '--gpuperf-{flag}'\n")
+    assert pytester.runpytest_subprocess().ret == 0
+
+
+def test_runs_are_of_a_recording(pytester: pytest.Pytester):
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-runs=3")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --gpuperf-runs is how many runs are recorded: *"])
+
+
+def test_a_loss_that_is_not_confirmed_says_between_what_it_lies(project: Project):
+    project.record()
+    result = project.run("--gpuperf-strict=off", latencies="1.1")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["inconclusive *test_latency *+9.9? %", " *somewhere from -*% to +*%, which fails under strict"]
+    )

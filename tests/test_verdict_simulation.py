@@ -152,6 +152,27 @@ def test_a_real_loss_of_latency_is_red_by_the_old_code(sd, slowdown, least):
     assert at_least(found[Outcome.REGRESSED], 200, least)
 
 
+@pytest.mark.parametrize("sd", [0.007, 0.02, 0.05])
+def test_a_host_that_is_six_percent_slower_fails_nobody_under_strict(sd):
+    rng = np.random.default_rng(6)
+
+    def session() -> Found:
+        runs = rng.normal(0, sd, 5).tolist()
+
+        def process() -> float:
+            return math.log(1.06) + rng.normal(0, sd)
+
+        return judged({OWN: runs}, process, process, instrument="loadgen", theta=0.05)
+
+    found = [session() for _ in range(300)]
+    wrong = [
+        f
+        for f in found
+        if f.outcome is Outcome.REGRESSED or (f.outcome is Outcome.INCONCLUSIVE and f.exceeds)
+    ]
+    assert at_most(len(wrong), 300, 0.01)
+
+
 # Benchmarks that are not normal
 
 
@@ -222,3 +243,20 @@ def test_a_machine_that_moved_hides_no_loss_beyond_what_it_lost(slowdown, least)
     machine = Machine()
     found, _ = simulate(400, lambda: machine.session(slowdown))
     assert at_least(found[Outcome.REGRESSED], 400, least)
+
+
+@pytest.mark.parametrize(("then", "now"), [(5e-6, 10e-6), (20e-6, 30e-6), (67e-6, 75e-6)])
+def test_a_clock_one_percent_lower_excuses_no_doubling(then, now):
+    rng = np.random.default_rng(3)
+
+    def sentinels(clock: float) -> Callable[[], dict[str, object]]:
+        return lambda: {
+            "bandwidth_s": 67.4e-6 * (1 + rng.normal(0, 1e-4)),
+            "compute_s": 559e-6 * clock * (1 + rng.normal(0, 1e-4)),
+            "code": "c",
+        }
+
+    stored = (math.log(then) + rng.normal(0, 1e-4, 5)).tolist()
+    both = sentinels(1.0), sentinels(1.012)
+    found = judged({OWN: stored}, lambda: math.log(now) + rng.normal(0, 1e-4), sentinels=both)
+    assert found.outcome is Outcome.REGRESSED

@@ -106,6 +106,8 @@ def next_steps(
     outcomes = {row.verdict.outcome for row in rows}
     if any(is_modelled(record.device) for record in records):
         lines.append("Emulated: times are this CPU's, shown and never judged; counters are modelled.")
+        if options.pool:
+            lines.append(f"Emulated figures join no pool of devices, and so not {options.pool!r}.")
     if any(_is_this_hosts(row) for row in rows):
         lines.append(
             "Times and rates of this host are shown, not judged: it has no GPU and is not dedicated to\n"
@@ -193,7 +195,22 @@ def _told(group: Sequence[Row]) -> list[str]:
     reasons = [row.verdict.reason for row in group if row.verdict.outcome in _FOLDED]
     reasons = [reason for reason in reasons if reason != NEW_IN_PLUGIN]  # next_steps says so once
     ways = [str(row.details.get("better", "")) for row in group]
-    return [text for text in dict.fromkeys((*reasons, *ways)) if text]
+    unclear = [_unclear(row) for row in group]
+    return [text for text in dict.fromkeys((*reasons, *unclear, *ways)) if text]
+
+
+def _unclear(row: Row) -> str:
+    """Say between what a loss lies that was not confirmed and fails nothing, "" for anything else."""
+    decided = row.verdict
+    if (
+        row.cause
+        or decided.outcome is not Outcome.INCONCLUSIVE
+        or not decided.exceeds
+        or not decided.interval
+    ):
+        return ""
+    low, high = decided.interval
+    return f"somewhere from {percent(low)} to {percent(high)}, which fails under strict"
 
 
 def _names(tests: Collection[TestKey]) -> dict[TestKey, str]:
