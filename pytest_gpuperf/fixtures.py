@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.figures import is_rate, is_time_or_rate, number, numbers, short, text
 from pytest_gpuperf.marker import TestOptions, test_options
 from pytest_gpuperf.measurement import Better, Bounds, Kind, Measurement, Metric
@@ -68,16 +68,17 @@ def gpuperf(request: pytest.FixtureRequest) -> Gpuperf:
 
 @pytest.fixture
 def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters]:
-    """Count the memory traffic of one launch: ``counters(launch, *args)``, by the emulator's warp model.
+    """Count the memory traffic of one launch: ``counters(launch, *args)``.
 
     ``.global_load`` and ``.global_store`` have ``sectors_per_request``; ``.shared_load`` and
     ``.shared_store`` have ``wavefronts_per_request`` and ``bank_conflicts``. The ratios and, where the
-    baseline's compiler is this one, the totals are judged as exact metrics. On a GPU they would come
-    through Nsight Compute, which is not wired up yet: the test is skipped there.
+    baseline's compiler is this one, the totals are judged as exact metrics. A GPU counts them itself
+    (CUPTI), and DRAM bytes, occupancy, instructions and registers beside them; without one they are the
+    emulator's warp model's. Where a GPU does not let this user count, the test is skipped, unless the ini key
+    ``gpuperf_require`` names counters.
     """
-    if not gpu.device.counts_traffic:
-        pytest.skip("counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet")
     session = request.config.stash[SESSION]
+    modelled = gpu.device.models_traffic
 
     def take(launch: Launch, *args: Any, name: str | None = None) -> Counters:
         from pytest_gpuperf.backends.arguments import check
@@ -88,9 +89,16 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
             raise GpuperfError(f"counters takes a kernel bound to its grid, not {type(launch).__name__}")
         label = launch.name if name is None else text("counters(...)", "name", name)
         checked = check(launch.declaration, args, launch.backend)
-        found = count(launch.file.program, launch.name, launch.geometry, checked)
+        try:
+            found = count(launch.file.program, launch.name, launch.geometry, checked, modelled)
+        except Unavailable as error:
+            if "counters" in session.options.require:
+                raise
+            pytest.skip(str(error))
         if session.options.active:
-            contract = _contract(gpu, args, test_options(request.node), {"counters": "modelled"})
+            contract = _contract(
+                gpu, args, test_options(request.node), {"counters": "modelled" if modelled else "measured"}
+            )
             for figure, value in {**found.ratios(), **found.totals()}.items():
                 metric = Metric(f"{label} {figure}", "1", "lower", "exact", "counters")
                 recorder_of(request.node).add(Measurement(metric, contract, (value,)))

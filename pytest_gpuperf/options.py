@@ -70,6 +70,8 @@ SETTINGS = (
             "Bound the run's measuring; what does not fit is unmeasured, the most valuable comes first."),
     Setting("max_runs", "", "20", integer(MIN_RUNS, 1000),
             "Runs that a baseline keeps; an append drops the oldest."),
+    Setting("require", "", [], one_of("counters"),
+            "Capabilities whose lack is a fault of the set-up and not a skip: counters."),
     Setting("kernel_timeout", "", "60", above_zero("seconds"),
             "Seconds that a kernel may run before its test fails."),
     Setting("quarantine", "", "", str, "The quarantine file; empty: quarantine.toml among the baselines."),
@@ -156,6 +158,7 @@ class Options:
     max_runs: int
     quarantine: str
     kernel_timeout: float
+    require: tuple[str, ...]
     against: Revision | None
     blocks: int
     baselines_from: Revision | None

@@ -51,13 +51,16 @@ class FakeProgram:
     def trace(self, name, geometry, arguments):
         return ((1, 4, 4),) * 4
 
+    def figures(self, name):
+        return {}
+
 
 class FakeBackend:
     """The protocol and no more."""
 
     name, device_name, uuid, pci = "fake", "Fake 9000", "FAKE-1", None
     compute_capability = context = stream = None
-    judges_times, checks_memory, counts_traffic = True, False, True
+    judges_times, checks_memory, models_traffic = True, False, True
     seconds, lost, stuck = 60.0, "", False
     compiling = staticmethod(nullcontext)
     compiler_version = "fcc 1.2"
@@ -188,7 +191,7 @@ def test_what_a_place_says_is_what_the_backend_says(backend):
     for device in (backend, CudaBackend):
         place = {"backend": device.name}
         assert backends.judges_times(place) is device.judges_times
-        assert backends.is_modelled(place) is device.counts_traffic
+        assert backends.is_modelled(place) is device.models_traffic
     assert not backends.judges_times({"backend": "cpu"})
     assert not backends.is_modelled({})
 

@@ -17,6 +17,9 @@ class Program:
         self.asked = asked
         return self.rows
 
+    def figures(self, name):
+        return {}
+
 
 UNPADDED = Program((2048, 8192, 8192), (2048, 8192, 8192), (2048, 65536, 2048), (2048, 2048, 2048))
 NAIVE = Program((2048, 8192, 8192), (2048, 65536, 8192), (0, 0, 0), (0, 0, 0))

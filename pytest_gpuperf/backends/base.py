@@ -130,10 +130,18 @@ class Program(Protocol):
         """Return what enqueues this launch of kernel ``name`` each time it is called, at little cost."""
 
     def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
-        """Run kernel ``name`` and count its memory traffic; raises Unavailable unless ``counts_traffic``.
+        """Run kernel ``name`` and count its memory traffic; raises Unavailable if nothing can count it.
 
         Returns (requests, sectors or wavefronts, the fewest that could serve them) of global loads, global
-        stores, shared loads and shared stores.
+        stores, shared loads and shared stores. The arrays are written as by one launch.
+        """
+
+    def figures(self, name: str) -> Mapping[str, float]:
+        """Return what else is known of kernel ``name``, by name, after it was traced; {} if nothing is.
+
+        On a GPU ``dram_bytes_read``, ``dram_bytes_written``, ``instructions`` (a warp's) and ``occupancy``
+        (active warps of those that an SM can hold) of the launch, and of the compiled function
+        ``registers`` and ``spill_bytes`` a thread and ``shared_bytes`` a block.
         """
 
 
@@ -146,7 +154,7 @@ class Backend(Protocol):
     objects on cuda, else None.
 
     ``judges_times``: ``timer`` reads a clock of the device's own, and its times are judged.
-    ``checks_memory``: every access of a launch is checked. ``counts_traffic``: programs can ``trace``.
+    ``checks_memory``: every access of a launch is checked. ``models_traffic``: ``trace`` is a model's.
     ``seconds`` is how long a kernel may run before it is given up. ``lost`` says why nothing in this process
     can use the device any more, "" while something can; ``stuck``: not even an orderly exit can, since a
     kernel does not end.
@@ -163,7 +171,7 @@ class Backend(Protocol):
     stream: Any
     judges_times: bool
     checks_memory: bool
-    counts_traffic: bool
+    models_traffic: bool
     seconds: float
     lost: str
     stuck: bool

@@ -57,10 +57,13 @@ class SharedTraffic:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The counters of one launch; ``modelled`` ones come from the emulated backend's warp model.
+    """The counters of one launch, a GPU's own or ``modelled`` by the emulated backend's warps.
 
-    If a kernel makes no such accesses, counts are 0 and ratios None. Modelled counts of requests depend on
-    g++'s code, so that totals of two compilers are not compared; the ratios are those of a GPU.
+    If a kernel makes no such accesses, counts are 0 and ratios None. Counts of requests depend on the
+    compiler's code, so that totals of two compilers are not compared; modelled ratios are those of a GPU.
+    What only a GPU knows is None where they are modelled: bytes to and from DRAM, a warp's ``instructions``,
+    ``occupancy`` (active warps of those that an SM can hold, 0 to 1), and of the compiled function registers
+    and spilled bytes a thread and bytes of shared memory a block.
     """
 
     global_load: GlobalTraffic
@@ -68,6 +71,13 @@ class Counters:
     shared_load: SharedTraffic
     shared_store: SharedTraffic
     modelled: bool = True
+    dram_bytes_read: float | None = None
+    dram_bytes_written: float | None = None
+    instructions: float | None = None
+    occupancy: float | None = None
+    registers: int | None = None
+    spill_bytes: int | None = None
+    shared_bytes: int | None = None
 
     def ratios(self) -> dict[str, float]:
         """Return the ratios worth storing, of the accesses that are made; lower is better for each."""
@@ -91,7 +101,9 @@ class Counters:
         return {name: float(value) for name, value in found.items() if value}
 
 
-def count(program: Program, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Counters:
+def count(
+    program: Program, name: str, geometry: Geometry, arguments: Sequence[Any], modelled: bool = True
+) -> Counters:
     """Launch kernel ``name`` once and count its traffic; arguments are checked already.
 
     Raises KernelError as a launch does, and if a kernel with arrays touched none of them.
@@ -102,4 +114,6 @@ def count(program: Program, name: str, geometry: Geometry, arguments: Sequence[A
         GlobalTraffic(store[0], store[1]),
         SharedTraffic(shared_load[0], shared_load[1], shared_load[1] - shared_load[2]),
         SharedTraffic(shared_store[0], shared_store[1], shared_store[1] - shared_store[2]),
+        modelled,
+        **program.figures(name),  # type: ignore[arg-type]
     )

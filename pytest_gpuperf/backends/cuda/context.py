@@ -7,13 +7,18 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_gpuperf.backends.base import DeviceArray
 from pytest_gpuperf.backends.cuda.driver import device_uuid
+from pytest_gpuperf.backends.cuda.metrics import METRICS
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.cuda.cupti import RangeProfiler
 
 # Errors of the machine rather than of a kernel, by cuGetErrorString's words for them.
 _MACHINE_ERRORS = ("ECC", "NVLink", "system not yet initialized", "GPU is lost", "busy or unavailable")
@@ -35,6 +40,7 @@ class CudaContext:
     def __init__(self, index: int = 0) -> None:
         driver = _pycuda()
         self.driver = driver
+        self._index = index
         self.lost = ""
         self.stuck = False
         self.last_launch = ""
@@ -80,6 +86,13 @@ class CudaContext:
         self._arrays = [each for each in self._arrays if each() is not None]
         self._arrays.append(weakref.ref(array))
         return array
+
+    @cached_property
+    def profiler(self) -> RangeProfiler:
+        """Return what counts a launch's work; raises Unavailable without CUPTI or the right to count."""
+        from pytest_gpuperf.backends.cuda.cupti import RangeProfiler
+
+        return RangeProfiler(METRICS, self._index)
 
     def free_memory(self) -> int:
         return int(self.driver.mem_get_info()[0])

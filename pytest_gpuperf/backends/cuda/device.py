@@ -24,7 +24,7 @@ class CudaBackend(CudaContext):
     """Device ``index`` of CUDA_VISIBLE_DEVICES; its primary context opens and closes with it."""
 
     name = "cuda"
-    judges_times, checks_memory, counts_traffic = True, False, False
+    judges_times, checks_memory, models_traffic = True, False, False
     compiling: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
     _timer: CudaTimer | None = None
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Geometry
-from pytest_gpuperf.errors import Unavailable
+from pytest_gpuperf.backends.base import Geometry, Traffic
+from pytest_gpuperf.backends.cuda.metrics import FIGURES, OCCUPANCY, TRAFFIC
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.cuda.context import CudaContext
@@ -29,17 +29,30 @@ class CudaProgram:
         # nvcc writes the same bytes for the same code, whatever the file's place, comments or date.
         self._hash = hashlib.sha256(cubin).hexdigest()[:16]
         self._functions: dict[str, Any] = {}
+        self._figures: dict[str, Mapping[str, float]] = {}
         self._shared: dict[str, int] = {}
 
     def code_hash(self, name: str) -> str | None:
         """Return the hash of the whole file's machine code: kernels share its constants and functions."""
         return self._hash
 
-    def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> NoReturn:
-        raise Unavailable(
-            "counters on a GPU need Nsight Compute, which pytest-gpuperf does not drive yet; "
-            "choose --gpuperf-backend=emulated."
-        )
+    def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
+        """Run kernel ``name`` under CUPTI's range profiler; raises Unavailable if that cannot count."""
+        profiler = self._context.profiler
+        enqueue = self.prepare(name, geometry, arguments)
+        (counted,) = profiler.count(enqueue, self._context.synchronize)
+        function = self._functions[name]
+        self._figures[name] = {
+            **{figure: counted[metric] for figure, metric in FIGURES.items()},
+            "occupancy": counted[OCCUPANCY] / 100,
+            "registers": function.num_regs,
+            "spill_bytes": function.local_size_bytes,
+            "shared_bytes": function.shared_size_bytes + geometry.shared,
+        }
+        return tuple(_traffic(counted, *metrics) for metrics in TRAFFIC)
+
+    def figures(self, name: str) -> Mapping[str, float]:
+        return self._figures.get(name, {})
 
     def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
         """Pack the launch's parameters once, so that enqueuing it costs the host little."""
@@ -73,6 +86,12 @@ class CudaProgram:
         address = self._context.address(argument)
         assert address is not None, "arguments are checked before they come here"
         return np.uint64(address)
+
+
+def _traffic(counted: Mapping[str, float], requests: str, moved: str, conflicts: str = "") -> Traffic:
+    """Return requests, sectors or wavefronts, and the fewest that could serve them, of one kind of access."""
+    wasted = counted[conflicts] if conflicts else 0.0
+    return round(counted[requests]), round(counted[moved]), round(counted[moved] - wasted)
 
 
 def pack(values: Sequence[np.generic]) -> bytes:

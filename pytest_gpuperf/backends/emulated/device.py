@@ -34,7 +34,7 @@ class EmulatedBackend:
     compute_capability: tuple[int, int] | None = None
     context: Any = None
     stream: Any = None
-    judges_times, checks_memory, counts_traffic = False, True, True
+    judges_times, checks_memory, models_traffic = False, True, True
     lost, stuck = "", False
 
     def __init__(self, threads: int | None = None, seconds: float = 60.0) -> None:

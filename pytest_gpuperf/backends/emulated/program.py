@@ -6,7 +6,7 @@ import ctypes
 import math
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,10 @@ class EmulatedProgram:
         barrier that not all threads reach, an endless loop, a crash, a failed assert.
         """
         self._run(name, geometry, arguments, counting=False)
+
+    def figures(self, name: str) -> Mapping[str, float]:
+        """Return nothing: what a GPU would do beside its traffic is not modelled."""
+        return {}
 
     def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
         """Run kernel ``name`` like ``launch`` and count what a GPU's load/store unit would have moved.
