@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.instruments.places import ArrayMover
 from pytest_gpuperf.instruments.stopwatch import Settings, Stopwatch, Timing
 
@@ -29,25 +31,62 @@ def measure(
     ``launch`` is a kernel's Launch, or any callable that enqueues its work on the device's stream or on the
     default stream. ``batch`` fixes the launches a sample to what a baseline used; without it launches below
     BATCH_BELOW get the power of two that lasts BATCH_LASTS. A kernel's arrays are copied to other places
-    again and again (places.py); your own arrays see the warm-up's launches only. Raises KernelError for a
-    callable whose work the events cannot see. On a device whose times are not judged it takes one run after
-    a warm one, in host seconds, to be shown.
+    again and again (places.py); in your own it leaves what one launch makes of them, the last of all, from
+    their contents before the first. Raises KernelError for a callable whose work the events cannot see. On a
+    device whose times are not judged it takes one run after a warm one, in host seconds, to be shown.
     """
     # Kernels check their arguments once, so that the stream does not wait for checks.
     enqueue = launch.bind(*args) if hasattr(launch, "bind") else lambda: launch(*args)
-    if not gpu.device.judges_times:
-        return _by_the_host(enqueue, gpu)
-    mover = ArrayMover.of(launch, args, gpu.device)
-    return Stopwatch(gpu.device.timer(), enqueue, settings or Settings(), batch, mover).measure()
+    with _contents(launch, args, gpu.device) as restore:
+        if not gpu.device.judges_times:
+            return _by_the_host(enqueue, gpu, restore)
+        mover = ArrayMover.of(launch, args, gpu.device)
+        timing = Stopwatch(gpu.device.timer(), enqueue, settings or Settings(), batch, mover).measure()
+        if restore():
+            enqueue()
+            gpu.synchronize()
+        return timing
 
 
-def _by_the_host(enqueue: Callable[[], Any], gpu: Gpu) -> Timing:
+def _by_the_host(enqueue: Callable[[], Any], gpu: Gpu, restore: Callable[[], bool]) -> Timing:
     enqueue()
     gpu.synchronize()
+    restore()
     start = time.perf_counter()
     enqueue()
     gpu.synchronize()
     return Timing((time.perf_counter() - start,), {"emulated": True})
+
+
+@contextmanager
+def _contents(launch: Any, args: Sequence[Any], device: Backend) -> Iterator[Callable[[], bool]]:
+    """Keep what is in the arrays that a kernel may write; give what puts it back, and says whether any was.
+
+    Only of arrays of ours, and where there is room for copies.
+    """
+    parameters = launch.declaration.parameters if hasattr(launch, "declaration") else ()
+    written = {
+        id(array): array
+        for parameter, array in zip(parameters, args, strict=False)
+        if parameter.pointer and not parameter.const and device.owns_memory(array)
+    }
+    copies: list[tuple[Any, Any]] = []
+    if written and 2 * sum(array.nbytes for array in written.values()) <= device.free_memory():
+        copies = [(array, device.empty(array.shape, array.dtype)) for array in written.values()]
+    for array, copy in copies:
+        device.copy(copy, array)
+
+    def restore() -> bool:
+        for array, copy in copies:
+            device.copy(array, copy)
+        return bool(copies)
+
+    try:
+        yield restore
+    finally:
+        for _, copy in copies:
+            with suppress(GpuperfError):  # of a kernel that broke the context, which says so itself
+                device.free(copy)
 
 
 _bandwidths: weakref.WeakKeyDictionary[Backend, float] = weakref.WeakKeyDictionary()
