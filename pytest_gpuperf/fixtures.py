@@ -130,7 +130,7 @@ class Gpuperf:
         metric's; by default the kernel's or function's own. ``max`` and ``min`` are bounds of the time,
         in seconds: beyond them the test fails, with a baseline or without, wherever times are judged.
         """
-        from pytest_gpuperf.instruments.device_time import Timing
+        from pytest_gpuperf.instruments.device_time import Timing, check_possible
 
         if not callable(launch):
             raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
@@ -143,6 +143,7 @@ class Gpuperf:
             launch(*args)
             return Timing((), {})
         taken = timed(self._session, self._item, name, launch, args, work)
+        check_possible(gpu.device, name, taken.value, work["bytes"])
         rates = {} if self._session.options.child is not None else _rates(gpu, taken.value, **work)
         details = {**taken.details, **rates}  # which are to be shown, and so the session's own
         recorder_of(self._item).add(replace(taken, details=details, bounds=bounds))

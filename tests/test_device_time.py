@@ -328,3 +328,27 @@ def test_copy_bandwidth_counts_reads_and_writes_once_per_device(free, nbytes):
 
 def test_nothing_timed_has_no_median():
     assert math.isnan(Timing(()).median)
+
+
+@pytest.mark.parametrize(
+    ("moved", "seconds", "possible"),
+    [
+        (None, 1e-9, True),
+        (400e6, 130e-6, True),  # 3,077 GB/s
+        (400e6, 100e-6, False),  # 4,000 GB/s: 348 MB of them cannot come from the L2 cache
+        (40e6, 1e-6, True),  # all of it may lie in the L2 cache
+        (4e9, 2e-6, False),
+    ],
+)
+def test_a_time_in_which_the_memory_could_not_have_moved_as_much_is_refused(moved, seconds, possible):
+    device = SimpleNamespace(judges_times=True, l2_bytes=50 * 2**20, peak_bandwidth=3.352e12)
+    if possible:
+        device_time.check_possible(device, "copy", seconds, moved)
+        return
+    with pytest.raises(KernelError, match=r"copy is faster than the hardware: .* moves 3,352 at most"):
+        device_time.check_possible(device, "copy", seconds, moved)
+
+
+def test_a_device_that_does_not_tell_its_bandwidth_refuses_nothing():
+    device = SimpleNamespace(judges_times=True, l2_bytes=0, peak_bandwidth=0.0)
+    device_time.check_possible(device, "copy", 1e-9, 1e9)

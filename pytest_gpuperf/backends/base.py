@@ -155,6 +155,7 @@ class Backend(Protocol):
 
     ``judges_times``: ``timer`` reads a clock of the device's own, and its times are judged.
     ``checks_memory``: every access of a launch is checked. ``models_traffic``: ``trace`` is a model's.
+    ``l2_bytes`` and ``peak_bandwidth`` (bytes a second, theoretical) are the device's, 0 where not known.
     ``seconds`` is how long a kernel may run before it is given up. ``lost`` says why nothing in this process
     can use the device any more, "" while something can; ``stuck``: not even an orderly exit can, since a
     kernel does not end.
@@ -172,6 +173,8 @@ class Backend(Protocol):
     judges_times: bool
     checks_memory: bool
     models_traffic: bool
+    l2_bytes: int
+    peak_bandwidth: float
     seconds: float
     lost: str
     stuck: bool

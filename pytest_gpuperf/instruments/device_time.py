@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.errors import GpuperfError, KernelError
 from pytest_gpuperf.instruments.places import ArrayMover
 from pytest_gpuperf.instruments.stopwatch import Settings, Stopwatch, Timing
 
@@ -46,6 +46,21 @@ def measure(
             enqueue()
             gpu.synchronize()
         return timing
+
+
+def check_possible(device: Backend, name: str, seconds: float, moved: float | None) -> None:
+    """Raise KernelError for a time in which the device's memory could not have moved so many bytes.
+
+    What fits into the L2 cache need not come from memory, and is not counted.
+    """
+    far = (moved or 0.0) - device.l2_bytes
+    if device.judges_times and 0 < device.peak_bandwidth * seconds < far:
+        assert moved is not None
+        raise KernelError(
+            f"{name} is faster than the hardware: {moved / seconds / 1e9:,.0f} GB/s by bytes={moved:,.0f}, and "
+            f"this memory moves {device.peak_bandwidth / 1e9:,.0f} at most. Either fewer bytes are moved, or "
+            "the work is not done when the time ends."
+        )
 
 
 def _by_the_host(enqueue: Callable[[], Any], gpu: Gpu, restore: Callable[[], bool]) -> Timing:

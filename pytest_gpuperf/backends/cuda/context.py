@@ -66,7 +66,10 @@ class CudaContext:
         self.pci: str | None = device.pci_bus_id()  # of the whole GPU, also of a MIG instance
         self.stream: Any = driver.Stream()
         self.total_memory: int = device.total_memory()
-        self.l2_bytes: int = device.get_attribute(driver.device_attribute.L2_CACHE_SIZE)
+        known = driver.device_attribute
+        self.l2_bytes: int = device.get_attribute(known.L2_CACHE_SIZE)
+        kilohertz, bits = map(device.get_attribute, (known.MEMORY_CLOCK_RATE, known.GLOBAL_MEMORY_BUS_WIDTH))
+        self.peak_bandwidth: float = 2 * 1e3 * kilohertz * bits / 8  # two transfers a clock
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         from pytest_gpuperf.backends.cuda.array import Array
