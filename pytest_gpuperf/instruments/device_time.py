@@ -56,8 +56,9 @@ def check_possible(device: Backend, name: str, seconds: float, moved: float | No
     far = (moved or 0.0) - device.l2_bytes
     if device.judges_times and 0 < device.peak_bandwidth * seconds < far:
         assert moved is not None
+        rate = moved / seconds / 1e9
         raise KernelError(
-            f"{name} is faster than the hardware: {moved / seconds / 1e9:,.0f} GB/s by bytes={moved:,.0f}, and "
+            f"{name} is faster than the hardware: {rate:,.0f} GB/s by bytes={moved:,.0f}, and "
             f"this memory moves {device.peak_bandwidth / 1e9:,.0f} at most. Either fewer bytes are moved, or "
             "the work is not done when the time ends."
         )
