@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 TILE_AND_BLOCK = {
     "matmul_naive": ((32, 8), (32, 8)),
     "matmul_tiled": ((32, 32), (32, 8)),
+    "matmul_blocked": ((128, 128), 256),
 }
 each_matmul = pytest.mark.parametrize("name", TILE_AND_BLOCK)
 extents = st.one_of(st.integers(1, 70), st.sampled_from([1, 31, 32, 33, 64]))
@@ -71,8 +72,21 @@ def test_latency(gpu, matmul, gpuperf, side, name):
     assert np.all(np.abs(c.get() - exact) <= bound * exact)
 
 
+def test_each_rung_is_faster_than_the_one_before(gpu, matmul, gpuperf, side):
+    n = side // 4
+    a, b, c = gpu.random((n, n), seed=1), gpu.random((n, n), seed=2), gpu.empty((n, n))
+    times = [
+        gpuperf(matmul(name, n, n), a, b, c, n, n, n, name=f"ladder {name}").median for name in TILE_AND_BLOCK
+    ]
+    naive, tiled, blocked = times
+    if gpu.compute_capability and naive > 0:  # timed, and on a GPU
+        assert tiled < 0.7 * naive
+        assert blocked < 0.7 * tiled
+
+
 # Sectors per load and per store; of A the naive kernel reads one word a warp (1 sector), of B 32 (4 sectors).
-SECTORS = {"matmul_naive": (2.5, 4), "matmul_tiled": (4, 4)}
+# The blocked one's threads store four neighbouring words each, one after the other: 8 groups of 16 lanes.
+SECTORS = {"matmul_naive": (2.5, 4), "matmul_tiled": (4, 4), "matmul_blocked": (4, 16)}
 
 
 @pytest.mark.parametrize("name", SECTORS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 THREADS = 256
 PER_THREAD = 256  # values; 2^26 of them then fill an H100 once, with eight blocks on nearly every SM
-SUMS = ["sum_coalesced", "sum_strided"]
+SUMS = ["sum_coalesced", "sum_strided", "sum_vectorized"]
 
 
 @pytest.mark.parametrize("name", SUMS)
@@ -56,7 +56,10 @@ def test_sectors_and_conflicts(gpu, kernels, counters, name):
     n = 8 * THREADS * 32
     values, partial = gpu.random(n, seed=1), gpu.empty(8)
     found = counters(kernels["reduce.cu"][name][8, THREADS], values, partial, n)
-    assert found.global_load.sectors_per_request == {"sum_coalesced": 4, "sum_strided": 32}[name]
+    assert (
+        found.global_load.sectors_per_request
+        == {"sum_coalesced": 4, "sum_strided": 32, "sum_vectorized": 16}[name]
+    )
     assert found.global_store.sectors_per_request == 1
     assert found.shared_load.bank_conflicts == 0
     assert found.shared_store.bank_conflicts == 0

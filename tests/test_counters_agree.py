@@ -52,10 +52,10 @@ def named(told) -> str:
     return f"{told['test'].partition('::')[2]}-{told['kernel']}"
 
 
-def counted(folder: Path, backend: str) -> dict[tuple[str, str], dict[str, list[int]]]:
+def counted(folder: Path, backend: str, bare: dict[str, str]) -> dict[tuple[str, str], dict[str, list[int]]]:
     """Run the tests of the table on a backend and return what they count."""
     (folder / "recorder.py").write_text("\n".join(line[4:] for line in RECORD.splitlines()))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment = {name: value for name, value in bare.items() if not name.startswith("PYTEST_XDIST")}
     environment |= {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "RECORD": str(folder / "found")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "recorder"]
     command += [f"--gpuperf-backend={backend}", *dict.fromkeys(told["test"] for told in KEPT)]
@@ -68,14 +68,14 @@ def counted(folder: Path, backend: str) -> dict[tuple[str, str], dict[str, list[
 
 
 @pytest.fixture(scope="module")
-def modelled(tmp_path_factory) -> dict[tuple[str, str], dict[str, list[int]]]:
+def modelled(tmp_path_factory, bare_environment) -> dict[tuple[str, str], dict[str, list[int]]]:
     """What the emulator counts of the same launches."""
-    return counted(tmp_path_factory.mktemp("recorder"), "emulated")
+    return counted(tmp_path_factory.mktemp("recorder"), "emulated", bare_environment)
 
 
 @pytest.mark.gpu
-def test_a_gpu_counts_what_the_table_has(tmp_path):
-    found = counted(tmp_path, "cuda")
+def test_a_gpu_counts_what_the_table_has(tmp_path, bare_environment):
+    found = counted(tmp_path, "cuda", bare_environment)
     for told in KEPT:
         line = found[told["test"], told["kernel"]]
         assert [line[access] for access in ACCESSES] == [told[access] for access in ACCESSES], told
