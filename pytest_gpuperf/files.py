@@ -50,11 +50,15 @@ def local_folder(root: Path) -> Path:
 # --------------------------------------------------------------------------- the cache
 
 
+_CACHE = "PYTEST_GPUPERF_CACHE"
+_SHARED = "PYTEST_GPUPERF_CACHE_SHARED"
+
+
 def cache_folder() -> Path:
     """Return $PYTEST_GPUPERF_CACHE, or the user's cache folder."""
-    chosen = os.environ.get("PYTEST_GPUPERF_CACHE")
+    chosen = os.environ.get(_CACHE)
     if chosen:
-        return Path(chosen)
+        return Path(chosen).absolute()
     import platformdirs
 
     return platformdirs.user_cache_path("pytest-gpuperf")
@@ -64,17 +68,22 @@ def cached(name: str, make: Callable[[], bytes]) -> Path:
     """Return the file ``name`` of the cache, such as "models/a.onnx", made by ``make`` if it is missing.
 
     One process makes it while others wait. A file whose SHA-256 is no longer the one stored beside it is
-    made again. Raises Unavailable if the cache cannot be written, and whatever ``make`` raises.
+    made again. Raises Unavailable if the cache cannot be written or is open to other users, and whatever
+    ``make`` raises.
     """
     from filelock import FileLock
 
+    shared = os.environ.get(_SHARED) == "1"
     path = cache_folder() / name
     digest = path.with_name(f"{path.name}.sha256")
-    if _intact(path, digest):
-        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f"{path.name}.lock")):
+        for folder in (cache_folder(), path.parent):
+            folder.mkdir(0o777 if shared else 0o700, parents=True, exist_ok=True)
+            if not shared:
+                _refuse_other_writers(folder)
+        if _intact(path, digest):
+            return path
+        with FileLock(path.with_name(f"{path.name}.lock"), mode=0o666 if shared else 0o600):
             if _intact(path, digest):
                 return path
             content = make()
@@ -84,9 +93,25 @@ def cached(name: str, make: Callable[[], bytes]) -> Path:
     except OSError as error:
         raise Unavailable(
             f"The cache {path.parent} cannot be written ({error.strerror}); "
-            "point PYTEST_GPUPERF_CACHE at a folder that can."
+            f"point {_CACHE} at a folder that can."
         ) from error
     return path
+
+
+def _refuse_other_writers(folder: Path) -> None:
+    """Raise Unavailable if somebody but this user and root could put a file there: what is in it is run."""
+    about = folder.stat()
+    trusting = f"or set {_SHARED}=1 if you trust all who can write there with what your tests run"
+    if about.st_uid not in (os.getuid(), 0):
+        raise Unavailable(
+            f"The cache {folder} belongs to another user (id {about.st_uid}), who could put other code "
+            f"there; point {_CACHE} at a folder of your own, {trusting}."
+        )
+    if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Unavailable(
+            f"The cache {folder} can be written by other users (mode {stat.S_IMODE(about.st_mode):04o}), who "
+            f"could put other code there; `chmod go-w` it, {trusting}."
+        )
 
 
 def sha256(path: Path) -> str:
@@ -97,6 +122,6 @@ def sha256(path: Path) -> str:
 
 def _intact(path: Path, digest: Path) -> bool:
     try:
-        return digest.read_text() == sha256(path)
+        return digest.read_bytes() == sha256(path).encode()
     except OSError:
         return False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,6 +40,20 @@ def _clean_environment(monkeypatch, tmp_path_factory):
         monkeypatch.delenv(name, raising=False)
     if not device_count():  # on a GPU machine, tests in several processes must see each other's locks
         monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path_factory.getbasetemp() / "locks"))
+
+
+@pytest.fixture
+def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Make a path another user's, or, without the right to, this process another user's."""
+
+    def give(path: Path) -> None:
+        if os.getuid() == 0:
+            os.chown(path, 4711, -1)
+        else:
+            other = os.getuid() + 1
+            monkeypatch.setattr("os.getuid", lambda: other)
+
+    return give
 
 
 @pytest.fixture(scope="module")

@@ -283,6 +283,56 @@ def test_headers_of_include_folders_count(scale, cache, tmp_path):
 
 
 @needs_nvcc
+@pytest.mark.parametrize(
+    "include",
+    [
+        '#define PART "scale.cuh"\n#include PART',
+        '# /* tuned */ include "scale.cuh"',
+        '#include \\\n"scale.cuh"',
+        '#if __has_include("tuned.cuh")\n#define TUNED\n#endif\n#include "scale.cuh"',
+    ],
+    ids=["macro", "comment", "continued", "has_include"],
+)
+def test_a_header_counts_however_it_is_included(scale, cache, include):
+    (scale.parent / "scale.cuh").write_text(
+        "#ifdef TUNED\n" + HEADER % "3" + "#else\n" + HEADER % "1" + "#endif\n"
+    )
+    scale.write_text(SOURCE.replace('#include "scale.cuh"', include))
+    first, _ = compile_cubin(scale, (), (9, 0))
+    if "tuned.cuh" in include:
+        (scale.parent / "tuned.cuh").write_text("")
+    else:
+        (scale.parent / "scale.cuh").write_text(HEADER % "2")
+    assert compile_cubin(scale, (), (9, 0))[0] != first
+
+
+@needs_nvcc
+def test_options_that_nvcc_takes_from_elsewhere_count(scale, cache, tmp_path, monkeypatch):
+    (tmp_path / "options").write_text("-maxrregcount=32")
+    keys = {compile_cubin(scale, ("-optf", str(tmp_path / "options")), (9, 0))[1]}
+    (tmp_path / "options").write_text("-fmad=false")
+    keys.add(compile_cubin(scale, ("-optf", str(tmp_path / "options")), (9, 0))[1])
+    monkeypatch.setenv("NVCC_APPEND_FLAGS", "-maxrregcount=32")
+    keys.add(compile_cubin(scale, ("-optf", str(tmp_path / "options")), (9, 0))[1])
+    assert len(keys) == 3
+
+
+@needs_nvcc
+def test_the_same_code_in_another_folder_is_not_compiled_again(scale, cache, tmp_path):
+    key = compile_cubin(scale, (), (9, 0))[1]
+    shutil.copytree(scale.parent, tmp_path / "elsewhere")
+    assert compile_cubin(tmp_path / "elsewhere" / "scale.cu", (), (9, 0))[1] == key
+
+
+@needs_nvcc
+@pytest.mark.parametrize("keep", [0, 1000])
+def test_a_damaged_cubin_is_compiled_again(scale, cache, keep):
+    whole, path = compile_cubin(scale, (), (9, 0))
+    os.truncate(path, keep)
+    assert compile_cubin(scale, (), (9, 0))[0] == whole
+
+
+@needs_nvcc
 def test_an_architecture_and_a_standard_of_ones_own_win(scale, cache):
     cubin, _ = compile_cubin(scale, ("-arch=sm_90a", "-std=c++20"), (9, 0))
     assert cubin[:4] == b"\x7fELF"

@@ -163,6 +163,75 @@ def test_source_headers_and_options_are_part_of_the_key(load, backend, tmp_path)
     assert launched(backend, load(source + "\n#define UNUSED\n", "-DVALUE=20")) == 22
 
 
+INCLUDES = {
+    "by_macro": '#define PART_FILE "part.cuh"\n#include PART_FILE',
+    "with_a_comment": '# /* tuned */ include /* here */ "part.cuh"',
+    "on_a_continued_line": '#inc\\\nlude \\\n"part.cuh"',
+    "as_a_digraph": '%: include "part.cuh"',
+    "after_a_comment": '/* why */ #include "part.cuh"',
+    "by_option": "",
+    "as_next": "#include_next <part.cuh>",
+    "unquoted": "#define STRING(name) #name\n#define QUOTED(name) STRING(name)\n#include QUOTED(part.cuh)",
+}
+
+
+@pytest.mark.parametrize("how", INCLUDES)
+def test_a_header_is_part_of_the_key_however_it_is_included(load, backend, tmp_path, how):
+    source = INCLUDES[how] + "\n" + KERNEL.replace("7", "PART")
+    options = ["-I.", f"-DHOW_{how}"]
+    if how == "by_option":
+        source, options = f"#include INCLUDED\n{source}", [*options, '-DINCLUDED="part.cuh"']
+    for value in (1, 2):
+        (tmp_path / "part.cuh").write_text(f"#define PART {value}\n")
+        assert launched(backend, load(source, *options)) == value
+
+
+def test_a_header_that_comes_to_stand_before_another_is_compiled(load, backend, tmp_path):
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "second" / "part.cuh").write_text("#define PART 1\n")
+    source = "#include <part.cuh>\n" + KERNEL.replace("7", "PART")
+    assert launched(backend, load(source, "-Ifirst", "-I", "second")) == 1
+    (tmp_path / "first" / "part.cuh").write_text("#define PART 2\n")
+    assert launched(backend, load(source, "-Ifirst", "-I", "second")) == 2
+
+
+def test_a_header_that_is_only_asked_for_is_part_of_the_key(load, backend, tmp_path):
+    source = '#if __has_include("tuned.cuh")\n#define PART 2\n#else\n#define PART 1\n#endif\n'
+    source += KERNEL.replace("7", "PART")
+    assert launched(backend, load(source)) == 1
+    (tmp_path / "tuned.cuh").write_text("")
+    assert launched(backend, load(source)) == 2
+
+
+def test_a_search_path_of_the_environment_is_part_of_the_key(load, backend, tmp_path, monkeypatch):
+    source = "#include <part.cuh>\n" + KERNEL.replace("7", "PART")
+    for value in (1, 2):
+        folder = tmp_path / f"environment{value}"
+        folder.mkdir()
+        (folder / "part.cuh").write_text(f"#define PART {value}\n")
+        monkeypatch.setenv("CPATH", str(folder))
+        assert launched(backend, load(source)) == value
+
+
+def test_what_is_not_there_is_refused_in_a_header_of_a_search_path(load, tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "wmma.cuh").write_text("#include <mma.h>\n")
+    with pytest.raises(KernelError, match=r"part/wmma\.cuh:1: the emulated backend cannot run wmma"):
+        load("#include <wmma.cuh>\n" + KERNEL, "-Ipart")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 4096, 0.5])
+def test_a_damaged_library_is_built_again(backend, tmp_path, keep):
+    """Loaded as it is, it would be an error of the linker or kill the session."""
+    (tmp_path / "damaged.cu").write_text(f"// {keep}\n" + KERNEL)
+    file = read(tmp_path / "damaged.cu")
+    compiler = emulated_compiler.find_compiler(None)
+    library = emulated_compiler.build_kernels(compiler, emulated_compiler.build_runtime(compiler), file, ())
+    os.truncate(library, int(library.stat().st_size * keep) if isinstance(keep, float) else keep)
+    assert launched(backend, backend.load(file)) == 7
+
+
 def libraries(folder):
     return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
 

@@ -1,9 +1,11 @@
 """The device lock."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -11,7 +13,8 @@ import time
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, NotFit
-from pytest_gpuperf.machine.lock import DeviceLock, holder, lock_folder
+from pytest_gpuperf.machine import lock as lock_module
+from pytest_gpuperf.machine.lock import DeviceLock, holder, lock_folder, lock_path
 
 HOLDER = """
 import sys, time
@@ -21,6 +24,15 @@ lock.acquire()
 print("held", flush=True)
 sys.stdin.read()
 lock.release()
+"""
+
+
+ANOTHER_USER = """
+import getpass, os, pwd  # while this user may read them
+from pytest_gpuperf.machine.lock import DeviceLock, holder, lock_path
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+with DeviceLock("GPU-1", timeout=0):
+    print(holder(lock_path("GPU-1")))
 """
 
 
@@ -121,13 +133,150 @@ def test_the_folder_and_its_files_are_open_to_every_user(folder):
     finally:
         os.umask(mask)
     assert folder.stat().st_mode & 0o7777 == 0o1777
-    assert modes == {"GPU-1.lock": 0o666, "GPU-1.holder": 0o666}
+    assert modes == {"GPU-1.lock": 0o666, f"GPU-1.{os.getuid()}.holder": 0o644}
 
 
-def test_the_default_folder_is_in_the_temporary_folder(tmp_path, monkeypatch):
+@pytest.fixture
+def host_folder(tmp_path, monkeypatch):
+    """A stand-in for /tmp, with no folder chosen."""
     monkeypatch.delenv("PYTEST_GPUPERF_LOCK_DIR")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert lock_folder() == tmp_path / "pytest-gpuperf-locks"
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "mine"))
+    monkeypatch.setattr("pytest_gpuperf.machine.lock._HOST", tmp_path)
+    return tmp_path
+
+
+def test_without_a_chosen_folder_the_lock_lies_in_the_hosts_temporary_folder(host_folder):
+    """Not in TMPDIR, which users have of their own, nor in a folder that anybody may make before root."""
+    host_folder.chmod(0o1777)
+    assert lock_folder() == host_folder
+    with DeviceLock("GPU-1", timeout=0):
+        assert (host_folder / "pytest-gpuperf-GPU-1.lock").is_file()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_temporary_folder_without_the_sticky_bit_is_refused(host_folder, mode):
+    host_folder.chmod(mode)
+    with pytest.raises(GpuperfError, match=r"lets other users replace its files .* set PYTEST_GPUPERF_LOCK"):
+        DeviceLock("GPU-1", timeout=0)
+
+
+def test_a_temporary_folder_of_another_user_is_refused(host_folder, give_away):
+    host_folder.chmod(0o1777)
+    give_away(host_folder)
+    with pytest.raises(GpuperfError, match=r"lets other users replace its files \(it is not root's"):
+        DeviceLock("GPU-1", timeout=0)
+
+
+# ---- what another user may have put there ----
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file that must stay as it is."""
+    path = tmp_path / "precious"
+    path.write_text("keep")
+    path.chmod(0o600)
+    yield path
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("keep", 0o600)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_in_the_locks_place_does_not_reach_a_file_elsewhere(folder, victim, link):
+    folder.mkdir()
+    link(victim, folder / "GPU-1.lock")
+    if link is os.symlink:
+        with pytest.raises(GpuperfError, match=r"GPU-1\.lock, .* cannot be used \(Too many levels of sym"):
+            DeviceLock("GPU-1", timeout=0).acquire()
+    else:
+        with DeviceLock("GPU-1", timeout=0):
+            pass
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_in_the_holders_place_does_not_reach_a_file_elsewhere(folder, victim, link):
+    folder.mkdir()
+    link(victim, folder / f"GPU-1.{os.getuid()}.holder")
+    with DeviceLock("GPU-1", timeout=0):
+        assert holder(folder / "GPU-1.lock") == "a process that did not leave its name"
+
+
+def test_a_lock_file_is_never_written(folder):
+    folder.mkdir()
+    (folder / "GPU-1.lock").write_text("keep")
+    with DeviceLock("GPU-1", timeout=0):
+        pass
+    assert (folder / "GPU-1.lock").read_text() == "keep"
+
+
+def test_a_fifo_in_the_locks_place_is_one_sentence(folder):
+    folder.mkdir()
+    os.mkfifo(folder / "GPU-1.lock")
+    with pytest.raises(GpuperfError, match=r"cannot be used \(Not a regular file\): set PYTEST_"):
+        DeviceLock("GPU-1", timeout=0).acquire()
+
+
+def test_a_fifo_in_the_holders_place_delays_nobody(folder):
+    folder.mkdir()
+    os.mkfifo(folder / f"GPU-1.{os.getuid()}.holder")
+    with DeviceLock("GPU-1", timeout=0):
+        assert holder(folder / "GPU-1.lock") == "a process that did not leave its name"
+
+
+def test_another_users_holder_file_is_not_written(folder, give_away):
+    folder.mkdir()
+    theirs = folder / f"GPU-1.{os.getuid()}.holder"
+    theirs.write_text("keep")
+    give_away(theirs)
+    with DeviceLock("GPU-1", timeout=0):
+        pass
+    assert theirs.read_text() == "keep"
+
+
+def test_the_last_holders_name_is_told_where_another_user_was_killed(folder):
+    with DeviceLock("GPU-1", timeout=0):
+        killed = folder / "GPU-1.4711.holder"
+        killed.write_text((folder / f"GPU-1.{os.getuid()}.holder").read_text().replace('"pid": ', '"pid": 9'))
+        os.utime(killed, (1, 1))
+        assert f"process {os.getpid()} of" in holder(folder / "GPU-1.lock")
+
+
+def test_what_another_user_wrote_starts_no_line_and_drives_no_terminal(folder):
+    folder.mkdir()
+    said = dict.fromkeys(("pid", "user", "host", "since"), "x")
+    said["command"] = "\n::error::no\x1b[31m" + 2000 * "a"
+    (folder / "GPU-1.4711.holder").write_text(json.dumps(said))
+    name = holder(folder / "GPU-1.lock")
+    assert name.startswith("process x of x on x since x: ?::error::no?[31maaa")
+    assert len(name) == 1000
+
+
+def test_a_lock_file_that_was_removed_meanwhile_locks_nothing(folder, monkeypatch):
+    """As by what cleans up /tmp, between opening and locking: the next process would make a new file."""
+    opened = lock_module._opened
+    seen = []
+
+    def removed(path):
+        descriptor = opened(path)
+        if not seen:
+            path.unlink()
+        seen.append(path)
+        return descriptor
+
+    monkeypatch.setattr(lock_module, "_opened", removed)
+    with DeviceLock("GPU-1", timeout=1), pytest.raises(NotFit):
+        DeviceLock("GPU-1", timeout=0).acquire()
+    assert len(seen) == 3
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+def test_a_lock_file_that_one_may_only_read_can_be_locked(monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # others may not enter pytest's
+        monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", folder)
+        os.chmod(folder, 0o1777)
+        with DeviceLock("GPU-1", timeout=0):
+            os.chmod(lock_path("GPU-1"), 0o644)
+        said = subprocess.run([sys.executable, "-c", ANOTHER_USER], capture_output=True, text=True)
+        assert f"on {os.uname().nodename} since 2" in said.stdout, said.stderr
 
 
 def test_leaves_the_mode_of_a_folder_that_was_there(folder):
@@ -150,17 +299,8 @@ def test_a_released_lock_no_longer_names_its_holder(folder):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', "\0"])
 def test_an_unreadable_holder_is_no_error(folder, text):
     folder.mkdir()
-    (folder / "GPU-1.holder").write_text(text)
+    (folder / "GPU-1.4711.holder").write_text(text)
     assert holder(folder / "GPU-1.lock") == "a process that did not leave its name"
-
-
-def test_a_holder_file_that_cannot_be_written_is_no_error(folder, tmp_path):
-    folder.mkdir()
-    (tmp_path / "precious").write_text("keep")
-    (folder / "GPU-1.holder").symlink_to(tmp_path / "precious")
-    with DeviceLock("GPU-1", timeout=0):
-        pass
-    assert (tmp_path / "precious").read_text() == "keep"
 
 
 def test_a_file_in_the_folders_place_is_one_sentence(folder):

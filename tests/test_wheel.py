@@ -24,6 +24,8 @@ SUITE = """
         assert counters(double, src, dst, 1024).modelled
 """
 KERNEL = """
+#include <cuda_runtime.h>
+
 extern "C" __global__ void twice(const float *src, float *dst, int n)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;

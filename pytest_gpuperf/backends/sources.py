@@ -7,12 +7,11 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pytest_gpuperf.files import cached
 
-_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
 _NOT_CODE = re.compile(
     r"""//(?:\\\n|[^\n])*
       | /\*.*?\*/
@@ -33,47 +32,35 @@ def blank(match: re.Match[str]) -> str:
     return re.sub(r"[^\n]", " ", match[0])
 
 
-def include_folders(path: Path, options: Sequence[str]) -> list[Path]:
-    """Return the folders that -I and --include-path options name, relative ones from the file's folder."""
-    folders = []
-    for option, following in zip(options, (*options, "")[1:], strict=True):
-        if option in ("-I", "--include-path"):
-            folders.append(path.parent / following)
-        elif match := re.match(r"(?:-I|--include-path=)(.+)", option):
-            folders.append(path.parent / match[1])
-    return folders
+def preprocess(
+    command: Sequence[str], folder: Path, source: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a compiler's preprocessor in a source's folder; its output is all that will be compiled.
 
-
-def sources(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
-    """Yield the file and what it includes from its folder or from ``folders``, each once, in reading order.
-
-    The toolkit's and the system's own headers are not followed: the compiler's version stands for them.
+    So it tells two states of the sources apart by every file that they include and by none that they do not:
+    through macros, search paths, ``__has_include`` and the environment, as only the compiler itself can.
     """
-    seen: set[Path] = set()
-    waiting = [path]
-    while waiting:
-        file = waiting.pop(0)
-        if file in seen:
-            continue
-        seen.add(file)
-        yield file
-        for match in _INCLUDE.finditer(file.read_bytes()):
-            name = os.fsdecode(match[1])
-            found = next(
-                (place / name for place in (file.parent, *folders) if (place / name).is_file()), None
-            )
-            if found:
-                waiting.append(found.resolve())
+    return subprocess.run(command, cwd=folder, env=_environment(), input=source, capture_output=True)
 
 
-def fingerprint(parts: Iterable[str], files: Iterable[Path]) -> str:
-    """Hash all that decides what a compiler makes: its version, options, the files' names and contents."""
+# A system header's has flag 3.
+_LINE_MARKER = re.compile(rb'^# \d+ "((?:[^"\\\n]|\\.)+)"(?: [124])*$', re.MULTILINE)
+
+
+def sources(preprocessed: bytes, folder: Path) -> Iterator[Path]:
+    """Yield the files of code preprocessed in ``folder``, each once, in reading order; not the system's."""
+    for name in dict.fromkeys(match[1] for match in _LINE_MARKER.finditer(preprocessed)):
+        file = folder / os.fsdecode(re.sub(rb"\\(.)", rb"\1", name))
+        if file.is_file():
+            yield file
+
+
+def fingerprint(*parts: str | bytes) -> str:
+    """Hash all that decides what a compiler makes: its version, its options, the preprocessed code."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode() + b"\0")
-    for file in files:
-        content = file.read_bytes()
-        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+        content = part.encode() if isinstance(part, str) else part
+        digest.update(f"{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 
@@ -91,8 +78,11 @@ def compiled(name: str, build: Callable[[Path], None]) -> Path:
 
 def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a compiler in a source's folder, so that relative -I options mean what they say beside the file."""
-    # Messages are read by a program here, so in English.
-    environment = os.environ | {"LC_ALL": "C"}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
+        command, cwd=folder, env=_environment(), capture_output=True, text=True, errors="replace"
     )
+
+
+def _environment() -> dict[str, str]:
+    # Messages are read by a program here, so in English.
+    return os.environ | {"LC_ALL": "C"}

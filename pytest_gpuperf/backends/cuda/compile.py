@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
-from pytest_gpuperf.backends.sources import compiled, fingerprint, include_folders, run, sources
+from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 _TOOLKIT = "/usr/local/cuda"
@@ -43,9 +43,27 @@ def compile_cubin(
         if done.returncode:
             raise _explained(path, done.stderr or done.stdout)
 
-    key = fingerprint([_version(nvcc), *flags], sources(path, include_folders(path, options)))
+    key = fingerprint(_version(nvcc), *flags, *_asked(nvcc, flags, path))
     file = compiled(f"cubin/{key}.cubin", build)
     return file.read_bytes(), file
+
+
+_TEMPORARY = re.compile(rb"[^\s\"]*tmpxft_\w+-\d+_")
+
+
+def _asked(nvcc: Path, flags: Sequence[str], path: Path) -> tuple[bytes, bytes]:
+    """Ask nvcc what it would do: the commands that it would run, and the code that they would compile.
+
+    The commands hold options from the environment (NVCC_APPEND_FLAGS) and from files of options. Their
+    temporary files and the source's folder are left out: neither changes the machine code.
+    """
+    code = preprocess([str(nvcc), *flags, "-E", path.name], path.parent)
+    if code.returncode:
+        raise _explained(path, (code.stderr or code.stdout).decode(errors="replace"))
+    said = preprocess([str(nvcc), *flags, "--dryrun", path.name], path.parent).stderr
+    lines = _TEMPORARY.sub(b"", said).replace(os.fsencode(path.parent), b"").splitlines()
+    commands = [line for line in lines if not re.match(rb"#\$ \w+=", line)]  # NAME=VALUE: where the tools lie
+    return b"\n".join(commands), code.stdout
 
 
 def _explained(path: Path, output: str) -> KernelError | Unavailable:

@@ -8,6 +8,7 @@ dynamic shared array bound to the launch's own.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shlex
@@ -20,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_gpuperf.backends.emulated.source import refuse, shown
-from pytest_gpuperf.backends.sources import compiled, fingerprint, include_folders, run, sources
+from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run, sources
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
 
 _SIMT = Path(__file__).parent / "simt"
+_TOOLKIT = _SIMT / "toolkit"  # <cuda_runtime.h> and its like, empty: what they declare is in cuda.hpp
 _INSTALL = "install it with `apt-get install g++` or `dnf install gcc-c++`"
 # __builtin_bit_cast came with 11; the counters were compared with a GPU's under 12.2.
 _OLDEST = 11
@@ -41,11 +43,6 @@ _KERNEL_FLAGS = [
     *("-fno-tree-sra", "-fno-ipa-sra", "-fno-crossjumping", "-fno-math-errno", "-ffp-contract=off"),
     *("-fno-gnu-unique", "-fno-extern-tls-init", "-fno-stack-protector", "-fcf-protection=none"),
 ]
-# Of the toolkit, empty here: what they declare is in cuda.hpp.
-_HEADERS = (
-    *("cuda", "cuda_runtime", "cuda_runtime_api", "device_launch_parameters", "vector_types"),
-    *("vector_functions", "builtin_types", "device_functions", "math_functions"),
-)
 _GAP = 256  # bytes behind every static variable
 
 
@@ -90,7 +87,9 @@ def find_compiler(chosen: str | None) -> Compiler:
 
 def build_runtime(compiler: Compiler) -> Path:
     """Return the shared library of ``simt/``, from the cache or built now."""
-    key = fingerprint([compiler.identity, *_RUNTIME_FLAGS], sorted(_SIMT.glob("*.[ch]pp")))
+    files = sorted(_SIMT.glob("*.[ch]pp"))
+    contents = (part for file in files for part in (file.name, file.read_bytes()))
+    key = fingerprint(compiler.identity, *_RUNTIME_FLAGS, *contents)
     name = f"libgpuperf_simt-{key[:16]}.so"
 
     def build(output: Path) -> None:
@@ -110,16 +109,30 @@ def build_kernels(compiler: Compiler, runtime: Path, file: Declarations, options
 
     Raises KernelError with the compiler's own first error, in the file's own lines.
     """
-    path, names = file.path.resolve(), list(file)
-    files = list(sources(path, include_folders(path, options)))
-    refuse(files)
+    path = file.path.resolve()
     flags = [*_KERNEL_FLAGS, *_host_options(options)]
-    key = fingerprint([compiler.identity, *flags, runtime.name, *names, *map(str, files)], files)
+    code = _preprocessed(compiler, path, list(file), flags)
 
     def build(output: Path) -> None:
-        _compile(compiler, runtime, path, names, flags, output)
+        _compile(compiler, runtime, path, code, flags, output)
 
+    key = fingerprint(compiler.identity, *flags, runtime.name, code)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
+
+
+def _preprocessed(compiler: Compiler, path: Path, names: Sequence[str], flags: Sequence[str]) -> bytes:
+    """Return the file's code with all that it includes and a launcher for each kernel, or refuse it."""
+    launchers = "".join(f"GPUPERF_KERNEL({name})\n" for name in names)
+    wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n#include "{path}"\n{launchers}'
+    # The kernel's own quotes are searched beside it.
+    command = [*compiler.command, *flags, "-isystem", str(_TOOLKIT), "-E", "-x", "c++", "-"]
+    done = preprocess(command, path.parent, os.fsencode(wrapper))
+    # A header that is not there ends the preprocessor, and may be one that is refused.
+    refuse(found for found in sources(done.stdout, path.parent) if not found.is_relative_to(_SIMT))
+    if done.returncode:
+        said = done.stderr.decode(errors="replace")
+        raise KernelError(f"{shown(path)} does not compile: {_first_error(said)}")
+    return done.stdout
 
 
 def _host_options(options: Sequence[str]) -> list[str]:
@@ -141,18 +154,11 @@ def _host_options(options: Sequence[str]) -> list[str]:
 
 
 def _compile(
-    compiler: Compiler, runtime: Path, path: Path, names: Sequence[str], flags: Sequence[str], output: Path
+    compiler: Compiler, runtime: Path, path: Path, code: bytes, flags: Sequence[str], output: Path
 ) -> None:
-    launchers = "".join(f"GPUPERF_KERNEL({name})\n" for name in names)
-    wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n#include "{path}"\n{launchers}'
-    source, assembly = output.with_name("kernel.cpp"), output.with_name("kernel.s")
-    source.write_text(wrapper, encoding="utf-8")
-    # The kernel's own quotes are searched beside it; <cuda_runtime.h> and its like are all in cuda.hpp.
-    headers = output.with_name("toolkit")
-    headers.mkdir()
-    for name in _HEADERS:
-        (headers / f"{name}.h").write_text("#pragma once\n")
-    command = [*compiler.command, *flags, "-isystem", str(headers), "-S", str(source), "-o", str(assembly)]
+    source, assembly = output.with_name("kernel.ii"), output.with_name("kernel.s")
+    source.write_bytes(code)
+    command = [*compiler.command, *flags, "-S", str(source), "-o", str(assembly)]
     done = run(command, path.parent)
     if done.returncode:
         raise KernelError(f"{shown(path)} does not compile: {_first_error(done.stderr)}")
