@@ -93,7 +93,8 @@ def judge_file(session: GpuperfSession) -> int:
     config, path = session.config, session.options.calibrate
     assert isinstance(path, Path)
     here, baselines = config.invocation_params.dir, session.options.baselines
-    owner = owner_of(here, baselines, config.inipath.parent if config.inipath else here)
+    ini = config.inipath.parent if config.inipath else here
+    owner = owner_of(here, baselines, ini, config.rootpath)
     try:
         texts = _conclude(read_runs(here / path), session.options.runs, owner / baselines, here)
     except GpuperfError as error:

@@ -45,7 +45,7 @@ class Project:
         """Return the nearest folder above the file ``path`` that holds ``folder``, else the ini file's."""
         key = path.parent, folder
         if key not in self._owners:
-            self._owners[key] = owner_of(path.parent, folder, self.ini)
+            self._owners[key] = owner_of(path.parent, folder, self.ini, self.root)
         return self._owners[key]
 
     def learn(self, items: Iterable[pytest.Item]) -> None:
