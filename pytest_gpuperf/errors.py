@@ -3,9 +3,14 @@
 The plugin shows them without a traceback, with the line of the suite they come from.
 """
 
+from pytest_gpuperf.text import inert
+
 
 class GpuperfError(Exception):
     """Something the user can mend: the message names the file, the value and the remedy."""
+
+    def __str__(self) -> str:
+        return inert(super().__str__())
 
 
 class KernelError(GpuperfError):

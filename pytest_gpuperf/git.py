@@ -14,6 +14,8 @@ from pytest_gpuperf.errors import GpuperfError
 # Set where git itself started us, as in a pre-push hook; they would send every command to that repository.
 _REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
 SHOWN_DIGITS = 10
+_CODE = ("*.py", "*.cu", "*.cuh", "*.h", "*.hpp", "*.c", "*.cc", "*.cpp")
+_SECONDS = 5.0
 
 
 class GitError(GpuperfError):
@@ -112,6 +114,12 @@ def changed_since(top: Path, revision: Revision, pattern: str) -> list[str]:
     changed = git(top, "diff", "--name-only", "--no-renames", "-z", revision.commit, "--", pattern)
     new = git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", pattern)
     return [name for name in (changed + new).split("\0") if name]
+
+
+def new_code(folder: Path) -> list[str]:
+    """Return the source files in a folder and below that git does not know and does not ignore."""
+    listed = git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", *_CODE, timeout=_SECONDS)
+    return [name for name in listed.split("\0") if name]
 
 
 def modified(top: Path) -> int:

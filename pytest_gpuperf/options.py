@@ -301,10 +301,16 @@ def _flag(name: str) -> str:
     return f"--gpuperf-{name.replace('_', '-')}"
 
 
-def owner_of(start: Path, folder: str, fallback: Path) -> Path:
+def owner_of(start: Path, folder: str, fallback: Path, root: Path) -> Path:
     """Return the nearest folder at or above ``start`` that holds ``folder``, else ``fallback``.
 
-    Baselines and kernels belong to the project they lie in, however pytest was started.
+    Baselines and kernels belong to the project they lie in, however pytest was started. What lies above both
+    pytest's ``root`` folder and the repository's top is not the project's; outside of both, what lies above
+    ``start``.
     """
-    holding = (parent for parent in (start, *start.parents) if (parent / folder).is_dir())
+    above = (start, *start.parents)
+    tops = [parent for parent in above if parent == root]
+    tops += [parent for parent in above if os.path.lexists(parent / ".git")][:1]
+    last = max(map(above.index, tops), default=0)
+    holding = (parent for parent in above[: last + 1] if os.path.isdir(parent / folder))
     return fallback if Path(folder).is_absolute() else next(holding, fallback)

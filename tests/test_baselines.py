@@ -446,7 +446,7 @@ def test_a_file_where_a_folder_should_be(store):
     store.folder.write_text("not a folder")
     with pytest.raises(BaselineError, match="cannot be read"):
         store.load(POOL, SUITE)
-    with pytest.raises(BaselineError, match="cannot be read"):
+    with pytest.raises(BaselineError, match="cannot be written"):
         store.save(POOL, SUITE, {"test_a": {"time": baseline()}})
     assert store.folder.read_text() == "not a folder"
 
@@ -497,8 +497,8 @@ def test_permissions_stay_and_new_files_have_the_usual_ones(store, path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-def test_a_linked_file_stays_a_link(store, path, tmp_path):
-    elsewhere = tmp_path / "elsewhere.json"
+def test_a_linked_file_stays_a_link(store, path):
+    elsewhere = store.folder / "elsewhere"
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
     store.save(POOL, SUITE, {"test_a": {"time": baseline(9e-4)}})

@@ -1,14 +1,19 @@
-"""The cache of what takes long to make."""
+"""Files are read within bounds and replaced by one writer at a time; the cache of what is slow to make."""
 
+import json
 import os
+import random
+import socket
+import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.files import cached
+from pytest_gpuperf.files import cached, read_file, replace_file, writing
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -145,3 +150,147 @@ def test_a_relative_folder_is_the_same_for_a_compiler_that_runs_elsewhere(tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTEST_GPUPERF_CACHE", "cache")
     assert cached("models/a.bin", lambda: b"abc") == tmp_path / "cache" / "models" / "a.bin"
+# Reading
+
+
+def test_only_a_regular_file_of_bounded_size_is_read(tmp_path):
+    plain, fifo, unix = tmp_path / "plain", tmp_path / "fifo", tmp_path / "socket"
+    plain.write_bytes(b"abc")
+    assert read_file(plain, tmp_path, 3) == b"abc"
+    os.mkfifo(fifo)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(unix))
+        for path, words in [
+            (fifo, "Not a regular file"),
+            (Path("/dev/null"), "Not a regular file"),
+            (unix, "No such device"),
+            (tmp_path, "Is a directory"),
+            (tmp_path / "gone", "No such file"),
+        ]:
+            with pytest.raises(OSError, match=words):
+                read_file(path)
+    with pytest.raises(OSError, match="Larger than 0 KiB"):
+        read_file(plain, limit=2)
+
+
+def test_a_link_is_followed_inside_the_folder_only(tmp_path):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    folder.mkdir()
+    for path in (outside, folder / "real"):
+        path.write_bytes(b"old")
+    (folder / "in").symlink_to("real")
+    (folder / "out").symlink_to(outside)
+    (folder / "nowhere").symlink_to(tmp_path / "made")
+    (tmp_path / "linked").symlink_to(folder)
+    assert read_file(tmp_path / "linked" / "in", tmp_path / "linked") == b"old"
+    replace_file(folder / "in", b"new", folder)
+    assert (folder / "in").is_symlink()
+    assert (folder / "real").read_bytes() == b"new"
+    for name in ("out", "nowhere"):
+        with pytest.raises(OSError, match="A link leads out of"):
+            read_file(folder / name, folder)
+        with pytest.raises(OSError, match="A link leads out of"):
+            replace_file(folder / name, b"new", folder)
+    assert outside.read_bytes() == b"old"
+    assert not (tmp_path / "made").exists()
+
+
+# One writer at a time
+
+WRITER = """
+import sys
+from pathlib import Path
+from pytest_gpuperf.measurement import Baseline, Metric, Run
+from pytest_gpuperf.storage.baselines import Store
+who, store, count = sys.argv[1], Store(Path(sys.argv[2])), int(sys.argv[3])
+metric = Metric("x", "1", "lower", "exact", "counters")
+for i in range(count):
+    baseline = Baseline(metric, {}, {}, 0.0, (Run((1.0,), {}),))
+    store.save("emulated", "suites/t.py", {f"{who}{i}": {"x": baseline}}, mode="new")
+    print(f"{who}{i}", flush=True)
+"""
+
+
+def writer(who: str, folder: Path, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, who, str(folder), str(count)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def entries(folder: Path) -> set[str]:
+    return set(json.loads((folder / "emulated/suites/t.json").read_text())["entries"])
+
+
+def test_two_updates_at_once_lose_nothing_and_leave_nothing_behind(tmp_path):
+    writers = [writer(who, tmp_path, 40) for who in "ab"]
+    saved = {name for each in writers for name in each.communicate(timeout=60)[0].split()}
+    assert len(saved) == 80
+    assert entries(tmp_path) == saved
+    assert os.listdir(tmp_path / "emulated/suites") == ["t.json"]
+
+
+def test_what_a_killed_writer_saved_stays_and_what_it_left_the_next_one_takes(tmp_path):
+    """A hundred kills at any point, forked since starting Python a hundred times takes minutes."""
+    dice, saved = random.Random(1), set()
+    for number in range(100):
+        reading, writing_end = os.pipe()
+        child = os.fork()
+        if not child:
+            _save_for_ever(tmp_path, f"t{number}.", writing_end)
+        os.close(writing_end)
+        time.sleep(dice.uniform(0.01, 0.06))
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        with open(reading) as told:
+            saved |= set(told.read().split())
+    folder = tmp_path / "emulated/suites"
+    assert len(saved) > 50
+    assert saved <= entries(tmp_path)
+    (folder / ".t.json.0123abcd.tmp").write_text("an older version's")
+    writer("z", tmp_path, 1).communicate(timeout=30)
+    assert saved | {"z0"} <= entries(tmp_path)
+    assert os.listdir(folder) == ["t.json"]
+
+
+def _save_for_ever(folder: Path, who: str, told: int) -> None:
+    """A child's life: add a test and say so, then write a second one again and again."""
+    from pytest_gpuperf.measurement import Baseline, Metric, Run
+    from pytest_gpuperf.storage.baselines import Store
+
+    try:
+        store, metric = Store(folder), Metric("x", "1", "lower", "exact", "counters")
+        baseline = Baseline(metric, {}, {}, 0.0, (Run((1.0,), {}),))
+        for i in range(1_000_000):
+            store.save("emulated", "suites/t.py", {f"{who}{min(i, 1)}": {"x": baseline}})
+            os.write(told, f"{who}{min(i, 1)}\n".encode())
+    finally:
+        os._exit(0)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "hard link", "file"])
+def test_what_lies_where_the_new_file_is_made_is_not_written_to(tmp_path, kind):
+    victim, beside = tmp_path / "victim", tmp_path / ".a.json.tmp"
+    victim.write_text("precious")
+    if kind == "link":
+        beside.symlink_to(victim)
+    elif kind == "fifo":
+        os.mkfifo(beside)
+    elif kind == "hard link":
+        os.link(victim, beside)
+    else:
+        beside.write_text("longer than what is written now")
+    replace_file(tmp_path / "a.json", b"new", tmp_path)
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert stat.S_ISREG((tmp_path / "a.json").lstat().st_mode)
+    assert victim.read_text() == "precious"
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "victim"]
+
+
+def test_who_writes_nothing_leaves_no_folder_and_whoever_waits_too_long_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "b" / "c.json"
+    with writing(path):
+        assert path.parent.is_dir()
+        monkeypatch.setattr("pytest_gpuperf.files._PATIENCE", 0.05)
+        with pytest.raises(OSError, match="Another process has been writing it"):
+            replace_file(path, b"")
+    assert not (tmp_path / "a").exists()

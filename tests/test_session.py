@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.options import owner_of
 from pytest_gpuperf.session import SESSION, GpuperfSession
 
 H100 = {"backend": "cuda", "gpu": "NVIDIA H100 80GB HBM3", "power_limit_w": 700.0}
@@ -89,6 +90,39 @@ def test_a_suite_outside_the_ini_files_folder_has_its_own_baselines(pytester: py
     result.stdout.fnmatch_lines(
         ["regressed: v +100.00 %*", "  again     pytest test_it.py::test_a --gpuperf -c *"]
     )
+
+
+@pytest.mark.parametrize(
+    ("root", "git", "suite", "owner"),
+    [
+        ("a/b", None, "a/b/c", None),  # what lies above the root folder is not the project's
+        ("a/b", "a", "a/b/c", "a"),  # but what the repository has is
+        ("a", "a/b", "a/b/c", "a"),  # and a submodule's tests belong to it, too
+        ("x", "a/b", "a/b/c", None),
+        ("x", "a", "a/b/c", "a"),
+        ("x", None, "a/b/c", None),
+        ("x", None, "a", "a"),
+    ],
+)
+def test_the_search_for_a_folder_ends_at_the_root_or_the_repositorys_top(
+    tmp_path: Path, root: str, git: str | None, suite: str, owner: str | None
+):
+    for name in (root, suite, "baselines", "a/baselines"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    if git:
+        (tmp_path / git / ".git").write_text("gitdir: elsewhere")
+    found = owner_of(tmp_path / suite, "baselines", tmp_path / "fallback", tmp_path / root)
+    assert found == tmp_path / (owner or "fallback")
+
+
+def test_baselines_above_the_project_are_not_its_own(pytester: pytest.Pytester):
+    pytester.mkdir("baselines")
+    project = pytester.mkdir("project")
+    (project / "pytest.ini").write_text("[pytest]\n")
+    (project / "test_it.py").write_text("def test_a(gpuperf): gpuperf.record('v', 1, kind='exact')\n")
+    assert pytester.runpytest_subprocess("project", "--gpuperf", "--gpuperf-update").ret == 0
+    assert not list((pytester.path / "baselines").iterdir())
+    assert [path.name for path in (project / "baselines").rglob("*.json")] == ["test_it.json"]
 
 
 def test_a_suite_outside_its_baselines_folder_is_named(pytester: pytest.Pytester, tmp_path: Path):

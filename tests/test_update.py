@@ -159,6 +159,56 @@ def test_new_says_that_it_wrote_nothing(project: Project):
     result.stdout.fnmatch_lines(["Nothing new to record in baselines/cpu/test_suite.json"])
 
 
+def test_new_counts_what_it_wrote_and_what_it_left(project: Project):
+    project.write(EXACT.format("4.0"))
+    project.update()
+    other = "def test_other(gpuperf): gpuperf.record('sectors', 3.0, kind='exact')\n"
+    project.write(EXACT.format("5.0") + other)
+    result = project.update(mode="new")
+    file = "baselines/cpu/test_suite.json"
+    result.stdout.fnmatch_lines(
+        [
+            f"Recorded 1 metric(s) of 1 test(s) in {file}",
+            f"Left 1 metric(s) as they are in {file}: =new adds *",
+        ]
+    )
+
+
+def test_a_metric_that_the_test_records_no_longer_is_dropped_and_named(project: Project):
+    two = EXACT.format("4.0") + "    gpuperf.record('lines', 1, kind='exact')\n"
+    project.write(two.replace("): gpuperf", "):\n    gpuperf"))
+    project.update()
+    project.write(EXACT.format("4.0"))
+    result = project.update()
+    result.stdout.fnmatch_lines(["Dropped test_count lines from baselines/cpu/test_suite.json: *no longer"])
+
+
+def test_what_was_not_recorded_is_named_with_its_reason(project: Project):
+    project.write(
+        EXACT.format("4.0") + "import pytest\n"
+        "def test_red(gpuperf): assert gpuperf is None\n"
+        "@pytest.mark.skip(reason='no disk')\n"
+        "def test_skipped(gpuperf): pass\n"
+        "@pytest.mark.xfail\n"
+        "def test_known(gpuperf): assert gpuperf is None\n"
+        "def test_silent(gpuperf): pass\n"
+        "def test_plain(): pass\n"
+    )
+    result = project.update()
+    result.stdout.fnmatch_lines_random(
+        [
+            "Not recorded: test_suite.py::test_red: failed",
+            "Not recorded: test_suite.py::test_skipped: skipped (Skipped: no disk)",
+            "Not recorded: test_suite.py::test_known: failed as expected",
+            "Not recorded: test_suite.py::test_silent: measured nothing",
+            "Recorded 1 metric(s) of 1 test(s) in *",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*test_plain*")
+    result = project.update("--exitfirst")
+    result.stdout.fnmatch_lines(["Nothing was recorded: the run was broken off"])
+
+
 def test_what_is_only_shown_is_named(project: Project):
     project.write(EXACT.format("4.0") + "def test_t(gpuperf): gpuperf.record('t', 1.0, 's')\n")
     result = project.update("-o", "gpuperf_judge_host_times=false")
@@ -173,7 +223,24 @@ def test_changes_that_are_not_committed_are_said_at_the_update_and_with_a_red(pr
     assert "not committed" not in result.stdout.str()
     project.write(EXACT.format("5.0"))
     result = project.update()
-    result.stdout.fnmatch_lines(["Recorded with changes that are not committed: *"])
+    words = "ecord* with changes that are not committed: the commit that a baseline names lacks them."
+    result.stdout.fnmatch_lines([f"gpuperf: r{words.replace('*', 'ing')}", f"R{words.replace('*', 'ed')}"])
     project.write(EXACT.format("6.0"))
     red = project._pytester.runpytest_subprocess("--gpuperf")
     assert re.search(r"commit [0-9a-f]{10} with changes\)", red.stdout.str())
+
+
+def test_code_that_git_does_not_know_is_not_the_commits_either(project: Project):
+    repository = Repository(project._pytester)
+    (project.path / "notes.txt").write_text("no code")
+    repository.commit()
+    project.write(EXACT.format("4.0"))
+    result = project.update()
+    result.stdout.fnmatch_lines(["gpuperf: recording with changes that are not committed: *"])
+    assert "commit" not in project.entry["origin"]
+    project.write(EXACT.format("6.0"))
+    red = project._pytester.runpytest_subprocess("--gpuperf")
+    assert re.search(r"commit [0-9a-f]{10} with changes\)", red.stdout.str())
+    repository.write(".gitignore", "test_*.py")  # ignored on purpose, such as generated code
+    result = project.update()
+    assert "not committed" not in result.stdout.str()

@@ -20,6 +20,7 @@ from pytest_gpuperf.rules.tolerances import Tolerances
 from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest
 from pytest_gpuperf.session import GpuperfSession
 from pytest_gpuperf.storage.calibrations import append_run, read_result, read_runs, results, save_result
+from pytest_gpuperf.storage.documents import explained
 
 _GPUS = ("GPU-", "MIG-")
 """Prefixes of NVIDIA UUIDs; GPU calibrations are not shown on machines without a GPU."""
@@ -92,7 +93,8 @@ def judge_file(session: GpuperfSession) -> int:
     config, path = session.config, session.options.calibrate
     assert isinstance(path, Path)
     here, baselines = config.invocation_params.dir, session.options.baselines
-    owner = owner_of(here, baselines, config.inipath.parent if config.inipath else here)
+    ini = config.inipath.parent if config.inipath else here
+    owner = owner_of(here, baselines, ini, config.rootpath)
     try:
         texts = _conclude(read_runs(here / path), session.options.runs, owner / baselines, here)
     except GpuperfError as error:
@@ -104,23 +106,30 @@ def judge_file(session: GpuperfSession) -> int:
 
 def header(session: GpuperfSession) -> list[str]:
     """Say what the last calibrations let one expect of this run, and which file cannot be read."""
-    from pytest_gpuperf.report.calibration import expectation
-
     config, options = session.config, session.options
     here = config.invocation_params.dir
     asked = [here / argument.partition("::")[0] for argument in config.args]
     starts = [path if path.is_dir() else path.parent for path in asked]
     folders = {session.project.baselines_root(start / "suite.py") / options.baselines for start in starts}
-    lines = []
-    for path in (path for folder in sorted(folders) for path in results(folder, options.pool)):
+    lines: list[str] = []
+    for folder in sorted(folders):
         try:
-            found = read_result(path)
+            lines += [_expected(session, path) for path in results(folder, options.pool)]
         except BaselineError as error:
-            lines.append(f"gpuperf: {error}")
-            continue
-        if not any(uuid.startswith(_GPUS) for uuid in found.devices) or session.expects_device():
-            lines.append(f"gpuperf: {expectation(found)}")
-    return lines
+            lines.append(str(error))
+    return [f"gpuperf: {line}" for line in lines if line]
+
+
+def _expected(session: GpuperfSession, path: Path) -> str:
+    """Return the header's line of a calibration, "" for a GPU's on a machine without one."""
+    from pytest_gpuperf.report.calibration import expectation
+
+    try:
+        found = read_result(path)
+    except BaselineError as error:
+        return str(error)
+    of_gpus = any(uuid.startswith(_GPUS) for uuid in found.devices)
+    return expectation(found) if not of_gpus or session.expects_device() else ""
 
 
 def _conclude(runs: Sequence[RecordedRun], baseline_runs: int, folder: Path, here: Path) -> list[str]:
@@ -139,6 +148,7 @@ def _conclude(runs: Sequence[RecordedRun], baseline_runs: int, folder: Path, her
         path = save_result(folder, calibration)
         lines = [report(calibration), f"Stored in {relative(path, here)}"]
         plot = path.with_suffix(".png")
-        lines.append(write_plot(calibration, plot) or f"Plot in {relative(plot, here)}")
+        with explained(plot, "written"):
+            lines.append(write_plot(calibration, plot) or f"Plot in {relative(plot, here)}")
         texts.append("\n".join(lines))
     return texts

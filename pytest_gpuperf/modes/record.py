@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,14 @@ from pytest_gpuperf.marker import isolates, test_options
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Run, TestKey
 from pytest_gpuperf.modes.missing import Scope, scope_of, vanished
 from pytest_gpuperf.modes.mode import Mode
+from pytest_gpuperf.modes.unrecorded import (
+    UNCOMMITTED,
+    as_changed,
+    lacking_a_commit,
+    not_measured,
+    only_shown,
+    written_lines,
+)
 from pytest_gpuperf.records import Cause, Record, payload_of
 from pytest_gpuperf.report.update import crept, left_out, listed, moved, two_modes
 from pytest_gpuperf.rules.creep import begun
@@ -34,6 +42,11 @@ class Recording(Mode):
     def __init__(self, session: GpuperfSession) -> None:
         super().__init__(session)
         self._spreads: dict[tuple[Path, str, str], float] = {}
+        self._changed: Set[pytest.Item] = frozenset()
+
+    def settle(self, interrupted: bool = False) -> None:
+        """Say that a run which was broken off records nothing."""
+        self._results.note("Nothing was recorded: the run was broken off" if interrupted else "")
 
     def finish(self, items: Sequence[pytest.Item], complete: bool) -> None:
         """Record a baseline of each metric that the selected tests measured, and say what was and was not.
@@ -42,6 +55,11 @@ class Recording(Mode):
         """
         results, options = self._results, self._options
         measured = results.passed(items)
+        for line in (*not_measured(results, items), only_shown(results, measured)):
+            results.note(line)
+        self._changed = lacking_a_commit(self._project, options, results.records, measured)
+        if self._changed:
+            self._session.progress(f"gpuperf: {UNCOMMITTED.replace('Recorded', 'recording')}")
         noisy = [item for item in measured if results.records[item.nodeid].noisy]
         runs = list(fresh_runs(self._session, noisy, options.runs))
         made: Made = {}
@@ -49,7 +67,7 @@ class Recording(Mode):
             if baselines := self._baselines(item, runs):
                 made[item] = {name: begun(baseline) for name, baseline in baselines.items()}
         self._settle_far(made)
-        self._tell(measured, made)
+        results.note(UNCOMMITTED if self._changed & made.keys() else "")
         files: dict[tuple[Path, str, str], Made] = defaultdict(dict)
         for item, baselines in made.items():
             suite = self._project.key(item.nodeid).suite
@@ -63,8 +81,11 @@ class Recording(Mode):
     def _baselines(self, item: pytest.Item, runs: Sequence[Mapping[str, Record]]) -> dict[str, Baseline]:
         """Return what ``runs`` recorded of a test; empty, with a finding, if it cannot become a baseline."""
         try:
-            records = [run[item.nodeid] for run in runs if item.nodeid in run]
-            return baselines_of(self._results.records[item.nodeid], records, len(runs))
+            first, *records = [
+                as_changed(record) if item in self._changed else record
+                for record in (self._results.records[item.nodeid], *_of(item, runs))
+            ]
+            return baselines_of(first, records, len(runs))
         except NotRecorded as reason:
             self._results.finding(reason.cause, f"not recorded: {item.nodeid}: {reason}")
             return {}
@@ -124,22 +145,6 @@ class Recording(Mode):
 
     # --------------------------------------------------------------------------- what is stored
 
-    def _tell(self, measured: Sequence[pytest.Item], made: Made) -> None:
-        """Say what of this run's figures cannot be kept, and what no commit will name."""
-        records, note = self._results.records, self._results.note
-        shown = [
-            item.nodeid
-            for item in measured
-            if all(m.metric.kind == "shown" for m in records[item.nodeid].measurements)
-        ]
-        if shown:
-            note(f"Only shown here, so nothing to record: {listed(shown)}")
-        if any(records[item.nodeid].environment.get("dirty") for item in made):
-            note(
-                "Recorded with changes that are not committed: the commit that a baseline names lacks them.\n"
-                "  Commit the code first and record then, so that a red can be compared with it"
-            )
-
     def _vanished(self, scope: Scope) -> dict[tuple[Path, str, str], list[str]]:
         """Return the tests to drop by file: those that a full run no longer found, if that was asked for."""
         gone: dict[tuple[Path, str, str], list[str]] = defaultdict(list)
@@ -178,17 +183,8 @@ class Recording(Mode):
             results.finding("wrong", f"not recorded: {error}")
             return
         file = relative(written or store.path(pool, suite), self._session.config.invocation_params.dir)
-        changed = [
-            (name, metric)
-            for name in tests
-            for metric, baseline in after[name].items()
-            if baseline != before.get(name, {}).get(metric)
-        ]
-        if changed:
-            count = len({name for name, _ in changed})
-            results.note(f"Recorded {len(changed)} metric(s) of {count} test(s) in {file}")
-        elif not gone:
-            results.note(f"Nothing new to record in {file}")
+        for line in written_lines(before, after, tests, str(file), mode):
+            results.note(line)
         if dropped:
             results.note(
                 f"Dropped the oldest runs of {dropped} metric(s) there: a baseline keeps {keep} "
@@ -204,6 +200,10 @@ class Recording(Mode):
         for name, stored in new.items():
             if name in old and old[name].value != stored.value:  # what stays was told when it came
                 self._results.note(crept(key, stored, self._tolerance(item, stored.metric)))
+
+
+def _of(item: pytest.Item, runs: Sequence[Mapping[str, Record]]) -> list[Record]:
+    return [run[item.nodeid] for run in runs if item.nodeid in run]
 
 
 class NotRecorded(Exception):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from io import BytesIO
 from pathlib import Path
 
+from pytest_gpuperf.files import replace_file
 from pytest_gpuperf.report.message import elide
 from pytest_gpuperf.rules.calibration import CONFIDENCE, Calibration, MetricResult, Rate
+from pytest_gpuperf.text import inert
 
 _NAME = 28
 _WIDTH = 80
@@ -21,7 +24,7 @@ _CAVEAT = (
 def expectation(calibration: Calibration) -> str:
     """Say how many false alarms to expect of a run of the suite, for the header."""
     rate = calibration.reds.runs
-    return (
+    return inert(
         f"{elide(calibration.pool, 30)}: {calibration.expected_reds:.2g} false reds expected a run\n"
         f"  ({_of(rate)} runs red, at most {_percent(rate.at_most)}; "
         f"{len(calibration.tests)} tests, {calibration.last[:10] or 'undated'})"
@@ -48,7 +51,7 @@ def report(calibration: Calibration) -> str:
         "",
         *textwrap.wrap(_CAVEAT, _WIDTH),
     ]
-    return "\n".join(lines)
+    return inert("\n".join(lines))
 
 
 def _asked(calibration: Calibration) -> list[str]:
@@ -142,5 +145,7 @@ def write_plot(calibration: Calibration, path: Path) -> str:
     )
     axes.grid(alpha=0.3)
     axes.legend(handles=axes.lines if few else axes.lines[-1:], fontsize="x-small", loc="lower right")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=120, metadata={"Software": None})
+    replace_file(path, drawn.getvalue(), path.parent)
     return ""

@@ -14,6 +14,7 @@ from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import cause_of
 from pytest_gpuperf.rules.differences import environment_differences
+from pytest_gpuperf.text import inert
 
 
 def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
@@ -38,7 +39,7 @@ def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
         lines.append(f"  again     {case.again}{strict}")
     if flag := "" if case.against else recording_flag(row):
         lines.append(f"  record    {row.command} {flag}")
-    return "\n".join(lines)
+    return inert("\n".join(lines))
 
 
 def recording_flag(row: Row) -> str:

@@ -18,6 +18,7 @@ from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.message import elide, percent
 from pytest_gpuperf.report.update import WARNING, to_record
 from pytest_gpuperf.rules.lacking import NEW_IN_PLUGIN
+from pytest_gpuperf.text import inert
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
@@ -55,30 +56,34 @@ def summarise(
     reporter: pytest.TerminalReporter, title: str, rows: Sequence[Row], lines: Iterable[str]
 ) -> None:
     """Print the table and the counts by verdict, then ``lines``."""
-    reporter.write_sep("=", f"gpuperf: {title}")
+
+    def write(line: str, **markup: bool) -> None:
+        reporter.write_line(inert(line), **markup)
+
+    reporter.write_sep("=", inert(f"gpuperf: {title}"))
     table = _table(rows)
     if table:
         width = max(80, min(shutil.get_terminal_size().columns, 120))
         rate = "GB/s copy" if any("bytes_per_second" in row.details for row in rows) else ""
         header = ("verdict", "test", "now", "change", rate)
         widths = _widths([header, *(cells for _, cells, _ in table)], width)
-        reporter.write_line(_line(header, widths))
+        write(_line(header, widths))
         short = Counter(elide(cells[1], widths[1]) for _, cells, _ in table)
         for outcome, cells, told in table:
             verdict, name, *figures = cells
             alike = short[elide(name, widths[1])] > 1  # shortened, it would be another's name too
             first, *more = textwrap.wrap(name, max(1, widths[1]), break_on_hyphens=False) if alike else [name]
-            reporter.write_line(_line((verdict, first, *figures), widths), **_COLOURS.get(outcome, {}))
+            write(_line((verdict, first, *figures), widths), **_COLOURS.get(outcome, {}))
             for rest in more:
-                reporter.write_line(f"{'':<{widths[0]}}  {rest}")
+                write(f"{'':<{widths[0]}}  {rest}")
             for text in told:
-                reporter.write_line(f"{'':<{widths[0]}}    {text}")
+                write(f"{'':<{widths[0]}}    {text}")
         counts = Counter((_rank(row), row.label) for row in rows)
-        reporter.write_line(", ".join(f"{count} {label}" for (_, label), count in sorted(counts.items())))
+        write(", ".join(f"{count} {label}" for (_, label), count in sorted(counts.items())))
     show_percentiles(reporter, rows)
     for line in lines:
         loud = {"yellow": True, "bold": True} if line.startswith(WARNING) else {}
-        reporter.write_line(line, **loud)
+        write(line, **loud)
 
 
 def settings(options: Options) -> str:
@@ -280,7 +285,7 @@ def show_percentiles(reporter: pytest.TerminalReporter, rows: Sequence[Row]) -> 
     for row in phases:
         # parameters are at a name's end; the table above has the whole
         name = row.test.name if len(row.test.name) <= room else f"…{row.test.name[1 - room :]}"
-        reporter.write(f"{name:<{room}} {row.details['queries']:>{_QUERIES}}")
+        reporter.write(f"{inert(name):<{room}} {row.details['queries']:>{_QUERIES}}")
         for seconds, enough in row.details["percentiles"].values():
             text = quantity(seconds, "s", 3).replace(" ", "")
             cell = text if enough else f"({text})"

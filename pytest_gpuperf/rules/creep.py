@@ -66,7 +66,7 @@ def _better(metric: Metric, one: Milestone, other: Milestone) -> Milestone:
 
 
 def _milestone(value: float, run: Run) -> Milestone:
-    return Milestone(value, str(run.environment.get("date", "")), str(run.environment.get("commit", "")))
+    return Milestone(value, str(run.environment.get("date", "")), str(_commit(run) or ""))
 
 
 def _only_software(old: Baseline, new: Baseline) -> bool:

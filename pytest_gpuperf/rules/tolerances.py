@@ -84,6 +84,8 @@ def matches(pattern: str, name: str) -> bool:
 
     Square brackets are themselves, as in ``test_resnet50[Offline]``.
     """
-    wild = {"*": ".*", "?": "."}
-    expression = "".join(wild.get(character) or re.escape(character) for character in pattern)
-    return re.fullmatch(expression, name, re.DOTALL) is not None
+    first, *others = ("".join("." if c == "?" else re.escape(c) for c in part) for part in pattern.split("*"))
+    # Each part is looked for once, where it first stands: else ten stars try every way there is.
+    between = "".join(f"(?>.*?{part})" for part in others[:-1])
+    last = f".*{others[-1]}" if others else ""
+    return re.fullmatch(first + between + last, name, re.DOTALL) is not None

@@ -17,13 +17,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.figures import slug
+from pytest_gpuperf.figures import short, slug
 from pytest_gpuperf.measurement import Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.rules.tolerances import matches
+from pytest_gpuperf.text import printable
 
 LONGEST = datetime.timedelta(days=90)
 """How far ahead a waiver may end: what lasts longer is to be renewed, or the baseline to be recorded anew."""
+LONGEST_LINE = 2000
+"""Characters of a line of a quarantine file."""
 EXPECTED = "expected"
 QUARANTINED = "quarantined"
 _NEEDED = ("test", "reason", "owner", "expires")
@@ -116,7 +119,20 @@ def too_far(day: datetime.date, today: datetime.date) -> str:
 def parse_quarantine(text: str, name: str, today: datetime.date) -> tuple[Quarantine, ...]:
     """Read a quarantine file's text; raises GpuperfError, one sentence with the file's ``name``."""
     try:
+        return _entries(text, name, today)
+    except GpuperfError as error:
+        raise GpuperfError(printable(str(error))) from None
+
+
+def _entries(text: str, name: str, today: datetime.date) -> tuple[Quarantine, ...]:
+    lines = enumerate(text.splitlines(), 1)
+    if long := next((number for number, line in lines if len(line) > LONGEST_LINE), None):
+        # tomllib takes minutes for a key of many thousand parts
+        raise GpuperfError(f"{name}: line {long} has more than {LONGEST_LINE} characters: make it shorter")
+    try:
         data = tomllib.loads(text)
+    except RecursionError:
+        raise GpuperfError(f"{name}: cannot be read as a quarantine file: nested too deeply") from None
     except ValueError as error:
         raise GpuperfError(f"{name}: cannot be read as a quarantine file: {error}") from None
     entries = data.pop("quarantine", [])
@@ -136,10 +152,13 @@ def _entry(where: str, entry: Any, today: datetime.date) -> Quarantine:
         raise GpuperfError(f'{where} needs either pool or uuid; pool = "*" is every machine')
     for key, value in given.items():
         if key != "expires" and not (isinstance(value, str) and value.strip()):
-            raise GpuperfError(f"{where}: {key} = {value!r}; give it as text in quotes")
+            raise GpuperfError(f"{where}: {key} = {short(value)}; give it as text in quotes")
     expires = given["expires"]
     if not isinstance(expires, datetime.date) or isinstance(expires, datetime.datetime):
-        raise GpuperfError(f"{where}: expires = {expires!r}; give a day without quotes, such as 2026-12-31")
+        raise GpuperfError(
+            f"{where}: expires = {short(expires)}; give a day without quotes, such as 2026-12-31"
+        )
     if why := too_far(expires, today):
         raise GpuperfError(f"{where}: expires = {expires} {why}")
-    return Quarantine(**{"pool": "", "uuid": "", **given})
+    texts = {key: printable(given.get(key, "")) for key in ("test", *_WHERE, "reason", "owner")}
+    return Quarantine(**texts, expires=expires)

@@ -7,7 +7,7 @@ whole when it is read, once a process, and replaced in one step or not at all. f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ from typing import Literal
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.figures import slug
-from pytest_gpuperf.files import replace_file
+from pytest_gpuperf.files import find_files, list_folder, read_file, writing
 from pytest_gpuperf.git import Revision, git, git_bytes, within
 from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.rules.creep import followed
@@ -54,16 +54,17 @@ class Store:
         return self._pools
 
     def _list_pools(self) -> list[str]:
-        if not self.folder.exists():
-            return []
         with explained(self.folder, "read"):
-            return sorted(path.name for path in self.folder.iterdir() if any(path.rglob("*.json")))
+            return sorted({path.name for path in list_folder(self.folder) if any(self._json_files(path))})
+
+    def _json_files(self, folder: Path) -> Iterator[Path]:
+        return find_files(folder, ".json", self.folder) if folder.is_dir() else iter(())
 
     def suites(self, pool: str) -> list[str]:
         """Return the suite files that have a baseline file in ``pool``, sorted."""
         folder = self.folder / slug(pool)
         with explained(folder, "read"):
-            files = [path.relative_to(folder) for path in folder.rglob("*.json")]
+            files = [path.relative_to(folder) for path in self._json_files(folder)]
         return sorted(path.with_suffix(".py").as_posix() for path in files)
 
     def load(self, pool: str, suite: str) -> Entries:
@@ -91,7 +92,7 @@ class Store:
         if data is None:
             return {}
         file = format.parse(data, str(path))
-        if slug(file.pool) != slug(pool) or PurePosixPath(file.suite) != PurePosixPath(suite):
+        if not _is_of(file.pool, pool) or PurePosixPath(file.suite) != PurePosixPath(suite):
             raise BaselineError(
                 f"{path}: holds the baselines of {file.suite} in pool {file.pool!r}, not those of {suite} "
                 f"in {pool!r}: move it where it belongs, or name the pool with --gpuperf-pool"
@@ -106,7 +107,7 @@ class Store:
         """Return the text of a baseline file, None if there is no such file."""
         with explained(path, "read"):
             try:
-                return path.read_bytes()
+                return read_file(path, self.folder)
             except FileNotFoundError:
                 return None
 
@@ -121,26 +122,16 @@ class Store:
         there. Returns the file, or None if no entry is left and so no file. Raises BaselineError and then
         changes nothing.
         """
-        from pytest_gpuperf.storage import format
-
         path = self.path(pool, suite)
-        # Read now: what another process has written since this one first read it must not be lost.
-        merged = _merge(self._load(pool, suite), updates, mode, path, keep)
-        self._loaded.pop((slug(pool), suite), None)
-        self._pools = None
-        if not merged:
-            with explained(path, "written"), suppress(FileNotFoundError):
-                path.unlink()
-            return None
-        try:
-            text = format.render(format.file_of(pool, suite, merged))
-        except (TypeError, ValueError) as error:
-            raise BaselineError(f"{path}: {error}; nothing was written") from None
-        # What could not be read back must never replace what could.
-        remedy = "nothing was written, mend what the test records"
-        format.parse(text.encode(), str(path), remedy)
-        with explained(path, "written"):
-            replace_file(path, text.encode())
+        with explained(path, "written"), writing(path, self.folder) as write:
+            # Read now: what another process has written since this one first read it must not be lost.
+            merged = _merge(self._load(pool, suite), updates, mode, path, keep)
+            self._loaded.pop((slug(pool), suite), None)
+            self._pools = None
+            if not merged:
+                path.unlink(missing_ok=True)
+                return None
+            write(_rendered(pool, suite, merged, path))
         return path
 
 
@@ -203,6 +194,25 @@ class RevisionStore(Store):
             listed = git(self._top, *command, "--", self._prefix or "./").split("\0")
             self._files = [name.removeprefix(self._prefix) for name in listed if name.endswith(".json")]
         return self._files
+
+
+def _is_of(named: str, pool: str) -> bool:
+    """Return whether the pool that a file names is ``pool``, which may be its slug."""
+    with suppress(BaselineError):  # a name that can be no folder's
+        return slug(named) == slug(pool)
+    return False
+
+
+def _rendered(pool: str, suite: str, entries: Entries, path: Path) -> bytes:
+    """Return a file's text; raises BaselineError for what could not be read back: it must replace nothing."""
+    from pytest_gpuperf.storage import format
+
+    try:
+        text = format.render(format.file_of(pool, suite, entries)).encode()
+    except (TypeError, ValueError) as error:
+        raise BaselineError(f"{path}: {error}; nothing was written") from None
+    format.parse(text, str(path), "nothing was written, mend what the test records")
+    return text
 
 
 def _merge(stored: Entries, updates: Entries, mode: Mode, path: Path, keep: int | None) -> Entries:

@@ -16,14 +16,17 @@ import msgspec
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.figures import slug
-from pytest_gpuperf.files import replace_file
+from pytest_gpuperf.files import list_folder, read_file, replace_file
 from pytest_gpuperf.measurement import INSTRUMENTS
 from pytest_gpuperf.rules.calibration import Calibration
 from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest
 from pytest_gpuperf.storage.documents import Malformed, converted, explained, read_object
+from pytest_gpuperf.storage.environments import check_environment
 from pytest_gpuperf.storage.format import DIGITS
 
 SCHEMA = 1
+LONGEST = 256 << 20
+"""Bytes that a file of recorded runs may have: some ten thousand runs."""
 _ENDING = ".calibration.json"
 _AGAIN = "calibrate again with --gpuperf-calibrate"
 _AFTER_CONFLICT = f"take one side whole, or {_AGAIN}"
@@ -41,7 +44,7 @@ def append_run(path: Path, tests: RecordedRun) -> None:
     line = json.dumps({"schema": SCHEMA, "tests": kept}, allow_nan=False)
     with explained(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=_not_a_link) as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -50,7 +53,7 @@ def append_run(path: Path, tests: RecordedRun) -> None:
 def read_runs(path: Path) -> list[RecordedRun]:
     """Return the runs of a file, or of several put together; raises BaselineError with line and remedy."""
     with explained(path, "read"):
-        data = path.read_bytes()
+        data = read_file(path, limit=LONGEST)
     return parse_runs(data, path)
 
 
@@ -68,6 +71,10 @@ def parse_runs(data: bytes, path: Path) -> list[RecordedRun]:
     return runs
 
 
+def _not_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def _rounded(test: RecordedTest) -> RecordedTest:
     kept = []
     for measured in test.record.measurements:
@@ -82,6 +89,7 @@ def _run(line: bytes) -> dict[str, RecordedTest]:
     document = read_object(line, "a run is", SCHEMA, _AFTER_CONFLICT)
     tests = converted(document.get("tests"), dict[str, RecordedTest], strict=False)
     for name, test in tests.items():
+        check_environment(test.record.environment, f"{name}: environment")
         for measured in test.record.measurements:
             metric = measured.metric
             if metric.instrument not in INSTRUMENTS:
@@ -107,14 +115,14 @@ def save_result(folder: Path, calibration: Calibration) -> Path:
     document = {"schema": SCHEMA, **msgspec.to_builtins(calibration)}
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     with explained(path, "written"):
-        replace_file(path, text.encode())
+        replace_file(path, text.encode(), folder)
     return path
 
 
 def read_result(path: Path) -> Calibration:
     """Return a stored calibration; raises BaselineError, one sentence with the place and the remedy."""
     with explained(path, "read"):
-        data = path.read_bytes()
+        data = read_file(path, path.parent)
     try:
         return _result(data)
     except Malformed as bad:
@@ -122,8 +130,9 @@ def read_result(path: Path) -> Calibration:
 
 
 def results(folder: Path, pool: str) -> list[Path]:
-    """Return the files of all calibrations in the baselines' folder, or that of ``pool``."""
-    found = sorted(folder.glob(f"*{_ENDING}"))
+    """Return the files of a baselines' folder's calibrations, or that of ``pool``; raises BaselineError."""
+    with explained(folder, "read"):
+        found = [path for path in list_folder(folder) if path.name.endswith(_ENDING)]
     return [path for path in found if not pool or path == result_path(folder, pool)]
 
 

@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_gpuperf.errors import BaselineError
+from pytest_gpuperf.text import printable
 
 T = TypeVar("T")
+DEEPEST = 20
+"""Levels of nesting that a document may have; ours have seven."""
+SMALLEST, LARGEST = 1e-100, 1e100
+"""Numbers that a document may hold, but for 0: their squares are numbers too."""
+_TOO_DEEP = f"not JSON that can be read: nested deeper than {DEEPEST} levels"
 _CONFLICT = re.compile(r"^(<{7}|\|{7}|={7}|>{7})( |$)", re.MULTILINE)
 
 
@@ -53,7 +59,9 @@ def read_object(data: bytes, what: str, newest: int, after_conflict: str) -> dic
         end = " (cut short?)" if error.pos >= len(text.rstrip()) else ""
         where = f"line {error.lineno} column {error.colno}"
         raise Malformed(f"{where} is not JSON: {error.msg}{end}") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise Malformed(_TOO_DEEP) from None
+    except ValueError as error:
         raise Malformed(f"not JSON that can be read: {error}") from None
     if not isinstance(document, dict):
         raise Malformed(f"{what} a JSON object")
@@ -65,9 +73,7 @@ def read_object(data: bytes, what: str, newest: int, after_conflict: str) -> dic
             f"written by a newer pytest-gpuperf (schema {schema}, and this one reads {newest})",
             "pip install --upgrade pytest-gpuperf",
         )
-    for problem in _impossible(document, "$"):
-        raise Malformed(problem)
-    return document
+    return dict(_sound(document, "$"))
 
 
 def converted(value: Any, kind: type[T], path: str = "$", strict: bool = True) -> T:
@@ -81,18 +87,29 @@ def converted(value: Any, kind: type[T], path: str = "$", strict: bool = True) -
         raise Malformed(f"{path}{place.rstrip('`')}: {problem}") from None
 
 
-def _impossible(value: Any, path: str) -> Iterator[str]:
-    """Yield what JSON parsers let pass: a key given twice, a number that is not finite."""
+def _sound(value: Any, path: str, depth: int = 0) -> Any:
+    """Return a document's value with text that can be printed.
+
+    Raises Malformed for what JSON parsers let pass and nobody can use: a key given twice, a number that is
+    not finite or beyond all measuring, and nesting without end.
+    """
+    if depth > DEEPEST:
+        raise Malformed(_TOO_DEEP)
     if isinstance(value, _Object):
         if value.twice is not None:
-            yield f"{path} has the key {value.twice!r} twice"
-        for key, inner in value.items():
-            yield from _impossible(inner, f"{path}{step(key)}")
-    elif isinstance(value, list):
-        for i, inner in enumerate(value):
-            yield from _impossible(inner, f"{path}[{i}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield f"{path} is {value}, not a number that can be compared"
+            raise Malformed(f"{path} has the key {value.twice!r} twice")
+        return {
+            printable(key): _sound(inner, f"{path}{step(key)}", depth + 1) for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_sound(inner, f"{path}[{i}]", depth + 1) for i, inner in enumerate(value)]
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Malformed(f"{path} is {value}, not a number that can be compared")
+    if isinstance(value, int | float) and not (value == 0 or SMALLEST <= abs(value) <= LARGEST):
+        raise Malformed(f"{path} is a number beyond {SMALLEST:g} to {LARGEST:g}, which nothing measures")
+    return value
 
 
 def step(key: str) -> str:

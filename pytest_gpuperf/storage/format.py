@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Better, Metric, Milestone, Run
 from pytest_gpuperf.storage.documents import Malformed, converted, read_object, step
+from pytest_gpuperf.storage.environments import check_environment
 
 SCHEMA = 2
 """2 added an entry's origin and best, and runs that are left out; a file without them is written as 1."""
@@ -100,6 +101,8 @@ def _checked(data: bytes) -> BaselineFile:
     # Entry by entry, because msgspec's path says `[...]` where the name of the test belongs.
     without = {**document, "entries": {}} if "entries" in document else document
     file = converted(without, BaselineFile)
+    for name, environment in file.runs.items():
+        check_environment({**file.common, **environment}, f"$.runs{step(name)}")
     for test, metrics in converted(document["entries"], dict[str, dict[str, Any]], "$.entries").items():
         file.entries[test] = {}
         for metric, entry in metrics.items():

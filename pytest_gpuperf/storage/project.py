@@ -13,6 +13,7 @@ import pytest
 
 from pytest_gpuperf.backends import DEVICELESS, is_modelled, pool_name
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.files import read_file
 from pytest_gpuperf.git import Revision, files_at, inside
 from pytest_gpuperf.marker import TestOptions
 from pytest_gpuperf.measurement import Baseline, TestKey
@@ -23,6 +24,8 @@ from pytest_gpuperf.storage.baselines import RevisionStore, Store
 from pytest_gpuperf.storage.markers import Markers
 
 QUARANTINE = "quarantine.toml"
+LONGEST = 256 << 10
+"""Bytes of a quarantine file: more than a thousand entries."""
 
 
 class Project:
@@ -42,7 +45,7 @@ class Project:
         """Return the nearest folder above the file ``path`` that holds ``folder``, else the ini file's."""
         key = path.parent, folder
         if key not in self._owners:
-            self._owners[key] = owner_of(path.parent, folder, self.ini)
+            self._owners[key] = owner_of(path.parent, folder, self.ini, self.root)
         return self._owners[key]
 
     def learn(self, items: Iterable[pytest.Item]) -> None:
@@ -166,7 +169,7 @@ class Project:
         """Return the entries of a quarantine file as this checkout has it; raises GpuperfError."""
         # The file of the baselines' folder is optional; one that was named must be there, or in the revision.
         optional = not self._options.quarantine or self._options.terms
-        return () if optional and not file.exists() else read_quarantine(file)
+        return read_quarantine(file, None if self._options.quarantine else file.parent, bool(optional))
 
     def quarantine(
         self, path: Path, key: TestKey, pool: str, units: Iterable[str], today: datetime.date
@@ -180,10 +183,15 @@ def _host_part(place: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in place.items() if key in ("cpu", "cores")}
 
 
-def read_quarantine(path: Path) -> tuple[Quarantine, ...]:
-    """Read a quarantine file; raises GpuperfError, one sentence that names it."""
+def read_quarantine(path: Path, folder: Path | None = None, optional: bool = False) -> tuple[Quarantine, ...]:
+    """Read a quarantine file, which must lie in ``folder`` if one is given; raises GpuperfError.
+
+    An ``optional`` one has no entries if it is not there.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, folder, LONGEST).decode()
     except (OSError, ValueError) as error:
+        if optional and isinstance(error, FileNotFoundError):
+            return ()
         raise GpuperfError(f"{path}: cannot be read as a quarantine file: {error}") from None
     return parse_quarantine(text, str(path), datetime.date.today())
