@@ -103,7 +103,7 @@ class Mode:
         session = self._session
         takes_numbers = fixtures_of(item) & FIXTURES_OF_NUMBERS
         active = session.measures(item) if takes_numbers else session.options.active
-        result = session.children.run([item], active=active)
+        result = session.children.run([item], active=active, of_the_test=True)
         reports = result.of(item.nodeid)
         if item.nodeid in self._results.left_out:
             for report in reports:
