@@ -49,6 +49,27 @@ def test_a_child_that_dies_fails_its_test_and_pytest_lives_on(pytester: pytest.P
     result.stdout.fnmatch_lines(["*died of SIGSEGV*"])
 
 
+def test_tests_of_both_kinds_may_follow_each_other(pytester: pytest.Pytester):
+    # What a test here left set up for the next one of its file is torn down although that one runs elsewhere.
+    text = """
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def shared():
+        yield
+        %s
+
+    def test_here(shared): pass
+
+    @pytest.mark.gpuperf(isolated=True)
+    def test_elsewhere(): pass
+    """
+    pytester.makepyfile(test_a=text % "pass", test_b=text % "assert not 'torn down'", test_c=text % "pass")
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=6, errors=1)
+    result.stdout.fnmatch_lines(["ERROR test_b.py::test_elsewhere - *torn down*"])
+
+
 ENDS = ["os._exit(0)", "os._exit(1)", "ctypes.CDLL(None).exit(0)", "ctypes.CDLL(None).exit(1)"]
 
 

@@ -65,7 +65,9 @@ class ChildResult:
         if self.returncode != pytest.ExitCode.USAGE_ERROR or self.reports or self.collected:
             return ""
         unknown = re.search(r"error: unrecognized arguments: (.*)", self.output)
-        return f"does not know {unknown[1].strip()}" if unknown else f"refuses its options ({self.last_words})"
+        return (
+            f"does not know {unknown[1].strip()}" if unknown else f"refuses its options ({self.last_words})"
+        )
 
     def unfit(self) -> dict[str, str]:
         """Return the tests that were measured on an unfit machine, by node id, and why it was not fit."""
