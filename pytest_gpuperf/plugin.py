@@ -17,8 +17,9 @@ from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.mlperf.fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
 from pytest_gpuperf.modes import mode_of
 from pytest_gpuperf.modes.measure import RESULT, finish_report, measuring, record_of
-from pytest_gpuperf.modes.mode import Mode
+from pytest_gpuperf.modes.mode import Mode, tear_down
 from pytest_gpuperf.options import add_options, read_options
+from pytest_gpuperf.processes.limits import limit_time, paused
 from pytest_gpuperf.records import Payload, Recorder
 from pytest_gpuperf.report.message import properties
 from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, check_workers, recorder_of
@@ -45,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     session = config.stash[SESSION] = GpuperfSession(config, options)
     config.stash[MODE] = mode_of(session)
     config.pluginmanager.register(session.results, "gpuperf-collector")
+    limit_time(config, options)
     if options.child is not None:
         from pytest_gpuperf.processes.reporter import ChildReporter
 
@@ -109,7 +111,10 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    return item.config.stash[MODE].run(item, nextitem)
+    done = item.config.stash[MODE].run(item, nextitem)
+    if done:
+        tear_down(item, nextitem)
+    return done
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -132,7 +137,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     recorder_of(item).closed = True
     if record is not None:
         item.stash[RESULT] = Payload(record)
-        payload, text = item.config.stash[MODE].judge_call(item, record)
+        with paused(item.config):
+            payload, text = item.config.stash[MODE].judge_call(item, record)
         item.stash[RESULT] = payload
         item.user_properties += properties(payload.rows)
         if payload.cause:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -160,6 +160,11 @@ class GpuperfSession:
         """Return whether this is a worker of pytest-xdist."""
         return hasattr(self.config, "workerinput")
 
+    @property
+    def _child(self) -> Any:
+        """Return what tells this process's parent how it gets on, None if this is no child."""
+        return self.config.pluginmanager.get_plugin("gpuperf-child")
+
     # --------------------------------------------------------------------------- the device
 
     def gpu(self) -> Gpu:
@@ -246,6 +251,7 @@ class GpuperfSession:
         its figure, from process to process.
         """
         if self.options.child is not None:
+            self._child.progress()
             return self.batches.get(item.nodeid, {}).get(metric)
         if self.options.update in ("replace", "prune"):
             return None
@@ -266,9 +272,19 @@ class GpuperfSession:
     def _on_wait(self, message: str) -> None:
         self.results.note(message)
         self.progress(f"gpuperf: {message}")
-        reporter = self.config.pluginmanager.get_plugin("gpuperf-child")
-        if reporter is not None:
-            reporter.send({"event": "waiting"})
+        if self.options.child is not None:
+            self._child.waiting()
+
+    @contextmanager
+    def phase(self) -> Iterator[None]:
+        """Run what ends itself where it makes no progress, such as a phase of LoadGen.
+
+        It counts neither against the test's own time limit nor as a child's lack of progress.
+        """
+        from pytest_gpuperf.processes.limits import paused
+
+        with paused(self.config), self._child.busy() if self.options.child is not None else nullcontext():
+            yield
 
 
 def recorder_of(item: pytest.Item) -> Recorder:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
+
+from pytest_gpuperf.processes.link import WAITING, Patience, exchange
 
 ISOLATED = """
     import os, pytest
@@ -43,6 +47,27 @@ def test_a_child_that_dies_fails_its_test_and_pytest_lives_on(pytester: pytest.P
     result = pytester.runpytest()
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*died of SIGSEGV*"])
+
+
+def test_tests_of_both_kinds_may_follow_each_other(pytester: pytest.Pytester):
+    # What a test here left set up for the next one of its file is torn down although that one runs elsewhere.
+    text = """
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def shared():
+        yield
+        %s
+
+    def test_here(shared): pass
+
+    @pytest.mark.gpuperf(isolated=True)
+    def test_elsewhere(): pass
+    """
+    pytester.makepyfile(test_a=text % "pass", test_b=text % "assert not 'torn down'", test_c=text % "pass")
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=6, errors=1)
+    result.stdout.fnmatch_lines(["ERROR test_b.py::test_elsewhere - *torn down*"])
 
 
 ENDS = ["os._exit(0)", "os._exit(1)", "ctypes.CDLL(None).exit(0)", "ctypes.CDLL(None).exit(1)"]
@@ -84,29 +109,136 @@ def test_a_child_that_ends_before_its_first_word_says_its_last_ones(pytester: py
     result.stdout.fnmatch_lines(["*test ended with exit code 4 before it finished*", "*no such host*"])
 
 
-def test_a_silent_child_is_ended(pytester: pytest.Pytester):
-    pytester.makeini("[pytest]\ngpuperf_child_timeout = 3\n")
-    pytester.makepyfile(ISOLATED + "    def test_hangs(): import time; time.sleep(60)")
+ENDS_EARLY = """
+    import os, pytest, sys
+    if any("gpuperf-child" in argument for argument in sys.argv):
+        %s
+"""
+WAYS = {
+    "raise pytest.UsageError('no such host')": "code 4 *; it printed last: *no such host*",
+    "sys.exit('no such host')": "code 1 and reported nothing of it; it printed last: no such host*",
+    "raise OSError('no such host')": "code 4 *; it printed last: OSError: no such host*",
+    "os._exit(3)": "code 3 *; it printed nothing*",
+    "os._exit(0)": "code 0 and reported nothing of it; it printed nothing*",
+}
+MEASURES = "def test_s(gpuperf): gpuperf.record('t', 1.0, 's')"
+
+
+@pytest.fixture
+def recorded(pytester: pytest.Pytester, bare) -> pytest.Pytester:
+    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\ngpuperf_acquit = off\n")
+    pytester.makepyfile(test_s=MEASURES)
+    pytester.mkdir("baselines")
+    assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update", "--gpuperf-runs=3").ret == 0
+    return pytester
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_replicas_that_end_before_their_first_word_say_their_last_ones(recorded: pytest.Pytester, way: str):
+    recorded.makeconftest(ENDS_EARLY % way)
+    recorded.makepyfile(test_s=MEASURES.replace("1.0", "2.0"))
+    result = recorded.runpytest_subprocess("--gpuperf")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([f"*ended with exit {WAYS[way]}"])
+    result.stdout.no_fnmatch_line("*Connection*")
+
+
+def test_a_recording_whose_processes_end_at_once_says_their_last_words(recorded: pytest.Pytester):
+    recorded.makeconftest(ENDS_EARLY % "raise pytest.UsageError('no such host')")
+    result = recorded.runpytest_subprocess("--gpuperf", "--gpuperf-update", "--gpuperf-runs=3")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["run 1: the process ended with exit code 4 *; it printed last: *no such host"]
+    )
+
+
+LEAVES_A_PROCESS = {
+    "forked": "if os.fork() == 0: time.sleep(60); os._exit(0)",
+    "waited for": "multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,)).start()",
+}
+
+
+@pytest.mark.parametrize("way", LEAVES_A_PROCESS)
+def test_a_process_that_a_child_leaves_behind_holds_nobody_up(pytester: pytest.Pytester, way):
+    pytester.makepyfile(
+        ISOLATED
+        + f"""
+    import multiprocessing, time
+
+    def test_forks():
+        {LEAVES_A_PROCESS[way]}
+    """
+    )
     start = time.monotonic()
-    result = pytester.runpytest()
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*silent for 3 s*gpuperf_child_timeout*"])
+    pytester.runpytest().assert_outcomes(passed=1)
     assert time.monotonic() - start < 30
 
 
-def test_the_parents_addopts_do_not_reach_the_child(pytester: pytest.Pytester, monkeypatch):
-    pytester.makeini("[pytest]\naddopts = --junitxml=out.xml -p no:doctest\n")
-    monkeypatch.setenv("PYTEST_ADDOPTS", "--maxfail=1")
+def test_a_child_that_makes_no_progress_is_ended_though_it_prints(pytester: pytest.Pytester):
+    pytester.makeini("[pytest]\ngpuperf_child_timeout = 3\n")
     pytester.makepyfile(
         ISOLATED
         + """
-    def test_options(request):
-        assert request.config.option.xmlpath is None
-        assert not request.config.option.maxfail
-        assert "PYTEST_ADDOPTS" not in os.environ
+    import time
+
+    def test_hangs():
+        for _ in range(600):
+            print("still here", flush=True)
+            time.sleep(0.1)
     """
     )
-    pytester.runpytest().assert_outcomes(passed=1)
+    start = time.monotonic()
+    result = pytester.runpytest()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*made no progress for 3 s*gpuperf_child_timeout*"])
+    assert time.monotonic() - start < 30
+
+
+def test_a_child_that_gets_on_is_not_ended(pytester: pytest.Pytester):
+    pytester.makeini("[pytest]\ngpuperf_child_timeout = 3\n")
+    pytester.makepyfile(
+        ISOLATED
+        + """
+    import time
+
+    @pytest.fixture
+    def first(): time.sleep(2)
+
+    @pytest.fixture
+    def second(first): time.sleep(2)
+
+    def test_slow(second): pass
+
+    def test_phase(request):
+        from pytest_gpuperf.session import SESSION
+        with request.config.stash[SESSION].phase():
+            time.sleep(3.5)
+    """
+    )
+    pytester.runpytest().assert_outcomes(passed=2)
+
+
+def test_a_process_that_never_reads_its_task_is_ended():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        try:
+            with pytest.raises(TimeoutError, match="made no progress for 1 s"):
+                list(exchange(ours, process, b"x" * 10_000_000, Patience(1, 60)))
+        finally:
+            process.kill()
+
+
+def test_the_wait_for_the_lock_has_its_own_limit():
+    ours, theirs = socket.socketpair()
+    theirs.sendall(json.dumps(WAITING).encode() + b"\n")
+    start = time.monotonic()
+    with ours, theirs, subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        try:
+            with pytest.raises(TimeoutError):
+                list(exchange(ours, process, b"", Patience(0.5, 2)))
+        finally:
+            process.kill()
+    assert time.monotonic() - start >= 2.5
 
 
 def waiting(pytester: pytest.Pytester) -> tuple[subprocess.Popen[bytes], int]:

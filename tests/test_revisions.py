@@ -113,6 +113,17 @@ with worktree(pathlib.Path({str(repository.path)!r}), "HEAD") as tree:
     assert repository.worktrees == 1
 
 
+def test_the_entry_of_a_worktree_whose_temporary_folder_was_emptied_is_removed(repository: Repository):
+    with worktree(repository.path, "HEAD") as tree:
+        kept = tree.parent.with_name("kept")
+        shutil.copytree(repository.path / ".git/worktrees", kept)
+    shutil.copytree(kept, repository.path / ".git/worktrees")
+    assert repository.worktrees == 2
+    with worktree(repository.path, "HEAD"):
+        assert repository.worktrees == 2
+    assert repository.worktrees == 1
+
+
 def test_the_users_hooks_and_gits_own_variables_stay_out(repository: Repository, tmp_path, monkeypatch):
     hook = repository.write(".git/hooks/post-checkout", f"#!/bin/sh\ntouch {tmp_path}/hook-ran\n")
     hook.chmod(0o755)

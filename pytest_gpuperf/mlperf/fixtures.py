@@ -102,7 +102,8 @@ class LoadGen:
         if not self._session.options.active:
             profile, seconds = "short", QUICK_SECONDS
         log_dir = self._log_dir(f"{scenario}-{precision}")
-        result = loadgen.performance(session, scenario, log_dir=log_dir, profile=profile, seconds=seconds)
+        with self._session.phase():
+            result = loadgen.performance(session, scenario, log_dir=log_dir, profile=profile, seconds=seconds)
         judged: Kind = "noisy" if self._session.judges_host_time() else "shown"
         self._keep(result, [*result.measurements(judged, tails), *self._on_device(session)])
         return result
@@ -140,7 +141,8 @@ class LoadGen:
         if count is None and not session.on_device and session.model.name == models.DIGITS:
             count = CPU_IMAGES
         log_dir = self._log_dir(f"accuracy-{session.precision}")
-        result = loadgen.accuracy(session, scenario=scenario, log_dir=log_dir, count=count)
+        with self._session.phase():
+            result = loadgen.accuracy(session, scenario=scenario, log_dir=log_dir, count=count)
         result.check()
         self._keep(result, result.measurements())
         return result

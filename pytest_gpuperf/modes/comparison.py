@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.git import Revision
 from pytest_gpuperf.marker import isolates
 from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.processes.checkouts import Checkout, check_inside, checkouts
-from pytest_gpuperf.processes.child import Children, crash_line
+from pytest_gpuperf.processes.child import Children
+from pytest_gpuperf.processes.limits import paused
+from pytest_gpuperf.processes.result import crash_line
 from pytest_gpuperf.records import Record, payload_of
 from pytest_gpuperf.rules.case import Compared, Replicas
 from pytest_gpuperf.rules.paired import PER_BLOCK, decided
@@ -163,14 +166,14 @@ def compare(
     for item in items:
         check_inside(children.config, item)
     revision, blocks = comparison.revision, comparison.blocks
-    with checkouts(children.config, revision.commit) as (here, there):
+    with paused(children.config), checkouts(children.config, revision.commit) as (here, there):
         sides = ((here, comparison.here), (there, comparison.there))
         progress(f"gpuperf: comparing with {revision}: a first process of each side")
         if not comparison.here:
             comparison.here.append(_run(children, here, items, {}))
         records = {i.nodeid: r for i in items if (r := comparison.here[0].record(i.nodeid))}
         settled = {nodeid: record.batches for nodeid, record in records.items()}
-        comparison.there.append(_run(children, there, items, settled))
+        comparison.there.append(_run(children, there, items, settled, revision))
         left = [item for item in items if comparison.worth_alternating(item.nodeid)]
         held = {item.nodeid: tolerances(item, records[item.nodeid]) for item in left}
         for block in range(1, blocks + 1):
@@ -188,8 +191,13 @@ def _run(
     side: Checkout,
     items: Sequence[pytest.Item],
     settled: Mapping[str, Mapping[str, int]],
+    revision: Revision | None = None,
 ) -> SideRun:
-    """Run all tests in one process, but for those that ask for one of their own."""
+    """Run all tests in one process, but for those that ask for one of their own.
+
+    Raises GpuperfError if ``revision``, whose side it is, does not take the session's options: without them
+    it would be another comparison.
+    """
     run = SideRun()
     together = [item for item in items if not isolates(item)]
     for batch in (together, *([item] for item in items if isolates(item))):
@@ -197,13 +205,17 @@ def _run(
         if not there:
             continue
         result = children.run(there, settled, side)
+        if revision and result.refusal:
+            raise GpuperfError(
+                f"{revision} {result.refusal}: leave that out, or compare with a revision that takes it"
+            )
         for item in there:
             reports = result.of(item.nodeid)
             if reports:
                 run.reports[item.nodeid] = reports
             trouble = _trouble(item, result.collected)
             if (reports or result.trouble) and (why := result.crashed(item.nodeid)):
-                trouble = f"has a process that {why}; it printed last: {result.output.strip()[-400:]}"
+                trouble = f"has a process that {why}; {result.last_words}"
             if trouble:
                 run.trouble[item.nodeid] = trouble
     return run

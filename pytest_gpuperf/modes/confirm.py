@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from pytest_gpuperf.marker import isolates
-from pytest_gpuperf.processes.child import ChildResult, crash_line
+from pytest_gpuperf.processes.result import ChildResult, crash_line
 from pytest_gpuperf.records import Record, payload_of
 from pytest_gpuperf.rules.case import Replicas
 from pytest_gpuperf.rules.estimate import REPLICAS
@@ -97,13 +97,13 @@ class Confirmer:
 def _record_of(result: ChildResult, item: pytest.Item) -> tuple[Record | None, str]:
     """Return what a child measured of a test that passed there, else why it did not."""
     reports = result.of(item.nodeid)
-    if reports and (why := result.crashed(item.nodeid)):
-        return None, why
+    if why := result.crashed(item.nodeid):
+        return None, f"{why}; {result.last_words}"
     found = next((p.record for r in reports if (p := payload_of(r)).record), None)
-    if found is not None and not any(report.failed for report in reports):
+    failed = next((crash_line(report) for report in reports if report.failed), "")
+    if found is not None and not failed:
         return found, ""
-    crashed = next((crash_line(report) for report in reports if report.failed), result.output[-400:])
-    return None, result.trouble or f"failed: {crashed}"
+    return None, f"failed: {failed}" if failed else "passed it without measuring anything"
 
 
 def _not_fit(result: ChildResult, item: pytest.Item) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, test_options
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
+from pytest_gpuperf.processes.limits import paused
 from pytest_gpuperf.records import Cause, Payload, Record, attach
 from pytest_gpuperf.session import GpuperfSession, recorder_of
 
@@ -40,7 +41,9 @@ def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
     if not _must_be_alone(session, item, gpu):
         yield
         return
-    with session.guard.measuring(gpu):
+    with ExitStack() as held:
+        with paused(item.config):  # others may have the device, until they give it back
+            held.enter_context(session.guard.measuring(gpu))
         yield
     item.stash[UNFIT] = session.guard.unfit
 

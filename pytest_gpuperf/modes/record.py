@@ -239,7 +239,7 @@ def fresh_runs(
                     results.finding(payload.cause or "wrong", text)
             crashes = (why for item in batch if (why := result.crashed(item.nodeid)))
             if trouble := result.trouble or next(crashes, ""):
-                results.finding("wrong", f"run {number}: the process {trouble}: {result.output[-500:]}")
+                results.finding("wrong", f"run {number}: the process {trouble}; {result.last_words}")
         yield found
 
 

@@ -22,6 +22,7 @@ from pytest_gpuperf.git import GitError, git, toplevel
 _PACKAGE = Path(__file__).parent.parent
 _PREFIX = "gpuperf-revision-"
 _HELD = "held.lock"
+_ASIDE = "plugin.aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,11 @@ class Checkout:
 def checkouts(config: pytest.Config, commit: str) -> Iterator[tuple[Checkout, Checkout]]:
     """Yield this checkout and one of ``commit``, removed when the block ends; raises GpuperfError."""
     top = toplevel(config.rootpath)
-    with tempfile.TemporaryDirectory(prefix="gpuperf-plugin-") as folder:
-        aside = Path(folder)
+    with worktree(top, commit) as tree:
+        aside = tree.parent / _ASIDE  # removed with it, also by the process after one that was killed
+        aside.mkdir()
         (aside / _PACKAGE.name).symlink_to(_PACKAGE, target_is_directory=True)
-        with worktree(top, commit) as tree:
-            yield Checkout(top, top, aside), Checkout(top, tree, aside)
+        yield Checkout(top, top, aside), Checkout(top, tree, aside)
 
 
 def check_inside(config: pytest.Config, item: pytest.Item) -> None:
@@ -143,7 +144,11 @@ def _sweep(top: Path) -> None:
     for line in git(top, "worktree", "list", "--porcelain").splitlines():
         tree = Path(line.removeprefix("worktree "))
         held = tree.parent / _HELD
-        if line.startswith("worktree ") and tree.parent.name.startswith(_PREFIX) and held.exists():
+        if not line.startswith("worktree ") or not tree.parent.name.startswith(_PREFIX):
+            continue
+        if not tree.parent.exists():  # the temporary folder was emptied
+            _remove(top, tree)
+        elif held.exists():
             with suppress(Timeout), FileLock(held, timeout=0):
                 _remove(top, tree)
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,72 +24,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gpuperf.options import Options
-from pytest_gpuperf.records import payload_of
+from pytest_gpuperf.processes.limits import paused
+from pytest_gpuperf.processes.link import Patience, exchange
+from pytest_gpuperf.processes.options import environment, passed_on
+from pytest_gpuperf.processes.result import ChildResult, how_it_ended
 
 if TYPE_CHECKING:
     from pytest_gpuperf.processes.checkouts import Checkout
 
-# Variables by which another tool would bend the child's arguments or take its process for its own.
-_FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "COV_CORE_", "COVERAGE_PROCESS")
 _OUTPUT_KEPT = 4000  # characters of a dead child's output that the failure shows
+_TO_LEAVE = 10  # seconds in which a child that has reported everything may end
 AGAIN = 3
 """How often a process on an unfit machine is repeated: with the pause between, time for heat to go or for a
 neighbour to finish, and still an end if it does not."""
-
-
-class ChildResult:
-    """The reports of a child; ``trouble`` says how it ended if it did not end well, after ``output``.
-
-    ``collected`` are reports of collections that failed.
-    """
-
-    def __init__(self) -> None:
-        self.reports: list[pytest.TestReport] = []
-        self.collected: dict[str, pytest.TestReport] = {}
-        self.trouble = ""
-        self.output = ""
-        self.returncode: int | None = None
-        self._by_nodeid: dict[str, list[pytest.TestReport]] = defaultdict(list)
-
-    def add(self, report: pytest.TestReport) -> None:
-        if report.when == "collect":
-            self.collected[report.nodeid] = report
-            return
-        self.reports.append(report)
-        self._by_nodeid[report.nodeid].append(report)
-
-    def of(self, nodeid: str) -> list[pytest.TestReport]:
-        """Return a test's reports, in order."""
-        return self._by_nodeid.get(nodeid, [])
-
-    def crashed(self, nodeid: str) -> str:
-        """Return how the process ended before a test's teardown was reported, "" if it was.
-
-        Whatever the exit code: a C library's exit(0) in a test ends it as a segmentation fault does.
-        """
-        reports = self.of(nodeid)
-        if any(report.when == "teardown" for report in reports):
-            return ""
-        ended = (
-            f"ended with exit code {self.returncode} in the middle of it" if reports else "reported nothing"
-        )
-        return self.trouble or ended
-
-    def unfit(self) -> dict[str, str]:
-        """Return the tests that were measured on an unfit machine, by node id, and why it was not fit."""
-        records = ((report.nodeid, payload_of(report).record) for report in self.reports)
-        return {nodeid: record.unfit for nodeid, record in records if record and record.unfit}
-
-    def replace(self, nodeids: Collection[str], again: ChildResult) -> ChildResult:
-        """Return this result with the reports of ``nodeids``, and how it ended, from a repetition."""
-        merged = ChildResult()
-        for report in self.reports:
-            if report.nodeid not in nodeids:
-                merged.add(report)
-        for report in again.reports:
-            merged.add(report)
-        merged.trouble, merged.output, merged.returncode = again.trouble, again.output, again.returncode
-        return merged
 
 
 class Children:
@@ -110,20 +55,25 @@ class Children:
         checkout: Checkout | None = None,
         active: bool = True,
         end: float | None = None,
+        of_the_test: bool = False,
     ) -> ChildResult:
-        """Run ``items`` in one fresh process, bounded: a child silent for ``child_timeout`` seconds is ended.
+        """Run ``items`` in one fresh process, which is ended after ``child_timeout`` s without progress.
 
         ``batches`` says, by node id and metric, how many launches make a sample. The time a child waits for
         the device lock does not count: the lock has its own limit. ``checkout`` is the side of a comparison
         whose code runs; by default whatever this process would import. Not ``active``: only correctness.
-        ``end``, of ``time.monotonic``, is when the child is ended in any case.
+        ``end``, of ``time.monotonic``, is when the child is ended in any case. ``of_the_test``: it is the
+        session's run of a test, whose time limit and reruns hold there.
         """
         options = replace(self._options, active=active)
+        command = arguments(self.config, options, checkout, of_the_test)
+        task = _task(items, batches, checkout, of_the_test)
+        patience = Patience(options.child_timeout, options.lock_timeout, end)
         ours, theirs = socket.socketpair()
         result = ChildResult()
-        with ours, tempfile.TemporaryFile() as output:
+        with paused(self.config), ours, tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
-                arguments(self.config, options, items, theirs.fileno(), checkout),
+                [*command, f"--gpuperf-child={theirs.fileno()}"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -134,38 +84,40 @@ class Children:
             )
             theirs.close()
             try:
-                # One that ends before it has read its task resets the connection: its exit code says why.
-                with contextlib.suppress(ConnectionError):
-                    ours.sendall(json.dumps(_told(items, batches, checkout)).encode() + b"\n")
-                    self._receive(ours, result, end)
-                process.wait(timeout=30)
+                for message in exchange(ours, process, json.dumps(task).encode() + b"\n", patience):
+                    if "report" in message:
+                        result.add(self._report(message["report"]))
+                process.wait(timeout=_TO_LEAVE)
+                result.returncode = process.returncode
             except TimeoutError as silence:
                 result.trouble = str(silence)
             except subprocess.TimeoutExpired:
-                pass  # its reports are all here; a process that cannot leave is ended below
+                result.returncode = 0  # its reports are all here; that it cannot leave is no failure
             finally:
                 _end(process)
             output.seek(0)
             result.output = output.read().decode(errors="replace")[-_OUTPUT_KEPT:]
-        result.returncode = process.returncode
-        if not result.trouble and process.returncode not in (0, 1):
-            result.trouble = _how_it_ended(process.returncode)
+        if result.returncode not in (None, 0, 1):
+            result.trouble = how_it_ended(result.returncode)
         return result
 
-    def _receive(self, link: socket.socket, result: ChildResult, end: float | None) -> None:
-        for message in _messages(link, self._options.child_timeout, end):
-            if "report" in message:
-                data = message["report"]
-                report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
-                if isinstance(report.longrepr, list):
-                    report.longrepr = tuple(report.longrepr)  # of a skip, which JSON made a list
-                result.add(report)
+    def _report(self, data: dict[str, Any]) -> pytest.TestReport:
+        report: pytest.TestReport = self.config.hook.pytest_report_from_serializable(
+            config=self.config, data=data
+        )
+        if isinstance(report.longrepr, list):
+            report.longrepr = tuple(report.longrepr)  # of a skip, which JSON made a list
+        return report
 
     def run_fit(self, items: Sequence[pytest.Item], batches: Mapping[str, Mapping[str, int]]) -> ChildResult:
         """Run ``items`` as ``run`` does, and again, AGAIN times at most, those measured on an unfit machine.
 
         What is still unfit then comes back as it is: its records say so.
         """
+        with paused(self.config):
+            return self._run_fit(items, batches)
+
+    def _run_fit(self, items: Sequence[pytest.Item], batches: Mapping[str, Mapping[str, int]]) -> ChildResult:
         result = self.run(items, batches, end=self._end)
         for _ in range(AGAIN):
             unfit = result.unfit()
@@ -180,22 +132,22 @@ class Children:
 
 
 def arguments(
-    config: pytest.Config,
-    options: Options,
-    items: Sequence[pytest.Item],
-    descriptor: int,
-    checkout: Checkout | None = None,
+    config: pytest.Config, options: Options, checkout: Checkout | None = None, of_the_test: bool = False
 ) -> list[str]:
-    """Build the child's command line afresh: nothing of the parent's reporting, selection or parallelism."""
-    command = [*_interpreter(checkout), "-m", "pytest", *_project(config, checkout)]
-    command += ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:randomly"]
-    command += ["-o", f"gpuperf_judge_host_times={str(options.judge_host_times).lower()}"]
-    for override in config.option.override_ini or ():
-        command += ["-o", override]
-    for plugin in dict.fromkeys(config.option.plugins or ()):
-        command += ["-p", plugin]
+    """Build the child's command line: the session's own, but for the table of what a child does not get."""
+    given, paths = passed_on(config, of_the_test)
+    command = [*_interpreter(checkout), "-m", "pytest", *given, *_project(config, checkout)]
+    # What this session was told in these ways is in the command line already, or is not for the child.
+    command += ["-o", "addopts=", "-o", "log_file=", "-p", "no:stepwise"]
+    # Alternating sides on one machine is what makes a shared machine's times worth judging.
+    host_times = options.judge_host_times or checkout is not None
+    command += ["-o", f"gpuperf_judge_host_times={str(host_times).lower()}"]
+    seed = getattr(config.option, "randomly_seed", None)
+    if isinstance(seed, int):  # pytest-randomly is there
+        command += [f"--randomly-seed={seed}", "--randomly-dont-reorganize"]
+    if hasattr(config.option, "session_timeout"):  # so is pytest-timeout
+        command += ["-o", "session_timeout=0"]
     command += [
-        f"--gpuperf-child={descriptor}",
         f"--gpuperf-backend={options.backend}",
         f"--gpuperf-strict={'on' if options.strict else 'off'}",
         f"--gpuperf-baselines={options.baselines}",
@@ -206,20 +158,37 @@ def arguments(
         path = config.invocation_params.dir / (value or "")
         command += [f"--gpuperf-{flag.replace('_', '-')}={path}"] if value else []
     command += ["--gpuperf"] if options.active else []
-    # Which tests, the reporter is told: thousands of names would be matched with thousands of tests.
     command.append("--continue-on-collection-errors")
-    if checkout:
-        # Alternating sides on one machine is what makes a shared machine's times worth judging.
-        return [*command, "-o", "gpuperf_judge_host_times=true", *checkout.files(items)]
-    return command + list(dict.fromkeys(str(item.path) for item in items))
+    # These paths say which conftest files have a say about options; what to collect, the task says.
+    return [*command, *(_mapped(config, path, checkout) if checkout else path for path in paths)]
 
 
-def _told(
-    items: Sequence[pytest.Item], batches: Mapping[str, Mapping[str, int]] | None, checkout: Checkout | None
+def _mapped(config: pytest.Config, given: str, checkout: Checkout) -> str:
+    """Return a path of the command line as a side of a comparison has it; a package's name stays."""
+    path, separator, name = given.partition("::")
+    here = config.invocation_params.dir / path
+    return f"{checkout.path(here)}{separator}{name}" if here.exists() else given
+
+
+def _task(
+    items: Sequence[pytest.Item],
+    batches: Mapping[str, Mapping[str, int]] | None,
+    checkout: Checkout | None,
+    of_the_test: bool,
 ) -> dict[str, Any]:
-    """Return what the child's ``ChildReporter`` reads before anything else."""
-    sides = {"top": str(checkout.top), "root": str(checkout.root)} if checkout else {"top": "", "root": ""}
-    return {"tests": [item.nodeid for item in items], "batches": batches or {}, **sides}
+    """Return what the child's ``ChildReporter`` reads before anything else.
+
+    Which tests is no part of the command line, where thousands of names would be matched with thousands.
+    """
+    files = checkout.files(items) if checkout else list(dict.fromkeys(str(item.path) for item in items))
+    return {
+        "files": files,
+        "tests": [item.nodeid for item in items],
+        "batches": batches or {},
+        "top": str(checkout.top) if checkout else "",
+        "root": str(checkout.root) if checkout else "",
+        "limits": of_the_test,
+    }
 
 
 def _working_folder(config: pytest.Config, checkout: Checkout | None) -> Path:
@@ -241,49 +210,8 @@ def _project(config: pytest.Config, checkout: Checkout | None) -> list[str]:
     return [*(["-c", str(ini)] if ini else []), f"--rootdir={root}"]
 
 
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-
-
-def crash_line(report: pytest.TestReport) -> str:
-    """Return what a failed report says in one line."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return (crash.message if crash else report.longreprtext).strip().partition("\n")[0]
-
-
-def _messages(link: socket.socket, timeout: float, end: float | None) -> Iterator[dict[str, Any]]:
-    """Yield the child's messages until it closes its end; raises TimeoutError on silence or at ``end``."""
-    pending, waiting = b"", False
-    last = time.monotonic()
-    while True:
-        if end is not None and time.monotonic() >= end:
-            raise TimeoutError("was ended with the run's budget (--gpuperf-budget)")
-        ready, _, _ = select.select([link], [], [], 1.0)
-        if not ready:
-            if not waiting and time.monotonic() - last > timeout:
-                raise TimeoutError(
-                    f"was silent for {timeout:g} s and was ended (ini key gpuperf_child_timeout)"
-                )
-            continue
-        chunk = link.recv(1 << 16)
-        if not chunk:
-            return
-        last = time.monotonic()
-        *lines, pending = (pending + chunk).split(b"\n")
-        for line in lines:
-            message = json.loads(line)
-            waiting = message.get("event") == "waiting"
-            yield message
-
-
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the child and whatever it started; it leads a process group of its own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _how_it_ended(returncode: int) -> str:
-    if returncode < 0:
-        return f"died of {signal.Signals(-returncode).name}"
-    return f"ended with exit code {returncode} before it finished"

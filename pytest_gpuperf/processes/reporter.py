@@ -8,20 +8,30 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_gpuperf.processes.link import OVER, PROGRESS, WAITING
+
 
 class ChildReporter:
     def __init__(self, config: pytest.Config, descriptor: int) -> None:
         self.config = config
+        self._told_progress, self._sending = 0.0, threading.Lock()
         self.link = socket.socket(fileno=descriptor)
         self.link.set_inheritable(False)
+        for name in ("lfplugin", "nfplugin"):  # which would keep what failed here for the session's next --lf
+            if config.pluginmanager.has_plugin(name):
+                config.pluginmanager.unregister(name=name)
         # The parent's one line, before anything else happens here.
         told = json.loads(self.link.makefile("rb").readline() or b"{}")
+        config.args[:] = told.get("files", config.args)
+        self._limits: bool = told.get("limits", False)
         self.batches: dict[str, dict[str, int]] = told.get("batches", {})
         self._tests: list[str] = told.get("tests", [])
         self._top, self._root = Path(told.get("top", "")), Path(told.get("root", ""))
@@ -29,7 +39,47 @@ class ChildReporter:
         threading.Thread(target=self._end_with_parent, daemon=True).start()
 
     def send(self, message: dict[str, Any]) -> None:
-        self.link.sendall(json.dumps(message, default=str).encode() + b"\n")
+        with self._sending:
+            self.link.sendall(json.dumps(message, default=str).encode() + b"\n")
+
+    def progress(self) -> None:
+        """Tell the parent that something was done, so that it does not end this process; once a second."""
+        if time.monotonic() - self._told_progress >= 1:
+            self._told_progress = time.monotonic()
+            self.send(PROGRESS)
+
+    def waiting(self) -> None:
+        """Tell the parent that this process waits for the device lock, which has a limit of its own."""
+        self.send(WAITING)
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Tell the parent of progress as long as the block lasts, which ends itself where there is none."""
+        done = threading.Event()
+
+        def tell() -> None:
+            while not done.wait(1):
+                self.progress()
+
+        threading.Thread(target=tell, daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    def pytest_collectreport(self) -> None:
+        self.progress()
+
+    def pytest_runtest_logstart(self) -> None:
+        self.progress()
+
+    def pytest_fixture_setup(self) -> None:
+        self.progress()
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_timeout_set_timer(self) -> bool | None:
+        """Leave pytest-timeout's limits to a test's own process: this one may measure it once more."""
+        return None if self._limits else True
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -63,6 +113,7 @@ class ChildReporter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
+        self.send(OVER)
         phase = sys.modules.get("pytest_gpuperf.mlperf.phase")
         if phase is not None and phase.poisoned():
             os._exit(1)  # LoadGen would abort an ordinary exit; every report is sent

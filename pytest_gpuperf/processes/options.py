@@ -1,0 +1,185 @@
+"""Say which options of a session its child processes get: all but those of one table."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+NOT_PASSED_ON: Mapping[str, Mapping[str, str]] = {
+    "selection": {
+        "_pytest": "-k -m --deselect --lf --lfnf --ff --nf --sw --sw-skip --sw-reset -x --maxfail "
+        "--continue-on-collection-errors --collect-only",
+        "pytest_benchmark": "--benchmark-only --benchmark-skip",
+        "pytest_split": "--splits --group --splitting-algorithm --durations-path --store-durations "
+        "--clean-durations",
+        "pytest_shard": "--num-shards --shard-id",
+    },
+    "reports": {
+        "_pytest": "--junit-xml --junit-prefix --pastebin --log-file --log-file-mode --durations "
+        "--durations-min --debug",
+        "pytest_html": "--html --css --self-contained-html",
+        "pytest_reportlog": "--report-log --report-log-exclude-logs-on-passed-tests",
+        "pytest_jsonreport": "--json-report --json-report-file",
+        "allure_pytest": "--alluredir --clean-alluredir",
+        "pytest_benchmark": "--benchmark-json --benchmark-save --benchmark-save-data --benchmark-autosave "
+        "--benchmark-compare --benchmark-compare-fail --benchmark-histogram --benchmark-storage "
+        "--benchmark-cprofile --benchmark-cprofile-dump",
+    },
+    "coverage": {
+        "pytest_cov": "--cov --cov-report --cov-config --cov-fail-under --cov-append --cov-branch "
+        "--cov-context --cov-reset --cov-precision --no-cov --no-cov-on-fail",
+    },
+    "xdist": {
+        "xdist": "-n --maxprocesses --max-worker-restart --dist --loadscope-reorder "
+        "--no-loadscope-reorder --tx --px -d -f --rsyncdir --rsyncignore --testrunuid --maxschedchunk",
+    },
+    "reruns": {
+        "pytest_rerunfailures": "--reruns --reruns-delay --only-rerun --rerun-except "
+        "--rerun-show-tracebacks --fail-on-flaky --force-reruns",
+        "flaky": "--force-flaky --max-runs --min-passes --no-flaky-report",
+    },
+    "time limits": {
+        "pytest_timeout": "--timeout --timeout-method --timeout-disable-debugger-detection --session-timeout",
+    },
+    "order": {
+        "pytest_randomly": "--randomly-seed --randomly-dont-reorganize",
+        "random_order": "--random-order --random-order-bucket --random-order-seed",
+        "pytest_order": "--order-scope --order-scope-level --order-group-scope --order-dependencies "
+        "--sparse-ordering --indulgent-ordering",
+    },
+    "terminal": {"_pytest": "-s --capture --pdb --pdbcls --trace --help --version"},
+    "places": {"_pytest": "-c --rootdir --basetemp --cache-show --cache-clear"},
+    "ours": {"pytest_gpuperf": "--gpuperf*"},
+}
+"""The options that a child does not get, by kind and by the plugin that has them, pytest itself among those.
+
+Another name of the same option counts, too. Where a plugin is not loaded, an option of that name is the
+project's own. "places" and "ours" are given anew, as far as they matter.
+"""
+OF_THE_TEST = ("reruns", "time limits")
+"""Kinds that a test's own process does get: it is the test's run, not one that measures it once more."""
+NOT_INHERITED = (
+    *("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST*", "PYTEST_DEBUG", "PYTEST_JSON_REPORT*"),
+    *("COV_CORE_*", "COVERAGE_*", "JUNIT_*", "ALLURE_*", "BUILDKITE_ANALYTICS_*"),
+    *("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STATE"),
+)
+"""Variables that a child does not get: other tools' options and reports, and files that a CI job reads."""
+
+
+class Given(NamedTuple):
+    """An option as it was given, by the names it has, or a path, which has none."""
+
+    names: Sequence[str]
+    words: Sequence[str]
+
+
+def passed_on(config: pytest.Config, of_the_test: bool = False) -> tuple[list[str], list[str]]:
+    """Return the options and the paths of a session, addopts and PYTEST_ADDOPTS among them, for a child.
+
+    ``of_the_test``: for a process that runs a test for the session, rather than once more. The paths decide
+    which conftest files have a say about options.
+    """
+    loaded = _loaded(config)
+    kinds = [kind for kind in NOT_PASSED_ON if not (of_the_test and kind in OF_THE_TEST)]
+    owners = [item for kind in kinds for item in NOT_PASSED_ON[kind].items()]
+    left = [name for plugin, names in owners if plugin in loaded for name in names.split()]
+    options: list[str] = []
+    paths: list[str] = []
+    for given in _split(_actions(config), _words(config)):
+        if not given.names:
+            paths += given.words
+        elif not any(_listed(name, left) for name in given.names):
+            options += given.words
+    return options, paths
+
+
+def environment() -> dict[str, str]:
+    """Return this process's variables but for those that a child does not get."""
+    return {name: value for name, value in os.environ.items() if not _listed(name, NOT_INHERITED)}
+
+
+def _loaded(config: pytest.Config) -> set[str]:
+    """Return the top-level modules of the plugins that are loaded, however that was asked for."""
+    plugins = config.pluginmanager.get_plugins()
+    names = (getattr(each, "__name__", None) or type(each).__module__ for each in plugins)
+    return {name.partition(".")[0] for name in names}
+
+
+def _listed(name: str, table: Collection[str]) -> bool:
+    wholes = {entry for entry in table if not entry.endswith("*")}
+    return name in wholes or name.startswith(tuple(entry[:-1] for entry in table if entry.endswith("*")))
+
+
+def _words(config: pytest.Config) -> list[str]:
+    """Return the session's whole command line, in the order in which pytest puts it together."""
+    added = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    return [*added, *_from_files(config, map(str, config.invocation_params.args))]
+
+
+def _from_files(config: pytest.Config, words: Iterator[str]) -> Iterator[str]:
+    """Yield ``words``, for ``@FILE`` the lines of that file."""
+    for word in words:
+        file = config.invocation_params.dir / word[1:]
+        if word.startswith("@") and file.is_file():
+            yield from _from_files(config, iter(Path(file).read_text().splitlines()))
+        else:
+            yield word
+
+
+def _actions(config: pytest.Config) -> Mapping[str, Any]:
+    """Return argparse's actions by option, those of plugins and conftest files among them."""
+    parser: Any = config._parser
+    # pytest made the parser anew for every use, up to version 9.
+    built = parser.optparser if hasattr(parser, "optparser") else parser._getparser()
+    actions: Mapping[str, Any] = built._option_string_actions
+    return actions
+
+
+def _split(actions: Mapping[str, Any], words: Sequence[str]) -> Iterator[Given]:
+    """Yield each option of a command line with its values, and each path, as argparse takes them."""
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, assigned, _ = word.partition("=")
+        if word == "--":
+            yield from (Given((), (path,)) for path in left)
+            return
+        if not _is_option(actions, word):
+            yield Given((), (word,))
+        elif word in actions:
+            action = actions[word]
+            values = [left.pop(0) for _ in range(_count(actions, action.nargs, left))]
+            # In one word, since who does not know the option would take its value for a path.
+            joined = len(values) == 1 and action.nargs is None and word.startswith("--")
+            yield Given(action.option_strings, [f"{word}={values[0]}"] if joined else [word, *values])
+        elif assigned and name in actions:
+            yield Given(actions[name].option_strings, [word])
+        elif word[:2] in actions and not word.startswith("--"):
+            action = actions[word[:2]]
+            if action.nargs == 0:  # "-xv" is "-x -v"
+                left.insert(0, f"-{word[2:]}")
+                word = word[:2]
+            yield Given(action.option_strings, [word])
+        else:
+            yield Given((name,), [word])
+
+
+def _is_option(actions: Mapping[str, Any], word: str) -> bool:
+    if not word.startswith("-") or word == "-":
+        return False
+    known = word in actions or word.partition("=")[0] in actions or word[:2] in actions
+    return known or not (" " in word or word[1:].replace(".", "", 1).isdigit())
+
+
+def _count(actions: Mapping[str, Any], nargs: Any, left: Sequence[str]) -> int:
+    """Return how many of the words that are left an option of ``nargs`` takes."""
+    if nargs is None or isinstance(nargs, int):
+        return min(1 if nargs is None else nargs, len(left))
+    options = (number for number, word in enumerate(left) if _is_option(actions, word))
+    free = next(options, len(left))
+    return min(free, 1) if nargs == "?" else free
