@@ -150,6 +150,8 @@ def test_a_relative_folder_is_the_same_for_a_compiler_that_runs_elsewhere(tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTEST_GPUPERF_CACHE", "cache")
     assert cached("models/a.bin", lambda: b"abc") == tmp_path / "cache" / "models" / "a.bin"
+
+
 # Reading
 
 
