@@ -1,4 +1,4 @@
-"""A session that is interrupted, terminated or killed ends at once and leaves nothing behind."""
+"""A session that is interrupted, terminated or killed ends at once, at any stage, and leaves nothing."""
 
 from __future__ import annotations
 
