@@ -140,6 +140,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     finish_report(item.config.stash[SESSION], item, call, report)
+    if report.when == "teardown":  # items live as long as the session, and samples are many
+        item.stash[RECORDER], item.stash[RESULT] = Recorder(), Payload()
     return report
 
 
