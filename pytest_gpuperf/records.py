@@ -108,6 +108,11 @@ def payload_of(report: pytest.TestReport) -> Payload:
     return msgspec.convert(data, Payload, strict=False)
 
 
+def detach(report: pytest.TestReport) -> None:
+    """Take a report's payload from it."""
+    vars(report).pop("gpuperf", None)
+
+
 class Recorder:
     """Collects what one test measures in this process."""
 

@@ -17,7 +17,7 @@ from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.marker import FIXTURES_OF_DEVICE, FIXTURES_OF_NUMBERS, fixtures_of
 from pytest_gpuperf.options import Options
-from pytest_gpuperf.records import Cause, Record, Recorder, Row, payload_of
+from pytest_gpuperf.records import Cause, Record, Recorder, Row, detach, payload_of
 from pytest_gpuperf.storage.project import Project
 
 if TYPE_CHECKING:
@@ -72,10 +72,12 @@ class Results:
         self.deselected = False
         self.status = 0
         self._failures = 0
+        self._seen: list[pytest.TestReport] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in a report, from this process, a worker or a child."""
+        self._seen.append(report)
         payload = payload_of(report)
         self.rows.extend(payload.rows)
         for line in payload.accepted:
@@ -91,6 +93,13 @@ class Results:
         if report.failed:
             self._failures += not hasattr(report, "wasxfail")
             self.causes.add(payload.cause or "wrong")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logfinish(self) -> None:
+        """Free what is on reports, which pytest keeps; by now it is taken in, or sent to the parent."""
+        for report in self._seen:
+            detach(report)
+        self._seen.clear()
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         self.collected.add(item.nodeid)

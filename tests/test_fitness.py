@@ -1,5 +1,6 @@
 """The watch on throttling, with a stand-in for NVML where a GPU would be needed."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -290,5 +291,5 @@ def test_the_end_of_the_session_gives_nvml_back(guarded):
 
 def test_the_host_has_a_lock_and_no_watch(guarded, tmp_path):
     with guarded.guard.measuring(None):
-        assert (tmp_path / "locks" / "cpu.holder").read_text()
+        assert (tmp_path / "locks" / f"cpu.{os.getuid()}.holder").read_text()
     assert guarded.nvml.handle is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +43,7 @@ def test_a_process_takes_them_once_and_holding_the_device(guard, monkeypatch, tm
     locked = []
 
     def take(gpu):
-        locked.append((tmp_path / "locks" / "GPU-1.holder").read_text() != "")
+        locked.append((tmp_path / "locks" / f"GPU-1.{os.getuid()}.holder").read_text() != "")
         return {"compute_s": 1.0}
 
     monkeypatch.setattr(sentinels, "take", take)
