@@ -21,7 +21,7 @@ import pytest_gpuperf
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.figures import slug
 from pytest_gpuperf.measurement import Baseline, Metric, Milestone, Run
-from pytest_gpuperf.storage import baselines, format
+from pytest_gpuperf.storage import baselines, entries, format
 from pytest_gpuperf.storage.baselines import Store
 
 POOL = "NVIDIA H100 80GB HBM3"
@@ -128,8 +128,9 @@ def test_the_file_reads_well_in_a_review(store):
         line,
         f'{{"run": "{key}", "samples": [2048.0]}}',
     ]
-    assert list(json.loads(text)) == ["schema", "pool", "suite", "runs", "entries"]
+    assert list(json.loads(text)) == ["schema", "pool", "suite", "runs", "tests", "entries"]
     assert list(json.loads(text)["entries"]) == ["test_a", "test_b"]
+    assert '"metric": {"unit": "s", "better": "lower", "kind": "noisy", "instrument": "device_time"}' in text
     assert len(json.loads(text)["runs"]) == 1
     assert text.endswith("}\n")
 
@@ -142,7 +143,7 @@ def test_what_all_runs_have_alike_is_stored_once(store):
     runs = tuple(Run((1.0,), environment) for environment in environments)
     text = store.save(POOL, SUITE, {"test_a": {"time": baseline(runs=runs)}}).read_text()
     content = json.loads(text)
-    assert list(content) == ["schema", "pool", "suite", "common", "runs", "entries"]
+    assert list(content) == ["schema", "pool", "suite", "common", "runs", "tests", "entries"]
     assert content["common"] == {"device_uuid": "GPU-1", "versions": {"numpy": "2"}}
     assert [*content["runs"].values()] == [{"date": "2026-08-01"}, {"date": "2026-08-02"}]
     assert [run.environment for run in store.load(POOL, SUITE)["test_a"]["time"].runs] == environments
@@ -172,12 +173,12 @@ def test_a_rewrite_changes_nothing_and_the_order_of_recording_does_not_matter(st
 @example([float(n) for n in range(101, 0, -1)])
 @given(samples=st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=120))
 def test_thinning_and_rounding_keep_the_median_and_the_range(samples):
-    kept = format._kept(TIME, tuple(samples))
-    assert len(kept) == min(len(samples), format.KEPT_SAMPLES)
+    kept = entries._kept(TIME, tuple(samples))
+    assert len(kept) == min(len(samples), entries.KEPT_SAMPLES)
     assert kept == sorted(kept)
     assert median(kept) == pytest.approx(median(samples), rel=1e-5)
     assert (kept[0], kept[-1]) == pytest.approx((min(samples), max(samples)), rel=1e-5)
-    assert format._kept(TIME, tuple(kept)) == kept
+    assert entries._kept(TIME, tuple(kept)) == kept
 
 
 def test_exact_values_keep_every_digit(store):
@@ -224,17 +225,103 @@ def test_origin_best_and_runs_that_are_left_out_come_back(store):
     assert '"origin": {"value": 0.0002, "date": "2026-07-01", "commit": "c0de"}' in path.read_text()
 
 
-def test_a_file_without_them_is_one_that_older_versions_read(store, path):
-    assert json.loads(path.read_text())["schema"] == 1
-    assert "origin" not in path.read_text()
+def test_contract_and_place_stand_once_a_test(store):
+    other = {"dtype": "float32", "n": 4096, "l2": True}
+    place = {"backend": "cuda", "cpu": "EPYC"}
+    host = baseline(contract=other, place=place, metric=replace(TIME, name="host"))
+    metrics = {"time": baseline(), CONFLICTS.name: EXACT, "host": host}
+    path = store.save(POOL, SUITE, {"test_a": metrics, "test_b": {"time": baseline(contract={"l2": 1})}})
+    document = json.loads(path.read_text())
+    assert document["tests"]["test_a"] == {"contract": {"dtype": "float32"}, "place": {"backend": "cuda"}}
+    assert document["entries"]["test_a"]["time"]["contract"] == {"n": 8192}
+    assert "place" not in document["entries"]["test_a"]["time"]
+    assert document["entries"]["test_a"]["host"]["place"] == {"cpu": "EPYC"}
+    assert "contract" not in document["entries"]["test_b"]["time"]
+    assert store.load(POOL, SUITE)["test_a"] == metrics
+    one, true = baseline(contract={"l2": 1}), baseline(contract={"l2": True})
+    store.save(POOL, SUITE, {"test_a": {"one": one, "true": true}})
+    found = store.load(POOL, SUITE)["test_a"]
+    assert [type(found[name].contract["l2"]) for name in ("one", "true")] == [int, bool]
+
+
+@pytest.mark.parametrize(
+    "code", ["c0de", "c0de?", {"copy": "c0de", "add": "f00d"}, {"a": "c0de?", "b": "f00d"}]
+)
+def test_the_works_hash_has_room_for_each_kernel(store, path, code):
+    document = json.loads(path.read_text())
+    (run,) = document["entries"]["test_a"]["time"]["runs"]
+    run["code"] = code
+    path.write_text(json.dumps(document))
+    (found,) = Store(store.folder).load(POOL, SUITE)["test_a"]["time"].runs
+    assert found.code.endswith("?") is ("?" in str(code))
+    store.save(POOL, SUITE, {"test_c": {"time": baseline()}})
+    (run,) = json.loads(path.read_text())["entries"]["test_a"]["time"]["runs"]
+    assert run["code"] == code
+
+
+def old_schema(path):
+    """Write a file as schema 1 had it: every entry with all of its contract and place."""
+    document = json.loads(path.read_text())
+    shared = document.pop("tests")
+    for test, metrics in document["entries"].items():
+        for entry in metrics.values():
+            for key in ("contract", "place"):
+                entry[key] = shared[test][key] | entry.get(key, {})
+    path.write_text(json.dumps({**document, "schema": 1}, indent=1))
+    return document
+
+
+def test_the_old_schema_is_read_and_upgraded_when_the_file_is_next_written(store, path):
+    new, entries = path.read_text(), store.load(POOL, SUITE)
+    old_schema(path)
+    old = path.read_text()
+    again = Store(store.folder)
+    assert again.load(POOL, SUITE) == entries
+    again.save(POOL, SUITE, {"test_a": {"time": baseline(9e-4)}}, mode="new")
+    assert path.read_text() == old  # there is nothing new
+    again.save(POOL, SUITE, entries)
+    assert path.read_text() == new
+    document = old_schema(path)
+    del document["entries"]["test_a"]["time"]["place"]
+    path.write_text(json.dumps(document))
+    check_refused(store, path, f"{WHERE}: Object missing required field `place`")
+
+
+def test_an_exact_figure_that_is_what_it_was_moves_no_line(store):
+    path = store.save(POOL, SUITE, {"test_a": {"time": baseline()}, "test_b": {CONFLICTS.name: EXACT}})
+    before = path.read_text()
+    later = {**ENVIRONMENT, "commit": "ffff", "date": "2026-09-01"}
+    same = replace(EXACT, runs=(Run((2048.0,), later),))
+    written = path.stat().st_mtime_ns
+    store.save(POOL, SUITE, {"test_b": {CONFLICTS.name: same}})
+    assert (path.read_text(), path.stat().st_mtime_ns) == (before, written)
+    for change in (
+        {"runs": (Run((2049.0,), later),)},
+        {"runs": (Run((2048.0,), later, "c0de"),)},
+        {"contract": {"dtype": "float16"}},
+        {"place": {"backend": "emulated"}},
+    ):
+        store.save(POOL, SUITE, {"test_b": {CONFLICTS.name: EXACT}})
+        store.save(POOL, SUITE, {"test_b": {CONFLICTS.name: replace(same, **change)}})
+        assert "ffff" in path.read_text()
+        path.write_text(before)
+
+
+def test_a_total_of_another_compiler_is_recorded_though_it_is_the_same(store):
+    metric = replace(CONFLICTS, name="k global_load.sectors")
+    for compiler in ("g++ 12", "g++ 13"):
+        environment = {**ENVIRONMENT, "compiler": compiler}
+        total = baseline(4.0, metric=metric, environment=environment, prior_sd=0.0)
+        path = store.save(POOL, SUITE, {"test_a": {metric.name: total}})
+        assert compiler in path.read_text()
 
 
 @pytest.mark.parametrize("mode", ["replace", "append"])
 def test_an_update_keeps_the_origin_and_the_best(store, mode):
     """Of a file from before origins: its oldest run."""
     first = Run((1e-4,), {"date": "2026-07-01", "commit": "c0de"})
-    store.save(POOL, SUITE, {"test_a": {"time": baseline(runs=(first, Run((3e-4,), ENVIRONMENT)))}})
-    assert json.loads(store.path(POOL, SUITE).read_text())["schema"] == 1
+    path = store.save(POOL, SUITE, {"test_a": {"time": baseline(runs=(first, Run((3e-4,), ENVIRONMENT)))}})
+    assert "origin" not in path.read_text()
     for value in (2e-4, 1.9e-4):
         new = baseline(value, environment={**ENVIRONMENT, "commit": str(value)})
         store.save(POOL, SUITE, {"test_a": {"time": new}}, mode=mode, keep=3)
@@ -296,6 +383,7 @@ def test_runs_of_another_measurement_are_not_appended(store, path, change, words
         (baseline(runs=()), "length >= 1"),
         (baseline(runs=(Run((), {}),)), "length >= 1"),
         (baseline(contract={"shape": (1, 2)}), "shape is (1, 2)"),
+        (baseline(contract={"shape": "1\n2"}), "shape is '1\\n2', which cannot be printed in a line"),
         (baseline(contract={"alpha": math.nan}), "nan is not a number"),
         (baseline(place={"folder": Path("x")}), "folder is PosixPath"),
         (baseline(environment={"clock": math.nan}), "not JSON compliant"),
@@ -351,7 +439,11 @@ WHERE = "$.entries.test_a.time"
         ((*ENTRY, "runs"), [], f"{WHERE}.runs: Expected `array` of length >= 1"),
         ((*ENTRY, "prior_sd"), 0, f"{WHERE}.prior_sd is 0"),
         ((*ENTRY, "prior_sd"), -1, f"{WHERE}.prior_sd"),
-        ((*ENTRY, "contract", "n"), [1], f"{WHERE}.contract[...]: Expected"),
+        (("tests", "test_a", "contract", "n"), [1], "$.tests.test_a.contract[...]: Expected"),
+        (("tests", "test_a", "place"), 1, "$.tests.test_a.place: Expected `object`, got `int`"),
+        (("tests",), {}, f"{WHERE}: Object missing required field `contract`"),
+        ((*ENTRY, "runs", 0, "code"), "{}", f"{WHERE}.runs[0].code is '{{}}', not a hash"),
+        ((*ENTRY, "runs", 0, "code"), [], f"{WHERE}.runs[0].code: Expected"),
         ((*ENTRY, "metric", "kind"), "shown", f"{WHERE}.metric.kind: Invalid enum value 'shown'"),
         ((*ENTRY, "metric", "better"), "bigger", f"{WHERE}.metric.better: Invalid enum value 'bigger'"),
         ((*ENTRY, "metric", "instrument"), "sundial", f"{WHERE}.metric.instrument is 'sundial'"),
@@ -387,19 +479,19 @@ def test_an_edited_file(store, path, keys, value, words):
     ("edit", "words"),
     [
         (lambda text: "", "line 1 column 1 is not JSON"),
-        (lambda text: text[: len(text) // 2], "(cut short?)"),
+        (lambda text: text[: text.index(', "samples"')], "(cut short?)"),
         (lambda text: text[:-3], "(cut short?)"),
-        (lambda text: text.replace('"schema": 1,', '"schema": 1'), "line 3 column 3 is not JSON"),
+        (lambda text: text.replace('"schema": 2,', '"schema": 2'), "line 3 column 3 is not JSON"),
         (lambda text: "[]", "holds a JSON object"),
         (lambda text: "[" * 100_000, "not JSON that can be read"),
         (lambda text: text.replace('"n": 8192', '"n": ' + "9" * 5000), "not JSON that can be read"),
         (lambda text: text.replace("0.00018146", "1e999"), "$.entries.test_a.time.runs[0].samples[1] is inf"),
-        (lambda text: text.replace('  "schema": 1,\n', ""), "$.schema is None"),
+        (lambda text: text.replace('  "schema": 2,\n', ""), "$.schema is None"),
         (
             lambda text: text.replace('"n": 8192', '"n": 8192, "n": 1'),
-            f"{WHERE}.contract has the key 'n' twice",
+            "$.tests.test_a.contract has the key 'n' twice",
         ),
-        (lambda text: text.replace('"test_b[8-x.y]"', '"test_a"'), "$.entries has the key 'test_a' twice"),
+        (lambda text: text.replace('"test_b[8-x.y]"', '"test_a"'), "$.tests has the key 'test_a' twice"),
         (
             lambda text: text.replace("{\n", "{\n<<<<<<< HEAD\n", 1),
             "line 2 is a merge conflict marker (<<<<<<<)",

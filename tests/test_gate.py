@@ -527,10 +527,9 @@ def test_a_version_is_part_of_every_contract(pytester: pytest.Pytester, bare: No
     result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update", "--gpuperf-backend=emulated")
     assert result.ret == 0, result.stdout.str()
     contracts = [
-        metric["contract"]["version"]
+        shared["contract"]["version"]
         for file in (pytester.path / "baselines").rglob("*.json")
-        for metrics in json.loads(file.read_text())["entries"].values()
-        for metric in metrics.values()
+        for shared in json.loads(file.read_text())["tests"].values()
     ]
     assert len(contracts) >= 2
     assert set(contracts) == {version}
@@ -544,8 +543,8 @@ def test_a_record_from_before_versions_of_zero_were_stored_is_judged(project: Pr
     )
     assert project.run("--gpuperf-strict=on").ret == 0
     assert project.run("--gpuperf-update").ret == 0
-    (metrics,) = project.stored["entries"].values()
-    assert metrics["latency"]["contract"] == {"version": 0}
+    (shared,) = project.stored["tests"].values()
+    assert shared["contract"] == {"version": 0}
 
 
 def test_tolerance_comes_from_the_marker(project: Project):

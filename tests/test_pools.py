@@ -65,8 +65,8 @@ def test_a_hosts_figure_among_the_emulators_is_judged_as_before(mixed: Mixed):
     """Where it was stored while another test had started the emulator."""
     file = json.loads((mixed.path / "baselines" / "cpu" / "test_b.json").read_text())
     file["pool"] = "emulated"
-    for metric in file["entries"]["test_host"].values():
-        metric["place"] |= {"backend": "emulated", "counters": "modelled"}
+    for shared in file["tests"].values():
+        shared["place"] |= {"backend": "emulated", "counters": "modelled"}
     (mixed.path / "baselines" / "cpu" / "test_b.json").unlink()
     (mixed.path / "baselines" / "emulated" / "test_b.json").write_text(json.dumps(file))
     assert mixed.run().ret == 0

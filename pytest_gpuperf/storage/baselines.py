@@ -85,7 +85,7 @@ class Store:
         return found
 
     def _load(self, pool: str, suite: str) -> Entries:
-        from pytest_gpuperf.storage import format
+        from pytest_gpuperf.storage import entries, format
 
         path = self.path(pool, suite)
         data = self.read(path)
@@ -97,7 +97,7 @@ class Store:
                 f"{path}: holds the baselines of {file.suite} in pool {file.pool!r}, not those of {suite} "
                 f"in {pool!r}: move it where it belongs, or name the pool with --gpuperf-pool"
             )
-        return format.baselines_of(file)
+        return entries.baselines_of(file)
 
     def due(self, pool: str, suite: str) -> Entries:
         """Return the stored baselines that a full run must measure: all of them."""
@@ -125,13 +125,16 @@ class Store:
         path = self.path(pool, suite)
         with explained(path, "written"), writing(path, self.folder) as write:
             # Read now: what another process has written since this one first read it must not be lost.
-            merged = _merge(self._load(pool, suite), updates, mode, path, keep)
+            stored = self._load(pool, suite)
+            merged = _merge(stored, updates, mode, path, keep)
             self._loaded.pop((slug(pool), suite), None)
             self._pools = None
             if not merged:
                 path.unlink(missing_ok=True)
                 return None
-            write(_rendered(pool, suite, merged, path))
+            nothing_new = mode == "new" and merged == stored
+            if not nothing_new and (text := _rendered(pool, suite, merged, path)) != self.read(path):
+                write(text)
         return path
 
 
@@ -206,9 +209,10 @@ def _is_of(named: str, pool: str) -> bool:
 def _rendered(pool: str, suite: str, entries: Entries, path: Path) -> bytes:
     """Return a file's text; raises BaselineError for what could not be read back: it must replace nothing."""
     from pytest_gpuperf.storage import format
+    from pytest_gpuperf.storage.entries import file_of
 
     try:
-        text = format.render(format.file_of(pool, suite, entries)).encode()
+        text = format.render(file_of(pool, suite, entries)).encode()
     except (TypeError, ValueError) as error:
         raise BaselineError(f"{path}: {error}; nothing was written") from None
     format.parse(text, str(path), "nothing was written, mend what the test records")
@@ -221,7 +225,7 @@ def _merge(stored: Entries, updates: Entries, mode: Mode, path: Path, keep: int 
         if mode == "replace":
             old = stored.get(test, {})
             merged[test] = {
-                name: followed(old[name], new) if name in old else new for name, new in metrics.items()
+                name: _replaced(old[name], new) if name in old else new for name, new in metrics.items()
             }
             continue
         kept = merged.setdefault(test, {})
@@ -234,6 +238,15 @@ def _merge(stored: Entries, updates: Entries, mode: Mode, path: Path, keep: int 
                 both = replace(both, runs=both.runs[some], left_out=both.left_out[some])
                 kept[name] = followed(kept[name], both)
     return {test: metrics for test, metrics in merged.items() if metrics}
+
+
+def _replaced(old: Baseline, new: Baseline) -> Baseline:
+    """Return the new baseline, or the old one where an exact figure is what it was: no line of it moves."""
+    held = held_to_compiler(old, new.runs[-1].environment)
+    same = (old.metric, old.contract, old.place) == (new.metric, new.contract, new.place)
+    alike = all(run.value == new.value and run.code == new.runs[-1].code for run in old.runs)
+    stays = new.metric.kind == "exact" and same and alike and held and held.runs
+    return old if stays else followed(old, new)
 
 
 def _appended(old: Baseline, new: Baseline, where: str) -> Baseline:

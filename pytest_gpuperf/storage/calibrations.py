@@ -20,9 +20,9 @@ from pytest_gpuperf.files import list_folder, read_file, replace_file
 from pytest_gpuperf.measurement import INSTRUMENTS
 from pytest_gpuperf.rules.calibration import Calibration
 from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest
-from pytest_gpuperf.storage.documents import Malformed, converted, explained, read_object
+from pytest_gpuperf.storage.documents import LARGEST, SMALLEST, Malformed, converted, explained, read_object
+from pytest_gpuperf.storage.entries import DIGITS
 from pytest_gpuperf.storage.environments import check_environment
-from pytest_gpuperf.storage.format import DIGITS
 
 SCHEMA = 1
 LONGEST = 256 << 20
@@ -96,7 +96,9 @@ def _run(line: bytes) -> dict[str, RecordedTest]:
                 raise Malformed(f"{name}: instrument {metric.instrument!r} is unknown here")
             if not measured.samples:
                 raise Malformed(f"{name}: {metric.name} has no samples")
-            if metric.kind == "noisy" and min(measured.samples) <= 0:
+            if max(map(abs, measured.samples)) > LARGEST:
+                raise Malformed(f"{name}: {metric.name} has a sample beyond {LARGEST:g}")
+            if metric.kind == "noisy" and min(measured.samples) < SMALLEST:
                 raise Malformed(f"{name}: {metric.name} has a sample that is not above zero")
     return tests
 

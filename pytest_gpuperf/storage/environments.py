@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from pytest_gpuperf.storage.documents import converted
+from pytest_gpuperf.storage.documents import LARGEST, SMALLEST, converted
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(ge=SMALLEST, le=LARGEST)]
 
 
 class Sentinels(Struct, frozen=True):
