@@ -255,7 +255,8 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
         if given[name] is not None and not active and not isinstance(given[name], Path):
             raise pytest.UsageError(f"{flag} {does}, so it needs --gpuperf beside it")
     for name in ("strict", "pool", "tolerance", "runs", "max_confirm", "blocks", "acquit"):
-        if _typed(config, name) and not active and config.option.gpuperf_child is None:
+        reads = isinstance(calibrate, Path)  # and measures nothing
+        if _typed(config, name) and not (active or reads or config.option.gpuperf_child is not None):
             raise pytest.UsageError(
                 f"{_flag(name)} is about what is measured, so it needs --gpuperf beside it"
             )

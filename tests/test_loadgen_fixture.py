@@ -120,7 +120,10 @@ def test_a_disturbed_model_is_red_and_names_the_images(pytester: pytest.Pytester
         ("loadgen(tiny, precision='fp8')", 'there is no precision "fp8"'),
         ("network(tiny.path, np.eye(10)[:7], 7); loadgen(tiny)", "*7*"),
         ("tiny.path.write_text('no model'); loadgen(tiny)", "*tiny.onnx*"),
-        ("(Path.cwd() / '.gpuperf').write_text('a file'); loadgen(tiny)", ".gpuperf: cannot be made, and a run keeps its logs there"),
+        (
+            "(Path.cwd() / '.gpuperf').write_text('a file'); loadgen(tiny)",
+            ".gpuperf: cannot be made, and a run keeps its logs there",
+        ),
     ],
 )
 def test_a_wrong_request_is_one_sentence(pytester: pytest.Pytester, test: str, words: str):

@@ -38,6 +38,8 @@ class Project:
             if importlib.util.find_spec(plugin.partition(".")[0]) is None:
                 pytest.skip(f"{plugin.partition('.')[0]} is not installed")
         with self._monkeypatch.context() as patch:
+            for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+                patch.delenv(name, raising=False)  # in a worker pytest-benchmark measures nothing
             for name, value in variables.items():
                 patch.setenv(name, str(value))
             loading = (word for plugin in plugins.split() for word in ("-p", plugin))

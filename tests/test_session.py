@@ -34,7 +34,7 @@ def test_a_pool_is_named_after_what_makes_runners_alike(session: GpuperfSession,
 
 
 def test_a_users_pool_never_takes_in_emulated_figures(pytester: pytest.Pytester):
-    session = pytester.parseconfigure("--gpuperf-pool=ci-h100").stash[SESSION]
+    session = pytester.parseconfigure("--gpuperf", "--gpuperf-pool=ci-h100").stash[SESSION]
     assert session.project.pool(H100) == "ci-h100"
     assert session.project.pool({"backend": "emulated"}) == "emulated"
 
