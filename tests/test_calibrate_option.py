@@ -20,7 +20,8 @@ def test_latency(gpuperf):
     gpuperf.record("latency", latency(), "s")
 """
 )
-QUICK = ("-p", "no:benchmark", "-p", "no:hypothesispytest", "--gpuperf-runs=3")
+PLAIN = ("-p", "no:benchmark", "-p", "no:hypothesispytest")
+QUICK = (*PLAIN, "--gpuperf-runs=3")
 
 
 @pytest.fixture
@@ -60,16 +61,16 @@ def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Py
     assert processes(project.path) == 9  # nothing was measured
     assert read_result(stored) == first
 
-    armed = project.runpytest_subprocess("--gpuperf", *QUICK)
+    armed = project.runpytest_subprocess("--gpuperf", *PLAIN)
     armed.stdout.fnmatch_lines(
         ["gpuperf: cpu: 0 false reds expected a run", "  (0 of 8 runs red, at most 31.2 %; 1 tests, *)"]
     )
     # A GPU's, such as a repository has beside others', says nothing of a machine without one.
     stored.write_text(json.dumps({**json.loads(stored.read_text()), "devices": ["GPU-1"]}))
-    elsewhere = project.runpytest_subprocess("--gpuperf", "--gpuperf-backend=emulated", *QUICK)
+    elsewhere = project.runpytest_subprocess("--gpuperf", "--gpuperf-backend=emulated", *PLAIN)
     elsewhere.stdout.no_fnmatch_line("gpuperf: cpu: * expected a run")
     stored.write_text("{")
-    broken = project.runpytest_subprocess("--gpuperf", *QUICK)
+    broken = project.runpytest_subprocess("--gpuperf", *PLAIN)
     assert broken.ret == armed.ret
     broken.stdout.fnmatch_lines(["gpuperf: *cpu.calibration.json: *not JSON*calibrate again with *"])
 
