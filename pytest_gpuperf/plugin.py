@@ -16,8 +16,8 @@ from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels  # noqa: F40
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.mlperf.fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
 from pytest_gpuperf.modes import mode_of
-from pytest_gpuperf.modes.measure import RESULT, finish_report, measuring, record_of
-from pytest_gpuperf.modes.mode import Mode, tear_down
+from pytest_gpuperf.modes.measure import RESULT, finish_report, measuring, record_of, tear_down
+from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.options import add_options, read_options
 from pytest_gpuperf.processes.limits import limit_time, paused
 from pytest_gpuperf.records import Payload, Recorder
@@ -113,7 +113,7 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     done = item.config.stash[MODE].run(item, nextitem)
     if done:
-        tear_down(item, nextitem)
+        tear_down(item.config.stash[SESSION], item, nextitem)
     return done
 
 

@@ -117,6 +117,26 @@ def test_a_test_that_fails_every_time_shows_its_own_message(project: Project):
     result.stdout.no_fnmatch_line("*twice*")
 
 
+def test_what_was_set_up_here_may_fail_beside_it_before_an_isolated_test(project: Project):
+    # That teardown is reported without a setup of the isolated test, whose setup is another process's.
+    project.write(
+        """
+    @pytest.fixture(scope="module")
+    def shared():
+        yield
+        assert not "torn down"
+
+    def test_here(shared): pass
+
+    @pytest.mark.gpuperf(isolated=True)
+    def test_own(): pass
+    """
+    )
+    result = project.run(RERUNS, "--reruns=1")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["ERROR test_s.py::test_own - AssertionError*"])
+
+
 # --------------------------------------------------------------------------- pytest-timeout
 
 TIMEOUT = "pytest_timeout"

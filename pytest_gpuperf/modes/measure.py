@@ -121,6 +121,20 @@ def finish_report(
         attach(report, payload)
 
 
+def tear_down(session: GpuperfSession, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Tear down what tests before ``item``, which ran elsewhere, left set up here for it and for others."""
+    call = pytest.CallInfo.from_call(
+        lambda: item.session._setupstate.teardown_exact(nextitem),
+        when="teardown",
+        reraise=(KeyboardInterrupt, pytest.exit.Exception),
+    )
+    if call.excinfo:
+        # not by the hook: to pytest-rerunfailures, for one, a teardown's report is none without a setup's
+        report = pytest.TestReport.from_item_and_call(item, call)
+        finish_report(session, item, call, report)
+        item.ihook.pytest_runtest_logreport(report=report)
+
+
 def _must_be_there(session: GpuperfSession) -> bool:
     """Return whether a missing requirement is a fault: a GPU machine is then broken, others have less."""
     try:

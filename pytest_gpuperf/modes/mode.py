@@ -149,15 +149,3 @@ def failed(item: pytest.Item, text: str, when: Phase = "call") -> pytest.TestRep
     """Return the report of a test that failed outside its own process's reports."""
     keywords: dict[str, Any] = dict.fromkeys(item.keywords, 1)
     return pytest.TestReport(item.nodeid, item.location, keywords, "failed", text, when)
-
-
-def tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Tear down what tests before ``item``, which ran elsewhere, left set up here for it and for others."""
-    call = pytest.CallInfo.from_call(
-        lambda: item.session._setupstate.teardown_exact(nextitem),
-        when="teardown",
-        reraise=(KeyboardInterrupt, pytest.exit.Exception),
-    )
-    if call.excinfo:
-        report = item.ihook.pytest_runtest_makereport(item=item, call=call)
-        item.ihook.pytest_runtest_logreport(report=report)
