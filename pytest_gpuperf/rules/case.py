@@ -81,6 +81,19 @@ class Compared:
     borrowed: Sequence[str] = ()
     unfit: str = ""
 
+    @property
+    def no_answer(self) -> str:
+        """Return why the two sides cannot be compared; "" if they can."""
+        if self.why_not:
+            return f"{self.revision} {self.why_not}"
+        if self.borrowed:
+            files = ", ".join(self.borrowed[:3])
+            return (
+                f"the processes of {self.revision} imported {files} from this checkout, "
+                "so both sides ran the same code: put it on PYTHONPATH or the ini key pythonpath instead"
+            )
+        return "" if self.here and self.there else f"{self.revision} does not measure it"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:

@@ -41,15 +41,7 @@ def _in_question(case: Case, record: Record, row: Row) -> bool:
 
 def answers(compared: Compared | str | None) -> bool:
     """Return whether the old code could be compared, so that stored runs need not decide alone."""
-    return isinstance(compared, Compared) and not _no_answer(compared)
-
-
-def _no_answer(compared: Compared) -> str:
-    if compared.why_not:
-        return f"{compared.revision} {compared.why_not}"
-    if compared.borrowed:
-        return f"the processes of {compared.revision} imported {compared.borrowed[0]} from this checkout"
-    return "" if compared.here and compared.there else f"{compared.revision} does not measure it"
+    return isinstance(compared, Compared) and not compared.no_answer
 
 
 def review(case: Case, record: Record, row: Row, asked: Compared | str | None) -> Row:
@@ -63,7 +55,7 @@ def review(case: Case, record: Record, row: Row, asked: Compared | str | None) -
     measured = record.measurement(row.metric.name)
     if asked is None or row.excuse or measured is None:
         return row
-    why_not = asked if isinstance(asked, str) else _no_answer(asked)
+    why_not = asked if isinstance(asked, str) else asked.no_answer
     if isinstance(asked, str) or why_not:
         unclear = row.verdict.outcome is Outcome.INCONCLUSIVE and row.verdict.exceeds
         if row.verdict.outcome is not Outcome.REGRESSED and not unclear:

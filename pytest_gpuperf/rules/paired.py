@@ -40,16 +40,10 @@ def judge_compared(measured: Measurement, found: Compared, tolerance: float | No
     metric, now = measured.metric, measured.value
     if metric.kind == "shown":
         return Verdict(Outcome.SHOWN, now=now)
-    if found.why_not:
-        return Verdict(Outcome.NO_BASELINE, now=now, reason=f"{found.revision} {found.why_not}")
-    if found.borrowed:
-        reason = (
-            f"the processes of {found.revision} imported {', '.join(found.borrowed[:3])} from this checkout, "
-            "so both sides ran the same code: put it on PYTHONPATH or the ini key pythonpath instead"
-        )
-        return Verdict(Outcome.UNMEASURED, now=now, reason=reason)
-    if not found.there:
-        return Verdict(Outcome.NO_BASELINE, now=now, reason=f"{found.revision} does not measure it")
+    if found.no_answer:
+        borrowed = found.borrowed and not found.why_not
+        outcome = Outcome.UNMEASURED if borrowed else Outcome.NO_BASELINE
+        return Verdict(outcome, now=now, reason=found.no_answer)
     result = judge(found.here, found.there, tolerance=tolerance, blocks=found.blocks)
     undecided = result.outcome in (Outcome.REGRESSED, Outcome.INCONCLUSIVE)
     if found.unfit and metric.kind == "noisy" and undecided:
@@ -85,13 +79,9 @@ def judge(
         return _judge_exact(here, there, theta)
     if len(here) != len(there) or len(here) % PER_BLOCK:
         raise ValueError(f"{len(here)} and {len(there)} processes are not the same complete blocks")
-    had = len(here) // PER_BLOCK
-    for look in (number for number in looks(blocks) if number <= had):
-        count = look * PER_BLOCK
-        found = _look(here[:count], there[:count], theta, blocks)
-        if found is not None:
-            return found
-    count = min(had, blocks) * PER_BLOCK
+    if found := _first_decision(here, there, theta, blocks):
+        return found
+    count = min(len(here), blocks * PER_BLOCK)
     return _after_last_look(here[:count], there[:count], theta, blocks)
 
 
@@ -110,22 +100,30 @@ def decided(found: Compared, tolerance: float | None) -> bool:
     if len(found.here) != len(found.there) or _changed(found.here, found.there):
         return True
     theta = checked_tolerance(found.here[0].metric, tolerance)
-    every = (number * PER_BLOCK for number in looks(blocks) if number <= had)
-    return any(_look(found.here[:n], found.there[:n], theta, blocks) is not None for n in every)
+    return _first_decision(found.here, found.there, theta, blocks) is not None
+
+
+def _first_decision(
+    here: Sequence[Measurement], there: Sequence[Measurement], theta: float, blocks: int
+) -> Verdict | None:
+    """Return the verdict of the first look that decides; None if more blocks are needed to tell."""
+    for count in (look * PER_BLOCK for look in looks(blocks)):
+        if count <= len(here) and (found := _look(here[:count], there[:count], theta, blocks)):
+            return found
+    return None
 
 
 def _look(
     here: Sequence[Measurement], there: Sequence[Measurement], theta: float, blocks: int
 ) -> Verdict | None:
-    """Return the verdict of one look; None if more blocks are needed to tell."""
-    red = _conclude(here, there, theta, LOOK_ALPHA, blocks, confirmed=True)
+    estimate = _estimate(here, there, LOOK_ALPHA, blocks)
+    red = _conclude(here, there, theta, estimate, confirmed=True)
     if red.outcome is Outcome.REGRESSED:
         return red
-    green = _conclude(here, there, theta, GREEN_ALPHA, blocks, confirmed=False)
-    found = _estimate(here, there, GREEN_ALPHA, blocks)
-    if green.outcome is Outcome.EQUAL or found.change + found.half_width < math.log1p(theta):
-        return green
-    return None
+    estimate = _estimate(here, there, GREEN_ALPHA, blocks)
+    green = _conclude(here, there, theta, estimate)
+    within = estimate.change + estimate.half_width < math.log1p(theta)
+    return green if within or green.outcome is Outcome.EQUAL else None
 
 
 def _after_last_look(
@@ -134,11 +132,11 @@ def _after_last_look(
     """Say what a metric comes to that no look decided."""
     had = len(here) // PER_BLOCK
     if had < blocks:
-        undecided = _conclude(here, there, theta, LOOK_ALPHA, blocks, confirmed=False)
+        undecided = _conclude(here, there, theta, _estimate(here, there, LOOK_ALPHA, blocks))
         reason = f"{had} complete block(s), and no verdict after them"
         return replace(undecided, outcome=Outcome.INCONCLUSIVE, reason=reason)
-    last = _conclude(here, there, theta, LAST_ALPHA, blocks, confirmed=False)
     found = _estimate(here, there, LAST_ALPHA, blocks)
+    last = _conclude(here, there, theta, found)
     if last.exceeds and found.change - found.half_width <= 0:
         reason = f"after {had} blocks processes of one code still differ by more than the two sides do"
         return replace(last, outcome=Outcome.UNFIT, reason=reason)
@@ -149,13 +147,11 @@ def _conclude(
     here: Sequence[Measurement],
     there: Sequence[Measurement],
     theta: float,
-    alpha: float,
-    blocks: int,
+    estimate: Estimate,
     *,
-    confirmed: bool,
+    confirmed: bool = False,
 ) -> Verdict:
-    found = _estimate(here, there, alpha, blocks)
-    return conclude(here[0], found, theta, _code_note(here, there), "", confirmed=confirmed, detects=True)
+    return conclude(here[0], estimate, theta, _code_note(here, there), "", confirmed=confirmed, detects=True)
 
 
 def block_differences(here: Sequence[Measurement], there: Sequence[Measurement]) -> list[float]:

@@ -33,8 +33,7 @@ def against_stored(
         worse = found.outcome is Outcome.REGRESSED
         return replace(found, outcome=Outcome.UNMEASURED, exceeds=worse, reason=differ)
     if baseline and (reason := _explained_by_unit(found, baseline, measured, case.unit)):
-        same = replace(found, outcome=Outcome.INCONCLUSIVE, exceeds=False, reason="")
-        return same.because(reason)
+        return replace(found, outcome=Outcome.INCONCLUSIVE, exceeds=False, reason=reason)
     return found
 
 
