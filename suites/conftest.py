@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 
@@ -9,6 +11,22 @@ def side(gpu):
     emulated GPU checks every access of every thread, so there it is as much as stays quick.
     """
     return 8192 if gpu.backend == "cuda" else 256
+
+
+@pytest.fixture
+def climb(gpu, gpuperf):
+    """climb({name: (launch, *arguments)}, most): each rung takes at most that share of the one before.
+
+    The shares leave room for other GPUs than the H100 that docs/ladder.md has the figures of.
+    """
+
+    def hold(rungs, most):
+        taken = {name: gpuperf(*rung, name=f"ladder {name}").median for name, rung in rungs.items()}
+        if gpu.backend == "cuda" and all(seconds > 0 for seconds in taken.values()):
+            for (before, then), (name, now) in pairwise(taken.items()):
+                assert now <= most[name] * then, f"{name} takes {now / then:.2f} of {before}"
+
+    return hold
 
 
 def pytest_generate_tests(metafunc):

@@ -96,6 +96,16 @@ def test_row_sums_latency(kernels, gpuperf, case, name):
     assert np.all(np.abs(sums.get() - exact) <= bound * exact)
 
 
+def test_coalesced_row_sums_are_faster(kernels, climb, case):
+    linear, storage, sums, n = case
+    layout, grid = kernels["layout.cu"], blocks_for(n, BLOCK)
+    rungs = {
+        "row_sums_linear": (layout.row_sums_linear[grid, BLOCK], linear, sums, n, LENGTH),
+        "row_sums_coalesced": (layout.row_sums_coalesced[grid, BLOCK], storage, sums, n, LENGTH),
+    }
+    climb(rungs, {"row_sums_coalesced": 0.7})
+
+
 # Sectors per load and per store.
 SECTORS = {
     "linear_to_coalesced": (32, 4),

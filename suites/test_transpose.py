@@ -11,6 +11,16 @@ TILE_AND_BLOCK = {
     "transpose_tile16_unpadded": ((16, 16), (16, 16)),
     "transpose_tiled": ((32, 32), (32, 8)),
     "transpose_best": ((64, 64), (16, 16)),
+    "transpose_quads": ((64, 64), 256),
+}
+# Each takes at most this share of the time of the one before.
+RUNGS = {
+    "transpose_naive": 1,
+    "transpose_tile16_unpadded": 0.5,
+    "transpose_tile16": 1,
+    "transpose_tiled": 0.9,
+    "transpose_best": 1,
+    "transpose_quads": 1,
 }
 each_transpose = pytest.mark.parametrize("name", TILE_AND_BLOCK)
 
@@ -70,12 +80,19 @@ def is_transpose(moved, matrix, strip=256):
     return moved.shape == matrix.T.shape and all(np.array_equal(moved[:, r], matrix[r].T) for r in rows)
 
 
+def test_each_rung_is_faster_than_the_one_before(gpu, transpose, climb, side):
+    src, dst = gpu.random((side, side), seed=1), gpu.empty((side, side))
+    rungs = {name: (transpose(name, side, side), src, dst, side, side) for name in RUNGS}
+    climb(rungs, RUNGS)
+
+
 # Sectors per global load and store, wavefronts per shared load and store.
 TRAFFIC = {
     "transpose_naive": (4, 32, None, None),
     "transpose_tile16": (4, 4, 2, 2),
     "transpose_tile16_unpadded": (4, 4, 8, 1),
     "transpose_tiled": (4, 4, 1, 1),
+    "transpose_quads": (16, 16, 4, 4),  # four wavefronts are the fewest for 32 lanes of 16 bytes
     "transpose_best": (16, 16, 1, 1),  # 32 lanes of 16 bytes cannot be fewer than 16 sectors
 }
 
@@ -92,7 +109,7 @@ def test_traffic(gpu, transpose, counters, name):
     )
 
 
-@pytest.mark.parametrize("name", ["transpose_tiled", "transpose_best"])
+@pytest.mark.parametrize("name", ["transpose_tiled", "transpose_best", "transpose_quads"])
 def test_no_bank_conflicts_at_the_edges_either(gpu, transpose, counters, name):
     src, dst = gpu.random((257, 255), seed=1), gpu.empty((255, 257))
     found = counters(transpose(name, 257, 255), src, dst, 257, 255)
