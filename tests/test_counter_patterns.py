@@ -33,7 +33,7 @@ def program(backend: Backend):
     return loaded(backend)
 
 
-@pytest.mark.parametrize("name", replayed())
+@pytest.mark.parametrize("name", list(replayed()))
 def test_the_model_counts_what_a_gpu_counted(backend, program, name):
     assert PATTERNS[name].counted(backend, program) == KEPT[name]
 
