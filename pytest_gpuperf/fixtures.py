@@ -18,7 +18,7 @@ from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
-    from pytest_gpuperf.backends.kernels import Kernels, Launch
+    from pytest_gpuperf.backends.kernels import Kernels
     from pytest_gpuperf.instruments.counters import Counters
     from pytest_gpuperf.instruments.device_time import Timing
 
@@ -68,29 +68,25 @@ def gpuperf(request: pytest.FixtureRequest) -> Gpuperf:
 
 @pytest.fixture
 def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters]:
-    """Count the memory traffic of one launch: ``counters(launch, *args)``.
+    """Count the memory traffic of a launch, or of all that a callable launches: ``counters(launch, *args)``.
 
     ``.global_load`` and ``.global_store`` have ``sectors_per_request``; ``.shared_load`` and
     ``.shared_store`` have ``wavefronts_per_request`` and ``bank_conflicts``. The ratios and, where the
     baseline's compiler is this one, the totals are judged as exact metrics. A GPU counts them itself
     (CUPTI), and DRAM bytes, occupancy, instructions and registers beside them; without one they are the
-    emulator's warp model's. Where a GPU does not let this user count, the test is skipped, unless the ini key
-    ``gpuperf_require`` names counters.
+    emulator's warp model's, which knows this plugin's kernels alone. Of a callable, which is called twice and
+    counted the second time, ``.kernels`` has them by name. Where a GPU does not let this user count, the test
+    is skipped, unless the ini key ``gpuperf_require`` names counters.
     """
     session = request.config.stash[SESSION]
     modelled = gpu.device.models_traffic
 
-    def take(launch: Launch, *args: Any, name: str | None = None) -> Counters:
-        from pytest_gpuperf.backends.arguments import check
-        from pytest_gpuperf.backends.kernels import Launch
-        from pytest_gpuperf.instruments.counters import count
-
-        if not isinstance(launch, Launch):
-            raise GpuperfError(f"counters takes a kernel bound to its grid, not {type(launch).__name__}")
-        label = launch.name if name is None else text("counters(...)", "name", name)
-        checked = check(launch.declaration, args, launch.backend)
+    def take(launch: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Counters:
+        if not callable(launch):
+            raise GpuperfError(f"counters takes a launch or another callable, not {type(launch).__name__}")
+        label = _name(launch) if name is None else text("counters(...)", "name", name)
         try:
-            found = count(launch.file.program, launch.name, launch.geometry, checked, modelled)
+            found = _counted(gpu, launch, label, args, kwargs)
         except Unavailable as error:
             if "counters" in session.options.require:
                 raise
@@ -105,6 +101,24 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
         return found
 
     return take
+
+
+def _counted(
+    gpu: Gpu, launch: Callable[..., Any], label: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Counters:
+    from pytest_gpuperf.backends.arguments import check
+    from pytest_gpuperf.backends.kernels import Launch
+    from pytest_gpuperf.instruments.counters import count, count_all
+
+    if isinstance(launch, Launch) and not kwargs:
+        checked = check(launch.declaration, args, launch.backend)
+        modelled = gpu.device.models_traffic
+        return count(launch.file.program, launch.name, launch.geometry, checked, modelled)
+    return count_all(gpu.device, lambda: launch(*args, **kwargs), label)
+
+
+def _name(launch: Callable[..., Any]) -> str:
+    return str(getattr(launch, "name", None) or getattr(launch, "__name__", "launch"))
 
 
 class Gpuperf:

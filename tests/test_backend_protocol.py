@@ -99,6 +99,11 @@ class FakeBackend:
     def load(self, file, options=()):
         return FakeProgram(self._device)
 
+    def count(self, work):
+        work()
+        work()
+        return [base.Counted("scale", ((1, 4, 4),) * 4, {})]
+
     def timer(self):
         return self._device
 
@@ -144,6 +149,7 @@ def test_the_protocol_is_enough_for_arrays_launches_times_and_counters(gpu, scal
     assert scale.work_hash(array, 1024)
     found = counters.count(scale.file.program, scale.name, scale.geometry, [array, 1024])
     assert found.global_load.sectors_per_request == 4
+    assert counters.count_all(gpu.device, lambda: scale(array, 1024), "it").kernels.keys() == {"scale"}
     mark = gpu.mark()
     assert gpu.to_device(np.zeros(3)).get().tolist() == [0, 0, 0]
     assert gpu.free_since(mark) == 0

@@ -69,6 +69,20 @@ def _integer(what: str, value: Any) -> int:
         raise KernelError(f"{what} needs integers; {value!r} was given.") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What one launch of kernel ``name`` did: ``traffic`` is ``Program.trace``'s.
+
+    ``figures`` are ``Program.figures``' of the launch. ``cycles``: those in which SMs were active, by which
+    occupancies are weighed; 0 where not known.
+    """
+
+    name: str
+    traffic: tuple[Traffic, ...]
+    figures: Mapping[str, float]
+    cycles: float = 0.0
+
+
 class DeviceArray(Protocol):
     """An array on the device, C-contiguous unless its owner made it otherwise.
 
@@ -218,6 +232,13 @@ class Backend(Protocol):
         """Compile a kernel file, or take it from the cache; raises KernelError with the compiler's line.
 
         ``options`` are nvcc's.
+        """
+
+    def count(self, work: Callable[[], Any]) -> list[Counted]:
+        """Call ``work`` twice, and of the second time count each kernel that it launches.
+
+        The first time is for what is compiled, tuned or loaded at first use. A model counts the kernels of
+        this plugin alone. Raises Unavailable if nothing can count them.
         """
 
     def timer(self) -> Timer:

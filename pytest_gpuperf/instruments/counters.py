@@ -1,12 +1,13 @@
-"""Count the memory traffic of one launch, by the names and definitions of Nsight Compute."""
+"""Count the memory traffic of launches, by the names and definitions of Nsight Compute."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_gpuperf.backends.base import Geometry, Program
+from pytest_gpuperf.backends.base import Backend, Counted, Geometry, Program, Traffic
+from pytest_gpuperf.errors import GpuperfError, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,14 @@ class SharedTraffic:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The counters of one launch, a GPU's own or ``modelled`` by the emulated backend's warps.
+    """The counters of one launch, or summed over ``launches``, a GPU's own or ``modelled`` by emulated warps.
 
     If a kernel makes no such accesses, counts are 0 and ratios None. Counts of requests depend on the
     compiler's code, so that totals of two compilers are not compared; modelled ratios are those of a GPU.
     What only a GPU knows is None where they are modelled: bytes to and from DRAM, a warp's ``instructions``,
     ``occupancy`` (active warps of those that an SM can hold, 0 to 1), and of the compiled function registers
-    and spilled bytes a thread and bytes of shared memory a block.
+    and spilled bytes a thread and bytes of shared memory a block. Of a callable ``kernels`` has the sums of
+    each kernel by its name, ``occupancy`` is the mean over all cycles, and the functions' figures are None.
     """
 
     global_load: GlobalTraffic
@@ -78,6 +80,8 @@ class Counters:
     registers: int | None = None
     spill_bytes: int | None = None
     shared_bytes: int | None = None
+    launches: int = 1
+    kernels: Mapping[str, Counters] = field(default_factory=dict, hash=False)
 
     def ratios(self) -> dict[str, float]:
         """Return the ratios worth storing, of the accesses that are made; lower is better for each."""
@@ -108,12 +112,50 @@ def count(
 
     Raises KernelError as a launch does, and if a kernel with arrays touched none of them.
     """
-    load, store, shared_load, shared_store = program.trace(name, geometry, arguments)
+    traffic = program.trace(name, geometry, arguments)
+    return _counters(traffic, program.figures(name), modelled)
+
+
+def count_all(device: Backend, work: Callable[[], Any], what: str) -> Counters:
+    """Call ``work`` and count all kernels that it launches, summed and by their names.
+
+    Raises Unavailable where the device cannot count them, and GpuperfError if it launches none.
+    """
+    counted = device.count(work)
+    if not counted and device.models_traffic:
+        raise Unavailable(
+            f"{what} launched no kernel of the kernels fixture: counters of other kernels need a GPU"
+        )
+    if not counted:
+        raise GpuperfError(f"counters: {what} launched no kernel, so there is nothing to count")
+    named: dict[str, list[Counted]] = {}
+    for each in counted:
+        named.setdefault(each.name, []).append(each)
+    kernels = {name: _summed(rows, device.models_traffic) for name, rows in named.items()}
+    return replace(_summed(counted, device.models_traffic), kernels=kernels)
+
+
+def _summed(rows: Sequence[Counted], modelled: bool) -> Counters:
+    accesses = zip(*(row.traffic for row in rows), strict=True)
+    traffic = [_added(access) for access in accesses]
+    figures = {name: sum(row.figures[name] for row in rows) for name in rows[0].figures}
+    if cycles := sum(row.cycles for row in rows):
+        figures["occupancy"] = sum(row.figures["occupancy"] * row.cycles for row in rows) / cycles
+    return replace(_counters(traffic, figures, modelled), launches=len(rows))
+
+
+def _added(parts: Sequence[Traffic]) -> Traffic:
+    requests, units, ideal = map(sum, zip(*parts, strict=True))
+    return requests, units, ideal
+
+
+def _counters(traffic: Sequence[Traffic], figures: Mapping[str, float], modelled: bool) -> Counters:
+    load, store, shared_load, shared_store = traffic
     return Counters(
         GlobalTraffic(load[0], load[1]),
         GlobalTraffic(store[0], store[1]),
         SharedTraffic(shared_load[0], shared_load[1], shared_load[1] - shared_load[2]),
         SharedTraffic(shared_store[0], shared_store[1], shared_store[1] - shared_store[2]),
         modelled,
-        **program.figures(name),  # type: ignore[arg-type]
+        **figures,  # type: ignore[arg-type]
     )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import DeviceArray
+from pytest_gpuperf.backends.base import Counted, DeviceArray
 from pytest_gpuperf.backends.cuda.driver import device_uuid
-from pytest_gpuperf.backends.cuda.metrics import METRICS
+from pytest_gpuperf.backends.cuda.metrics import METRICS, counted
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Errors of the machine rather than of a kernel, by cuGetErrorString's words for them.
 _MACHINE_ERRORS = ("ECC", "NVLink", "system not yet initialized", "GPU is lost", "busy or unavailable")
+
+_KERNELS_OF_A_GRAPH = 512  # counters have room for so many: nobody says how many one has
 
 
 class CudaContext:
@@ -96,6 +98,19 @@ class CudaContext:
         from pytest_gpuperf.backends.cuda.cupti import RangeProfiler
 
         return RangeProfiler(METRICS, self._index)
+
+    def count(self, work: Callable[[], Any]) -> list[Counted]:
+        from pytest_gpuperf.backends.cuda.launches import Launches
+
+        profiler = self.profiler
+        with Launches() as first:  # compilers, autotuners and libraries that are loaded late have their turn
+            work()
+            self.synchronize()
+        profiler.reserve(len(first.seen) + first.graphs * _KERNELS_OF_A_GRAPH)
+        with Launches() as launches:
+            found = profiler.count(work, self.synchronize)
+        names = launches.names(len(found))
+        return [counted(name, values) for name, values in zip(names, found, strict=True)]
 
     def free_memory(self) -> int:
         return int(self.driver.mem_get_info()[0])

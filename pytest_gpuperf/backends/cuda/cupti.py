@@ -22,7 +22,7 @@ _NAMES = ctypes.POINTER(_TEXT)
 _HOST = ("libnvperf_host.so", "libnvperf_target.so")  # what libcupti loads, from beside it
 _FOLDERS = ("nvidia/cu13/lib", "nvidia/cuda_cupti/lib")
 _TOOLKITS = ("cuda*/extras/CUPTI/lib64", "cuda*/targets/*/lib")
-_RANGES = 64  # kernels of one count, at most
+_RANGES = 64  # kernels of one count, until more are asked for
 _AUTO_RANGE, _KERNEL_REPLAY = 1, 2  # cupti_range_profiler.h: CUPTI_AutoRange, CUPTI_KernelReplay
 _PERMISSION = (
     "this user may not read the GPU's performance counters: run as root or with CAP_PERFMON, or have the "
@@ -39,7 +39,7 @@ def _libraries() -> Iterator[Path]:
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """Load libcupti; raises Unavailable, naming what to install."""
     path = next(_libraries(), None)
     if path is None:
@@ -55,27 +55,35 @@ def _library() -> ctypes.CDLL:
         raise Unavailable(f"counters on a GPU need CUPTI, and {path} cannot be loaded: {error}") from None
 
 
-def _call(function: str, fields: Sequence[tuple[str, Any]], **values: Any) -> Any:
-    """Call a CUPTI function with its parameters' structure and return that; raises Unavailable."""
-    library = _library()
-    kind: Any = type(
-        function, (ctypes.Structure,), {"_fields_": [("structSize", _SIZE), ("pPriv", _POINTER), *fields]}
-    )
-    name, last = kind._fields_[-1][:2]
-    parameters = kind()
-    parameters.structSize = getattr(kind, name).offset + ctypes.sizeof(last)
-    for key, value in values.items():
-        setattr(parameters, key, value)
-    try:
-        result = getattr(library, function)(ctypes.byref(parameters))
-    except AttributeError:
-        raise Unavailable(f"counters on a GPU need CUPTI of CUDA 12.6 or newer: no {function} here") from None
+def check(function: str, result: int) -> None:
+    """Raise Unavailable, with CUPTI's words, for a ``result`` that is none of success."""
     if result:
         said = _TEXT()
-        library.cuptiGetResultString(result, ctypes.byref(said))
+        library().cuptiGetResultString(result, ctypes.byref(said))
         text = (said.value or b"").decode(errors="replace")
         why = _PERMISSION if "PRIVILEGES" in text else f"{function} says {text or result}"
         raise Unavailable(f"counters on a GPU: {why}")
+
+
+def _call(function: str, **fields: Any) -> Any:
+    """Call a CUPTI function with its parameters' structure and return that; raises Unavailable.
+
+    ``fields`` are the structure's, in its order: (type, value) to be given, a type to be filled in.
+    """
+    given = {name: field if isinstance(field, tuple) else (field,) for name, field in fields.items()}
+    members = [("structSize", _SIZE), ("pPriv", _POINTER)]
+    members += [(name, kind) for name, (kind, *_) in given.items()]
+    kind: Any = type(function, (ctypes.Structure,), {"_fields_": members})
+    last, size = members[-1]
+    parameters = kind(getattr(kind, last).offset + ctypes.sizeof(size))
+    for name, (_, *value) in given.items():
+        if value:
+            setattr(parameters, name, *value)
+    try:
+        entry = getattr(library(), function)
+    except AttributeError:
+        raise Unavailable(f"counters on a GPU need CUPTI of CUDA 12.6 or newer: no {function} here") from None
+    check(function, entry(ctypes.byref(parameters)))
     return parameters
 
 
@@ -90,133 +98,103 @@ class RangeProfiler:
     def __init__(self, metrics: Sequence[str], device: int = 0) -> None:
         self.metrics = tuple(metrics)
         self._names = (_TEXT * len(metrics))(*[metric.encode() for metric in metrics])
-        names = {"names": ctypes.cast(self._names, _NAMES), "n": len(metrics)}
-        _call("cuptiProfilerInitialize", [])
-        chip = _call("cuptiDeviceGetChipName", [("device", _SIZE), ("chip", _TEXT)], device=device).chip
-        host = [("type", ctypes.c_int), ("chip", _TEXT), ("available", _POINTER), ("host", _POINTER)]
-        self._host = _call("cuptiProfilerHostInitialize", host, type=0, chip=chip).host
-        listed = [("names", _NAMES), ("n", _SIZE)]
-        _call("cuptiProfilerHostConfigAddMetrics", [("host", _POINTER), *listed], host=self._host, **names)
-        self._config = self._image(
-            "cuptiProfilerHostGetConfigImageSize", [("host", _POINTER), ("size", _SIZE)], host=self._host
+        self._listed = {"names": (_NAMES, ctypes.cast(self._names, _NAMES)), "number": (_SIZE, len(metrics))}
+        _call("cuptiProfilerInitialize")
+        chip = _call("cuptiDeviceGetChipName", device=(_SIZE, device), chip=_TEXT).chip
+        made = _call(
+            "cuptiProfilerHostInitialize",
+            type=(ctypes.c_int, 0),
+            chip=(_TEXT, chip),
+            available=(_POINTER, None),
+            host=_POINTER,
         )
-        size, image = len(self._config), ctypes.addressof(self._config)
-        sized = [("size", _SIZE), ("image", _POINTER)]
-        _call(
-            "cuptiProfilerHostGetConfigImage",
-            [("host", _POINTER), *sized],
-            host=self._host,
-            size=size,
-            image=image,
-        )
-        self._object = _call(
-            "cuptiRangeProfilerEnable", [("context", _POINTER), ("object", _POINTER)], context=_current()
-        ).object
-        self._data = self._image(
+        self._host = {"host": (_POINTER, made.host)}
+        _call("cuptiProfilerHostConfigAddMetrics", **self._host, **self._listed)
+        size = _call("cuptiProfilerHostGetConfigImageSize", **self._host, size=_SIZE).size
+        self._config = (ctypes.c_uint8 * size)()
+        _call("cuptiProfilerHostGetConfigImage", **self._host, **_image(self._config))
+        self._open(_RANGES)
+
+    def _open(self, ranges: int) -> None:
+        """Make room for the figures of so many kernels."""
+        self._ranges = ranges
+        made = _call("cuptiRangeProfilerEnable", context=(_POINTER, current()), object=_POINTER)
+        self._object = {"object": (_POINTER, made.object)}
+        size = _call(
             "cuptiRangeProfilerGetCounterDataSize",
-            [("object", _POINTER), *listed, ("ranges", _SIZE), ("nodes", ctypes.c_uint32), ("size", _SIZE)],
-            object=self._object,
-            ranges=_RANGES,
-            nodes=_RANGES,
-            **names,
-        )
+            **self._object,
+            **self._listed,
+            ranges=(_SIZE, ranges),
+            nodes=(ctypes.c_uint32, ranges),
+            size=_SIZE,
+        ).size
+        self._data = (ctypes.c_uint8 * size)()
         self._clear()
-        self._configure()
-
-    @staticmethod
-    def _image(function: str, fields: Sequence[tuple[str, Any]], **values: Any) -> Any:
-        return (ctypes.c_uint8 * _call(function, fields, **values).size)()
-
-    def _configure(self) -> None:
-        fields: list[tuple[str, Any]] = [("object", _POINTER), ("config_size", _SIZE), ("config", _POINTER)]
-        fields += [
-            ("data_size", _SIZE),
-            ("data", _POINTER),
-            ("range", ctypes.c_int),
-            ("replay", ctypes.c_int),
-        ]
-        fields += [
-            ("ranges", _SIZE),
-            ("levels", ctypes.c_uint16),
-            ("least", ctypes.c_uint16),
-            ("index", _SIZE),
-        ]
-        fields += [("level", ctypes.c_uint16)]
         _call(
             "cuptiRangeProfilerSetConfig",
-            fields,
-            object=self._object,
-            config_size=len(self._config),
-            config=ctypes.addressof(self._config),
-            data_size=len(self._data),
-            data=ctypes.addressof(self._data),
-            range=_AUTO_RANGE,
-            replay=_KERNEL_REPLAY,
-            ranges=_RANGES,
-            levels=1,
-            least=1,
-            index=0,
-            level=1,
+            **self._object,
+            config_size=(_SIZE, len(self._config)),
+            config=(_POINTER, ctypes.addressof(self._config)),
+            data_size=(_SIZE, size),
+            data=(_POINTER, ctypes.addressof(self._data)),
+            range=(ctypes.c_int, _AUTO_RANGE),
+            replay=(ctypes.c_int, _KERNEL_REPLAY),
+            ranges=(_SIZE, ranges),
+            levels=(ctypes.c_uint16, 1),
+            least=(ctypes.c_uint16, 1),
+            index=(_SIZE, 0),
+            level=(ctypes.c_uint16, 1),
         )
 
     def _clear(self) -> None:
-        _call(
-            "cuptiRangeProfilerCounterDataImageInitialize",
-            [("object", _POINTER), ("size", _SIZE), ("data", _POINTER)],
-            object=self._object,
-            size=len(self._data),
-            data=ctypes.addressof(self._data),
-        )
+        _call("cuptiRangeProfilerCounterDataImageInitialize", **self._object, **_image(self._data))
+
+    def reserve(self, kernels: int) -> None:
+        """See to it that a count has room for so many kernels."""
+        if kernels > self._ranges:
+            self.close()
+            self._open(kernels)
 
     def count(self, enqueue: Callable[[], Any], synchronize: Callable[[], None]) -> list[Mapping[str, float]]:
         """Run ``enqueue`` and return each kernel's figures by metric, in the order of their launches."""
         self._clear()
-        _call("cuptiRangeProfilerStart", [("object", _POINTER)], object=self._object)
+        _call("cuptiRangeProfilerStart", **self._object)
         try:
             enqueue()
             synchronize()
         finally:
-            stop = [("object", _POINTER), ("pass_", _SIZE), ("level", _SIZE), ("all", ctypes.c_uint8)]
-            _call("cuptiRangeProfilerStop", stop, object=self._object)
-        decode = [("object", _POINTER), ("dropped", _SIZE)]
-        if dropped := _call("cuptiRangeProfilerDecodeData", decode, object=self._object).dropped:
+            stopped = {"index": _SIZE, "level": _SIZE, "all": ctypes.c_uint8}
+            _call("cuptiRangeProfilerStop", **self._object, **stopped)
+        if dropped := _call("cuptiRangeProfilerDecodeData", **self._object, dropped=_SIZE).dropped:
             raise Unavailable(
-                f"counters on a GPU: CUPTI left out {dropped} of the kernels, of {_RANGES} at most"
+                f"counters on a GPU: CUPTI left out {dropped} of the kernels, of {self._ranges} at most"
             )
-        sized = {"data": ctypes.addressof(self._data), "size": len(self._data)}
-        held = [("data", _POINTER), ("size", _SIZE)]
-        ranges = _call("cuptiRangeProfilerGetCounterDataInfo", [*held, ("n", _SIZE)], **sized).n
-        return [self._figures(number, held, sized) for number in range(ranges)]
+        data = {"data": (_POINTER, ctypes.addressof(self._data)), "size": (_SIZE, len(self._data))}
+        found = _call("cuptiRangeProfilerGetCounterDataInfo", **data, ranges=_SIZE).ranges
+        return [self._figures(number, data) for number in range(found)]
 
-    def _figures(
-        self, number: int, held: Sequence[tuple[str, Any]], sized: Mapping[str, Any]
-    ) -> Mapping[str, float]:
+    def _figures(self, number: int, data: Mapping[str, Any]) -> Mapping[str, float]:
         values = (ctypes.c_double * len(self.metrics))()
         _call(
             "cuptiProfilerHostEvaluateToGpuValues",
-            [
-                ("host", _POINTER),
-                *held,
-                ("index", _SIZE),
-                ("names", _NAMES),
-                ("n", _SIZE),
-                ("values", _POINTER),
-            ],
-            host=self._host,
-            i=number,
-            names=ctypes.cast(self._names, _NAMES),
-            n=len(self.metrics),
-            values=ctypes.addressof(values),
-            **sized,
+            **self._host,
+            **data,
+            index=(_SIZE, number),
+            **self._listed,
+            values=(_POINTER, ctypes.addressof(values)),
         )
         return dict(zip(self.metrics, values, strict=True))
 
     def close(self) -> None:
         """Give the counters back, so that others may use them."""
-        _call("cuptiRangeProfilerDisable", [("object", _POINTER)], object=self._object)
+        _call("cuptiRangeProfilerDisable", **self._object)
 
 
-def _current() -> int | None:
+def _image(image: Any) -> dict[str, Any]:
+    return {"size": (_SIZE, len(image)), "image": (_POINTER, ctypes.addressof(image))}
+
+
+def current() -> int | None:
     """Return the driver's handle of the current context."""
     handle = ctypes.c_void_p()
     ctypes.CDLL("libcuda.so.1").cuCtxGetCurrent(ctypes.byref(handle))

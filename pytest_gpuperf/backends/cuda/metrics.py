@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pytest_gpuperf.backends.base import Counted, Traffic
+
 # Requests, sectors or wavefronts, and bank conflicts of each kind of access, in ``Program.trace``'s order.
 TRAFFIC: tuple[tuple[str, ...], ...] = (
     (
@@ -31,4 +33,18 @@ FIGURES: Mapping[str, str] = {
     "instructions": "smsp__inst_executed.sum",
 }
 OCCUPANCY = "sm__warps_active.avg.pct_of_peak_sustained_active"
-METRICS = (*(metric for access in TRAFFIC for metric in access), *FIGURES.values(), OCCUPANCY)
+CYCLES = "sm__cycles_active.sum"  # what an occupancy is the mean over
+METRICS = (*(metric for access in TRAFFIC for metric in access), *FIGURES.values(), OCCUPANCY, CYCLES)
+
+
+def counted(name: str, values: Mapping[str, float]) -> Counted:
+    """Return what one launch of kernel ``name`` did, by the values of METRICS."""
+    figures = {figure: values[metric] for figure, metric in FIGURES.items()}
+    traffic = tuple(_traffic(values, *metrics) for metrics in TRAFFIC)
+    return Counted(name, traffic, {**figures, "occupancy": values[OCCUPANCY] / 100}, values[CYCLES])
+
+
+def _traffic(values: Mapping[str, float], requests: str, moved: str, conflicts: str = "") -> Traffic:
+    """Return requests, sectors or wavefronts, and the fewest that could serve them, of one kind of access."""
+    wasted = values[conflicts] if conflicts else 0.0
+    return round(values[requests]), round(values[moved]), round(values[moved] - wasted)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_gpuperf.backends.base import Geometry, Traffic
-from pytest_gpuperf.backends.cuda.metrics import FIGURES, OCCUPANCY, TRAFFIC
+from pytest_gpuperf.backends.cuda.metrics import counted
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.cuda.context import CudaContext
@@ -40,16 +40,16 @@ class CudaProgram:
         """Run kernel ``name`` under CUPTI's range profiler; raises Unavailable if that cannot count."""
         profiler = self._context.profiler
         enqueue = self.prepare(name, geometry, arguments)
-        (counted,) = profiler.count(enqueue, self._context.synchronize)
+        (values,) = profiler.count(enqueue, self._context.synchronize)
+        found = counted(name, values)
         function = self._functions[name]
         self._figures[name] = {
-            **{figure: counted[metric] for figure, metric in FIGURES.items()},
-            "occupancy": counted[OCCUPANCY] / 100,
+            **found.figures,
             "registers": function.num_regs,
             "spill_bytes": function.local_size_bytes,
             "shared_bytes": function.shared_size_bytes + geometry.shared,
         }
-        return tuple(_traffic(counted, *metrics) for metrics in TRAFFIC)
+        return found.traffic
 
     def figures(self, name: str) -> Mapping[str, float]:
         return self._figures.get(name, {})
@@ -86,12 +86,6 @@ class CudaProgram:
         address = self._context.address(argument)
         assert address is not None, "arguments are checked before they come here"
         return np.uint64(address)
-
-
-def _traffic(counted: Mapping[str, float], requests: str, moved: str, conflicts: str = "") -> Traffic:
-    """Return requests, sectors or wavefronts, and the fewest that could serve them, of one kind of access."""
-    wasted = counted[conflicts] if conflicts else 0.0
-    return round(counted[requests]), round(counted[moved]), round(counted[moved] - wasted)
 
 
 def pack(values: Sequence[np.generic]) -> bytes:

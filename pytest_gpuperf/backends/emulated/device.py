@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from pytest_gpuperf.backends.base import Counted
 from pytest_gpuperf.backends.emulated.compiler import build_kernels, build_runtime, find_compiler
 from pytest_gpuperf.backends.emulated.memory import EmulatedArray, EmulatedMemory
 from pytest_gpuperf.backends.emulated.program import EmulatedProgram
@@ -85,6 +86,16 @@ class EmulatedBackend:
 
     def free_memory(self) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
+
+    def count(self, work: Callable[[], Any]) -> list[Counted]:
+        work()
+        counted: list[Counted] = []
+        self.runtime.counted = counted
+        try:
+            work()
+        finally:
+            self.runtime.counted = None
+        return counted
 
     def timer(self) -> NoReturn:
         raise Unavailable("The emulated device has no clock of its own; time kernels on a GPU.")

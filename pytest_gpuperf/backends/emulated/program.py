@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Geometry, Traffic
+from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
 from pytest_gpuperf.backends.emulated.faults import Launched, Region, describe
 from pytest_gpuperf.backends.emulated.memory import EmulatedMemory
 from pytest_gpuperf.backends.emulated.runtime import Outcome, Runtime
@@ -72,7 +72,10 @@ class EmulatedProgram:
         or to freed memory (stopped before it happens), a race in shared memory (not in global memory), a
         barrier that not all threads reach, an endless loop, a crash, a failed assert.
         """
-        self._run(name, geometry, arguments, counting=False)
+        counted = self._runtime.counted
+        outcome = self._run(name, geometry, arguments, counting=counted is not None)
+        if counted is not None:
+            counted.append(Counted(name, outcome.traffic, {}))
 
     def figures(self, name: str) -> Mapping[str, float]:
         """Return nothing: what a GPU would do beside its traffic is not modelled."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Geometry, Traffic
+from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
 
 
 class FaultKind(IntEnum):
@@ -73,7 +73,12 @@ _POLL_MS, _STOP_POLL_MS = 50, 5
 
 
 class Runtime:
-    """The loaded library. Launches of several Python threads wait for each other."""
+    """The loaded library. Launches of several Python threads wait for each other.
+
+    While ``counted`` is a list, programs count each launch and add it.
+    """
+
+    counted: list[Counted] | None = None
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
