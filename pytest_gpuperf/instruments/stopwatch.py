@@ -250,6 +250,10 @@ class Stopwatch:
     def _chunk(self, count: int, batch: int) -> list[float]:
         """Take ``count`` samples of ``batch`` launches, queued behind a hold; none if it did not hold."""
         timer = self._timer
+        if self._cold and timer.unpin() and count > 1:
+            # Lines that persist outlive a flush, and are let go only at once: a sample at a time.
+            taken = [self._chunk(1, batch) for _ in range(count)]
+            return [sample for one in taken for sample in one] if all(taken) else []
         while len(self._pairs) < count:
             self._pairs.append((timer.event(), timer.event()))
         pairs = self._pairs[:count]

@@ -39,7 +39,7 @@ def _libraries() -> Iterator[Path]:
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """Load libcupti; raises Unavailable, naming what to install."""
     path = next(_libraries(), None)
     if path is None:
@@ -57,7 +57,7 @@ def _library() -> ctypes.CDLL:
 
 def _call(function: str, fields: Sequence[tuple[str, Any]], **values: Any) -> Any:
     """Call a CUPTI function with its parameters' structure and return that; raises Unavailable."""
-    library = _library()
+    loaded = library()
     kind: Any = type(
         function, (ctypes.Structure,), {"_fields_": [("structSize", _SIZE), ("pPriv", _POINTER), *fields]}
     )
@@ -67,12 +67,12 @@ def _call(function: str, fields: Sequence[tuple[str, Any]], **values: Any) -> An
     for key, value in values.items():
         setattr(parameters, key, value)
     try:
-        result = getattr(library, function)(ctypes.byref(parameters))
+        result = getattr(loaded, function)(ctypes.byref(parameters))
     except AttributeError:
         raise Unavailable(f"counters on a GPU need CUPTI of CUDA 12.6 or newer: no {function} here") from None
     if result:
         said = _TEXT()
-        library.cuptiGetResultString(result, ctypes.byref(said))
+        loaded.cuptiGetResultString(result, ctypes.byref(said))
         text = (said.value or b"").decode(errors="replace")
         why = _PERMISSION if "PRIVILEGES" in text else f"{function} says {text or result}"
         raise Unavailable(f"counters on a GPU: {why}")
