@@ -152,7 +152,21 @@ def test_work_without_records_is_told_from_none(simulated):
 def test_records_that_were_dropped_refuse_nothing(simulated, monkeypatch):
     monkeypatch.setattr(simulated.device, "ran", lambda *work: None)
     timing = timed(simulated, simulated.device.kernel(100 * US))
-    assert timing.details["unwatched"] == "CUPTI recorded 0 of 2 marks"
+    assert timing.details["unwatched"].startswith("CUPTI recorded 0 of 2 marks")
+
+
+def test_records_without_times_refuse_nothing(simulated, monkeypatch):
+    with_times = simulated.device.watched
+
+    @contextmanager
+    def watched():
+        with with_times() as works:
+            yield works
+        works += [Work("kernel", 0, 0)]
+
+    monkeypatch.setattr(simulated.device, "watched", watched)
+    timing = timed(simulated, simulated.device.kernel(100 * US))
+    assert "1 works without their times" in timing.details["unwatched"]
 
 
 def test_a_kernel_on_the_devices_stream_is_not_watched_and_one_on_another_is(simulated):
@@ -195,6 +209,29 @@ def test_the_peak_of_an_architecture_is_its_products(capability, units, hertz, s
 
 def test_an_unknown_architecture_has_no_peak():
     assert peak_flops((3, 5), 15, 1e9) == peak_flops(None, 15, 1e9) == 0
+
+
+STATEFUL = """
+    import numpy as np
+
+    def test_it(gpu, kernels, gpuperf):
+        y = gpu.to_device(np.zeros(1, "f4"))
+        gpuperf(kernels["k.cu"].stops[1, 1], y)
+        assert y.get()[0] == 1
+"""
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("backend", ["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_kernel_that_counts_its_launches_and_stops_leaves_a_wrong_result(pytester, backend):
+    (pytester.mkdir("kernels") / "k.cu").write_text(
+        "__device__ int launches;\n"
+        'extern "C" __global__ void stops(float* y) { if (launches++ < 1) y[0] = 1; }\n'
+    )
+    pytester.makepyfile(STATEFUL)
+    untimed = (f"--gpuperf-backend={backend}",)
+    pytester.runpytest_subprocess(*untimed).assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*untimed, "--gpuperf", "--gpuperf-strict=off").assert_outcomes(failed=1)
 
 
 # --------------------------------------------------------------------------- what CUPTI writes

@@ -91,7 +91,7 @@ class Work:
     """A kernel, copy or memset that a device ran, from ``start`` to ``end`` on a clock of its own (ns).
 
     ``what`` is the same for the same work: name and geometry of a kernel, kind and bytes of a copy. ``held``:
-    it is the timer's own ``hold``.
+    it is the timer's own ``hold``. ``end`` is 0 where the times are not known.
     """
 
     what: str

@@ -55,7 +55,8 @@ class Timing:
     If a kernel's arrays were moved, a sample is the median of some launches at one place, else one launch
     (or batch). ``details``: "batch" launches a sample, "moved" (each sample is of another place), "gated"
     (the stream was held), "host-bound" with the reason if it could not be, "precision" (relative half width
-    of the median's 95 % interval); or {"emulated": True}.
+    of the median's 95 % interval), "works" (a callable's kernels and copies a call) or "unwatched" (why these
+    are not known); or {"emulated": True}.
     """
 
     samples: tuple[float, ...]

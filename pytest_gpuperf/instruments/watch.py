@@ -90,8 +90,9 @@ class Watch:
             self._unseen = str(error)
             return ()
         marks = [work for work in works if work.held]
-        if len(marks) != 2:
-            self._unseen = f"CUPTI recorded {len(marks)} of 2 marks"
+        if len(marks) != 2 or not all(work.end for work in works):
+            timeless = sum(not work.end for work in works)
+            self._unseen = f"CUPTI recorded {len(marks)} of 2 marks, and {timeless} works without their times"
             return ()
         return [self._between(work, *marks) for work in works if not work.held]
 

@@ -116,7 +116,7 @@ def recorded(hold: str) -> Iterator[list[Work]]:
     """
     works: list[Work] = []
     _call("cuptiActivityRegisterCallbacks", _requested, _completed)
-    _call("cuptiActivityFlushAll", _FORCED)
+    library().cuptiActivityFlushAll(_FORCED)  # of what others may have recorded
     _records.clear()
     enabled = []
     try:
@@ -125,6 +125,7 @@ def recorded(hold: str) -> Iterator[list[Work]]:
             enabled.append(kind)
         yield works
     finally:
+        library().cuptiActivityFlushAll(0)  # waits for times that are still to be read
         for kind in enabled:
             library().cuptiActivityDisable(kind)
         library().cuptiActivityFlushAll(_FORCED)
