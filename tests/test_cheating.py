@@ -458,16 +458,12 @@ def test_on_a_gpu_a_kernel_launched_on_a_stream_of_its_own(device):
 
 @pytest.fixture
 def thread(device):
-    """Give what lets a thread run work 20 ms later, on a stream of its own, a thousand times a second at most."""
+    """Give what lets a thread run work 20 ms later, on its own stream, a thousand times a second at most."""
     import pycuda.driver
 
     hidden = device.file.spin[1, 1, 0, pycuda.driver.Stream(NON_BLOCKING)].bind(50)
-    driver, context, due, over = (
-        ctypes.CDLL("libcuda.so.1"),
-        ctypes.c_void_p(),
-        deque([0.0]),
-        threading.Event(),
-    )
+    driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+    due, over = deque([0.0]), threading.Event()
     driver.cuCtxGetCurrent(ctypes.byref(context))
 
     def work():
@@ -500,7 +496,7 @@ def test_on_a_gpu_work_that_a_thread_starts_later(device, thread):
 @pytest.mark.gpu
 def test_on_a_gpu_calls_that_work_when_watched_alone(device, sampling):
     with pytest.raises(KernelError, match=LESS):
-        on_gpu(device, lambda: device.few() if sampling.on else (device.full(), device.full()))
+        on_gpu(device, lambda: device.few() if sampling.on else [device.full() for _ in range(20)])
 
 
 @pytest.mark.gpu
@@ -523,7 +519,7 @@ def test_on_a_gpu_a_speed_beyond_the_hardware(device):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_an_impossible_share_of_persisting_lines_is_let_go(device):
+def test_on_a_gpu_lines_that_persist_are_let_go_where_there_can_be_any(device):
     driver = ctypes.CDLL("libcuda.so.1")
     timer = device.gpu.device.timer()
     assert timer.unpin() is False
