@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,11 +58,11 @@ def kernels(gpu: Gpu, request: pytest.FixtureRequest) -> Kernels:
 
 @pytest.fixture
 def gpuperf(request: pytest.FixtureRequest) -> Gpuperf:
-    """Time a launch and judge it when the test ends: ``gpuperf(launch, *args, bytes=, flops=)``.
+    """Time a launch and judge it when the test ends: ``gpuperf(launch, *args, bytes=, flops=, check=)``.
 
     ``launch`` is a kernel bound to its grid, or any callable that enqueues work on ``gpu.stream`` or
-    the default stream. ``gpuperf.record(name, value, unit, better)`` judges any other number.
-    Without ``--gpuperf`` the callable runs once and nothing is timed.
+    the default stream; it gets other keyword arguments too. ``gpuperf.record(name, value, unit, better)``
+    judges any other number. Without ``--gpuperf`` the callable runs once and nothing is timed.
     """
     return Gpuperf(request.config.stash[SESSION], request.node)
 
@@ -131,33 +132,49 @@ class Gpuperf:
     def __call__(
         self,
         launch: Callable[..., Any],
+        /,
         *args: Any,
         name: str | None = None,
         bytes: float | None = None,
         flops: float | None = None,
         max: float | None = None,
         min: float | None = None,
+        check: Callable[..., Any] | None = None,
+        **keywords: Any,
     ) -> Timing:
-        """Time ``launch(*args)`` on the device and return its samples, in seconds.
+        """Time ``launch(*args, **keywords)`` on the device and return its samples, in seconds.
 
         ``bytes`` moved and ``flops`` done per launch give the rates that are shown. ``name`` is the
         metric's; by default the kernel's or function's own. ``max`` and ``min`` are bounds of the time,
         in seconds: beyond them the test fails, with a baseline or without, wherever times are judged.
+        ``check`` is called after the times, with what the last call returned if it needs an argument; what it
+        raises, or False, fails the test. A callable's own argument of one of these names goes through
+        ``functools.partial``.
         """
+        from pytest_gpuperf.instruments.callables import name_of, run_check, with_keywords
         from pytest_gpuperf.instruments.device_time import Timing, check_possible
 
         if not callable(launch):
             raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
         bounds = Bounds.of("gpuperf(...)", min, max)
         work = {"bytes": _work("bytes", bytes), "flops": _work("flops", flops)}
-        own = getattr(launch, "name", None) or getattr(launch, "__name__", "launch")
-        name = str(own) if name is None else text("gpuperf(...)", "name", name)
+        own = {**work, "name": name, "max": max, "min": min, "check": check}
+        enqueue = with_keywords(launch, args, keywords, own)
+        if check is not None and not callable(check):
+            raise GpuperfError(f"gpuperf(...): check={short(check)}; give what is called after the times")
+        name = name_of(launch) if name is None else text("gpuperf(...)", "name", name)
+        checked = None if check is None else partial(run_check, check, name)
         gpu = self._session.gpu()
         if not self._session.measures(self._item):
-            launch(*args)
+            result = enqueue(*args)
+            if checked:
+                gpu.synchronize()
+                checked(result)
             return Timing((), {})
-        taken = timed(self._session, self._item, name, launch, args, work)
-        check_possible(gpu.device, name, taken.value, work["bytes"])
+        taken = timed(
+            self._session, self._item, name, enqueue, args, work, keywords, check=checked, watched=True
+        )
+        check_possible(gpu.device, name, taken.value, work["bytes"], work["flops"])
         rates = {} if self._session.options.child is not None else _rates(gpu, taken.value, **work)
         details = {**taken.details, **rates}  # which are to be shown, and so the session's own
         recorder_of(self._item).add(replace(taken, details=details, bounds=bounds))
@@ -241,32 +258,53 @@ def timed(
     launch: Callable[..., Any],
     args: Sequence[Any] = (),
     question: Mapping[str, Any] = MappingProxyType({}),
+    keywords: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    check: Callable[[Any], None] | None = None,
+    watched: bool = False,
 ) -> Measurement:
-    """Measure the device time of ``launch(*args)``; ``question`` is added to the metric's contract."""
+    """Measure the device time of ``launch(*args)``.
+
+    ``question``, and the arrays among ``keywords``, which are bound already, are part of the contract.
+    """
     from pytest_gpuperf.instruments import device_time
 
     gpu, options = session.gpu(), test_options(item)
     work_hash = getattr(launch, "work_hash", None)
     code = work_hash(*args) if work_hash else None  # before it is launched, which writes to its arrays
     settings = device_time.Settings(options.l2, options.seconds, options.warmup)
-    timing = device_time.measure(gpu, launch, args, settings, batch=session.batch(item, name))
+    batch = session.batch(item, name)
+    timing = device_time.measure(
+        gpu, launch, args, settings, batch=batch, name=name if watched else "", check=check
+    )
     session.guard.sample()  # before the device cools down
     # a time that includes the host's gaps is judged as a host time
     instrument = "host_time" if "host-bound" in timing.details else "device_time"
     metric = Metric(name, "s", "lower", "noisy" if gpu.device.judges_times else "shown", instrument)
     mode = {"timing": "events", "l2": options.l2, "batch": timing.details.get("batch")}
-    contract = _contract(gpu, args, options, {**mode, **question})
+    contract = _contract(gpu, args, options, {**mode, **question}, keywords)
     return Measurement(metric, contract, timing.samples, code, timing.details)
 
 
-def _contract(gpu: Gpu, args: Sequence[Any], options: TestOptions, extra: dict[str, Any]) -> dict[str, Any]:
+def _contract(
+    gpu: Gpu,
+    args: Sequence[Any],
+    options: TestOptions,
+    extra: dict[str, Any],
+    keywords: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Describe the question that a measurement answers, from what the fixture was really given.
 
     Never the kernel's source, its launch geometry or its compiler: those are judged.
     """
-    arrays = [_array(gpu, given) for given in args if hasattr(given, "dtype") and hasattr(given, "shape")]
+    given = [("", value) for value in args] + [(f"{key}=", keywords[key]) for key in sorted(keywords)]
+    arrays = [f"{key}{_array(gpu, value)}" for key, value in given if _is_array(value)]
     contract = options.versioned({**extra, "arguments": "; ".join(arrays)})
     return {key: value for key, value in contract.items() if value is not None}
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
 def _array(gpu: Gpu, argument: Any) -> str:

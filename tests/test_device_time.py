@@ -3,11 +3,13 @@
 import math
 import random
 from collections import deque
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.base import Work
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments import device_time, stopwatch
@@ -29,20 +31,38 @@ class Device:
         self.clock = self.free_at = self.elsewhere_at = 0.0
         self.host_cost, self.event_cost = host_cost, event_cost
         self.queue = deque()
+        self.unpinned_at = 0.0
         self.deepest = self.holds = self.flushes = self.launches = 0
         self.cold = True
+        self.pinned = False
+        self.works = []
 
-    def enqueue(self, duration):
+    def enqueue(self, duration, work=""):
         self.clock += self.host_cost
         while self.queue and self.queue[0] <= self.clock:
             self.queue.popleft()
         if len(self.queue) >= 1024:
             self.clock = self.queue.popleft()
-        self.free_at = max(self.free_at, self.clock) + duration
+        start = max(self.free_at, self.clock)
+        self.free_at = start + duration
+        if work:
+            self.ran(work, start, self.free_at)
         self.queue.append(self.free_at)
         self.deepest = max(self.deepest, len(self.queue))
 
-    def kernel(self, duration, cold=None):
+    def ran(self, work, start, end):
+        self.works.append(Work(work, round(start * 1e9), round(end * 1e9), held=work == "hold"))
+
+    def elsewhere(self, duration, after=0.0, work="elsewhere"):
+        """Run so much work on a stream that nothing waits for; ``after`` so long a thread enqueues it."""
+        self.clock += self.host_cost
+        start = self.clock + after
+        if not after:
+            start = max(self.elsewhere_at, start)
+            self.elsewhere_at = start + duration
+        self.ran(work, start, start + duration)
+
+    def kernel(self, duration, cold=None, work="kernel"):
         """A launch of so long, or as a function of the time of its start; ``cold`` after a flush."""
 
         def launch():
@@ -51,7 +71,7 @@ class Device:
             if cold is not None and self.cold:
                 taken = cold
             self.cold = False
-            self.enqueue(taken)
+            self.enqueue(taken, work)
 
         return launch
 
@@ -66,7 +86,19 @@ class Device:
 
     def hold(self, seconds):
         self.holds += 1
-        self.enqueue(seconds)
+        self.enqueue(seconds, "hold")
+
+    @contextmanager
+    def watched(self):
+        works, begin = [], round(self.clock * 1e9)
+        yield works
+        now = round(self.clock * 1e9)
+        works += sorted((w for w in self.works if w.end > begin and w.start <= now), key=lambda w: w.start)
+        self.works = [work for work in self.works if work.start > now]
+
+    def unpin(self):
+        self.unpinned_at = self.clock
+        return self.pinned
 
     def record(self, event):
         self.enqueue(self.event_cost)
@@ -260,6 +292,23 @@ def test_a_callable_that_enqueues_nothing_is_an_error():
         timed(device, lambda: None, warmup=0.0)
 
 
+def test_lines_that_persist_are_let_go_before_each_cold_sample_and_nothing_else_is_queued_then():
+    device = Device()
+    device.pinned = True
+    launch, late = device.kernel(5 * US, cold=8 * US), []
+
+    def persisting():
+        late.append(device.unpinned_at < max(running, default=0.0))
+        launch()
+        running.append(device.free_at)
+
+    running: list[float] = []
+    timing = timed(device, persisting, l2="cold", warmup=0.0)
+    assert not any(late[stopwatch.WARMUP_FEWEST + 1 :])
+    assert len(timing.samples) >= stopwatch.FEWEST
+    assert timing.details["gated"] is True
+
+
 # --------------------------------------------------------------------------- measure and the copy
 
 
@@ -341,7 +390,7 @@ def test_nothing_timed_has_no_median():
     ],
 )
 def test_a_time_in_which_the_memory_could_not_have_moved_as_much_is_refused(moved, seconds, possible):
-    device = SimpleNamespace(judges_times=True, l2_bytes=50 * 2**20, peak_bandwidth=3.352e12)
+    device = SimpleNamespace(judges_times=True, l2_bytes=50 * 2**20, peak_bandwidth=3.352e12, peak_flops=0.0)
     if possible:
         device_time.check_possible(device, "copy", seconds, moved)
         return
@@ -350,5 +399,5 @@ def test_a_time_in_which_the_memory_could_not_have_moved_as_much_is_refused(move
 
 
 def test_a_device_that_does_not_tell_its_bandwidth_refuses_nothing():
-    device = SimpleNamespace(judges_times=True, l2_bytes=0, peak_bandwidth=0.0)
-    device_time.check_possible(device, "copy", 1e-9, 1e9)
+    device = SimpleNamespace(judges_times=True, l2_bytes=0, peak_bandwidth=0.0, peak_flops=0.0)
+    device_time.check_possible(device, "copy", 1e-9, 1e9, 1e15)

@@ -100,6 +100,21 @@ class DeviceArray(Protocol):
         """Copy it to the host, after everything enqueued so far has finished."""
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A kernel, copy or memset that a device ran, from ``start`` to ``end`` on a clock of its own (ns).
+
+    ``what`` is the same for the same work: name and geometry of a kernel, kind and bytes of a copy. ``held``:
+    it is the timer's own ``hold``. ``end`` is 0 where the times are not known.
+    """
+
+    what: str
+    start: int
+    end: int
+    stream: int = 0
+    held: bool = False
+
+
 class Timer(Protocol):
     """A stopwatch on one stream. Everything but ``now``, ``done`` and the waits is only enqueued."""
 
@@ -116,7 +131,17 @@ class Timer(Protocol):
         """Let the event happen when everything enqueued before it is done."""
 
     def flush(self) -> None:
-        """Evict the L2 cache."""
+        """Evict the L2 cache, but for lines that persist until ``unpin``."""
+
+    def unpin(self) -> bool:
+        """Let lines that persist in the L2 cache go, at once; say whether a kernel could make such lines."""
+
+    def watched(self) -> AbstractContextManager[list[Work]]:
+        """Record what this process runs on the device while the block does, on any stream, by any library.
+
+        The list is filled when the block ends, in order of the starts; recording costs a launch some time.
+        Raises Unavailable where nothing records it.
+        """
 
     def done(self, event: Any) -> bool:
         """Say whether the event has happened, without waiting."""
@@ -169,7 +194,8 @@ class Backend(Protocol):
 
     ``judges_times``: ``timer`` reads a clock of the device's own, and its times are judged.
     ``checks_memory``: every access of a launch is checked. ``models_traffic``: ``trace`` is a model's.
-    ``l2_bytes`` and ``peak_bandwidth`` (bytes a second, theoretical) are the device's, 0 where not known.
+    ``l2_bytes``, ``peak_bandwidth`` and ``peak_flops`` (bytes and operations a second, theoretical, the
+    latter of the narrowest type) are the device's, 0 where not known.
     ``seconds`` is how long a kernel may run before it is given up. ``lost`` says why nothing in this process
     can use the device any more, "" while something can; ``stuck``: not even an orderly exit can, since a
     kernel does not end.
@@ -189,6 +215,7 @@ class Backend(Protocol):
     models_traffic: bool
     l2_bytes: int
     peak_bandwidth: float
+    peak_flops: float
     seconds: float
     lost: str
     stuck: bool

@@ -7,11 +7,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_gpuperf.errors import GpuperfError, KernelError
 from pytest_gpuperf.instruments.places import ArrayMover
 from pytest_gpuperf.instruments.stopwatch import Settings, Stopwatch, Timing
+from pytest_gpuperf.instruments.watch import Watch
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.base import Backend
@@ -25,6 +27,8 @@ def measure(
     settings: Settings | None = None,
     *,
     batch: int | None = None,
+    name: str = "",
+    check: Callable[[Any], None] | None = None,
 ) -> Timing:
     """Time ``launch(*args)`` on ``gpu``.
 
@@ -32,27 +36,51 @@ def measure(
     default stream. ``batch`` fixes the launches a sample to what a baseline used; without it launches below
     BATCH_BELOW get the power of two that lasts BATCH_LASTS. A kernel's arrays are copied to other places
     again and again (places.py); in your own it leaves what one launch makes of them, the last of all, from
-    their contents before the first. Raises KernelError for a callable whose work the events cannot see. On a
-    device whose times are not judged it takes one run after a warm one, in host seconds, to be shown.
+    their contents before the first. Raises KernelError for a callable whose work the events cannot see; one
+    with a ``name`` is also watched (watch.py), if it is no kernel on the device's own stream. ``check`` gets
+    what a last call returns, once that is done. On a device whose times are not judged it takes one run after
+    a warm one, in host seconds, to be shown.
     """
     # Kernels check their arguments once, so that the stream does not wait for checks.
     enqueue = launch.bind(*args) if hasattr(launch, "bind") else lambda: launch(*args)
     with _contents(launch, args, gpu.device) as restore:
         if not gpu.device.judges_times:
-            return _by_the_host(enqueue, gpu, restore)
+            return _by_the_host(enqueue, gpu, restore, check)
         mover = ArrayMover.of(launch, args, gpu.device)
-        timing = Stopwatch(gpu.device.timer(), enqueue, settings or Settings(), batch, mover).measure()
-        if restore():
-            enqueue()
+        timer = gpu.device.timer()
+        watch = Watch(timer, enqueue, name) if name and not _is_in_order(launch) else None
+        if watch:
+            watch.before()
+        timing = Stopwatch(timer, enqueue, settings or Settings(), batch, mover).measure()
+        if watch:
+            timing = replace(timing, details={**timing.details, **watch.after(timing.median)})
+        if restore() or check:
+            result = enqueue()
             gpu.synchronize()
+            if check:
+                check(result)
         return timing
 
 
-def check_possible(device: Backend, name: str, seconds: float, moved: float | None) -> None:
-    """Raise KernelError for a time in which the device's memory could not have moved so many bytes.
+def _is_in_order(launch: Any) -> bool:
+    """Say whether it is a kernel's launch, on the device's own stream: then there is no more to it."""
+    return hasattr(launch, "bind") and getattr(getattr(launch, "geometry", None), "stream", None) is None
+
+
+def check_possible(
+    device: Backend, name: str, seconds: float, moved: float | None, done: float | None = None
+) -> None:
+    """Raise KernelError for a time in which the device could not have moved or done so much.
 
     What fits into the L2 cache need not come from memory, and is not counted.
     """
+    if device.judges_times and 0 < device.peak_flops * seconds < (done or 0.0):
+        assert done is not None
+        raise KernelError(
+            f"{name} is faster than the hardware: {done / seconds / 1e12:,.0f} TFLOP/s by flops={done:,.0f}, "
+            f"and this GPU does {device.peak_flops / 1e12:,.0f} at most, in its narrowest type. Either less "
+            "is computed, or the work is not done when the time ends."
+        )
     far = (moved or 0.0) - device.l2_bytes
     if device.judges_times and 0 < device.peak_bandwidth * seconds < far:
         assert moved is not None
@@ -64,14 +92,22 @@ def check_possible(device: Backend, name: str, seconds: float, moved: float | No
         )
 
 
-def _by_the_host(enqueue: Callable[[], Any], gpu: Gpu, restore: Callable[[], bool]) -> Timing:
+def _by_the_host(
+    enqueue: Callable[[], Any],
+    gpu: Gpu,
+    restore: Callable[[], bool],
+    check: Callable[[Any], None] | None,
+) -> Timing:
     enqueue()
     gpu.synchronize()
     restore()
     start = time.perf_counter()
-    enqueue()
+    result = enqueue()
     gpu.synchronize()
-    return Timing((time.perf_counter() - start,), {"emulated": True})
+    taken = time.perf_counter() - start
+    if check:
+        check(result)
+    return Timing((taken,), {"emulated": True})
 
 
 @contextmanager

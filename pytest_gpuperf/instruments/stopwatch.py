@@ -55,7 +55,8 @@ class Timing:
     If a kernel's arrays were moved, a sample is the median of some launches at one place, else one launch
     (or batch). ``details``: "batch" launches a sample, "moved" (each sample is of another place), "gated"
     (the stream was held), "host-bound" with the reason if it could not be, "precision" (relative half width
-    of the median's 95 % interval); or {"emulated": True}.
+    of the median's 95 % interval), "works" (a callable's kernels and copies a call) or "unwatched" (why these
+    are not known); or {"emulated": True}.
     """
 
     samples: tuple[float, ...]
@@ -250,6 +251,10 @@ class Stopwatch:
     def _chunk(self, count: int, batch: int) -> list[float]:
         """Take ``count`` samples of ``batch`` launches, queued behind a hold; none if it did not hold."""
         timer = self._timer
+        if self._cold and timer.unpin() and count > 1:
+            # Lines that persist outlive a flush, and are let go only at once: a sample at a time.
+            taken = [self._chunk(1, batch) for _ in range(count)]
+            return [sample for one in taken for sample in one] if all(taken) else []
         while len(self._pairs) < count:
             self._pairs.append((timer.event(), timer.event()))
         pairs = self._pairs[:count]

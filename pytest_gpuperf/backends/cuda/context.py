@@ -15,6 +15,7 @@ import numpy as np
 from pytest_gpuperf.backends.base import Counted, DeviceArray
 from pytest_gpuperf.backends.cuda.driver import device_uuid
 from pytest_gpuperf.backends.cuda.metrics import METRICS, counted
+from pytest_gpuperf.backends.cuda.peak import peak_flops
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class CudaContext:
         self.l2_bytes: int = device.get_attribute(known.L2_CACHE_SIZE)
         kilohertz, bits = map(device.get_attribute, (known.MEMORY_CLOCK_RATE, known.GLOBAL_MEMORY_BUS_WIDTH))
         self.peak_bandwidth: float = 2 * 1e3 * kilohertz * bits / 8  # two transfers a clock
+        units, kilohertz = map(device.get_attribute, (known.MULTIPROCESSOR_COUNT, known.CLOCK_RATE))
+        self.peak_flops: float = peak_flops(self.compute_capability, units, 1e3 * kilohertz)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         from pytest_gpuperf.backends.cuda.array import Array

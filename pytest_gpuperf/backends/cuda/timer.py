@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import time
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+
+from pytest_gpuperf.backends.base import Work
+from pytest_gpuperf.backends.cuda import activity
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.cuda.context import CudaContext
@@ -30,6 +35,8 @@ again:
     ret;
 }
 \0"""
+_HOLD_NAME = "gpuperf_hold"
+_PERSISTING_L2 = 6  # cuda.h: CU_LIMIT_PERSISTING_L2_CACHE_SIZE
 
 
 class CudaTimer:
@@ -40,7 +47,7 @@ class CudaTimer:
         self._driver = context.driver
         self._stream = context.stream
         self._module = self._driver.module_from_buffer(_HOLD)
-        self._hold = self._module.get_function("gpuperf_hold")
+        self._hold = self._module.get_function(_HOLD_NAME)
         self._flushed: Any = None
         # The driver loads code at its first launch, which can take as long as a whole measurement.
         self.hold(0.0)
@@ -60,6 +67,17 @@ class CudaTimer:
     def record(self, event: Any) -> None:
         with self._context.explained("recording an event"):
             event.record(self._stream)
+
+    def unpin(self) -> bool:
+        # PyCUDA has neither call. Both are of the current context; a driver before CUDA 11 has neither too.
+        driver, share = ctypes.CDLL("libcuda.so.1"), ctypes.c_size_t()
+        if not hasattr(driver, "cuCtxResetPersistingL2Cache"):
+            return False
+        driver.cuCtxResetPersistingL2Cache()
+        return driver.cuCtxGetLimit(ctypes.byref(share), _PERSISTING_L2) == 0 and share.value > 0
+
+    def watched(self) -> AbstractContextManager[list[Work]]:
+        return activity.recorded(_HOLD_NAME)
 
     def flush(self) -> None:
         """Write twice the L2's size: no line survives then, whatever the replacement policy is."""

@@ -1,0 +1,138 @@
+"""Record the kernels, copies and memsets that this process runs on a GPU, by NVIDIA's CUPTI.
+
+Of a record only the first fields are read, the same since CUDA 8 (CUpti_ActivityKernel4 to 13, Memcpy to 7,
+Memset to 5): newer ones are longer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import c_char_p, c_int32, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from typing import Any
+
+from pytest_gpuperf.backends.base import Work
+from pytest_gpuperf.backends.cuda.cupti import library
+from pytest_gpuperf.errors import Unavailable
+
+# cupti_activity.h, CUpti_ActivityKind
+_MEMCPY, _MEMSET, _KERNEL, _CONCURRENT_KERNEL = 1, 2, 3, 10
+_KINDS = (_MEMCPY, _MEMSET, _CONCURRENT_KERNEL)
+_COPIES = {_MEMCPY: "copy", _MEMSET: "memset"}
+_FORCED = 1  # CUPTI_ACTIVITY_FLAG_FLUSH_FORCED: also what was not finished
+_BUFFER = 2**20  # bytes; aligned to 8, as records are
+
+
+class Kernel(ctypes.Structure):
+    """The first 112 bytes of CUpti_ActivityKernel4 and later."""
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("cache", c_uint8 * 2),
+        ("registers", c_uint16),
+        ("partitioned", c_uint32 * 2),
+        ("start", c_uint64),
+        ("end", c_uint64),
+        ("completed", c_uint64),
+        ("device", c_uint32),
+        ("context", c_uint32),
+        ("stream", c_uint32),
+        ("geometry", c_int32 * 6),
+        ("memory", c_uint32 * 4),
+        ("correlation", c_uint32),
+        ("grid_id", c_uint64),
+        ("name", c_char_p),
+    )
+
+
+class Copy(ctypes.Structure):
+    """The first 48 bytes of CUpti_ActivityMemcpy and CUpti_ActivityMemset, all versions."""
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("what", c_uint8 * 4),  # of a memset: the value that it sets
+        ("bytes", c_uint64),
+        ("start", c_uint64),
+        ("end", c_uint64),
+        ("device", c_uint32),
+        ("context", c_uint32),
+        ("stream", c_uint32),
+    )
+
+
+_Requested = ctypes.CFUNCTYPE(
+    None, ctypes.POINTER(c_void_p), ctypes.POINTER(c_size_t), ctypes.POINTER(c_size_t)
+)
+_Completed = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p, c_size_t, c_size_t)
+_buffers: dict[int, Any] = {}  # those that CUPTI has, by address
+_records: list[tuple[int, Work]] = []  # what came back, with the device of each
+
+
+@_Requested
+def _requested(buffer: Any, size: Any, most: Any) -> None:
+    made = (c_uint64 * (_BUFFER // 8))()
+    _buffers[ctypes.addressof(made)] = made
+    buffer[0], size[0], most[0] = ctypes.addressof(made), _BUFFER, 0
+
+
+@_Completed
+def _completed(_context: int, _stream: int, buffer: int, _size: int, valid: int) -> None:
+    record = c_void_p()
+    while not library().cuptiActivityGetNextRecord(c_void_p(buffer), c_size_t(valid), ctypes.byref(record)):
+        if record.value and (found := read(record.value)):
+            _records.append(found)
+    _buffers.pop(buffer, None)
+
+
+def read(address: int) -> tuple[int, Work] | None:
+    """Return the device and the work of the record at an address; None for a record of another kind."""
+    kind = c_uint32.from_address(address).value
+    if kind in (_KERNEL, _CONCURRENT_KERNEL):
+        kernel = Kernel.from_address(address)
+        name = (kernel.name or b"a kernel").decode(errors="replace")
+        what = f"{name}{list(kernel.geometry)}"
+        return kernel.device, Work(what, kernel.start, kernel.end, kernel.stream)
+    if kind in _COPIES:
+        copy = Copy.from_address(address)
+        what = f"{_COPIES[kind]} {bytes(copy.what).hex()} of {copy.bytes} bytes"
+        return copy.device, Work(what, copy.start, copy.end, copy.stream)
+    return None
+
+
+def _call(function: str, *arguments: Any) -> None:
+    """Call a CUPTI function; raises Unavailable, with its words."""
+    if result := getattr(library(), function)(*arguments):
+        said = c_char_p()
+        library().cuptiGetResultString(result, ctypes.byref(said))
+        raise Unavailable(f"{function} says {(said.value or b'').decode(errors='replace') or result}")
+
+
+@contextmanager
+def recorded(hold: str) -> Iterator[list[Work]]:
+    """Record what runs on the device of the kernel ``hold`` while the block does; see ``Timer.watched``.
+
+    The block ends with the device idle: what has not ended then has no end. Raises Unavailable.
+    """
+    works: list[Work] = []
+    _call("cuptiActivityRegisterCallbacks", _requested, _completed)
+    library().cuptiActivityFlushAll(_FORCED)  # of what others may have recorded
+    _records.clear()
+    enabled = []
+    try:
+        for kind in _KINDS:
+            _call("cuptiActivityEnable", kind)
+            enabled.append(kind)
+        yield works
+    finally:
+        library().cuptiActivityFlushAll(0)  # waits for times that are still to be read
+        for kind in enabled:
+            library().cuptiActivityDisable(kind)
+        library().cuptiActivityFlushAll(_FORCED)
+    holds = {device for device, work in _records if work.what.startswith(f"{hold}[")}
+    found = [work for device, work in _records if device in holds]
+    works += sorted((_marked(work, hold) for work in found), key=lambda work: work.start)
+
+
+def _marked(work: Work, hold: str) -> Work:
+    return Work(work.what, work.start, work.end, work.stream, work.what.startswith(f"{hold}["))

@@ -1,0 +1,93 @@
+"""Tell which arguments of ``gpuperf(f, ...)`` are f's, what f is called, and whether its result is right."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import short
+
+_BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def name_of(function: Any) -> str:
+    """Return what a callable's times are recorded under: its own name, of a partial its function's."""
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "name", None) or getattr(function, "__name__", "launch"))
+
+
+def with_keywords(
+    function: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any], own: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """Return ``function`` with its keyword arguments bound; ``own`` holds those that gpuperf takes itself.
+
+    Raises GpuperfError for a keyword that the function does not take, and for one of gpuperf's that it takes
+    too and that was given: which of the two is meant cannot be told. What a partial binds is settled.
+    """
+    name = name_of(function)
+    if hasattr(function, "bind"):
+        if keywords:
+            raise GpuperfError(
+                f"gpuperf(...): {name} is a kernel, which takes no {_list(keywords)} by keyword"
+            )
+        return function
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a function in C, which checks its arguments itself
+        return partial(function, **keywords) if keywords else function
+    _refuse_unknown(name, signature, keywords, own)
+    given = {key for key, value in own.items() if value is not None}
+    settled = function.keywords if isinstance(function, partial) else {}
+    both = [key for key in _takes(signature, args) if key in given and key not in settled]
+    if both:
+        raise GpuperfError(
+            f"gpuperf(...): {both[0]}= is gpuperf's own, and {name} takes one too; for {name}'s write "
+            f"gpuperf(functools.partial({name}, {both[0]}=...), ...), for gpuperf's put {name} in a lambda"
+        )
+    return partial(function, **keywords) if keywords else function
+
+
+def _takes(signature: inspect.Signature, args: Sequence[Any]) -> list[str]:
+    """Return the parameters that could be given by keyword, without those that ``args`` fill."""
+    try:
+        filled = signature.bind_partial(*args).arguments
+    except TypeError:  # too many, as the call will say
+        filled = {}
+    return [p.name for p in signature.parameters.values() if p.kind in _BY_KEYWORD and p.name not in filled]
+
+
+def _refuse_unknown(
+    name: str, signature: inspect.Signature, keywords: Mapping[str, Any], own: Collection[str]
+) -> None:
+    parameters = signature.parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters if parameter.kind in _BY_KEYWORD]
+    if unknown := [key for key in keywords if key not in known]:
+        close = difflib.get_close_matches(unknown[0], [*known, *own], n=1)
+        meant = f" (did you mean {close[0]}=?)" if close else f"; gpuperf's own are {_list(own)}"
+        raise GpuperfError(f"gpuperf(...): {name} takes no {unknown[0]}={meant}")
+
+
+def _list(names: Collection[str]) -> str:
+    return " ".join(f"{name}=" for name in names)
+
+
+def run_check(check: Callable[..., Any], name: str, result: Any) -> None:
+    """Call ``check``, with ``result`` if it needs an argument; what it raises, or False, fails the test."""
+    try:
+        needed = any(
+            parameter.default is parameter.empty
+            and parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
+            for parameter in inspect.signature(check).parameters.values()
+        )
+    except (TypeError, ValueError):
+        needed = True  # a function in C
+    found = check(result) if needed else check()
+    if found is not None and not found:
+        raise AssertionError(f"gpuperf(...): check= of {name} returned {short(found)}")

@@ -1,0 +1,161 @@
+"""What of ``gpuperf(f, ...)`` is f's and what gpuperf's own, and what ``check=`` says of the result."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.instruments.callables import name_of, run_check, with_keywords
+
+OWN = dict.fromkeys(("bytes", "flops", "name", "max", "min", "check"))
+
+
+def clamp(x, min=0, max=1, *, out=None):
+    return x, min, max, out
+
+
+def bound(function, *args, own=(), **keywords):
+    return with_keywords(function, args, keywords, {**OWN, **dict(own)})(*args)
+
+
+def test_keywords_are_the_callables():
+    assert bound(clamp, 5, out=7) == (5, 0, 1, 7)
+    assert bound(lambda **kept: kept, whatever=1) == {"whatever": 1}
+    assert bound(sorted, [1, 2], reverse=True) == [2, 1]
+    assert with_keywords(clamp, (5,), {}, OWN) is clamp
+
+
+def test_a_function_in_c_without_a_signature_takes_any():
+    assert bound(max, 1, 2, key=lambda value: -value) == 1
+
+
+@pytest.mark.parametrize(
+    ("unknown", "said"),
+    [
+        ("outt", r"clamp takes no outt= \(did you mean out=\?\)"),
+        ("flop", r"clamp takes no flop= \(did you mean flops=\?\)"),
+        ("zzz", "clamp takes no zzz=; gpuperf's own are bytes= flops= name= max= min= check="),
+    ],
+)
+def test_a_keyword_that_nobody_takes(unknown, said):
+    with pytest.raises(GpuperfError, match=said):
+        bound(clamp, 5, **{unknown: 1})
+
+
+def test_a_keyword_of_both_cannot_be_told():
+    with pytest.raises(
+        GpuperfError, match=r"max= is gpuperf's own, and clamp takes one too; .*partial\(clamp, max="
+    ):
+        bound(clamp, 5, own={"max": 1e-3})
+
+
+@pytest.mark.parametrize(
+    "function",
+    [functools.partial(clamp, max=3), functools.partial(functools.partial(clamp, max=3), out=1), lambda x: x],
+)
+def test_a_partials_keyword_is_settled_and_a_lambda_has_none(function):
+    bound(function, 5, own={"max": 1e-3})
+
+
+def test_a_parameter_that_is_filled_by_position_is_not_meant():
+    assert bound(clamp, 5, 2, 3, own={"max": 1e-3}) == (5, 2, 3, None)
+
+
+def test_keywords_of_a_kernel():
+    class Launch:
+        name = "transpose"
+
+        def bind(self):
+            return None
+
+    with pytest.raises(GpuperfError, match="transpose is a kernel, which takes no rows= cols= by keyword"):
+        bound(Launch(), rows=1, cols=2)
+
+
+def test_names():
+    assert name_of(functools.partial(functools.partial(clamp, max=3), out=1)) == "clamp"
+    assert name_of(clamp) == "clamp"
+    assert name_of(object()) == "launch"
+
+
+def test_a_check_gets_the_result_where_it_needs_one():
+    seen = []
+    run_check(lambda result: seen.append(result), "f", 7)
+    run_check(lambda: seen.append("alone"), "f", 7)
+    run_check(lambda tolerance=1e-3: seen.append(tolerance), "f", 7)
+    run_check(lambda *results: seen.append(results), "f", 7)
+    assert seen == [7, "alone", 1e-3, (7,)]
+
+
+@pytest.mark.parametrize("passes", [None, True, 1])
+def test_a_check_that_passes(passes):
+    run_check(lambda: passes, "f", None)
+
+
+def test_a_check_that_says_no():
+    with pytest.raises(AssertionError, match=r"check= of f returned False"):
+        run_check(lambda result: result == 8, "f", 7)
+
+
+SUITE = """
+    import functools
+    import numpy as np
+
+    def scale(x, factor=1, *, out):
+        out.get()
+        return factor
+
+    def test_keywords(gpu, gpuperf):
+        x, out = gpu.to_device(np.ones(4, "f4")), gpu.empty(4)
+        gpuperf(scale, x, out=out, factor=3, check=lambda factor: factor == 3)
+        gpuperf(functools.partial(scale, factor=2), x, out=out, name="partial")
+
+    def test_wrong_result(gpu, gpuperf):
+        gpuperf(lambda: 5, check=lambda result: np.testing.assert_equal(result, 6))
+
+    def test_no(gpuperf):
+        gpuperf(lambda: 5, check=lambda result: result == 6)
+
+    def test_typo(gpuperf):
+        gpuperf(scale, 1, byte=5, out=3)
+
+    def test_no_check(gpuperf):
+        gpuperf(lambda: 5, check=True)
+"""
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("flags", [(), ("--gpuperf", "--gpuperf-strict=off")], ids=["once", "timed"])
+def test_in_a_suite(pytester: pytest.Pytester, flags):
+    pytester.makepyfile(SUITE)
+    result = pytester.runpytest_subprocess("--gpuperf-backend=emulated", *flags)
+    result.assert_outcomes(passed=1, failed=4)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*Items are not equal*",
+            "*AssertionError: gpuperf(...): check= of <lambda> returned False*",
+            "*gpuperf(...): scale takes no byte= (did you mean bytes=?)*",
+            "*gpuperf(...): check=True; give what is called after the times*",
+        ]
+    )
+
+
+@pytest.mark.usefixtures("bare")
+def test_arrays_by_keyword_are_part_of_the_contract(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        test_s="""
+        import numpy as np
+        from pytest_gpuperf.session import recorder_of
+
+        def test_it(gpu, gpuperf, request):
+            x, y = gpu.to_device(np.ones(4, "f4")), gpu.empty((2, 3))
+            gpuperf(lambda x, b, a: None, x, b=y, a=1)
+            (taken,) = recorder_of(request.node).measurements.values()
+            assert taken.contract["arguments"] == "float32[4] to_device; b=float32[2,3] empty"
+        """
+    )
+    pytester.runpytest_subprocess(
+        "--gpuperf-backend=emulated", "--gpuperf", "--gpuperf-strict=off"
+    ).assert_outcomes(passed=1)

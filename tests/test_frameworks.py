@@ -1,0 +1,57 @@
+"""The examples of docs/frameworks.md do what they say, on a GPU."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import gpuproject
+import pytest
+
+PAGE = Path(__file__).parent.parent / "docs" / "frameworks.md"
+EXAMPLES = dict(re.findall(r"^## (\S+)\n\n```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+MODULES = {
+    "torch": "torch",
+    "CuPy": "cupy",
+    "Triton": "triton",
+    "Numba": "numba.cuda",
+    "cuda.core": "cuda.core",
+}
+
+
+def file(framework: str) -> str:
+    return f"test_{framework.replace('.', '_').lower()}.py"
+
+
+def is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its parent
+        return False
+
+
+@pytest.mark.parametrize("framework", MODULES)
+def test_an_example_is_short_and_says_its_work(framework):
+    code = EXAMPLES[framework]
+    compile(code, f"{framework} in {PAGE.name}", "exec")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    assert re.search(r"gpuperf\(.*(bytes|flops)=", code)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """All examples in one process, since a session's start is most of their time."""
+    project = tmp_path_factory.mktemp("frameworks")
+    for framework, module in MODULES.items():
+        if is_there(module):
+            (project / file(framework)).write_text(EXAMPLES[framework])
+    return gpuproject.run(project, "-rA", "--gpuperf-strict=off")[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("framework", "module"), MODULES.items())
+def test_an_example_passes_on_a_gpu(request, framework, module):
+    if not is_there(module):
+        pytest.skip(f"{framework} is not installed here")
+    assert f"PASSED {file(framework)}::" in request.getfixturevalue("output")
