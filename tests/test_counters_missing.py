@@ -52,7 +52,7 @@ def test_an_unknown_capability_is_refused(project: pytest.Pytester):
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(cupti, "_libraries", lambda: iter(()))
-    cupti._library.cache_clear()
+    cupti.library.cache_clear()
     with pytest.raises(Unavailable, match="pip install nvidia-cuda-cupti"):
         cupti.RangeProfiler(["sm__cycles_active.sum"])
 
@@ -61,6 +61,6 @@ def test_a_library_that_cannot_be_loaded_is_named(monkeypatch, tmp_path):
     broken = tmp_path / "libcupti.so.13"
     broken.write_text("no library")
     monkeypatch.setattr(cupti, "_libraries", lambda: iter([broken]))
-    cupti._library.cache_clear()
+    cupti.library.cache_clear()
     with pytest.raises(Unavailable, match=r"libcupti\.so\.13 cannot be loaded"):
         cupti.RangeProfiler(["sm__cycles_active.sum"])
