@@ -160,41 +160,52 @@ extern "C" __global__ void transpose_best(const float *src, float *dst, int rows
 
 /*
  * transpose_quads: a thread turns 4x4 floats in its registers, so that shared memory, too, is read and written
- * 16 bytes at a time: a quarter of transpose_best's shared instructions, and no padding.
+ * 16 bytes at a time: a quarter of transpose_best's shared instructions, and no padding. 128 threads a tile hold
+ * two such quads each, eight loads in flight, and blocks walk down the columns of src, so that those which run
+ * together write next to each other.
  *
- * The tile lies in shared memory turned, a column of src a row of quads (float4). Eight lanes are served at
- * once, and 16 bytes are four banks: eight neighbouring lanes must meet eight quads that differ modulo 8.
- * Writing, they hold one row of quads and eight columns of them, 4 * 16 quads apart; reading, eight quads of one
- * column. Quad r of column c lies at r ^ (c / 4), a different place modulo 8 in both.
+ * The tile lies in shared memory turned, a column of src a row of float4. Eight lanes are served at once, and 16
+ * bytes are four banks: eight neighbouring lanes must meet eight float4 whose places differ modulo 8. Writing,
+ * they hold one row of quads and eight columns of them; reading, eight quads of one column. Quad r of column c
+ * lies at r ^ (c / 4), a different place modulo 8 in both.
  */
 
-/* Block 256, tile 64x64. */
+/* Block 128, tile 64x64. */
 extern "C" __global__ void transpose_quads(const float *src, float *dst, int rows, int cols)
 {
     __shared__ float4 turned[64][16];
-    int row = blockIdx.y * 64, col = blockIdx.x * 64;
+    int block = blockIdx.y * gridDim.x + blockIdx.x;
+    int row = block % gridDim.y * 64, col = block / gridDim.y * 64;
     bool inside = row + 64 <= rows && col + 64 <= cols;
     bool wide_src = inside && cols % 4 == 0 && (size_t)src % 16 == 0;
     bool wide_dst = inside && rows % 4 == 0 && (size_t)dst % 16 == 0;
-    int c = threadIdx.x % 16, r = threadIdx.x / 16;
-    float4 v[4];
+    int c = threadIdx.x % 16, first = threadIdx.x / 16;
+    float4 v[2][4];
 
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-        v[k] = wide_src ? *(const float4 *)(src + (size_t)(row + 4 * r + k) * cols + col + 4 * c)
-                        : load4(src, row + 4 * r + k, col + 4 * c, rows, cols);
-    turned[4 * c][r ^ c] = make_float4(v[0].x, v[1].x, v[2].x, v[3].x);
-    turned[4 * c + 1][r ^ c] = make_float4(v[0].y, v[1].y, v[2].y, v[3].y);
-    turned[4 * c + 2][r ^ c] = make_float4(v[0].z, v[1].z, v[2].z, v[3].z);
-    turned[4 * c + 3][r ^ c] = make_float4(v[0].w, v[1].w, v[2].w, v[3].w);
+    for (int p = 0; p < 2; ++p)
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            int y = row + 4 * (first + 8 * p) + k;
+            v[p][k] = wide_src ? *(const float4 *)(src + (size_t)y * cols + col + 4 * c)
+                               : load4(src, y, col + 4 * c, rows, cols);
+        }
+#pragma unroll
+    for (int p = 0; p < 2; ++p) {
+        int r = (first + 8 * p) ^ c;
+        turned[4 * c][r] = make_float4(v[p][0].x, v[p][1].x, v[p][2].x, v[p][3].x);
+        turned[4 * c + 1][r] = make_float4(v[p][0].y, v[p][1].y, v[p][2].y, v[p][3].y);
+        turned[4 * c + 2][r] = make_float4(v[p][0].z, v[p][1].z, v[p][2].z, v[p][3].z);
+        turned[4 * c + 3][r] = make_float4(v[p][0].w, v[p][1].w, v[p][2].w, v[p][3].w);
+    }
     __syncthreads();
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        int column = threadIdx.x / 16 + 16 * j, quad = threadIdx.x % 16;
-        float4 out = turned[column][quad ^ (column / 4)];
+    for (int j = 0; j < 8; ++j) {
+        int column = first + 8 * j;
+        float4 out = turned[column][c ^ (column / 4)];
         if (wide_dst)
-            *(float4 *)(dst + (size_t)(col + column) * rows + row + 4 * quad) = out;
+            *(float4 *)(dst + (size_t)(col + column) * rows + row + 4 * c) = out;
         else
-            store4(dst, col + column, row + 4 * quad, cols, rows, out);
+            store4(dst, col + column, row + 4 * c, cols, rows, out);
     }
 }

@@ -520,28 +520,31 @@ def test_on_a_gpu_a_speed_beyond_the_hardware(device):
 
 @pytest.mark.gpu
 def test_on_a_gpu_lines_that_persist_are_let_go_where_there_can_be_any(device):
-    driver = ctypes.CDLL("libcuda.so.1")
-    timer = device.gpu.device.timer()
-    assert timer.unpin() is False
-    assert driver.cuCtxSetLimit(6, ctypes.c_size_t(2**20)) == 0  # CU_LIMIT_PERSISTING_L2_CACHE_SIZE
+    driver, share = ctypes.CDLL("libcuda.so.1"), ctypes.c_size_t()
+    timer, limit = device.gpu.device.timer(), 6  # CU_LIMIT_PERSISTING_L2_CACHE_SIZE
+    assert driver.cuCtxGetLimit(ctypes.byref(share), limit) == 0  # 9.4 MiB on an H100 where nobody set it
+    assert driver.cuCtxSetLimit(limit, ctypes.c_size_t(0)) == 0
     try:
+        assert timer.unpin() is False
+        assert driver.cuCtxSetLimit(limit, ctypes.c_size_t(2**20)) == 0
         assert timer.unpin() is True
         timing = measure(device.gpu, device.full, (), Settings(l2="cold", seconds=0.02, warmup=0.0))
         assert timing.details["gated"] is True
     finally:
-        assert driver.cuCtxSetLimit(6, ctypes.c_size_t(0)) == 0
+        assert driver.cuCtxSetLimit(limit, share) == 0
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_torch_on_a_stream_of_its_own(device):
     torch = pytest.importorskip("torch")
-    x, side = torch.ones(2**22, device="cuda"), torch.cuda.Stream()
+    # Long enough that what runs beside the mark after the last call cannot be over with it.
+    x, side = torch.ones(2**26, device="cuda"), torch.cuda.Stream()
 
     def hidden():
         with torch.cuda.stream(side):
             x.mul_(1.0)
 
-    with pytest.raises(KernelError, match=NOT_IN_ORDER):
+    with pytest.raises(KernelError, match="the time does not include it"):
         on_gpu(device, lambda: (x.add_(0.0), hidden()))
 
 

@@ -50,6 +50,25 @@ def test_an_unknown_capability_is_refused(project: pytest.Pytester):
     result.stderr.fnmatch_lines(["*gpuperf_require: 'telepathy' is not one of counters"])
 
 
+REASONS = {
+    "CUPTI_ERROR_INSUFFICIENT_PRIVILEGES": "NVreg_RestrictProfilingToAdminUsers=0",
+    "CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED": "another profiler listens to CUPTI in this process",
+    "CUPTI_ERROR_UNKNOWN": "cuptiSubscribe says CUPTI_ERROR_UNKNOWN",
+}
+
+
+@pytest.mark.parametrize("said", REASONS)
+def test_what_cupti_refuses_is_said_with_what_to_do(monkeypatch, said):
+    class Library:
+        @staticmethod
+        def cuptiGetResultString(result, text):
+            text._obj.value = said.encode()
+
+    monkeypatch.setattr(cupti, "library", Library)
+    with pytest.raises(Unavailable, match=REASONS[said]):
+        cupti.check("cuptiSubscribe", 1)
+
+
 def test_without_the_library_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(cupti, "_libraries", lambda: iter(()))
     cupti.library.cache_clear()

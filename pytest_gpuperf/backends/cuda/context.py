@@ -6,7 +6,7 @@ import atexit
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -211,6 +211,9 @@ class CudaContext:
             atexit.unregister(self.close)
             if self.stuck:
                 return  # giving the context back would wait for the kernel
+            if "profiler" in vars(self):  # a context has room for one
+                with suppress(GpuperfError):
+                    self.profiler.close()
             self.stream = None
             self.modules.clear()
             # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.

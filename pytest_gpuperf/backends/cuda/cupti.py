@@ -24,10 +24,12 @@ _FOLDERS = ("nvidia/cu13/lib", "nvidia/cuda_cupti/lib")
 _TOOLKITS = ("cuda*/extras/CUPTI/lib64", "cuda*/targets/*/lib")
 _RANGES = 64  # kernels of one count, until more are asked for
 _AUTO_RANGE, _KERNEL_REPLAY = 1, 2  # cupti_range_profiler.h: CUPTI_AutoRange, CUPTI_KernelReplay
-_PERMISSION = (
-    "this user may not read the GPU's performance counters: run as root or with CAP_PERFMON, or have the "
-    "driver loaded with NVreg_RestrictProfilingToAdminUsers=0"
-)
+_REASONS = {  # by a part of the result's name
+    "PRIVILEGES": "this user may not read the GPU's performance counters: run as root or with CAP_PERFMON, "
+    "or have the driver loaded with NVreg_RestrictProfilingToAdminUsers=0",
+    "MULTIPLE_SUBSCRIBERS": "another profiler listens to CUPTI in this process (torch.profiler, Nsight "
+    "Systems), and CUPTI serves one at a time: run without it",
+}
 
 
 def _libraries() -> Iterator[Path]:
@@ -61,7 +63,8 @@ def check(function: str, result: int) -> None:
         said = _TEXT()
         library().cuptiGetResultString(result, ctypes.byref(said))
         text = (said.value or b"").decode(errors="replace")
-        why = _PERMISSION if "PRIVILEGES" in text else f"{function} says {text or result}"
+        known = (why for part, why in _REASONS.items() if part in text)
+        why = next(known, f"{function} says {text or result}")
         raise Unavailable(f"counters on a GPU: {why}")
 
 
