@@ -325,4 +325,6 @@ def _rates(gpu: Gpu, seconds: float, bytes: float | None, flops: float | None) -
         rates["of_copy"] = bytes / seconds / copy_bandwidth(gpu)
     if flops:
         rates["flops_per_second"] = flops / seconds
+        if peak := gpu.device.peak_fp32:
+            rates["of_fp32"] = flops / seconds / peak
     return rates

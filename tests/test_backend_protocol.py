@@ -62,7 +62,7 @@ class FakeBackend:
     compute_capability = context = stream = None
     judges_times, checks_memory, models_traffic = True, False, True
     seconds, lost, stuck = 60.0, "", False
-    l2_bytes, peak_bandwidth, peak_flops = 50 * 2**20, 3.352e12, 2.141e15
+    l2_bytes, peak_bandwidth, peak_flops, peak_fp32 = 50 * 2**20, 3.352e12, 2.141e15, 6.69e13
     compiling = staticmethod(nullcontext)
     compiler_version = "fcc 1.2"
 

@@ -17,7 +17,7 @@ from test_device_time import US, SimulatedBackend
 from pytest_gpuperf.backends import select
 from pytest_gpuperf.backends.base import Work
 from pytest_gpuperf.backends.cuda import activity
-from pytest_gpuperf.backends.cuda.peak import peak_flops
+from pytest_gpuperf.backends.cuda.peak import peak_flops, peak_fp32
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import KernelError, Unavailable
@@ -210,6 +210,13 @@ def test_the_peak_of_an_architecture_is_its_products(capability, units, hertz, s
 
 def test_an_unknown_architecture_has_no_peak():
     assert peak_flops((3, 5), 15, 1e9) == peak_flops(None, 15, 1e9) == 0
+    assert peak_fp32((3, 5), 15, 1e9) == peak_fp32(None, 15, 1e9) == 0
+
+
+def test_the_fp32_peak_is_the_datasheets():
+    # NVIDIA H100 Tensor Core GPU Architecture: 66.9 TFLOPS, 132 SMs, 1.98 GHz; A100: 19.5, 108 SMs, 1.41 GHz
+    assert peak_fp32((9, 0), 132, 1.98e9) == pytest.approx(66.9e12, rel=0.01)
+    assert peak_fp32((8, 0), 108, 1.41e9) == pytest.approx(19.5e12, rel=0.01)
 
 
 STATEFUL = """

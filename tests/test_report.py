@@ -75,10 +75,30 @@ def test_red_stands_first_and_every_line_fits_80_columns():
     summarise(screen, "NVIDIA H200 (cuda)", rows, ["a line"])
     assert [line.split()[0] for line in screen.lines[2:5]] == ["regressed", "contract", "equal"]
     assert screen.lines[2].split() == ["regressed", "test_red", "193.5", "µs", "+1.84", "%"]
-    assert screen.lines[4].endswith("2775 94 %")
+    assert screen.lines[4].endswith("2775 GB/s  94 %")
     assert screen.lines[5] == "1 regressed, 1 contract changed, 1 equal"
     assert screen.lines[6] == "a line"
     assert all(len(line) <= 80 for line in screen.lines)
+
+
+BYTES = {"bytes_per_second": 1.1e11, "of_copy": 0.04}
+
+
+@pytest.mark.parametrize(
+    ("details", "shown"),
+    [
+        (BYTES, "110 GB/s   4 %"),
+        ({**BYTES, "flops_per_second": 3.76e13, "of_fp32": 0.56}, "37.6 TFLOP/s  56 %"),
+        ({**BYTES, "flops_per_second": 1e10, "of_fp32": 0.001}, "110 GB/s   4 %"),
+        ({"flops_per_second": 6.5e14, "of_fp32": 9.7}, "650 TFLOP/s"),  # by tensor cores
+        ({"flops_per_second": 6.5e14}, "650 TFLOP/s"),  # of a GPU whose peak is not known
+    ],
+)
+def test_a_rate_is_shown_with_its_share_of_the_nearer_limit(details, shown):
+    screen = Screen()
+    summarise(screen, "", [row("test_it", Outcome.EQUAL, **details)], [])
+    assert screen.lines[2].endswith(f"  {shown}")
+    assert screen.lines[1].split()[-2:] == ["rate,", "share"]
 
 
 def named(metric: str, outcome: Outcome) -> Row:

@@ -195,7 +195,8 @@ class Backend(Protocol):
     ``judges_times``: ``timer`` reads a clock of the device's own, and its times are judged.
     ``checks_memory``: every access of a launch is checked. ``models_traffic``: ``trace`` is a model's.
     ``l2_bytes``, ``peak_bandwidth`` and ``peak_flops`` (bytes and operations a second, theoretical, the
-    latter of the narrowest type) are the device's, 0 where not known.
+    latter of the narrowest type) are the device's, 0 where not known, and so is ``peak_fp32``, without tensor
+    cores.
     ``seconds`` is how long a kernel may run before it is given up. ``lost`` says why nothing in this process
     can use the device any more, "" while something can; ``stuck``: not even an orderly exit can, since a
     kernel does not end.
@@ -216,6 +217,7 @@ class Backend(Protocol):
     l2_bytes: int
     peak_bandwidth: float
     peak_flops: float
+    peak_fp32: float
     seconds: float
     lost: str
     stuck: bool

@@ -64,7 +64,7 @@ def summarise(
     table = _table(rows)
     if table:
         width = max(80, min(shutil.get_terminal_size().columns, 120))
-        rate = "GB/s copy" if any("bytes_per_second" in row.details for row in rows) else ""
+        rate = "rate, share" if any(_rate(row) for row in rows) else ""
         header = ("verdict", "test", "now", "change", rate)
         widths = _widths([header, *(cells for _, cells, _ in table)], width)
         write(_line(header, widths))
@@ -260,11 +260,19 @@ def _now(row: Row) -> str:
 
 
 def _rate(row: Row) -> str:
-    """Return GB/s and the fraction of the device's own measured copy bandwidth, if bytes were declared."""
-    rate, share = row.details.get("bytes_per_second"), row.details.get("of_copy")
-    if rate is None:
-        return ""
-    return f"{rate / 1e9:.0f}" + (f" {100 * share:.0f} %" if share is not None else "")
+    """Return the declared work's rate and its share of the most: what is nearer to its limit, of the two.
+
+    Bytes are held to the device's own measured copy, operations to its fp32 units without tensor cores, which
+    tensor cores may exceed: no share is shown then.
+    """
+    found = []
+    if moved := row.details.get("bytes_per_second"):
+        found.append((row.details.get("of_copy", 0.0), f"{moved / 1e9:.0f} GB/s"))
+    if done := row.details.get("flops_per_second"):
+        share = row.details.get("of_fp32", 0.0)
+        found.append((share if share <= 1 else 0.0, f"{done / 1e12:.3g} TFLOP/s"))
+    share, rate = max(found, key=lambda each: each[0], default=(0.0, ""))
+    return f"{rate} {100 * share:3.0f} %" if share else rate
 
 
 # --------------------------------------------------------------------------- LoadGen's percentiles

@@ -15,7 +15,7 @@ import numpy as np
 from pytest_gpuperf.backends.base import Counted, DeviceArray
 from pytest_gpuperf.backends.cuda.driver import device_uuid
 from pytest_gpuperf.backends.cuda.metrics import METRICS, counted
-from pytest_gpuperf.backends.cuda.peak import peak_flops
+from pytest_gpuperf.backends.cuda.peak import peak_flops, peak_fp32
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class CudaContext:
         self.peak_bandwidth: float = 2 * 1e3 * kilohertz * bits / 8  # two transfers a clock
         units, kilohertz = map(device.get_attribute, (known.MULTIPROCESSOR_COUNT, known.CLOCK_RATE))
         self.peak_flops: float = peak_flops(self.compute_capability, units, 1e3 * kilohertz)
+        self.peak_fp32: float = peak_fp32(self.compute_capability, units, 1e3 * kilohertz)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         from pytest_gpuperf.backends.cuda.array import Array

@@ -37,7 +37,7 @@ class EmulatedBackend:
     stream: Any = None
     judges_times, checks_memory, models_traffic = False, True, True
     lost, stuck = "", False
-    l2_bytes, peak_bandwidth, peak_flops = 0, 0.0, 0.0
+    l2_bytes, peak_bandwidth, peak_flops, peak_fp32 = 0, 0.0, 0.0, 0.0
 
     def __init__(self, threads: int | None = None, seconds: float = 60.0) -> None:
         self._compiler = find_compiler(os.environ.get("CXX") or None)
