@@ -15,8 +15,8 @@ _PER_CLOCK = {
     (10, 0): 32768,  # fp4. Blackwell: B200, 9 PFLOPS, 148 SMs, 1.85 GHz
     (12, 0): 4096,  # fp4. RTX Blackwell: RTX 5090, 1,676 TOPS, 170 SMs, 2.407 GHz
 }
-# Operations of one SM's fp32 units in one clock, a fused multiply-add being two, without tensor cores. CUDA C++
-# Programming Guide, "Throughput of Native Arithmetic Instructions": 64 or 128 such additions.
+# The same of its fp32 units, without tensor cores: 64 or 128 additions by the CUDA C++ Programming Guide,
+# "Throughput of Native Arithmetic Instructions".
 _FP32_PER_CLOCK = {
     **dict.fromkeys([(7, 0), (7, 5), (8, 0)], 128),
     **dict.fromkeys([(8, 6), (8, 9), (9, 0), (10, 0), (12, 0)], 256),
