@@ -158,7 +158,8 @@ def pytest_runtest_makereport(
     if session.stuck and call.when == "teardown":
         item.session.shouldfail = session.opened.device.lost  # type: ignore[union-attr]
     if report.when == "teardown":  # items live as long as the session, and samples are many
-        item.stash[RECORDER], item.stash[RESULT] = Recorder(), Payload()
+        with suppress(KeyError):
+            del item.stash[RECORDER], item.stash[RESULT]
     return report
 
 
