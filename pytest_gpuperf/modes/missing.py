@@ -9,9 +9,8 @@ from __future__ import annotations
 import ast
 import datetime
 import os
-import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
@@ -20,6 +19,7 @@ from pathlib import Path
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.measurement import Baseline, Metric, Outcome, TestKey
 from pytest_gpuperf.records import Cause, Row
+from pytest_gpuperf.report.command import located, measuring
 from pytest_gpuperf.report.update import listed
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import absent
@@ -32,13 +32,14 @@ class Scope:
     """The paths that were given, and whether they were run in ``full``: no test was picked out of them.
 
     ``pools`` are those that this machine measures for, whatever its tests did; ``distributed``: workers of
-    xdist collected the tests.
+    xdist collected the tests. ``command`` makes the one that runs a test of a file again.
     """
 
     paths: tuple[Path, ...]
     full: bool
     pools: frozenset[str] = frozenset()
     distributed: bool = False
+    command: Callable[[Path, str], str] = lambda path, nodeid: ""
 
     def covers(self, path: Path) -> bool:
         """Return whether a file or folder is one of the paths, or below one."""
@@ -61,7 +62,11 @@ def scope_of(session: GpuperfSession, complete: bool = True) -> Scope:
     here = config.invocation_params.dir
     paths = tuple(Path(os.path.normpath(here / argument)) for argument in config.args)
     distributed = bool(getattr(option, "tx", None))
-    return Scope(paths, not picked and not nodeids, _pools(session), distributed)
+
+    def command(path: Path, nodeid: str) -> str:
+        return measuring(config, located(config, path, nodeid))
+
+    return Scope(paths, not picked and not nodeids, _pools(session), distributed, command)
 
 
 def _pools(session: GpuperfSession) -> frozenset[str]:
@@ -149,7 +154,7 @@ def missing_rows(
         waiver = project.quarantine(entry.path, entry.key, entry.pool, uuids, today)
         # what may be there again can be run again; the rest is pruned
         again = entry.nodeid if entry.absence is Absence.SKIPPED else ""
-        command = f"pytest {shlex.quote(again)} --gpuperf" if again else ""
+        command = scope.command(entry.path, again) if again else ""
         case = Case(key=entry.key, pool=entry.pool, waiver=waiver, strict=strict, command=command)
         rows += absent(case, entry.metrics, Outcome.UNMEASURED if silent else Outcome.MISSING, why, over)
     if out := [str(entry.key) for entry in entries if entry.absence is Absence.LEFT_OUT]:
