@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -109,6 +109,18 @@ class Results:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
         self.collections[report.nodeid] = report.outcome, reason
+
+    def told(self, items: Sequence[pytest.Item]) -> dict[str, Any]:
+        """Return what a worker of xdist tells its controller: what it collected and does not run."""
+        run = {item.nodeid for item in items}
+        files = {nodeid: end for nodeid, end in self.collections.items() if "::" not in nodeid}
+        return {"left": sorted(self.collected - run), "files": files, "deselected": self.deselected}
+
+    def hear(self, told: Mapping[str, Any]) -> None:
+        """Take in, in the controller, what a worker ``told``."""
+        self.collected.update(told["left"])
+        self.collections |= {nodeid: tuple(end) for nodeid, end in told["files"].items()}
+        self.deselected |= told["deselected"]
 
     def finding(self, cause: Cause, text: str) -> None:
         """Fail the run for what no single test can fail for: it decides the exit code and is printed."""

@@ -31,14 +31,13 @@ from pytest_gpuperf.storage.project import Project
 class Scope:
     """The paths that were given, and whether they were run in ``full``: no test was picked out of them.
 
-    ``pools`` are those that this machine measures for, whatever its tests did; ``distributed``: workers of
-    xdist collected the tests. ``command`` makes the one that runs a test of a file again.
+    ``pools`` are those that this machine measures for, whatever its tests did. ``command`` makes the one that
+    runs a test of a file again.
     """
 
     paths: tuple[Path, ...]
     full: bool
     pools: frozenset[str] = frozenset()
-    distributed: bool = False
     command: Callable[[Path, str], str] = lambda path, nodeid: ""
 
     def covers(self, path: Path) -> bool:
@@ -55,18 +54,16 @@ def scope_of(session: GpuperfSession, complete: bool = True) -> Scope:
     config = session.config
     deselected = session.results.deselected or not complete
     option = config.option
-    # a controller of xdist workers is not told what they deselect
     picked = deselected or option.keyword or option.markexpr or option.deselect
     picked = picked or getattr(option, "lf", False)  # it leaves out whole files, and reports none of that
     nodeids = any("::" in argument for argument in config.args)
     here = config.invocation_params.dir
     paths = tuple(Path(os.path.normpath(here / argument)) for argument in config.args)
-    distributed = bool(getattr(option, "tx", None))
 
     def command(path: Path, nodeid: str) -> str:
         return measuring(config, located(config, path, nodeid))
 
-    return Scope(paths, not picked and not nodeids, _pools(session), distributed, command)
+    return Scope(paths, not picked and not nodeids, _pools(session), command)
 
 
 def _pools(session: GpuperfSession) -> frozenset[str]:
@@ -260,8 +257,7 @@ class _Run:
         function = name.partition("[")[0]
         if (path, function) in self._functions:
             return Absence.GONE  # a parameter of it
-        # a controller of xdist workers is not told which files they collected
-        if path not in self.files and not self._scope.distributed:
+        if path not in self.files:
             return Absence.LEFT_OUT
         if function.rpartition("::")[2] not in self._defined(path):
             return Absence.GONE
