@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.files import LARGEST
 
 # Set where git itself started us, as in a pre-push hook; they would send every command to that repository.
 _REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
 SHOWN_DIGITS = 10
 _CODE = ("*.py", "*.cu", "*.cuh", "*.h", "*.hpp", "*.c", "*.cc", "*.cpp")
 _SECONDS = 5.0
+_KINDS = {"120000": "a symbolic link", "160000": "a submodule"}
+_MENDING = "the change that mends it there needs --gpuperf-accept"
 
 
 class GitError(GpuperfError):
@@ -100,13 +103,60 @@ def inside(path: Path, root: Path, revision: Revision) -> tuple[Path, str]:
     )
 
 
-def files_at(top: Path, revision: Revision, names: Sequence[str]) -> dict[str, str]:
-    """Return the texts of those of the files ``names``, from ``top``, that a revision has."""
-    if not names:
-        return {}
-    listed = git(top, "ls-tree", "-z", "--name-only", "--full-tree", revision.commit, "--", *names)
-    there = set(listed.split("\0"))
-    return {name: git(top, "show", f"{revision.commit}:{name}") for name in names if name in there}
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of a revision: its name from the top, ``mode`` as git writes it, ``blob`` and size in bytes."""
+
+    name: str
+    mode: str
+    blob: str
+    size: int
+
+    @property
+    def regular(self) -> bool:
+        return self.mode.startswith("100")
+
+
+def entries_at(top: Path, revision: Revision, *paths: str, below: bool = False) -> list[Entry]:
+    """Return what a revision has at ``paths``, from ``top``, or in and ``below`` them, without folders."""
+    flags = ("-r",) if below else ()
+    listed = git(top, "ls-tree", "-z", "--long", "--full-tree", *flags, revision.commit, "--", *paths)
+    found = []
+    for line in listed.split("\0")[:-1]:
+        about, _, name = line.partition("\t")
+        mode, kind, blob, size = about.split()
+        if kind != "tree":
+            found.append(Entry(name, mode, blob, 0 if size == "-" else int(size)))
+    return found
+
+
+def content(top: Path, revision: Revision, entry: Entry, limit: int = LARGEST) -> bytes:
+    """Return what a regular file of a revision holds; raises GitError for another, or a larger one."""
+    check_regular(revision, entry)
+    if entry.size > limit:
+        raise GitError(f"{entry.name} at {revision}: larger than {limit >> 10} KiB, and not read; {_MENDING}")
+    return git_bytes(top, "cat-file", "blob", entry.blob)
+
+
+def check_regular(revision: Revision, entry: Entry) -> None:
+    """Raise GitError for a link or a submodule: a revision's own files alone count."""
+    if not entry.regular:
+        kind = _KINDS.get(entry.mode, f"an entry of mode {entry.mode}")
+        raise GitError(f"{entry.name} at {revision}: {kind}, and not a regular file; {_MENDING}")
+
+
+def files_at(
+    top: Path, revision: Revision, names: Sequence[str], limit: int = LARGEST, links: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Yield the names and texts of those of the files ``names``, from ``top``, that a revision has.
+
+    Each is read as its turn comes. Raises GitError for what is no regular file or larger than ``limit``;
+    ``links``: those are left out.
+    """
+    there = {entry.name: entry for entry in entries_at(top, revision, *names)} if names else {}
+    for entry in (there[name] for name in names if name in there):
+        if entry.regular or not links:
+            yield entry.name, content(top, revision, entry, limit).decode(errors="surrogateescape")
 
 
 def changed_since(top: Path, revision: Revision, pattern: str) -> list[str]:

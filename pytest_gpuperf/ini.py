@@ -60,7 +60,7 @@ def ini_at(config: pytest.Config, revision: Revision) -> IniFile | None:
     else:
         folder = PurePosixPath(_lies_in(_ancestor(config), config.rootpath, revision) or ".")
         names = [str(parent / name) for parent in (folder, *folder.parents) for name in _NAMES]
-    for name, text in files_at(top, revision, names).items():
+    for name, text in files_at(top, revision, names):
         where = f"{name} at {revision}"
         try:
             keys = _keys(name, text, named=bool(config.option.inifilename))

@@ -25,6 +25,7 @@ from pytest_gpuperf.report.message import properties
 from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, check_workers, recorder_of
 
 MODE = pytest.StashKey[Mode]()
+_TOLD = "gpuperf"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -158,7 +159,8 @@ def pytest_runtest_makereport(
     if session.stuck and call.when == "teardown":
         item.session.shouldfail = session.opened.device.lost  # type: ignore[union-attr]
     if report.when == "teardown":  # items live as long as the session, and samples are many
-        item.stash[RECORDER], item.stash[RESULT] = Recorder(), Payload()
+        with suppress(KeyError):
+            del item.stash[RECORDER], item.stash[RESULT]
     return report
 
 
@@ -188,7 +190,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if ours.options.child is None:  # a child's parent decides
         ours.results.status = ours.results.exit_status(exitstatus, session.testsfailed)
         session.exitstatus = ours.results.status
+    if ours.in_worker:
+        session.config.workeroutput[_TOLD] = ours.results.told(session.items)  # type: ignore[attr-defined]
     ours.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take in what a worker of xdist has told; one that crashed has told nothing."""
+    if told := getattr(node, "workeroutput", {}).get(_TOLD):
+        node.config.stash[SESSION].results.hear(told)
 
 
 def pytest_terminal_summary(

@@ -7,8 +7,8 @@ and the session itself pass them on in the same way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Measurement, Metric, TestKey, Verdict
@@ -111,6 +111,46 @@ def payload_of(report: pytest.TestReport) -> Payload:
 def detach(report: pytest.TestReport) -> None:
     """Take a report's payload from it."""
     vars(report).pop("gpuperf", None)
+
+
+_T = TypeVar("_T")
+_NAMES_DEVICE = ("device_name", "device_uuid")
+
+
+class Keeper:
+    """Makes what a session keeps of each test small: thousands of tests are nearly the same.
+
+    ``whole``: records are kept with their samples, since a file will be written from them at the end.
+    """
+
+    def __init__(self, whole: bool) -> None:
+        self._whole = whole
+        self._known: dict[str, Any] = {}
+
+    def record(self, record: Record) -> Record:
+        """Return what is needed of a record once its test is judged: of which metrics, on which machine."""
+        measurements, environment = record.measurements, record.environment
+        if not self._whole:
+            measurements = self._same(tuple(Measurement(m.metric, {}, ()) for m in measurements))
+            environment = {key: environment[key] for key in _NAMES_DEVICE if key in environment}
+        return Record(
+            measurements,
+            self._same(record.device),
+            self._same(record.host),
+            self._same(environment),
+            record.unfit,
+        )
+
+    def row(self, row: Row) -> Row:
+        """Return an equal row that shares with others what they have in common."""
+        details = row.details
+        if not any(isinstance(value, float | dict) for value in details.values()):  # figures are its own
+            details = self._same(details)
+        return replace(row, test=self._same(row.test), metric=self._same(row.metric), details=details)
+
+    def _same(self, value: _T) -> _T:
+        kept: _T = self._known.setdefault(repr(value), value)
+        return kept
 
 
 class Recorder:

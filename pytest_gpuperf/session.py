@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +17,7 @@ from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.marker import FIXTURES_OF_DEVICE, FIXTURES_OF_NUMBERS, fixtures_of
 from pytest_gpuperf.options import Options
-from pytest_gpuperf.records import Cause, Record, Recorder, Row, detach, payload_of
+from pytest_gpuperf.records import Cause, Keeper, Record, Recorder, Row, detach, payload_of
 from pytest_gpuperf.storage.project import Project
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ class Results:
     ``collections`` is how each file's collection ended, with the reason of a skip.
     ``left_out`` are tests that were not measured in full because the budget was spent. ``findings`` are
     failures of the run as a whole, ``notes`` lines for the summary, ``status`` is the exit code at its end.
+    Records have their samples only in a run that writes them down.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool) -> None:
         self.rows: list[Row] = []
         self.records: dict[str, Record] = {}
         self.outcomes: dict[str, str] = {}
@@ -71,6 +72,7 @@ class Results:
         self.left_out: set[str] = set()
         self.deselected = False
         self.status = 0
+        self._keep = Keeper(whole)
         self._failures = 0
         self._seen: list[pytest.TestReport] = []
 
@@ -79,13 +81,13 @@ class Results:
         """Take in a report, from this process, a worker or a child."""
         self._seen.append(report)
         payload = payload_of(report)
-        self.rows.extend(payload.rows)
+        self.rows.extend(map(self._keep.row, payload.rows))
         for line in payload.accepted:
             self.note(line)
         if payload.left_out:
             self.left_out.add(report.nodeid)
         if payload.record:
-            self.records[report.nodeid] = payload.record
+            self.records[report.nodeid] = self._keep.record(payload.record)
         if report.when == "call" or report.outcome != "passed":
             self.outcomes[report.nodeid] = report.outcome
         if report.skipped and isinstance(report.longrepr, tuple):
@@ -107,6 +109,18 @@ class Results:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
         self.collections[report.nodeid] = report.outcome, reason
+
+    def told(self, items: Sequence[pytest.Item]) -> dict[str, Any]:
+        """Return what a worker of xdist tells its controller: what it collected and does not run."""
+        run = {item.nodeid for item in items}
+        files = {nodeid: end for nodeid, end in self.collections.items() if "::" not in nodeid}
+        return {"left": sorted(self.collected - run), "files": files, "deselected": self.deselected}
+
+    def hear(self, told: Mapping[str, Any]) -> None:
+        """Take in, in the controller, what a worker ``told``."""
+        self.collected.update(told["left"])
+        self.collections |= {nodeid: tuple(end) for nodeid, end in told["files"].items()}
+        self.deselected |= told["deselected"]
 
     def finding(self, cause: Cause, text: str) -> None:
         """Fail the run for what no single test can fail for: it decides the exit code and is printed."""
@@ -147,7 +161,7 @@ class GpuperfSession:
         self.config = config
         self.options = options
         self.project = Project(config.rootpath, config.inipath.parent if config.inipath else None, options)
-        self.results = Results()
+        self.results = Results(whole=options.only_records)
         bounded = options.budget if options.active and options.child is None else None
         self.budget = Budget(bounded) if bounded else None
         self.batches: dict[str, dict[str, int]] = {}

@@ -89,3 +89,9 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes started from here load this plugin and no other."""
     for name, value in BARE.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, bare: None) -> pytest.Pytester:
+    """Start sessions that load this plugin and what the test names, whatever else is installed."""
+    return pytester

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -68,6 +69,42 @@ def test_a_failure_is_seen_again_by_the_printed_command(project: Project, flags:
     result = project.paste(command)
     assert result.ret == 1
     assert project.printed(result) == command
+
+
+CONFTEST = """
+import pytest
+def pytest_addoption(parser):
+    parser.addoption("--size", type=float, default=1)
+    parser.addoption("--label")
+    parser.addoption("--lists", nargs="*", default=[])
+    parser.addoption("--fast", action="store_true")
+@pytest.fixture(autouse=True)
+def given(request):
+    option = request.config.option
+    assert (option.size, option.label, option.lists, option.fast) == (4, "a b", ["c d", "e"], True)
+"""
+
+
+def test_the_projects_own_options_are_in_it(project: Project, monkeypatch):
+    """As its children get them, but for the words that are only about this terminal."""
+    project.write("conftest.py", CONFTEST)
+    project.write("more.py", "")
+    project.write("suites/test_size.py", SUITE.format("3.0"))
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--fast")
+    monkeypatch.setenv("PYTHONPATH", str(project.path), prepend=os.pathsep)
+    flags = ("--size", "4", "--label=a b", "--lists", "c d", "e", "-p", "more", "--import-mode=importlib")
+    behind = ("-vv", "-x", "-rA", "--tb=short", "-k", "size", "--durations=3", "-p", "no:doctest")
+    result = project.run(*flags, *behind)
+    assert result.ret == 1
+    command = project.printed(result)
+    words = shlex.split(command)[3:]
+    assert words == ["--fast", "--size=4", "--label=a b", *flags[3:]]
+    monkeypatch.delenv("PYTEST_ADDOPTS")
+    result = project.paste(command)
+    assert result.ret == 1
+    assert project.printed(result) == command
+    assert project.paste(f"{command} --gpuperf-update").ret == 0
+    assert project.paste(command).ret == 0
 
 
 def test_what_an_accepted_change_fails_by_is_seen_again(project: Project):

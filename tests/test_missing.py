@@ -16,6 +16,11 @@ WITHOUT_HOOK = """
 def pytest_collection_modifyitems(items):
     items[:] = [item for item in items if "{}" not in item.name]
 """
+WITH_HOOK = """
+def pytest_collection_modifyitems(config, items):
+    config.hook.pytest_deselected(items=[item for item in items if "three" in item.name])
+    items[:] = [item for item in items if "three" not in item.name]
+"""
 
 
 class Project:
@@ -69,12 +74,14 @@ def smaller(name, files, *flags):
         smaller("a test", {}, "test_a.py::test_one"),
         smaller("a filter without the hook", {"conftest": WITHOUT_HOOK.format("three")}),
         smaller("a filter of parameters", {"conftest": WITHOUT_HOOK.format("[2]")}),
+        smaller("a filter with the hook", {"conftest": WITH_HOOK}),
         smaller("collect_ignore", {"conftest": "collect_ignore = ['test_b.py']\n"}),
     ],
 )
 def test_a_run_made_smaller_misses_nothing_and_drops_nothing(project: Project, files, flags):
     project.write(**files)
     assert project.judge(*flags) == (0, set())
+    assert project.judge(*flags, "-p", "xdist", "-n1") == (0, set())
     for update in ("--gpuperf-update", "--gpuperf-update=prune"):
         assert project.run(*flags, update).ret == 0
         assert project.stored == ALL

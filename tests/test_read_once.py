@@ -16,17 +16,17 @@ CONFTEST = """
     from pytest_gpuperf.storage import baselines, format
 
     counts = {"parsed": 0, "shown": 0}
-    parse, git_bytes = format.parse, baselines.git_bytes
+    parse, content = format.parse, baselines.content
 
     def counted_parse(*arguments):
         counts["parsed"] += 1
         return parse(*arguments)
 
-    def counted_git(*arguments):
-        counts["shown"] += "show" in arguments
-        return git_bytes(*arguments)
+    def counted_content(*arguments):
+        counts["shown"] += 1
+        return content(*arguments)
 
-    format.parse, baselines.git_bytes = counted_parse, counted_git
+    format.parse, baselines.content = counted_parse, counted_content
 
     def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line("parsed {parsed}, shown {shown}".format(**counts))

@@ -299,7 +299,7 @@ def _alive(pid: int) -> bool:
 
 def test_a_skip_in_a_child_is_a_skip(pytester: pytest.Pytester):
     pytester.makepyfile(ISOLATED + "    def test_skips(): pytest.skip('not today')")
-    result = pytester.runpytest("-rs", "-n2")
+    result = pytester.runpytest("-rs", "-p", "xdist", "-n2")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*not today*"])
 

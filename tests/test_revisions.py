@@ -12,7 +12,7 @@ import pytest
 from gitproject import Repository
 
 from pytest_gpuperf.errors import BaselineError
-from pytest_gpuperf.git import GitError, Revision, modified, resolve, toplevel
+from pytest_gpuperf.git import GitError, Revision, git_bytes, modified, resolve, toplevel
 from pytest_gpuperf.measurement import Baseline, Metric, Run
 from pytest_gpuperf.processes.checkouts import Checkout, checkouts, worktree
 from pytest_gpuperf.processes.reporter import borrowed
@@ -284,6 +284,90 @@ def test_a_change_may_add_and_remove_tests_with_their_baselines(repository: Repo
     result = repository.run("--gpuperf-baselines-from=HEAD", "--gpuperf-strict=on")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["missing *test_gone*"])
+
+
+@pytest.fixture
+def gated(repository: Repository, bare: None) -> Repository:
+    """A project for a revision to judge; its one baseline file is ``baselines/cpu/test_suite.json``."""
+    repository.write("test_suite.py", "def test_size(gpuperf): gpuperf.record('size', 4, kind='exact')")
+    repository.write("pytest.ini", "[pytest]\n")
+    (repository.path / "baselines").mkdir()
+    assert repository.run("--gpuperf-update").ret == 0
+    return repository
+
+
+MENDING = "the change that mends it there needs --gpuperf-accept"
+LARGE = (
+    ("baselines/cpu/test_suite.json", 33 << 20, "32768 KiB", 1),
+    ("baselines/quarantine.toml", 300 << 10, "256 KiB", 4),
+    ("pytest.ini", 33 << 20, "32768 KiB", 4),
+)
+
+
+@pytest.mark.parametrize(("name", "size", "limit", "code"), LARGE, ids=[each[0] for each in LARGE])
+def test_what_is_too_large_in_a_revision_is_not_read(
+    gated: Repository, monkeypatch, name: str, size: int, limit: str, code: int
+):
+    path = gated.path / name
+    before = path.read_text() if path.exists() else None
+    path.write_text(f"# {'x' * size}")
+    gated.commit()
+    path.unlink() if before is None else path.write_text(before)
+    monkeypatch.setattr("pytest_gpuperf.git.git_bytes", _of_small_files)
+    result = gated.pytester.runpytest_inprocess("--gpuperf", "--gpuperf-baselines-from=HEAD")
+    assert result.ret == code
+    text = result.stdout.str() + result.stderr.str()
+    assert f"{name} at HEAD (" in text
+    assert (
+        f"): larger than {limit}, and not read; the change that mends it there needs --gpuperf-accept" in text
+    )
+    assert "Traceback" not in text
+    assert gated.run("--gpuperf-baselines-from=HEAD", "--gpuperf-accept").ret == 0
+
+
+def _of_small_files(folder: Path, *arguments: str, timeout: float | None = None) -> bytes:
+    found = git_bytes(folder, *arguments, timeout=timeout)
+    assert len(found) < 200 << 10, "the large file's contents were read"
+    return found
+
+
+INSTEAD = (
+    ("baselines/cpu/test_suite.json", 1),
+    ("baselines/cpu", 1),
+    ("baselines", 1),
+    ("baselines/quarantine.toml", 4),
+    ("pytest.ini", 4),
+)
+
+
+@pytest.mark.parametrize("kind", ["a symbolic link", "a submodule"])
+@pytest.mark.parametrize(("name", "code"), INSTEAD, ids=[each[0] for each in INSTEAD])
+def test_a_link_or_a_submodule_in_a_revision_is_named(gated: Repository, name: str, code: int, kind: str):
+    """Its baselines would else be none, and the change's own count instead."""
+    commit = gated.commit()
+    what = gated.git("hash-object", "-w", "code.txt").strip() if kind == "a symbolic link" else commit
+    gated.git("rm", "-rq", "--cached", "--ignore-unmatch", name)
+    mode = "120000" if kind == "a symbolic link" else "160000"
+    gated.git("update-index", "--add", "--cacheinfo", f"{mode},{what},{name}")
+    gated.git("commit", "-q", "-m", "not a file")
+    result = gated.run("--gpuperf-baselines-from=HEAD")
+    assert result.ret == code
+    text = result.stdout.str() + result.stderr.str()
+    assert f"{name} at HEAD (" in text
+    assert f"): {kind}, and not a regular file; {MENDING}" in text
+    assert "Traceback" not in text
+
+
+def test_a_test_file_that_was_a_link_is_no_new_one(gated: Repository):
+    """Its markers are unknown, and so are not what the change says."""
+    gated.git("rm", "-q", "--cached", "--ignore-unmatch", "test_suite.py")
+    link = gated.git("hash-object", "-w", "code.txt").strip()
+    gated.git("add", "baselines", "pytest.ini")
+    gated.git("update-index", "--add", "--cacheinfo", f"120000,{link},test_suite.py")
+    gated.git("commit", "-q", "-m", "a link")
+    result = gated.run("--gpuperf-baselines-from=HEAD")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*test_suite.py at HEAD (*): a symbolic link, and not a regular file*"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from gitproject import BARE, Repository
@@ -37,11 +38,40 @@ TEST = """
         gpuperf.record("t", float(os.environ.get("VALUE", 1)), "s")
 
     @pytest.mark.gpuperf(isolated=True)
-    def test_own(request):
-        from pytest_gpuperf.session import SESSION
+    def test_own():
         stop("own")
-        with request.config.stash[SESSION].phase():
-            stop("phase")
+"""
+# LoadGen runs: its first completed query says that the stage is reached, and it issues more for a minute.
+LOADGEN = """
+    import os
+    from pathlib import Path
+
+    import numpy as np
+    from pytest_gpuperf.mlperf.fixtures import LoadGen
+    from pytest_gpuperf.mlperf.models import Model
+
+    class Numbers:
+        name = "numbers"
+        labels = np.arange(64) % 10
+        def __init__(self, count=None): pass
+        def __len__(self): return 64
+        def images(self, indices): return (np.asarray(indices) % 10).astype(np.float32)[:, None]
+
+    class Echo:
+        precision, batch_sizes, dtype, on_device = "fp32", (1, 8), np.float32, False
+        description = {"provider": "none"}
+        model = Model("echo", Path("echo.onnx"), "by hand", Numbers, input_shape=(1,))
+        runs = 0
+        def hold(self, images): return lambda: None
+        def run(self, batch):
+            self.runs += 1
+            if self.runs == 100:  # well past the warm-up
+                Path(os.environ["PIDS"], str(os.getpid())).touch()
+            return batch[:, 0].astype(np.int64)
+
+    def test_model(loadgen, monkeypatch):
+        monkeypatch.setattr(LoadGen, "_open", lambda *_: Echo())
+        loadgen(Echo.model, "SingleStream", seconds=60)
 """
 STAGES = {
     "collecting": ("collecting", ()),
@@ -51,22 +81,27 @@ STAGES = {
     "comparing": ("child", ("--gpuperf-against=HEAD",)),
     "calibrating": ("child", ("--gpuperf-calibrate=60", "--gpuperf-runs=3")),
     "isolated": ("own", ()),
-    "phase": ("phase", ()),
+    "loadgen": ("loadgen", ("test_l.py",)),
 }
-CASES = [
-    *((stage, (number,)) for stage in STAGES for number in (signal.SIGINT, signal.SIGKILL)),
-    *((stage, (signal.SIGTERM,)) for stage in ("measuring", "recording", "comparing")),
-    *((stage, (signal.SIGINT, signal.SIGINT)) for stage in ("recording", "comparing")),
-]
+SIGNALS = {
+    "SIGINT": (signal.SIGINT,),
+    "SIGINT twice": (signal.SIGINT, signal.SIGINT),
+    "SIGTERM": (signal.SIGTERM,),
+    "SIGKILL": (signal.SIGKILL,),
+}
+INTERRUPTED = int(pytest.ExitCode.INTERRUPTED)
+# Where a worktree must go again, SIGTERM unwinds as Ctrl-C does; elsewhere nothing has to be put in order.
+ENDS = {
+    "SIGINT": {INTERRUPTED},
+    "SIGINT twice": {INTERRUPTED, -signal.SIGINT},
+    "SIGTERM": {-signal.SIGTERM},
+    "SIGKILL": {-signal.SIGKILL},
+}
 
 
-@pytest.fixture
-def repository(pytester: pytest.Pytester, monkeypatch, tmp_path_factory) -> Repository:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    for name in ("PIDS", "TMPDIR"):
-        monkeypatch.setenv(name, str(tmp_path_factory.mktemp(name)))
+def _repository(pytester: pytest.Pytester) -> Repository:
     made = Repository(pytester)
-    made.write(".gitignore", ".gpuperf\n__pycache__\n.pytest_cache\n")
+    made.write(".gitignore", ".gpuperf\n__pycache__\n.pytest_cache\njunit.xml\n")
     made.write("pytest.ini", "[pytest]\ngpuperf_judge_host_times = true\n")
     made.write("test_s.py", TEST)
     made.write("baselines/.gitkeep", "")
@@ -74,21 +109,48 @@ def repository(pytester: pytest.Pytester, monkeypatch, tmp_path_factory) -> Repo
     return made
 
 
-@pytest.mark.parametrize(("stage", "numbers"), CASES)
+@pytest.fixture
+def repository(pytester: pytest.Pytester, bare, monkeypatch, tmp_path_factory) -> Repository:
+    for name in ("PIDS", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path_factory.mktemp(name)))
+    return _repository(pytester)
+
+
+@pytest.fixture(scope="module")
+def baselines() -> dict[str, str]:
+    """The files of baselines once recorded, for every case that needs some."""
+    return {}
+
+
+def _record(repository: Repository, baselines: dict[str, str]) -> None:
+    if not baselines:
+        assert repository.run("--gpuperf-update", "--gpuperf-runs=3").ret == 0
+        written = repository.path.glob("baselines/**/*.json")
+        baselines |= {str(path.relative_to(repository.path)): path.read_text() for path in written}
+    for name, text in baselines.items():
+        repository.write(name, text)
+
+
+@pytest.mark.parametrize("sent", SIGNALS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_signal_leaves_no_process_no_broken_file_and_no_worktree(
-    repository: Repository, monkeypatch, stage: str, numbers: tuple[int, ...]
+    repository: Repository, baselines: dict[str, str], monkeypatch, stage: str, sent: str
 ):
     where, flags = STAGES[stage]
     if stage == "replicas":
-        assert repository.run("--gpuperf-update", "--gpuperf-runs=3").ret == 0
+        _record(repository, baselines)
+    elif stage == "loadgen":
+        pytest.importorskip("mlperf_loadgen", reason="needs mlcommons-loadgen")
+        repository.write("test_l.py", LOADGEN)
     monkeypatch.setenv("STAGE", where)
     monkeypatch.setenv("VALUE", "2")
-    command = [sys.executable, "-m", "pytest", *BARE, "-q", "--gpuperf", *flags]
-    session = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "pytest", *BARE, "-q", "--junit-xml=junit.xml", "--gpuperf", *flags]
+    with open("output", "wb") as output:
+        session = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         stopped = _stopped(session)
         start = time.monotonic()
-        for number in numbers:
+        for number in SIGNALS[sent]:
             session.send_signal(number)
             time.sleep(0.1)
         session.wait(timeout=30)
@@ -97,9 +159,13 @@ def test_a_signal_leaves_no_process_no_broken_file_and_no_worktree(
         session.wait()
     assert time.monotonic() - start < 15
     _wait_until_gone(stopped)
+    ends = {INTERRUPTED} if (stage, sent) == ("comparing", "SIGTERM") else ENDS[sent]
+    assert session.returncode in ends, Path("output").read_text()
+    if session.returncode == INTERRUPTED:  # in order: what was done until then is reported
+        assert ElementTree.parse("junit.xml").getroot().find("testsuite") is not None
     for file in repository.path.glob("baselines/**/*"):
         assert file.is_dir() or file.name == ".gitkeep" or json.loads(file.read_text())
-    if signal.SIGKILL in numbers:  # of which the next session clears up
+    if sent == "SIGKILL":  # of which the next session clears up
         with worktree(repository.path, "HEAD"):
             pass
     assert repository.worktrees == 1

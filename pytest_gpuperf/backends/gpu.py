@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.backends.base import Backend, DeviceArray
+from pytest_gpuperf.backends.room import check_host
 from pytest_gpuperf.errors import GpuperfError
 
 
@@ -53,7 +54,9 @@ class Gpu:
         Floats are uniform in [0, 1), complex numbers in both parts; integers are uniform in 0 ... 99,
         which every integer type holds; booleans are fair.
         """
-        values, origin = _random(_shape(shape), _dtype(dtype), _seed(seed)), f"random(seed={seed})"
+        shape, dtype, origin = _shape(shape), _dtype(dtype), f"random(seed={seed})"
+        check_host(shape, dtype)  # where the values are drawn
+        values = _random(shape, dtype, _seed(seed))
         contents = f"{origin} {values.dtype.descr} {values.shape}"
         return self._remember(self.device.to_device(values), origin, contents)
 
@@ -69,6 +72,7 @@ class Gpu:
             raise GpuperfError(
                 f"gpu.to_device got an empty array of shape {host.shape}; it needs an element."
             )
+        check_host(host.shape, dtype)  # a view may be larger than its memory
         # Not ascontiguousarray, which makes a scalar an array of one dimension.
         values = np.asarray(host, dtype, order="C")
         contents = _digest(values)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import ast
 import datetime
 import os
-import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
@@ -20,6 +19,7 @@ from pathlib import Path
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.measurement import Baseline, Metric, Outcome, TestKey
 from pytest_gpuperf.records import Cause, Row
+from pytest_gpuperf.report.command import located, measuring
 from pytest_gpuperf.report.update import listed
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import absent
@@ -31,14 +31,14 @@ from pytest_gpuperf.storage.project import Project
 class Scope:
     """The paths that were given, and whether they were run in ``full``: no test was picked out of them.
 
-    ``pools`` are those that this machine measures for, whatever its tests did; ``distributed``: workers of
-    xdist collected the tests.
+    ``pools`` are those that this machine measures for, whatever its tests did. ``command`` makes the one that
+    runs a test of a file again.
     """
 
     paths: tuple[Path, ...]
     full: bool
     pools: frozenset[str] = frozenset()
-    distributed: bool = False
+    command: Callable[[Path, str], str] = lambda path, nodeid: ""
 
     def covers(self, path: Path) -> bool:
         """Return whether a file or folder is one of the paths, or below one."""
@@ -54,14 +54,16 @@ def scope_of(session: GpuperfSession, complete: bool = True) -> Scope:
     config = session.config
     deselected = session.results.deselected or not complete
     option = config.option
-    # a controller of xdist workers is not told what they deselect
     picked = deselected or option.keyword or option.markexpr or option.deselect
     picked = picked or getattr(option, "lf", False)  # it leaves out whole files, and reports none of that
     nodeids = any("::" in argument for argument in config.args)
     here = config.invocation_params.dir
     paths = tuple(Path(os.path.normpath(here / argument)) for argument in config.args)
-    distributed = bool(getattr(option, "tx", None))
-    return Scope(paths, not picked and not nodeids, _pools(session), distributed)
+
+    def command(path: Path, nodeid: str) -> str:
+        return measuring(config, located(config, path, nodeid))
+
+    return Scope(paths, not picked and not nodeids, _pools(session), command)
 
 
 def _pools(session: GpuperfSession) -> frozenset[str]:
@@ -149,7 +151,7 @@ def missing_rows(
         waiver = project.quarantine(entry.path, entry.key, entry.pool, uuids, today)
         # what may be there again can be run again; the rest is pruned
         again = entry.nodeid if entry.absence is Absence.SKIPPED else ""
-        command = f"pytest {shlex.quote(again)} --gpuperf" if again else ""
+        command = scope.command(entry.path, again) if again else ""
         case = Case(key=entry.key, pool=entry.pool, waiver=waiver, strict=strict, command=command)
         rows += absent(case, entry.metrics, Outcome.UNMEASURED if silent else Outcome.MISSING, why, over)
     if out := [str(entry.key) for entry in entries if entry.absence is Absence.LEFT_OUT]:
@@ -255,8 +257,7 @@ class _Run:
         function = name.partition("[")[0]
         if (path, function) in self._functions:
             return Absence.GONE  # a parameter of it
-        # a controller of xdist workers is not told which files they collected
-        if path not in self.files and not self._scope.distributed:
+        if path not in self.files:
             return Absence.LEFT_OUT
         if function.rpartition("::")[2] not in self._defined(path):
             return Absence.GONE

@@ -124,8 +124,9 @@ class Mode:
         for report in reports:
             if report.when == "call" and report.passed:
                 self._judge_report(item, report)
+                found = properties(payload_of(report).rows)
                 for each in reports:
-                    each.user_properties += properties(payload_of(report).rows)
+                    each.user_properties += found
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,12 +64,17 @@ project's own. "places" and "ours" are given anew, as far as they matter.
 """
 OF_THE_TEST = ("reruns", "time limits")
 """Kinds that a test's own process does get: it is the test's run, not one that measures it once more."""
+_NEEDED = {"-p", "-W", "--pythonwarnings", "--import-mode", "--confcutdir", "--noconftest"}
+"""pytest's own options by which a test may run, or fail, in another way."""
 NOT_INHERITED = (
     *("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST*", "PYTEST_DEBUG", "PYTEST_JSON_REPORT*"),
     *("COV_CORE_*", "COVERAGE_*", "JUNIT_*", "ALLURE_*", "BUILDKITE_ANALYTICS_*"),
     *("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STATE"),
 )
 """Variables that a child does not get: other tools' options and reports, and files that a CI job reads."""
+
+
+_OF_THE_PROJECT = pytest.StashKey[list[str]]()
 
 
 class Given(NamedTuple):
@@ -84,13 +90,10 @@ def passed_on(config: pytest.Config, of_the_test: bool = False) -> tuple[list[st
     ``of_the_test``: for a process that runs a test for the session, rather than once more. The paths decide
     which conftest files have a say about options.
     """
-    loaded = _loaded(config)
-    kinds = [kind for kind in NOT_PASSED_ON if not (of_the_test and kind in OF_THE_TEST)]
-    owners = [item for kind in kinds for item in NOT_PASSED_ON[kind].items()]
-    left = [name for plugin, names in owners if plugin in loaded for name in names.split()]
+    left = _left_behind(config, OF_THE_TEST if of_the_test else ())
     options: list[str] = []
     paths: list[str] = []
-    for given in _split(_actions(config), _words(config)):
+    for given in _split(_actions(config), [*config.getini("addopts"), *_words(config)]):
         if not given.names:
             paths += given.words
         elif not any(_listed(name, left) for name in given.names):
@@ -98,9 +101,45 @@ def passed_on(config: pytest.Config, of_the_test: bool = False) -> tuple[list[st
     return options, paths
 
 
+def of_the_project(config: pytest.Config) -> list[str]:
+    """Return the options given that a test needs to run as it ran, for a command that a person may paste.
+
+    Those of conftest files and other plugins, but for the table above, and of pytest's own a few: its
+    terminal is the person's. What an ini file adds is added again.
+    """
+    if _OF_THE_PROJECT not in config.stash:
+        config.stash[_OF_THE_PROJECT] = list(_of_the_project(config))
+    return config.stash[_OF_THE_PROJECT]
+
+
+def _of_the_project(config: pytest.Config) -> Iterator[str]:
+    left = [*_left_behind(config), *(_actions(_bare()).keys() - _NEEDED)]
+    plugins = {name for kind in NOT_PASSED_ON.values() for name in kind}
+    for given in _split(_actions(config), _words(config)):
+        loads = given.words[1] if given.words[0] == "-p" else given.words[0].removeprefix("-p")
+        known = "-p" in given.names and (loads.startswith("no:") or loads.partition(".")[0] in plugins)
+        if given.names and not known and not any(_listed(name, left) for name in given.names):
+            yield from given.words
+
+
+@cache
+def _bare() -> pytest.Config:
+    """Return a configuration with pytest's own options and no others."""
+    from _pytest.config import get_config
+
+    return get_config()
+
+
 def environment() -> dict[str, str]:
     """Return this process's variables but for those that a child does not get."""
     return {name: value for name, value in os.environ.items() if not _listed(name, NOT_INHERITED)}
+
+
+def _left_behind(config: pytest.Config, but: Collection[str] = ()) -> list[str]:
+    """Return the options of the table that loaded plugins have, without the kinds ``but``."""
+    loaded = _loaded(config)
+    owners = [item for kind in NOT_PASSED_ON if kind not in but for item in NOT_PASSED_ON[kind].items()]
+    return [name for plugin, names in owners if plugin in loaded for name in names.split()]
 
 
 def _loaded(config: pytest.Config) -> set[str]:
@@ -116,8 +155,8 @@ def _listed(name: str, table: Collection[str]) -> bool:
 
 
 def _words(config: pytest.Config) -> list[str]:
-    """Return the session's whole command line, in the order in which pytest puts it together."""
-    added = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    """Return what the session was given beside addopts, in the order in which pytest puts it together."""
+    added = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
     return [*added, *_from_files(config, map(str, config.invocation_params.args))]
 
 

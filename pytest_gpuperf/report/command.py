@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from pytest_gpuperf.processes.options import of_the_project
 from pytest_gpuperf.rules.case import BLOCKS
 
 # What is measured, where, and which files it belongs to; the rest of the flags judges.
@@ -16,13 +18,17 @@ _MEASURING = ("backend", "pool", "baselines", "model_dir", "data_dir")
 
 def location(item: pytest.Item) -> str:
     """Return a test's node id from the folder in which pytest was started."""
-    name = item.nodeid.partition("::")[2]
-    return f"{os.path.relpath(item.path, item.config.invocation_params.dir)}::{name}"
+    return located(item.config, item.path, item.nodeid)
+
+
+def located(config: pytest.Config, path: Path, nodeid: str) -> str:
+    """Return the node id of a test of the file ``path`` from the folder in which pytest was started."""
+    return f"{os.path.relpath(path, config.invocation_params.dir)}::{nodeid.partition('::')[2]}"
 
 
 def measuring(config: pytest.Config, *targets: str) -> str:
     """Return the command that measures ``targets`` as this session does; --gpuperf-update may follow it."""
-    flags = [*_given(config, _MEASURING), *_project(config)]
+    flags = [*_given(config, _MEASURING), *_project(config), *of_the_project(config)]
     return shlex.join(["pytest", *targets, "--gpuperf", *flags])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -60,7 +61,7 @@ def properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
         text = f"{row.label} {quantity(row.verdict.now, row.metric.unit)} {percent(row.verdict.change)}"
         if row.verdict.interval:
             text += f" [{percent(row.verdict.interval[0])}, {percent(row.verdict.interval[1])}]"
-        found.append((f"gpuperf.{row.metric.name}", text))
+        found.append((sys.intern(f"gpuperf.{row.metric.name}"), text))
     return found
 
 

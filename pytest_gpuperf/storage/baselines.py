@@ -10,13 +10,14 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.figures import slug
 from pytest_gpuperf.files import find_files, list_folder, read_file, writing
-from pytest_gpuperf.git import Revision, git, git_bytes, within
+from pytest_gpuperf.git import Entry, Revision, check_regular, content, entries_at, within
 from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.rules.creep import followed
 from pytest_gpuperf.rules.differences import differences, question_changes
@@ -148,7 +149,6 @@ class RevisionStore(Store):
         self._due: dict[tuple[str, str], Entries] = {}
         self._top, inside = within(folder)
         self._prefix = "" if inside == "." else f"{inside}/"
-        self._files: list[str] | None = None
 
     def _list_pools(self) -> list[str]:
         named = {name.partition("/")[0] for name in self._names() if "/" in name}
@@ -178,9 +178,12 @@ class RevisionStore(Store):
 
     def read(self, path: Path) -> bytes | None:
         name = path.relative_to(self.folder).as_posix()
-        if name not in self._names():
-            return None
-        return git_bytes(self._top, "show", f"{self.revision.commit}:{self._prefix}{name}")
+        for at in reversed(PurePosixPath(name).parents):
+            # what a link leads to would count as not there, and this checkout's own instead
+            if entry := self._entries.get(str(at)):
+                check_regular(self.revision, entry)
+        entry = self._entries.get(name)
+        return content(self._top, self.revision, entry) if entry else None
 
     def save(
         self, pool: str, suite: str, updates: Entries, mode: Mode = "replace", keep: int | None = None
@@ -190,13 +193,19 @@ class RevisionStore(Store):
             "--gpuperf-baselines-from to record"
         )
 
+    @cached_property
+    def _entries(self) -> Mapping[str, Entry]:
+        """Return what the revision has there, by the names relative to the folder; raises GitError."""
+        folder = PurePosixPath(self._prefix or ".")
+        if above := [str(path) for path in (folder, *folder.parents) if path.name]:
+            for entry in entries_at(self._top, self.revision, *above):
+                check_regular(self.revision, entry)
+        found = entries_at(self._top, self.revision, self._prefix or "./", below=True)
+        return {entry.name.removeprefix(self._prefix): entry for entry in found}
+
     def _names(self) -> list[str]:
         """Return the JSON files that the revision has there, relative to the folder."""
-        if self._files is None:
-            command = ("ls-tree", "-r", "-z", "--name-only", "--full-tree", self.revision.commit)
-            listed = git(self._top, *command, "--", self._prefix or "./").split("\0")
-            self._files = [name.removeprefix(self._prefix) for name in listed if name.endswith(".json")]
-        return self._files
+        return [name for name in self._entries if name.endswith(".json")]
 
 
 def _is_of(named: str, pool: str) -> bool:

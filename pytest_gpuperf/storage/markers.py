@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.git import Revision, changed_since, files_at, git, inside, toplevel
+from pytest_gpuperf.git import GitError, Revision, changed_since, files_at, git, inside, toplevel
 from pytest_gpuperf.marker import TestOptions
 from pytest_gpuperf.rules.stated import Stated, stated
 
@@ -36,7 +36,10 @@ class Markers:
             return same
         if self._making:
             return replace(same, unknown=f"{self._making} makes markers, and has changed")
-        name, source = self._source(item.path)
+        try:
+            name, source = self._source(item.path)
+        except GitError as error:
+            return replace(same, unknown=str(error))
         if source is None:
             return same
         names = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
@@ -78,7 +81,7 @@ class Markers:
     @cached_property
     def _making(self) -> str:
         """Return a changed file whose code gives tests markers, as a conftest may, "" if there is none."""
-        before = files_at(self._top, self._revision, sorted(self._changed))
+        before = dict(files_at(self._top, self._revision, sorted(self._changed), links=True))
         for name in sorted(self._changed):
             if PurePosixPath(name).match("test_*.py"):
                 continue  # pytest asks no test file for hooks
@@ -112,7 +115,7 @@ class Markers:
             except GpuperfError:
                 self._sources[path] = str(path), None  # another repository's file is not this change's
             else:
-                text = files_at(self._top, self._revision, [name]).get(name)
+                text = dict(files_at(self._top, self._revision, [name])).get(name)
                 self._sources[path] = name, text
         return self._sources[path]
 

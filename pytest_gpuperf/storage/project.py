@@ -159,7 +159,7 @@ class Project:
         if not self._options.quarantine:
             inside(file.parent, self.root, revision)  # the folder is what a person has named
         top, name = inside(file, self.root, revision)
-        text = files_at(top, revision, [name]).get(name, "")
+        text = dict(files_at(top, revision, [name], LONGEST)).get(name, "")
         try:
             return parse_quarantine(text, f"{file} at {revision}", datetime.date.today())
         except GpuperfError as error:

@@ -16,6 +16,7 @@ from pytest_gpuperf.backends.base import Counted, DeviceArray
 from pytest_gpuperf.backends.cuda.driver import device_uuid
 from pytest_gpuperf.backends.cuda.metrics import METRICS, counted
 from pytest_gpuperf.backends.cuda.peak import peak_flops, peak_fp32
+from pytest_gpuperf.backends.room import gib, nbytes, no_room
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 
 if TYPE_CHECKING:
@@ -82,15 +83,14 @@ class CudaContext:
 
         self.check_alive()
         shape, dtype = tuple(shape), np.dtype(dtype)
+        if nbytes(shape, dtype) > self.total_memory:  # PyCUDA itself counts in 64 bits
+            raise no_room(self.device_name, shape, dtype, self.free_memory(), self.total_memory)
         with self.explained("allocating an array"):
             try:
                 array = Array(shape, dtype)
             except self.driver.MemoryError:
-                wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-                raise GpuperfError(
-                    f"{self.device_name} has no room for an array of {_gib(wanted)}: "
-                    f"{_gib(self.free_memory())} of {_gib(self.total_memory)} are free; make it smaller."
-                ) from None
+                free = self.free_memory()
+                raise no_room(self.device_name, shape, dtype, free, self.total_memory) from None
         array.explained, array.wait = self.explained, self.wait
         self._arrays = [each for each in self._arrays if each() is not None]
         self._arrays.append(weakref.ref(array))
@@ -186,6 +186,12 @@ class CudaContext:
         if any(words in said for words in _MACHINE_ERRORS):
             self.lost = said
             return NotFit(f"{self.device_name} failed while {doing}: {said}.")
+        if isinstance(error, self.driver.MemoryError) and not self.lost:
+            free = f"{gib(self.free_memory())} free of {gib(self.total_memory)}"
+            return GpuperfError(
+                f"{self.device_name} has no room, seen while {doing}: {free}; "
+                "make the test's arrays smaller, or see with nvidia-smi who has the rest."
+            )
         if not self.lost and self._context_is_dead():
             self.lost = said
             after = f" The last launch was {self.last_launch}." if self.last_launch else ""
@@ -219,10 +225,6 @@ class CudaContext:
             self.modules.clear()
             # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.
             self.context.detach()
-
-
-def _gib(nbytes: int) -> str:
-    return f"{nbytes / 2**30:.2f} GiB"
 
 
 def _pycuda() -> Any:

@@ -65,14 +65,15 @@ class CudaBackend(CudaContext):
     def copy(self, destination: Any, source: Any) -> None:
         """Enqueue a device-to-device copy on ``stream``."""
         to, of = self.address(destination), self.address(source)
-        self.driver.memcpy_dtod_async(to, of, source.nbytes, stream=self.stream)
+        with self.explained("copying an array on the device"):
+            self.driver.memcpy_dtod_async(to, of, source.nbytes, stream=self.stream)
 
     def load(self, file: Declarations, options: Sequence[str] = ()) -> CudaProgram:
         assert self.compute_capability
         path = file.path
         cubin, cached = compile_cubin(path, options, self.compute_capability, self.compiling)
         self.check_alive()
-        with self.explained(f"loading {path.name} (compiled as {cached})"):
+        with self.explained(f"loading {path.name} (compiled as {cached}), {len(cubin):,} bytes of code"):
             self.modules.append(self.driver.module_from_buffer(cubin))
             return CudaProgram(self, path, cubin, self.modules[-1])
 

@@ -46,8 +46,9 @@ class CudaTimer:
         self._context = context
         self._driver = context.driver
         self._stream = context.stream
-        self._module = self._driver.module_from_buffer(_HOLD)
-        self._hold = self._module.get_function(_HOLD_NAME)
+        with context.explained("loading the timer's own kernel"):
+            self._module = self._driver.module_from_buffer(_HOLD)
+            self._hold = self._module.get_function(_HOLD_NAME)
         self._flushed: Any = None
         # The driver loads code at its first launch, which can take as long as a whole measurement.
         self.hold(0.0)
@@ -57,7 +58,8 @@ class CudaTimer:
         return time.perf_counter()
 
     def event(self) -> Any:
-        return self._driver.Event()
+        with self._context.explained("making an event"):
+            return self._driver.Event()
 
     def hold(self, seconds: float) -> None:
         nanoseconds = struct.pack("=Q", round(seconds * 1e9))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pytest_gpuperf.backends.emulated.compiler import build_kernels, build_runti
 from pytest_gpuperf.backends.emulated.memory import EmulatedArray, EmulatedMemory
 from pytest_gpuperf.backends.emulated.program import EmulatedProgram
 from pytest_gpuperf.backends.emulated.runtime import processors, runtime
+from pytest_gpuperf.backends.room import host_memory
 from pytest_gpuperf.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class EmulatedBackend:
         destination.host.reshape(-1).view(np.uint8)[...] = source.host.reshape(-1).view(np.uint8)
 
     def free_memory(self) -> int:
-        return os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
+        return host_memory()[0]
 
     def count(self, work: Callable[[], Any]) -> list[Counted]:
         work()

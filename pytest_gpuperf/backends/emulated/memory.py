@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.backends.emulated.faults import Region
+from pytest_gpuperf.backends.room import check_host, host_memory, no_room
 from pytest_gpuperf.errors import KernelError
 
 _LEAST_GAP, _MOST_GAP = 1 << 16, 1 << 24
@@ -37,9 +38,7 @@ class EmulatedArray:
         try:
             pages = mmap.mmap(-1, self.nbytes + 2 * self.gap, flags=flags)
         except OSError:
-            raise KernelError(
-                f"{self.nbytes} bytes for an array {dtype}{list(shape)} do not fit into memory."
-            ) from None
+            raise no_room("this host", shape, dtype, *host_memory()) from None
         self._host: np.ndarray | None = (
             np.frombuffer(pages, np.uint8, self.nbytes, self.gap).view(dtype).reshape(shape)
         )
@@ -94,7 +93,8 @@ class EmulatedMemory:
         self._spans: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.uint64))
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> EmulatedArray:
-        """Make an array of zeros; raises KernelError if there is no room."""
+        """Make an array of zeros; raises GpuperfError if there is no room."""
+        check_host(shape, dtype)
         array = EmulatedArray(self, shape, dtype)
         self._live[array.address] = weakref.ref(array)
         self._changes += 1
