@@ -15,6 +15,7 @@ from pytest_gpuperf.figures import is_rate, is_time_or_rate, number, numbers, sh
 from pytest_gpuperf.marker import TestOptions, test_options
 from pytest_gpuperf.measurement import Better, Bounds, Kind, Measurement, Metric
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
+from pytest_gpuperf.unchanged import look
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
@@ -139,14 +140,19 @@ class Gpuperf:
         own = getattr(launch, "name", None) or getattr(launch, "__name__", "launch")
         name = str(own) if name is None else text("gpuperf(...)", "name", name)
         gpu = self._session.gpu()
-        if not self._session.measures(self._item):
+        if not self._session.options.active:
             launch(*args)
             return Timing((), {})
-        taken = timed(self._session, self._item, name, launch, args, work)
+        reached = replace(question(self._session, self._item, name, launch, args, work), bounds=bounds)
+        same, why = look(self._session, self._item, reached)
+        if same or not self._session.measures(self._item):
+            launch(*args)
+            return Timing((same.value,), {"unchanged": True}) if same else Timing((), {})
+        taken = timed(self._session, self._item, launch, args, reached)
         check_possible(gpu.device, name, taken.value, work["bytes"])
         rates = {} if self._session.options.child is not None else _rates(gpu, taken.value, **work)
-        details = {**taken.details, **rates}  # which are to be shown, and so the session's own
-        recorder_of(self._item).add(replace(taken, details=details, bounds=bounds))
+        details = {**taken.details, **rates, **why}  # which are to be shown, and so the session's own
+        recorder_of(self._item).add(replace(taken, details=details))
         return Timing(taken.samples, taken.details)
 
     def record(
@@ -220,29 +226,51 @@ def _work(what: str, given: Any) -> int | float | None:
     return int(found) if found is not None and found.is_integer() else found
 
 
-def timed(
+def question(
     session: GpuperfSession,
     item: pytest.Item,
     name: str,
     launch: Callable[..., Any],
     args: Sequence[Any] = (),
-    question: Mapping[str, Any] = MappingProxyType({}),
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Measurement:
-    """Measure the device time of ``launch(*args)``; ``question`` is added to the metric's contract."""
-    from pytest_gpuperf.instruments import device_time
+    """Return the measurement of the device time of ``launch(*args)`` before it is taken, without samples.
 
+    ``more`` is added to the metric's contract.
+    """
     gpu, options = session.gpu(), test_options(item)
     work_hash = getattr(launch, "work_hash", None)
     code = work_hash(*args) if work_hash else None  # before it is launched, which writes to its arrays
+    metric = Metric(name, "s", "lower", "noisy" if gpu.device.judges_times else "shown", "device_time")
+    contract = _contract(gpu, args, options, {"timing": "events", "l2": options.l2, **more})
+    return Measurement(metric, contract, (), code)
+
+
+def timed(
+    session: GpuperfSession,
+    item: pytest.Item,
+    launch: Callable[..., Any],
+    args: Sequence[Any],
+    reached: Measurement,
+) -> Measurement:
+    """Measure the device time of ``launch(*args)``, which is what ``reached`` asks."""
+    from pytest_gpuperf.instruments import device_time
+
+    gpu, options, metric = session.gpu(), test_options(item), reached.metric
     settings = device_time.Settings(options.l2, options.seconds, options.warmup)
-    timing = device_time.measure(gpu, launch, args, settings, batch=session.batch(item, name))
+    batch = session.batch(item, metric.name)
+    timing = device_time.measure(gpu, launch, args, settings, batch=batch)
     session.guard.sample()  # before the device cools down
     # a time that includes the host's gaps is judged as a host time
     instrument = "host_time" if "host-bound" in timing.details else "device_time"
-    metric = Metric(name, "s", "lower", "noisy" if gpu.device.judges_times else "shown", instrument)
-    mode = {"timing": "events", "l2": options.l2, "batch": timing.details.get("batch")}
-    contract = _contract(gpu, args, options, {**mode, **question})
-    return Measurement(metric, contract, timing.samples, code, timing.details)
+    batched = {} if (size := timing.details.get("batch")) is None else {"batch": size}
+    return replace(
+        reached,
+        metric=replace(metric, instrument=instrument),
+        contract={**reached.contract, **batched},
+        samples=timing.samples,
+        details=timing.details,
+    )
 
 
 def _contract(gpu: Gpu, args: Sequence[Any], options: TestOptions, extra: dict[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,12 @@ SETTINGS = (
 JUDGING = ("backend", "strict", "pool", "baselines", "tolerances", "quarantine", "acquit")
 """Settings whose ini keys decide what fails; gpuperf_judge_host_times does, too."""
 HOST_TIMES = "gpuperf_judge_host_times"
+_MEASURED = {
+    "update": "records what it measures",
+    "calibrate": "records what it measures",
+    "against": "compares with a revision",
+    "accept": "judges by two sets of baselines",
+}
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -117,6 +123,12 @@ def add_options(parser: pytest.Parser) -> None:
         help="Beside --gpuperf-baselines-from: let this checkout's own baselines and waivers count, and list "
         "those that were needed. For a maintainer to set.",
     )
+    group.addoption(
+        "--gpuperf-skip-unchanged",
+        action="store_true",
+        help="Do not measure launches that are their baseline's own to the bit, on the baseline's software: "
+        "they run once, for the test's correctness.",
+    )
     parser.addini(
         HOST_TIMES,
         "Judge host times without a GPU too: for a machine that runs nothing else.",
@@ -133,7 +145,8 @@ class Options:
     ``active``: ``--gpuperf`` was given, so numbers are taken and judged. ``child`` is the file descriptor of
     the parent's pipe in a child process, else None. Times are in seconds. ``tolerance`` are the command
     line's, ``tolerances`` the ini file's. ``against`` and ``baselines_from`` are resolved revisions;
-    ``accept``: what judges is this checkout's all the same.
+    ``accept``: what judges is this checkout's all the same. ``skip_unchanged``: launches whose work is their
+    baseline's own are not measured.
     """
 
     active: bool
@@ -165,6 +178,7 @@ class Options:
     baselines_from: Revision | None
     accept: bool
     acquit: bool
+    skip_unchanged: bool
 
     @property
     def terms(self) -> Revision | None:
@@ -215,6 +229,7 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
         child=config.option.gpuperf_child,
         judge_host_times=host_times,
         accept=accept,
+        skip_unchanged=config.option.gpuperf_skip_unchanged,
         **{**given, **changed, **revisions},
     )
 
@@ -254,6 +269,9 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
         flag = _flag(name) + ("=N" if name == "calibrate" else "")
         if given[name] is not None and not active and not isinstance(given[name], Path):
             raise pytest.UsageError(f"{flag} {does}, so it needs --gpuperf beside it")
+    if config.option.gpuperf_skip_unchanged:
+        given = {**given, "accept": config.option.gpuperf_accept}
+        _check_skipping(active, [name for name in _MEASURED if given[name]])
     for name in ("strict", "pool", "tolerance", "runs", "max_confirm", "blocks", "acquit"):
         reads = isinstance(calibrate, Path)  # and measures nothing
         if _typed(config, name) and not (active or reads or config.option.gpuperf_child is not None):
@@ -292,6 +310,19 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
         )
     if given["against"] is not None and getattr(config.option, "tx", None):
         raise pytest.UsageError("--gpuperf-against measures in one process after the other; leave out -n")
+
+
+def _check_skipping(active: bool, others: list[str]) -> None:
+    """Raise pytest.UsageError where --gpuperf-skip-unchanged has nothing to leave out, or must not."""
+    if not active:
+        raise pytest.UsageError(
+            "--gpuperf-skip-unchanged is about what is measured, so it needs --gpuperf beside it"
+        )
+    if others:
+        does = _MEASURED[others[0]]
+        raise pytest.UsageError(
+            f"--gpuperf-skip-unchanged measures less, and {_flag(others[0])} {does}: leave one of them out"
+        )
 
 
 def _typed(config: pytest.Config, name: str) -> bool:

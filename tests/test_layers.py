@@ -37,6 +37,7 @@ LAYERS = (
     "processes",
     "mlperf",
     "session",
+    "unchanged",
     "fixtures",
     "mlperf.fixtures",
     "modes",
