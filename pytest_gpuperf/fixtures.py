@@ -15,7 +15,7 @@ from pytest_gpuperf.figures import is_rate, is_time_or_rate, number, numbers, sh
 from pytest_gpuperf.marker import TestOptions, test_options
 from pytest_gpuperf.measurement import Better, Bounds, Kind, Measurement, Metric
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
-from pytest_gpuperf.unchanged import look
+from pytest_gpuperf.unchanged import look, reach_counters
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
@@ -90,6 +90,11 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
             raise GpuperfError(f"counters takes a kernel bound to its grid, not {type(launch).__name__}")
         label = launch.name if name is None else text("counters(...)", "name", name)
         checked = check(launch.declaration, args, launch.backend)
+        kind = {"counters": "modelled" if modelled else "measured"}
+        contract = _contract(gpu, args, test_options(request.node), kind)
+        code = launch.work_hash(*args) if session.options.active or session.options.plan is not None else None
+        if session.options.plan is not None:
+            return reach_counters(session, request.node, label, contract, code)
         try:
             found = count(launch.file.program, launch.name, launch.geometry, checked, modelled)
         except Unavailable as error:
@@ -97,12 +102,9 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
                 raise
             pytest.skip(str(error))
         if session.options.active:
-            contract = _contract(
-                gpu, args, test_options(request.node), {"counters": "modelled" if modelled else "measured"}
-            )
             for figure, value in {**found.ratios(), **found.totals()}.items():
                 metric = Metric(f"{label} {figure}", "1", "lower", "exact", "counters")
-                recorder_of(request.node).add(Measurement(metric, contract, (value,)))
+                recorder_of(request.node).add(Measurement(metric, contract, (value,), code))
         return found
 
     return take
@@ -140,12 +142,13 @@ class Gpuperf:
         own = getattr(launch, "name", None) or getattr(launch, "__name__", "launch")
         name = str(own) if name is None else text("gpuperf(...)", "name", name)
         gpu = self._session.gpu()
-        if not self._session.options.active:
+        options = self._session.options
+        if not options.active and options.plan is None:
             launch(*args)
             return Timing((), {})
         reached = replace(question(self._session, self._item, name, launch, args, work), bounds=bounds)
         same, why = look(self._session, self._item, reached)
-        if same or not self._session.measures(self._item):
+        if same or options.plan is not None or not self._session.measures(self._item):
             launch(*args)
             return Timing((same.value,), {"unchanged": True}) if same else Timing((), {})
         taken = timed(self._session, self._item, launch, args, reached)
@@ -181,7 +184,7 @@ class Gpuperf:
         kind = cast(Kind, _choice(call, "kind", kind, ("noisy", "exact", "shown")))
         bounds = Bounds.of(call, min, max, kind)
         samples = _samples(f'gpuperf.record("{name}", {short(value)})', value, kind)
-        if not self._session.options.active:
+        if not self._session.options.active and self._session.options.plan is None:
             return
         if kind == "shown":
             details["kind"] = "shown by the test"
@@ -189,7 +192,9 @@ class Gpuperf:
             kind = "shown"
         metric = Metric(name, unit, better, kind, "record")
         contract = test_options(self._item).versioned({})
-        recorder_of(self._item).add(Measurement(metric, contract, samples, details=details, bounds=bounds))
+        taken = Measurement(metric, contract, samples, details=details, bounds=bounds)
+        if self._session.options.plan is None or kind != "shown":
+            recorder_of(self._item).add(taken)
 
 
 def _choice(call: str, what: str, given: Any, choices: Sequence[str]) -> str:
