@@ -245,7 +245,14 @@ def question(
     """
     gpu, options = session.gpu(), test_options(item)
     work_hash = getattr(launch, "work_hash", None)
-    code = work_hash(*args) if work_hash else None  # before it is launched, which writes to its arrays
+    # before it is launched, which writes to its arrays
+    if work_hash:
+        code = work_hash(*args)
+    else:
+        from pytest_gpuperf.backends.foreign import work_hash as of_a_library
+
+        measures = session.options.active and gpu.device.judges_times
+        code = of_a_library(launch, args) if measures else None
     metric = Metric(name, "s", "lower", "noisy" if gpu.device.judges_times else "shown", "device_time")
     contract = _contract(gpu, args, options, {"timing": "events", "l2": options.l2, **more})
     return Measurement(metric, contract, (), code)

@@ -187,6 +187,41 @@ def test_only_what_changed_is_measured(project):
     assert launches(project).count("scale") == 1
 
 
+FOREIGN = """
+from types import SimpleNamespace
+
+
+class Foreign:
+    \"\"\"A kernel of numba-cuda, as far as this package looks at one.\"\"\"
+
+    griddim, blockdim, sharedmem = (1, 1, 1), (32, 1, 1), 0
+
+    def __init__(self, launch):
+        self.dispatcher, self.launch = SimpleNamespace(overloads={}), launch
+
+    def __call__(self, x):
+        self.launch(x, 7)
+        code = open("code.txt").read().encode()
+        library = SimpleNamespace(get_cubin=lambda: code)
+        self.dispatcher.overloads["sig"] = SimpleNamespace(_codelibrary=library)
+
+
+def test_foreign(gpu, kernels, gpuperf):
+    x = gpu.random(1024, seed=1)
+    gpuperf(Foreign(kernels["k.cu"].scale[1, 32]), x, name="foreign")
+"""
+
+
+def test_another_librarys_kernel_is_left_out_where_its_code_is_the_baselines(project):
+    (project.path / "test_foreign.py").write_text(FOREIGN)
+    run(project, "test_foreign.py", "--gpuperf-update", "--gpuperf-runs=1").assert_outcomes(passed=1)
+    (project.path / "launches.txt").unlink()
+    skip(project, "test_foreign.py").stdout.fnmatch_lines(["1 unchanged"])
+    assert launches(project).count("scale") == 2, "once to be compiled, and once for the test"
+    rewrite(project, "code.txt", "0", "1")
+    skip(project, "test_foreign.py").stdout.fnmatch_lines(["measured: 1 launch(es): other machine code*"])
+
+
 def test_correctness_still_counts(project):
     rewrite(project, "test_suite.py", "assert True", "assert name != 'shift'")
     result = skip(project)

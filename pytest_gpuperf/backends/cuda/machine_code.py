@@ -62,6 +62,15 @@ def kernel_hash(cubin: bytes, kernel: str) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
+def only_kernel_hash(cubin: bytes) -> str:
+    """Return the hash of the machine code of a file's only kernel, of the whole file if it has several."""
+    try:
+        kernels = list(_Cubin(cubin).kernels)
+    except (_Unknown, struct.error, IndexError, UnicodeDecodeError):
+        kernels = []
+    return kernel_hash(cubin, kernels[0]) if len(kernels) == 1 else file_hash(cubin)
+
+
 def file_hash(cubin: bytes) -> str:
     """Return the hash of a whole file's bytes."""
     return hashlib.sha256(cubin).hexdigest()[:16]
@@ -85,7 +94,7 @@ class _Cubin:
 
     def told(self, kernel: str) -> list[Any]:
         """Return all that a kernel runs or reads, in an order that other kernels do not change."""
-        own = self._kernels.get(kernel)
+        own = self.kernels.get(kernel)
         if own is None:
             raise _Unknown
         found = []
@@ -109,7 +118,7 @@ class _Cubin:
         return _Section(_text(strings, name), kind, flags, self._bytes(header), size, link, info, alignment)
 
     @cached_property
-    def _kernels(self) -> Mapping[str, int]:
+    def kernels(self) -> Mapping[str, int]:
         """Return the kernels' names with the sections of their code."""
         tables = [i for i, section in enumerate(self._sections) if section.name == ".symtab"]
         entries = [s for i in tables for s in self._symbols(i) if s.type == _FUNCTION and s.other & _ENTRY]
@@ -132,7 +141,7 @@ class _Cubin:
     def _owner(self, name: str) -> str | None:
         """Return the kernel that a section or a symbol's section belongs to, None for all of them."""
         own = _OWN.fullmatch(name)
-        return own[1] if own and own[1] in self._kernels else None
+        return own[1] if own and own[1] in self.kernels else None
 
     # ----------------------------------------------------------------------- what a section says
 
