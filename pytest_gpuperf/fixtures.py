@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.figures import is_rate, is_time_or_rate, number, numbers, short, text
-from pytest_gpuperf.marker import TestOptions, test_options
-from pytest_gpuperf.measurement import Better, Bounds, Kind, Measurement, Metric
-from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
+from pytest_gpuperf.gpuperf import Gpuperf
+from pytest_gpuperf.session import SESSION
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
     from pytest_gpuperf.backends.kernels import Kernels
     from pytest_gpuperf.instruments.counters import Counters
-    from pytest_gpuperf.instruments.device_time import Timing
-
-
-class _NotGiven(str):
-    """An argument's default that can be told from the same value where somebody gave it."""
-
-
-_LOWER = cast(Better, _NotGiven("lower"))
 
 
 @pytest.fixture(scope="session")
@@ -79,252 +64,11 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
     counted the second time, ``.kernels`` has them by name. Where a GPU does not let this user count, the test
     is skipped, unless the ini key ``gpuperf_require`` names counters.
     """
-    session = request.config.stash[SESSION]
-    modelled = gpu.device.models_traffic
+    session, item = request.config.stash[SESSION], request.node
 
-    def take(launch: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Counters:
-        if not callable(launch):
-            raise GpuperfError(f"counters takes a launch or another callable, not {type(launch).__name__}")
-        label = _name(launch) if name is None else text("counters(...)", "name", name)
-        try:
-            found = _counted(gpu, launch, label, args, kwargs)
-        except Unavailable as error:
-            if "counters" in session.options.require:
-                raise
-            pytest.skip(str(error))
-        if session.options.active:
-            contract = _contract(
-                gpu, args, test_options(request.node), {"counters": "modelled" if modelled else "measured"}
-            )
-            for figure, value in {**found.ratios(), **found.totals()}.items():
-                metric = Metric(f"{label} {figure}", "1", "lower", "exact", "counters")
-                recorder_of(request.node).add(Measurement(metric, contract, (value,)))
-        return found
+    def count(launch: Callable[..., Any], *args: Any, name: str | None = None, **keywords: Any) -> Counters:
+        from pytest_gpuperf.counting import take
 
-    return take
+        return take(session, item, launch, args, name, keywords)
 
-
-def _counted(
-    gpu: Gpu, launch: Callable[..., Any], label: str, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Counters:
-    from pytest_gpuperf.backends.arguments import check
-    from pytest_gpuperf.backends.kernels import Launch
-    from pytest_gpuperf.instruments.counters import count, count_all
-
-    if isinstance(launch, Launch) and not kwargs:
-        checked = check(launch.declaration, args, launch.backend)
-        modelled = gpu.device.models_traffic
-        return count(launch.file.program, launch.name, launch.geometry, checked, modelled)
-    return count_all(gpu.device, lambda: launch(*args, **kwargs), label)
-
-
-def _name(launch: Callable[..., Any]) -> str:
-    return str(getattr(launch, "name", None) or getattr(launch, "__name__", "launch"))
-
-
-class Gpuperf:
-    """The object behind the ``gpuperf`` fixture, one per test."""
-
-    def __init__(self, session: GpuperfSession, item: pytest.Item) -> None:
-        self._session = session
-        self._item = item
-
-    def __call__(
-        self,
-        launch: Callable[..., Any],
-        /,
-        *args: Any,
-        name: str | None = None,
-        bytes: float | None = None,
-        flops: float | None = None,
-        max: float | None = None,
-        min: float | None = None,
-        check: Callable[..., Any] | None = None,
-        **keywords: Any,
-    ) -> Timing:
-        """Time ``launch(*args, **keywords)`` on the device and return its samples, in seconds.
-
-        ``bytes`` moved and ``flops`` done per launch give the rates that are shown. ``name`` is the
-        metric's; by default the kernel's or function's own. ``max`` and ``min`` are bounds of the time,
-        in seconds: beyond them the test fails, with a baseline or without, wherever times are judged.
-        ``check`` is called after the times, with what the last call returned if it needs an argument; what it
-        raises, or False, fails the test. A callable's own argument of one of these names goes through
-        ``functools.partial``.
-        """
-        from pytest_gpuperf.instruments.callables import name_of, run_check, with_keywords
-        from pytest_gpuperf.instruments.device_time import Timing, check_possible
-
-        if not callable(launch):
-            raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
-        bounds = Bounds.of("gpuperf(...)", min, max)
-        work = {"bytes": _work("bytes", bytes), "flops": _work("flops", flops)}
-        own = {**work, "name": name, "max": max, "min": min, "check": check}
-        enqueue = with_keywords(launch, args, keywords, own)
-        if check is not None and not callable(check):
-            raise GpuperfError(f"gpuperf(...): check={short(check)}; give what is called after the times")
-        name = name_of(launch) if name is None else text("gpuperf(...)", "name", name)
-        checked = None if check is None else partial(run_check, check, name)
-        gpu = self._session.gpu()
-        if not self._session.measures(self._item):
-            result = enqueue(*args)
-            if checked:
-                gpu.synchronize()
-                checked(result)
-            return Timing((), {})
-        taken = timed(
-            self._session, self._item, name, enqueue, args, work, keywords, check=checked, watched=True
-        )
-        check_possible(gpu.device, name, taken.value, work["bytes"], work["flops"])
-        rates = {} if self._session.options.child is not None else _rates(gpu, taken.value, **work)
-        details = {**taken.details, **rates}  # which are to be shown, and so the session's own
-        recorder_of(self._item).add(replace(taken, details=details, bounds=bounds))
-        return Timing(taken.samples, taken.details)
-
-    def record(
-        self,
-        name: str,
-        value: float | Sequence[float],
-        unit: str = "1",
-        better: Better = _LOWER,
-        *,
-        kind: Kind = "noisy",
-        max: float | None = None,
-        min: float | None = None,
-    ) -> None:
-        """Judge a number that the test took itself, or several samples of it.
-
-        ``better`` is "lower" or "higher", by default "lower". ``kind`` "exact" compares it directly; a
-        "noisy" one is measured again in fresh processes before it fails the test, and a time or a rate is
-        only shown on a machine without a GPU that is not dedicated to measuring. ``max`` and ``min`` are
-        bounds in its unit: beyond them the test fails, with a baseline or without, wherever it is judged.
-        """
-        name = text("gpuperf.record(...)", "name", name)
-        call = f'gpuperf.record("{name}")'
-        unit = text(call, "unit", unit)
-        details = {"better": _which_way(unit)} if better is _LOWER else {}
-        better = cast(Better, _choice(call, "better", better, ("lower", "higher")))
-        kind = cast(Kind, _choice(call, "kind", kind, ("noisy", "exact", "shown")))
-        bounds = Bounds.of(call, min, max, kind)
-        samples = _samples(f'gpuperf.record("{name}", {short(value)})', value, kind)
-        if not self._session.options.active:
-            return
-        if kind == "shown":
-            details["kind"] = "shown by the test"
-        elif kind == "noisy" and is_time_or_rate(unit) and not self._session.judges_host_time():
-            kind = "shown"
-        metric = Metric(name, unit, better, kind, "record")
-        contract = test_options(self._item).versioned({})
-        recorder_of(self._item).add(Measurement(metric, contract, samples, details=details, bounds=bounds))
-
-
-def _choice(call: str, what: str, given: Any, choices: Sequence[str]) -> str:
-    if not isinstance(given, str) or given not in choices:
-        *most, last = (f'"{choice}"' for choice in choices)
-        raise GpuperfError(f"{call}: {what}={short(given)}; say {', '.join(most)} or {last}")
-    return str.__str__(given)
-
-
-def _samples(call: str, value: Any, kind: Kind) -> tuple[float, ...]:
-    """Return what was recorded as floats, of an exact number one; raises GpuperfError."""
-    samples = numbers(call, value)
-    if not samples or not all(math.isfinite(v) and (v > 0 or kind != "noisy") for v in samples):
-        raise GpuperfError(
-            f"{call}: noisy values must be finite and positive, exact values finite "
-            '(kind="exact" takes a count that may be 0)'
-        )
-    if kind == "exact" and len(set(samples)) > 1:
-        raise GpuperfError(f"{call}: an exact number has one value, and these differ")
-    return samples[:1] if kind == "exact" else samples
-
-
-def _which_way(unit: str) -> str:
-    """Say which way is better where the test did not, louder where that is likely to be wrong."""
-    hint = f': for a rate such as {unit} say better="higher"' if is_rate(unit) else ""
-    return f"lower is better (better= not given){hint}"
-
-
-def _work(what: str, given: Any) -> int | float | None:
-    """Return the bytes or operations of a launch as a plain number; raises GpuperfError."""
-    found = None if given is None else number(given)
-    if given is not None and (found is None or not 0 <= found < math.inf):
-        raise GpuperfError(f"gpuperf(...): {what}={short(given)}; give the {what} of one launch, a number")
-    return int(found) if found is not None and found.is_integer() else found
-
-
-def timed(
-    session: GpuperfSession,
-    item: pytest.Item,
-    name: str,
-    launch: Callable[..., Any],
-    args: Sequence[Any] = (),
-    question: Mapping[str, Any] = MappingProxyType({}),
-    keywords: Mapping[str, Any] = MappingProxyType({}),
-    *,
-    check: Callable[[Any], None] | None = None,
-    watched: bool = False,
-) -> Measurement:
-    """Measure the device time of ``launch(*args)``.
-
-    ``question``, and the arrays among ``keywords``, which are bound already, are part of the contract.
-    """
-    from pytest_gpuperf.instruments import device_time
-
-    gpu, options = session.gpu(), test_options(item)
-    work_hash = getattr(launch, "work_hash", None)
-    code = work_hash(*args) if work_hash else None  # before it is launched, which writes to its arrays
-    settings = device_time.Settings(options.l2, options.seconds, options.warmup)
-    batch = session.batch(item, name)
-    timing = device_time.measure(
-        gpu, launch, args, settings, batch=batch, name=name if watched else "", check=check
-    )
-    session.guard.sample()  # before the device cools down
-    # a time that includes the host's gaps is judged as a host time
-    instrument = "host_time" if "host-bound" in timing.details else "device_time"
-    metric = Metric(name, "s", "lower", "noisy" if gpu.device.judges_times else "shown", instrument)
-    mode = {"timing": "events", "l2": options.l2, "batch": timing.details.get("batch")}
-    contract = _contract(gpu, args, options, {**mode, **question}, keywords)
-    return Measurement(metric, contract, timing.samples, code, timing.details)
-
-
-def _contract(
-    gpu: Gpu,
-    args: Sequence[Any],
-    options: TestOptions,
-    extra: dict[str, Any],
-    keywords: Mapping[str, Any] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Describe the question that a measurement answers, from what the fixture was really given.
-
-    Never the kernel's source, its launch geometry or its compiler: those are judged.
-    """
-    given = [("", value) for value in args] + [(f"{key}=", keywords[key]) for key in sorted(keywords)]
-    arrays = [f"{key}{_array(gpu, value)}" for key, value in given if _is_array(value)]
-    contract = options.versioned({**extra, "arguments": "; ".join(arrays)})
-    return {key: value for key, value in contract.items() if value is not None}
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "shape")
-
-
-def _array(gpu: Gpu, argument: Any) -> str:
-    shape = ",".join(str(extent) for extent in argument.shape)
-    origin = gpu.origin(argument)
-    return f"{argument.dtype}[{shape}]" + (f" {origin}" if origin else "")
-
-
-def _rates(gpu: Gpu, seconds: float, bytes: float | None, flops: float | None) -> dict[str, float]:
-    """Return the rates of the declared work, for a real device: an emulated time gives none."""
-    if not gpu.device.judges_times:
-        return {}
-    from pytest_gpuperf.instruments.device_time import copy_bandwidth
-
-    rates = {}
-    if bytes:
-        rates["bytes_per_second"] = bytes / seconds
-        rates["of_copy"] = bytes / seconds / copy_bandwidth(gpu)
-    if flops:
-        rates["flops_per_second"] = flops / seconds
-        if peak := gpu.device.peak_fp32:
-            rates["of_fp32"] = flops / seconds / peak
-    return rates
+    return count

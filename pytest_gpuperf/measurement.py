@@ -244,6 +244,7 @@ class Outcome(StrEnum):
     NO_BASELINE = "no baseline"
     IMPROVED = "improved"
     EQUAL = "equal"
+    UNCHANGED = "unchanged"
     SHOWN = "shown"
 
 
@@ -253,8 +254,9 @@ JUDGED = (
     Outcome.IMPROVED,
     Outcome.EQUAL,
     Outcome.INCONCLUSIVE,
+    Outcome.UNCHANGED,
 )
-"""Outcomes of a metric that was compared with something."""
+"""Outcomes of a metric that was compared with something, if only by its work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,10 @@ SETTINGS = (
             "Record baselines instead of judging: replace those of the selected tests, append runs to them, "
             "write only new ones, or (prune) replace and drop those of tests that are gone. Write the paths "
             "before it.", {"nargs": "?", "const": "replace"}),
+    Setting("plan", "FILE", None, str,
+            "Measure nothing: compile for the GPU of --gpuperf-pool, say which tests do their baselines' own "
+            "work, and write the others' node ids to FILE (gpuperf-plan.txt). Exit code 23 if there are any. "
+            "Write the paths before it.", {"nargs": "?", "const": "gpuperf-plan.txt"}),
     Setting("runs", "N", None, integer(1, 100),
             "Fresh processes that --gpuperf-update records (default: 5).", {"default": 5}),
     Setting("calibrate", "N|FILE", None, count_or_file,
@@ -91,6 +95,12 @@ SETTINGS = (
 JUDGING = ("backend", "strict", "pool", "baselines", "tolerances", "quarantine", "acquit")
 """Settings whose ini keys decide what fails; gpuperf_judge_host_times does, too."""
 HOST_TIMES = "gpuperf_judge_host_times"
+_MEASURED = {
+    "update": "records what it measures",
+    "calibrate": "records what it measures",
+    "against": "compares with a revision",
+    "accept": "judges by two sets of baselines",
+}
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -117,6 +127,12 @@ def add_options(parser: pytest.Parser) -> None:
         help="Beside --gpuperf-baselines-from: let this checkout's own baselines and waivers count, and list "
         "those that were needed. For a maintainer to set.",
     )
+    group.addoption(
+        "--gpuperf-skip-unchanged",
+        action="store_true",
+        help="Do not measure launches that are their baseline's own to the bit, on the baseline's software: "
+        "they run once, for the test's correctness.",
+    )
     parser.addini(
         HOST_TIMES,
         "Judge host times without a GPU too: for a machine that runs nothing else.",
@@ -130,16 +146,19 @@ def add_options(parser: pytest.Parser) -> None:
 class Options:
     """The flags and ini keys of a session, checked.
 
-    ``active``: ``--gpuperf`` was given, so numbers are taken and judged. ``child`` is the file descriptor of
+    ``active``: ``--gpuperf`` was given, so numbers are taken and judged. ``plan``: nothing is measured, and
+    this file lists what has to be. ``child`` is the file descriptor of
     the parent's pipe in a child process, else None. Times are in seconds. ``tolerance`` are the command
     line's, ``tolerances`` the ini file's. ``against`` and ``baselines_from`` are resolved revisions;
-    ``accept``: what judges is this checkout's all the same.
+    ``accept``: what judges is this checkout's all the same. ``skip_unchanged``: launches whose work is their
+    baseline's own are not measured.
     """
 
     active: bool
     backend: str
     strict: bool
     update: str | None
+    plan: str | None
     runs: int
     calibrate: int | Path | None
     pool: str
@@ -165,6 +184,7 @@ class Options:
     baselines_from: Revision | None
     accept: bool
     acquit: bool
+    skip_unchanged: bool
 
     @property
     def terms(self) -> Revision | None:
@@ -211,10 +231,11 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
         "tolerance": tuple(given["tolerance"] or ()),
     }
     return Options(
-        active=config.option.gpuperf,
+        active=config.option.gpuperf and given["plan"] is None,
         child=config.option.gpuperf_child,
         judge_host_times=host_times,
         accept=accept,
+        skip_unchanged=config.option.gpuperf_skip_unchanged,
         **{**given, **changed, **revisions},
     )
 
@@ -243,6 +264,8 @@ def _overridden(config: pytest.Config, key: str) -> bool:
 def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
     """Raise pytest.UsageError for flags that do not go together."""
     active, update, calibrate = config.option.gpuperf, given["update"], given["calibrate"]
+    if given["plan"] is not None:
+        _check_planning(config, given)
     needing = {
         "update": "records measurements",
         "calibrate": "measures",
@@ -252,10 +275,15 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
     }
     for name, does in needing.items():
         flag = _flag(name) + ("=N" if name == "calibrate" else "")
-        if given[name] is not None and not active and not isinstance(given[name], Path):
+        planned = given["plan"] is not None and name == "baselines_from"
+        if given[name] is not None and not (active or planned or isinstance(given[name], Path)):
             raise pytest.UsageError(f"{flag} {does}, so it needs --gpuperf beside it")
+    if config.option.gpuperf_skip_unchanged:
+        given = {**given, "accept": config.option.gpuperf_accept}
+        _check_skipping(active, [name for name in _MEASURED if given[name]])
     for name in ("strict", "pool", "tolerance", "runs", "max_confirm", "blocks", "acquit"):
         reads = isinstance(calibrate, Path)  # and measures nothing
+        reads = reads or (given["plan"] is not None and name in ("pool", "strict"))
         if _typed(config, name) and not (active or reads or config.option.gpuperf_child is not None):
             raise pytest.UsageError(
                 f"{_flag(name)} is about what is measured, so it needs --gpuperf beside it"
@@ -292,6 +320,29 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
         )
     if given["against"] is not None and getattr(config.option, "tx", None):
         raise pytest.UsageError("--gpuperf-against measures in one process after the other; leave out -n")
+
+
+def _check_planning(config: pytest.Config, given: Mapping[str, Any]) -> None:
+    """Raise pytest.UsageError for what a run that measures nothing cannot do."""
+    others = [_flag(name) for name in ("update", "calibrate", "against", "budget") if given[name]]
+    others += ["--gpuperf-skip-unchanged"] if config.option.gpuperf_skip_unchanged else []
+    if others:
+        raise pytest.UsageError(f"--gpuperf-plan measures nothing: leave out {others[0]}")
+    if getattr(config.option, "tx", None):
+        raise pytest.UsageError("--gpuperf-plan plans in one process; leave out -n")
+
+
+def _check_skipping(active: bool, others: list[str]) -> None:
+    """Raise pytest.UsageError where --gpuperf-skip-unchanged has nothing to leave out, or must not."""
+    if not active:
+        raise pytest.UsageError(
+            "--gpuperf-skip-unchanged is about what is measured, so it needs --gpuperf beside it"
+        )
+    if others:
+        does = _MEASURED[others[0]]
+        raise pytest.UsageError(
+            f"--gpuperf-skip-unchanged measures less, and {_flag(others[0])} {does}: leave one of them out"
+        )
 
 
 def _typed(config: pytest.Config, name: str) -> bool:

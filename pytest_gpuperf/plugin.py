@@ -91,6 +91,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    with _usage_errors():
+        session.config.stash[MODE].select(session.items)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Check before xdist starts workers, in which an error would be one of xdist's own."""
     with _usage_errors():
@@ -121,6 +127,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     item.stash[RECORDER], item.stash[RESULT] = Recorder(), Payload()  # a rerun measures afresh
+    item.config.stash[MODE].begin(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -156,6 +163,7 @@ def pytest_runtest_makereport(
     report = yield
     session = item.config.stash[SESSION]
     finish_report(session, item, call, report)
+    item.config.stash[MODE].review(item, call, report)
     if session.stuck and call.when == "teardown":
         item.session.shouldfail = session.opened.device.lost  # type: ignore[union-attr]
     if report.when == "teardown":  # items live as long as the session, and samples are many
@@ -188,7 +196,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ours = session.config.stash[SESSION]
     if ours.options.child is None:  # a child's parent decides
-        ours.results.status = ours.results.exit_status(exitstatus, session.testsfailed)
+        status = ours.results.exit_status(exitstatus, session.testsfailed)
+        ours.results.status = session.config.stash[MODE].status(status)
         session.exitstatus = ours.results.status
     if ours.in_worker:
         session.config.workeroutput[_TOLD] = ours.results.told(session.items)  # type: ignore[attr-defined]
@@ -206,6 +215,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
     session = config.stash[SESSION]
+    config.stash[MODE].tell(terminalreporter)
     if _leads(session):
         from pytest_gpuperf.report.command import measuring
         from pytest_gpuperf.report.summary import exit_code, next_steps, summarise, title

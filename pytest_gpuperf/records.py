@@ -24,6 +24,7 @@ Cause = Literal["wrong", "infrastructure", "setup", "environment"]
 class Record:
     """One test in one process: its measurements, and the machine they were taken on.
 
+    ``unchanged`` are metrics that were not measured, without samples: their work is the baseline's own.
     ``device`` is the device's part of the place, ``host`` the CPU's, ``environment`` what else is
     stored with a run; ``unfit`` says why the machine was not fit to measure, "" if it was.
     """
@@ -33,6 +34,7 @@ class Record:
     host: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     unfit: str = ""
+    unchanged: tuple[Measurement, ...] = ()
 
     def place(self, metric: Metric) -> dict[str, Any]:
         """Return a metric's place; the CPU is part of it where the host's clock or work is measured."""
@@ -158,16 +160,20 @@ class Recorder:
 
     def __init__(self) -> None:
         self.measurements: dict[str, Measurement] = {}
+        self.unchanged: dict[str, Measurement] = {}
         self.closed = False
 
-    def add(self, measurement: Measurement) -> None:
-        """Keep a measurement; raises GpuperfError for a second one of the same name, or after the test."""
+    def add(self, measurement: Measurement, unchanged: bool = False) -> None:
+        """Keep a measurement, or what need not be measured since its work is ``unchanged``.
+
+        Raises GpuperfError for a second one of the same name, or after the test.
+        """
         name = measurement.metric.name
         if self.closed:
             raise GpuperfError(
                 f'"{name}" was measured in the teardown of the test, after its figures were judged: '
                 "measure it in the test"
             )
-        if name in self.measurements:
+        if name in self.measurements or name in self.unchanged:
             raise GpuperfError(f'this test measured "{name}" twice; give each its own name=')
-        self.measurements[name] = measurement
+        (self.unchanged if unchanged else self.measurements)[name] = measurement

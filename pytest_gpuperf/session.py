@@ -21,6 +21,7 @@ from pytest_gpuperf.records import Cause, Keeper, Record, Recorder, Row, detach,
 from pytest_gpuperf.storage.project import Project
 
 if TYPE_CHECKING:
+    from pytest_gpuperf.backends.base import Backend
     from pytest_gpuperf.backends.gpu import Gpu
     from pytest_gpuperf.processes.child import Children
 
@@ -29,6 +30,7 @@ RECORDER = pytest.StashKey[Recorder]()
 EXIT_INFRASTRUCTURE = 20
 EXIT_ENVIRONMENT = 21
 EXIT_SETUP = 22
+EXIT_TO_MEASURE = 23
 
 
 @dataclass(slots=True)
@@ -155,7 +157,10 @@ class Results:
 
 
 class GpuperfSession:
-    """One process's device, baselines and results; a controller of xdist workers only collects."""
+    """One process's device, baselines and results; a controller of xdist workers only collects.
+
+    ``stand_in`` is a device that is used instead of this machine's, None for none.
+    """
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self.config = config
@@ -167,6 +172,7 @@ class GpuperfSession:
         self.batches: dict[str, dict[str, int]] = {}
         self.guard = Guard(options.lock_timeout, on_wait=self._on_wait, note=self.results.note)
         self.opened: Gpu | None = None
+        self.stand_in: Backend | None = None
         self._padding: Any = None
         self._mark = 0
         self._unavailable: Unavailable | None = None
@@ -199,7 +205,7 @@ class GpuperfSession:
             from pytest_gpuperf.backends.gpu import Gpu
 
             try:
-                device = select(self.options.backend)
+                device = self.stand_in or select(self.options.backend)
             except Unavailable as error:
                 self._unavailable = error
                 raise
@@ -231,7 +237,7 @@ class GpuperfSession:
 
     def settle_device(self) -> None:
         """Wait for what a test enqueued, so that it fails by its own kernels; raises KernelError."""
-        if self.opened is not None and not self.opened.device.lost:
+        if self.opened is not None and not self.opened.device.lost and self.options.plan is None:
             self.opened.synchronize()
 
     def judges_host_time(self) -> bool:
@@ -240,7 +246,7 @@ class GpuperfSession:
 
     def expects_device(self) -> bool:
         """Return whether this session runs on a real device, without opening it."""
-        return expects_device(self.options.backend)
+        return self.options.plan is not None or expects_device(self.options.backend)
 
     def mark_memory(self) -> None:
         """Begin a test: ``free_memory`` frees the device arrays made from here on."""

@@ -17,6 +17,7 @@ EMULATED = SimpleNamespace(
     device_name="emulated on a CPU",
     uuid="emulated",
     pci=None,
+    compute_capability=None,
     compiler_version="",
     software=dict,
 )
@@ -119,9 +120,11 @@ def test_describes_a_host_without_a_device(tmp_path):
     assert found["cpu"]
 
 
-def test_stores_the_compiler_where_the_backend_knows_it(tmp_path):
-    backend = SimpleNamespace(**{**vars(EMULATED), "compiler_version": "g++ 12.2.0"})
-    assert environment.describe(backend, tmp_path)["compiler"] == "g++ 12.2.0"
+def test_stores_the_compiler_and_the_architecture_where_the_backend_knows_it(tmp_path):
+    known = {"compiler_version": "g++ 12.2.0", "compute_capability": (9, 0)}
+    backend = SimpleNamespace(**{**vars(EMULATED), **known})
+    found = environment.describe(backend, tmp_path)
+    assert (found["compiler"], found["compute_capability"]) == ("g++ 12.2.0", "9.0")
     assert "compiler" not in environment.describe(EMULATED, tmp_path)
 
 

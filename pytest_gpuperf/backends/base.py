@@ -162,8 +162,11 @@ class Program(Protocol):
     Arguments of a launch are checked already: device arrays, or NumPy scalars of the declared dtype.
     """
 
-    def code_hash(self, name: str) -> str | None:
-        """Return the hash of the machine code of kernel ``name``; None if the backend has none of its own."""
+    def code_hash(self, name: str | None) -> str | None:
+        """Return the hash of the machine code of kernel ``name``, which other kernels do not change.
+
+        ``name`` None: that of the whole file. Return None if the backend has none of its own.
+        """
 
     def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
         """Return what enqueues this launch of kernel ``name`` each time it is called, at little cost."""

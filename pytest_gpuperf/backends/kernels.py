@@ -17,6 +17,9 @@ from pytest_gpuperf.backends.declarations import Declaration, read
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import KernelError
 
+BY_KERNEL = "k-"
+"""How a work's hash begins; one without it is of a whole file's machine code, as older versions made them."""
+
 
 class Kernels:
     """The .cu files of ``folder`` on ``backend``; each is compiled once per process, when first launched."""
@@ -119,7 +122,7 @@ class Launch:
 
     @property
     def code_hash(self) -> str | None:
-        """Return the hash of the machine code, for "this code did not change"; None if there is none."""
+        """Return the hash of the kernel's machine code, None if there is none."""
         return self.file.program.code_hash(self.name)
 
     def work_hash(self, *arguments: Any) -> str | None:
@@ -138,7 +141,7 @@ class Launch:
         shape = self.geometry
         told = repr((code, self.name, shape.grid, shape.block, shape.shared, scalars, contents, places))
         unknown = "?" if None in contents else ""
-        return hashlib.sha256(told.encode()).hexdigest()[: len(code)] + unknown
+        return BY_KERNEL + hashlib.sha256(told.encode()).hexdigest()[:16] + unknown
 
     def bind(self, *arguments: Any) -> Callable[[], None]:
         """Check the arguments once and return the launch, which a stopwatch calls many times."""

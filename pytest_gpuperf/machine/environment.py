@@ -30,9 +30,9 @@ def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
 
     JSON throughout: ``date`` (UTC, ISO 8601, seconds), ``commit`` and ``dirty`` (tracked files differ from
     it), ``python``, ``platform``, ``cpu``, ``cores``, ``versions`` (of each GPU package, by name), and of a
-    backend ``backend``, ``device_name``, ``device_uuid``, ``compiler``, its own ``software()``, and of a GPU
-    ``gpus``, how many the driver has: on H100s a launch took 1.5 us longer in machines with two. What is not
-    known is left out.
+    backend ``backend``, ``device_name``, ``device_uuid``, ``compute_capability`` ("9.0"), ``compiler``, its
+    own ``software()``, and of a GPU ``gpus``, how many the driver has: on H100s a launch took 1.5 us longer
+    in machines with two. What is not known is left out.
     """
     found: dict[str, Any] = {
         "date": _date(),
@@ -44,6 +44,8 @@ def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
     }
     if backend is not None:
         found |= {"backend": backend.name, "device_name": backend.device_name, "device_uuid": backend.uuid}
+        if backend.compute_capability:
+            found["compute_capability"] = ".".join(map(str, backend.compute_capability))
         if compiler := backend.compiler_version:
             found["compiler"] = compiler
         found |= backend.software()

@@ -38,8 +38,8 @@ def take(gpu: Gpu) -> dict[str, Any]:
 
     ``bandwidth_s``, ``compute_s`` and ``launch_s`` are the median seconds of a launch, ``sm_mhz`` the SMs'
     clock under the arithmetic (left out if the device's timer does not tell), ``code`` the hash of the
-    machine code. Takes 256 MiB of the device for about half a second. Raises Unavailable without a compiler,
-    GpuperfError if the device has no room.
+    file's machine code. Takes 256 MiB of the device for about half a second. Raises Unavailable without a
+    compiler, GpuperfError if the device has no room.
     """
     from pytest_gpuperf.backends.kernels import Kernels
 
@@ -65,7 +65,7 @@ def take(gpu: Gpu) -> dict[str, Any]:
     found = {name: _rounded(timing.median) for name, timing in taken.items()}
     if clock:
         found["sm_mhz"] = _rounded(clock)
-    return {**found, "code": copy.code_hash}
+    return {**found, "code": copy.file.program.code_hash(None)}
 
 
 def _clocked(device: Backend, stamp: Launch, load: Callable[[], None]) -> float | None:

@@ -13,9 +13,9 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import LOCAL_FOLDER, local_folder
-from pytest_gpuperf.fixtures import timed
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Kind, Measurement
+from pytest_gpuperf.questions import question, timed
 from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
@@ -127,10 +127,11 @@ class LoadGen:
         size, model = session.batch_sizes[-1], session.model
         dataset = model.dataset(size)
         images = dataset.images([index % len(dataset) for index in range(size)])
-        question: dict[str, Any] = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
-        question |= {"precision": session.precision, "images": size, "input_copy": False}
+        asked: dict[str, Any] = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
+        asked |= {"precision": session.precision, "images": size, "input_copy": False}
         enqueue = session.replay(images)
-        return [timed(self._session, self._item, DEVICE_TIME, enqueue, question=question)]
+        reached = question(self._session, self._item, DEVICE_TIME, enqueue, more=asked)
+        return [timed(self._session, self._item, enqueue, (), reached)]
 
     def _accuracy(
         self, session: CpuSession | CudaSession, scenario: str, count: int | None

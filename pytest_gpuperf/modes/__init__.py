@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 def mode_of(session: GpuperfSession) -> Mode:
     """Return the mode that a session's options ask for."""
     options = session.options
+    if options.child is None and options.plan is not None:
+        from pytest_gpuperf.modes.plan import Planning
+
+        return Planning(session)
     if options.child is not None or not options.active:
         from pytest_gpuperf.modes.mode import Mode
 

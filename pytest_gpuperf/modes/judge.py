@@ -24,6 +24,7 @@ from pytest_gpuperf.rules.differences import other_unit
 from pytest_gpuperf.rules.estimate import REPLICAS
 from pytest_gpuperf.rules.old_code import answers, to_ask
 from pytest_gpuperf.session import GpuperfSession
+from pytest_gpuperf.unchanged import told
 
 
 class Judging(Mode):
@@ -114,6 +115,8 @@ class Judging(Mode):
             for line in self._accepted.needed_absent(missing, scope):
                 results.note(line)
         self._tell_left_out()
+        for line in told(results.records.values()) if self._options.skip_unchanged else ():
+            results.note(line)
         for cause, text in findings(missing):
             results.finding(cause, text)
         for suite in self._emulated_instead() if strict else ():

@@ -59,12 +59,13 @@ def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
     """Return what a test measured in this process, None if nothing."""
     recorder = recorder_of(item)
     _take_benchmark(session, item)
-    if not recorder.measurements:
+    if not recorder.measurements and not recorder.unchanged:
         return None
     from pytest_gpuperf.machine import environment
 
     # Another test may have opened the device: that must not move this one's figures to another pool.
-    measured_there = any(m.metric.constants.where == "device" for m in recorder.measurements.values())
+    taken = (*recorder.measurements.values(), *recorder.unchanged.values())
+    measured_there = any(m.metric.constants.where == "device" for m in taken)
     opened = session.opened
     device = opened.device if opened and (measured_there or session.uses_device(item)) else None
     sentinels = session.guard.sentinels
@@ -77,6 +78,7 @@ def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
             **({"sentinels": sentinels} if sentinels else {}),
         },
         unfit=item.stash.get(UNFIT, ""),
+        unchanged=tuple(recorder.unchanged.values()),
     )
 
 

@@ -75,6 +75,22 @@ class Mode:
         self.pass_on(item, self.child_reports(item))
         return True
 
+    def select(self, items: list[pytest.Item]) -> None:
+        """Take out of the tests that were selected those that this run does not need; raises GpuperfError."""
+
+    def begin(self, item: pytest.Item) -> None:
+        """Begin a test, before its fixtures are set up."""
+
+    def review(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+        """Change a report of a test that ran here, once it is finished otherwise."""
+
+    def status(self, status: int) -> int:
+        """Return the run's exit code, given what failed."""
+        return status
+
+    def tell(self, reporter: pytest.TerminalReporter) -> None:
+        """Print what a run that measures nothing has found."""
+
     def judge_call(self, item: pytest.Item, record: Record) -> Judged:
         """Judge a test that passed in this process, at the end of its call."""
         return self.judge(item, record)

@@ -30,6 +30,7 @@ _COLOURS = {
     Outcome.INCONCLUSIVE: {"yellow": True},
     Outcome.IMPROVED: {"green": True},
     Outcome.EQUAL: {"green": True},
+    Outcome.UNCHANGED: {"green": True},
 }
 _EXIT_CODES = {
     1: "no test failed, but the run as a whole did, as said above",
@@ -40,7 +41,7 @@ _EXIT_CODES = {
 # What nobody has to act on is one line a test, where it has many metrics (counters come by the half dozen).
 _MANY = 4
 _UNIT = 16  # columns of the longest unit
-_FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED}
+_FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED, Outcome.UNCHANGED}
 
 
 def title(records: Iterable[Record]) -> str:

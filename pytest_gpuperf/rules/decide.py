@@ -143,12 +143,16 @@ def _judged(case: Case, record: Record, evidence: Evidence) -> list[Row]:
         asked = evidence.old_code.get(name)
         row = _by_stored_runs(case, record, measured, evidence, name in tripped, old_code.answers(asked))
         rows.append(old_code.review(case, record, row, asked))
+    for reached in record.unchanged:
+        same = Verdict(Outcome.UNCHANGED, baseline=case.stored[reached.metric.name].value)
+        rows.append(Row(case.key, reached.metric, same, command=case.command, excuse=_excuse(case)))
     return [*rows, *_unseen(case, record, evidence)]
 
 
 def _unseen(case: Case, record: Record, evidence: Evidence) -> Iterator[Row]:
     """Yield a row for each stored metric that a test which was measured did not record."""
-    unseen = {name: baseline for name, baseline in case.due.items() if not record.measurement(name)}
+    unchanged = {reached.metric.name for reached in record.unchanged}
+    unseen = {n: old for n, old in case.due.items() if n not in unchanged and not record.measurement(n)}
     for name, old in tuple(unseen.items()):
         if better := lacking.gone(old.metric, old.contract, old.value, record):
             yield Row(case.key, old.metric, better, command=case.command, excuse=_excuse(case))

@@ -46,6 +46,12 @@ def _counter(metric: Metric) -> _Counter | None:
     return _Counter.of(metric.name) if metric.instrument == "counters" else None
 
 
+def launch_of(metric: Metric) -> str | None:
+    """Return the name of the launch whose counters a metric is one of, None if it is none."""
+    counter = _counter(metric)
+    return counter.launch if counter else None
+
+
 # --------------------------------------------------------------------------- against stored runs
 
 

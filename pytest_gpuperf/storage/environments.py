@@ -31,6 +31,7 @@ class Environment(Struct, frozen=True):
     device_name: str | None = None
     device_uuid: str | None = None
     compiler: str | None = None
+    compute_capability: Annotated[str, Meta(pattern=r"^\d{1,3}\.\d{1,2}$")] | None = None
     gpus: int | None = None
     sentinels: Sentinels = Sentinels()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_gpuperf.backends.base import Geometry, Traffic
+from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
 from pytest_gpuperf.backends.cuda.metrics import counted
 
 if TYPE_CHECKING:
@@ -26,15 +26,16 @@ class CudaProgram:
         self._context = context
         self._path = path
         self._module = module
-        # nvcc writes the same bytes for the same code, whatever the file's place, comments or date.
-        self._hash = hashlib.sha256(cubin).hexdigest()[:16]
+        self._cubin = cubin
+        self._hashes: dict[str | None, str] = {}
         self._functions: dict[str, Any] = {}
         self._figures: dict[str, Mapping[str, float]] = {}
         self._shared: dict[str, int] = {}
 
-    def code_hash(self, name: str) -> str | None:
-        """Return the hash of the whole file's machine code: kernels share its constants and functions."""
-        return self._hash
+    def code_hash(self, name: str | None) -> str | None:
+        if name not in self._hashes:
+            self._hashes[name] = kernel_hash(self._cubin, name) if name else file_hash(self._cubin)
+        return self._hashes[name]
 
     def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
         """Run kernel ``name`` under CUPTI's range profiler; raises Unavailable if that cannot count."""

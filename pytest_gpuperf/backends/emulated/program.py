@@ -58,7 +58,7 @@ class EmulatedProgram:
         spans = [(region.begin, region.end) for region in self._shared]
         self._spans = np.array(spans, np.int64).reshape(-1, 2)
 
-    def code_hash(self, name: str) -> None:
+    def code_hash(self, name: str | None) -> None:
         """Return None: g++'s machine code says nothing about a GPU's."""
         return
 

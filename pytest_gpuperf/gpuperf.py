@@ -1,0 +1,172 @@
+"""Time launches and take a test's other numbers, to be judged when it ends: the ``gpuperf`` fixture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import is_rate, is_time_or_rate, number, numbers, short, text
+from pytest_gpuperf.marker import test_options
+from pytest_gpuperf.measurement import Better, Bounds, Kind, Measurement, Metric
+from pytest_gpuperf.questions import question, rates, timed
+from pytest_gpuperf.session import GpuperfSession, recorder_of
+from pytest_gpuperf.unchanged import look
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.instruments.device_time import Timing
+
+
+class _NotGiven(str):
+    """An argument's default that can be told from the same value where somebody gave it."""
+
+
+_LOWER = cast(Better, _NotGiven("lower"))
+
+
+class Gpuperf:
+    """The object behind the ``gpuperf`` fixture, one per test."""
+
+    def __init__(self, session: GpuperfSession, item: pytest.Item) -> None:
+        self._session = session
+        self._item = item
+
+    def __call__(
+        self,
+        launch: Callable[..., Any],
+        /,
+        *args: Any,
+        name: str | None = None,
+        bytes: float | None = None,
+        flops: float | None = None,
+        max: float | None = None,
+        min: float | None = None,
+        check: Callable[..., Any] | None = None,
+        **keywords: Any,
+    ) -> Timing:
+        """Time ``launch(*args, **keywords)`` on the device and return its samples, in seconds.
+
+        ``bytes`` moved and ``flops`` done per launch give the rates that are shown. ``name`` is the
+        metric's; by default the kernel's or function's own. ``max`` and ``min`` are bounds of the time,
+        in seconds: beyond them the test fails, with a baseline or without, wherever times are judged.
+        ``check`` is called after the times, with what the last call returned if it needs an argument; what it
+        raises, or False, fails the test. A callable's own argument of one of these names goes through
+        ``functools.partial``.
+        """
+        from pytest_gpuperf.instruments.callables import name_of, run_check, with_keywords
+        from pytest_gpuperf.instruments.device_time import Timing, check_possible
+
+        if not callable(launch):
+            raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
+        bounds = Bounds.of("gpuperf(...)", min, max)
+        work = {"bytes": _work("bytes", bytes), "flops": _work("flops", flops)}
+        own = {**work, "name": name, "max": max, "min": min, "check": check}
+        enqueue = with_keywords(launch, args, keywords, own)
+        if check is not None and not callable(check):
+            raise GpuperfError(f"gpuperf(...): check={short(check)}; give what is called after the times")
+        name = name_of(launch) if name is None else text("gpuperf(...)", "name", name)
+        checked = None if check is None else partial(run_check, check, name)
+        session, item, planning = self._session, self._item, self._session.options.plan is not None
+        if not session.options.active and not planning:
+            return self._once(enqueue, args, checked)
+        reached = replace(question(session, item, name, enqueue, args, work, keywords), bounds=bounds)
+        same, why = look(session, item, reached)
+        if same or planning or not session.measures(item):
+            done = self._once(enqueue, args, None if planning else checked)
+            return Timing((same.value,), {"unchanged": True}) if same else done
+        taken = timed(session, item, enqueue, args, reached, check=checked, watched=True)
+        check_possible(session.gpu().device, name, taken.value, work["bytes"], work["flops"])
+        shown = {} if session.options.child is not None else rates(session.gpu(), taken.value, **work)
+        details = {**taken.details, **shown, **why}  # which are to be shown, and so the session's own
+        recorder_of(item).add(replace(taken, details=details))
+        return Timing(taken.samples, taken.details)
+
+    def _once(
+        self, enqueue: Callable[..., Any], args: Sequence[Any], checked: Callable[[Any], None] | None
+    ) -> Timing:
+        """Run what would be timed, and look at its result."""
+        from pytest_gpuperf.instruments.device_time import Timing
+
+        gpu = self._session.gpu()
+        result = enqueue(*args)
+        if checked:
+            gpu.synchronize()
+            checked(result)
+        return Timing((), {})
+
+    def record(
+        self,
+        name: str,
+        value: float | Sequence[float],
+        unit: str = "1",
+        better: Better = _LOWER,
+        *,
+        kind: Kind = "noisy",
+        max: float | None = None,
+        min: float | None = None,
+    ) -> None:
+        """Judge a number that the test took itself, or several samples of it.
+
+        ``better`` is "lower" or "higher", by default "lower". ``kind`` "exact" compares it directly; a
+        "noisy" one is measured again in fresh processes before it fails the test, and a time or a rate is
+        only shown on a machine without a GPU that is not dedicated to measuring. ``max`` and ``min`` are
+        bounds in its unit: beyond them the test fails, with a baseline or without, wherever it is judged.
+        """
+        name = text("gpuperf.record(...)", "name", name)
+        call = f'gpuperf.record("{name}")'
+        unit = text(call, "unit", unit)
+        details = {"better": _which_way(unit)} if better is _LOWER else {}
+        better = cast(Better, _choice(call, "better", better, ("lower", "higher")))
+        kind = cast(Kind, _choice(call, "kind", kind, ("noisy", "exact", "shown")))
+        bounds = Bounds.of(call, min, max, kind)
+        samples = _samples(f'gpuperf.record("{name}", {short(value)})', value, kind)
+        if not self._session.options.active and self._session.options.plan is None:
+            return
+        if kind == "shown":
+            details["kind"] = "shown by the test"
+        elif kind == "noisy" and is_time_or_rate(unit) and not self._session.judges_host_time():
+            kind = "shown"
+        metric = Metric(name, unit, better, kind, "record")
+        contract = test_options(self._item).versioned({})
+        taken = Measurement(metric, contract, samples, details=details, bounds=bounds)
+        if self._session.options.plan is None or kind != "shown":
+            recorder_of(self._item).add(taken)
+
+
+def _choice(call: str, what: str, given: Any, choices: Sequence[str]) -> str:
+    if not isinstance(given, str) or given not in choices:
+        *most, last = (f'"{choice}"' for choice in choices)
+        raise GpuperfError(f"{call}: {what}={short(given)}; say {', '.join(most)} or {last}")
+    return str.__str__(given)
+
+
+def _samples(call: str, value: Any, kind: Kind) -> tuple[float, ...]:
+    """Return what was recorded as floats, of an exact number one; raises GpuperfError."""
+    samples = numbers(call, value)
+    if not samples or not all(math.isfinite(v) and (v > 0 or kind != "noisy") for v in samples):
+        raise GpuperfError(
+            f"{call}: noisy values must be finite and positive, exact values finite "
+            '(kind="exact" takes a count that may be 0)'
+        )
+    if kind == "exact" and len(set(samples)) > 1:
+        raise GpuperfError(f"{call}: an exact number has one value, and these differ")
+    return samples[:1] if kind == "exact" else samples
+
+
+def _which_way(unit: str) -> str:
+    """Say which way is better where the test did not, louder where that is likely to be wrong."""
+    hint = f': for a rate such as {unit} say better="higher"' if is_rate(unit) else ""
+    return f"lower is better (better= not given){hint}"
+
+
+def _work(what: str, given: Any) -> int | float | None:
+    """Return the bytes or operations of a launch as a plain number; raises GpuperfError."""
+    found = None if given is None else number(given)
+    if given is not None and (found is None or not 0 <= found < math.inf):
+        raise GpuperfError(f"gpuperf(...): {what}={short(given)}; give the {what} of one launch, a number")
+    return int(found) if found is not None and found.is_integer() else found

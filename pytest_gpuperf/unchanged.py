@@ -1,0 +1,88 @@
+"""Leave out what need not be measured again, and note what a plan comes to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from pytest_gpuperf.errors import NeedsResult
+from pytest_gpuperf.marker import test_options
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric
+from pytest_gpuperf.records import Record
+from pytest_gpuperf.rules.identical import as_stored, compare, compare_here
+from pytest_gpuperf.rules.lacking import launch_of
+from pytest_gpuperf.session import GpuperfSession, recorder_of
+
+WHY = "measured since"
+"""The detail of a measurement that says why it could not be left out."""
+
+
+def look(
+    session: GpuperfSession, item: pytest.Item, reached: Measurement
+) -> tuple[Baseline | None, Mapping[str, str]]:
+    """Return the baseline whose own work a launch is, which is noted then, or None and why it is measured.
+
+    Nothing is left out of a process that measures again, of what is expected to regress, or on a device whose
+    times are not judged. Raises GpuperfError for unreadable baselines.
+    """
+    device = session.gpu().device
+    if session.options.plan is not None:
+        return _reach(session, item, reached), {}
+    asked = session.options.skip_unchanged and session.options.child is None and device.judges_times
+    if not asked or test_options(item).expected:
+        return None, {}
+    from pytest_gpuperf.machine.environment import describe
+
+    place = device.place()
+    stored = session.project.stored(item.nodeid, place).get(reached.metric.name)
+    reached = as_stored(reached, stored)
+    found = compare_here(stored, reached, place, describe(device, item.path.parent))
+    if found.word != "identical":
+        return None, {WHY: found.reason}
+    recorder_of(item).add(reached, unchanged=True)
+    return stored, {}
+
+
+def _reach(session: GpuperfSession, item: pytest.Item, reached: Measurement) -> Baseline | None:
+    """Note what a plan has come to; return the baseline whose own work it is, None for none."""
+    stored = session.project.stored(item.nodeid, session.gpu().device.place()).get(reached.metric.name)
+    reached = as_stored(reached, stored)
+    recorder_of(item).add(reached, unchanged=True)
+    return stored if compare(stored, reached).word == "identical" else None
+
+
+class _NotCounted:
+    """The counters of a launch that a plan does not run."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what pytest and copy ask for
+            raise AttributeError(name)
+        raise NeedsResult(f"{name} of counters(...)")
+
+
+def reach_counters(
+    session: GpuperfSession, item: pytest.Item, label: str, contract: Mapping[str, Any], code: str | None
+) -> Any:
+    """Note that a plan has come to the counters of a launch: whatever the baseline has of them."""
+    stored = session.project.stored(item.nodeid, session.gpu().device.place())
+    metrics = [old.metric for name, old in stored.items() if launch_of(old.metric) == label]
+    for metric in metrics or [Metric(f"{label} counters", "1", "lower", "exact", "counters")]:
+        recorder_of(item).add(Measurement(metric, contract, (), code), unchanged=True)
+    return _NotCounted()
+
+
+def told(records: Iterable[Record]) -> Iterator[str]:
+    """Yield lines for the summary: how many launches were left out, and why the others were not."""
+    records = tuple(records)
+    tests, launches = sum(bool(r.unchanged) for r in records), sum(len(r.unchanged) for r in records)
+    if launches:
+        yield (
+            f"unchanged: {launches} launch(es) of {tests} test(s) ran once and were not measured:\n"
+            "  work and software are their baselines' own (--gpuperf-skip-unchanged)"
+        )
+    whys = Counter(str(m.details[WHY]) for r in records for m in r.measurements if WHY in m.details)
+    for why, count in whys.items():
+        yield f"measured: {count} launch(es): {why}"
