@@ -8,5 +8,5 @@ from _pytest.outcomes import Skipped
 class NeedsResult(Skipped):
     """A test needs a result of a GPU that is not here.
 
-    An outcome to pytest, so that no ``except Exception`` of the test's catches it, and fixtures are torn down.
+    An outcome to pytest, so that no ``except Exception`` of a test's catches it, and fixtures are torn down.
     """
