@@ -27,7 +27,3 @@ class NotFit(GpuperfError):
 
 class Unavailable(GpuperfError):
     """A device, compiler or library is not there; the message names the package to install."""
-
-
-class NeedsResult(BaseException):
-    """A test needs a result of a GPU that is not here (--gpuperf-plan); no ``except`` of its catches it."""

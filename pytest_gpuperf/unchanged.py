@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_gpuperf.errors import NeedsResult
+from pytest_gpuperf.backends.planned import NeedsResult
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric
 from pytest_gpuperf.records import Record

@@ -13,8 +13,8 @@ from test_machine_code import changed, needs_nvcc, sections
 
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
+from pytest_gpuperf.backends.planned import NeedsResult
 from pytest_gpuperf.backends.planned.device import PlannedBackend
-from pytest_gpuperf.errors import NeedsResult
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Run
 from pytest_gpuperf.rules.identical import compare
 from pytest_gpuperf.storage.baselines import Store
@@ -219,6 +219,24 @@ def test_what_else_is_to_be_measured_says_why(project, old, new, said):
     found = lines(run(project))["test_scale"]
     assert fnmatch.fnmatch(found, said)
     assert (found == "identical") == ("test_suite.py::test_scale" not in planned(project))
+
+
+@pytest.mark.parametrize(
+    ("teardown", "said"),
+    [("gpu.synchronize()", "identical"), ("raise OSError('left')", "cannot say: OSError: left")],
+)
+def test_a_teardown_that_waits_for_the_gpu_is_no_failure(project, teardown, said):
+    rewrite(project, "    return gpu.random(64, seed=1)", f"    yield gpu.random(64, seed=1)\n    {teardown}")
+    result = run(project)
+    assert lines(result)["test_scale"] == said
+    assert result.ret == (0 if said == "identical" else 23)
+
+
+def test_what_is_expected_to_regress_is_to_be_measured(project):
+    marker = "@pytest.mark.gpuperf(expected='why', until=DAY)\n"
+    rewrite(project, "def test_scale", f"{marker}def test_scale")
+    rewrite(project, "import pytest", "import datetime\nimport pytest\nDAY = str(datetime.date.today())")
+    assert lines(run(project))["test_scale"] == "cannot say: its marker expects it to regress"
 
 
 WAITING = """

@@ -54,7 +54,8 @@ class Judging(Mode):
         The test's memory and the device lock have been given back: other processes need both.
         """
         case = case_of(item, record, self._project, self._options)
-        self._note_unknown_unit(case)
+        if record.measurements:
+            self._note_unknown_unit(case)
         confirm = cache(lambda: self._confirmer.confirm(item, record, self._left(item)))
         decided = partial(self._decided, item, record, confirm)
         judged = conclude(case, record, decided(case))

@@ -15,9 +15,10 @@ import pytest
 from pytest_gpuperf.backends import judges_times
 from pytest_gpuperf.backends.base import Backend
 from pytest_gpuperf.backends.cuda.compile import compiler_version
-from pytest_gpuperf.errors import GpuperfError, NeedsResult
+from pytest_gpuperf.backends.planned import NeedsResult
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import slug
-from pytest_gpuperf.marker import fixtures_of, takes_numbers
+from pytest_gpuperf.marker import fixtures_of, takes_numbers, test_options
 from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.modes.missing import Absence, not_measured, scope_of
 from pytest_gpuperf.modes.mode import Mode
@@ -95,11 +96,15 @@ class Planning(Mode):
             pytest.skip(_BY_THE_HOST[fixture])
 
     def review(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
-        """Say what the plan has found, once a test has been called or could not be set up."""
+        """Say what the plan has found, once a test has been called, or where its fixtures fail."""
         error = call.excinfo.value if call.excinfo else None
-        if report.when == "teardown" or (report.when == "setup" and error is None):
+        if report.when != "call" and error is None:
             return
-        found = self._judge(item, error)
+        if report.when == "teardown":
+            needs = isinstance(error, NeedsResult)  # of a device that has nothing to clear up
+            found = self._found[item.nodeid][1] if needs else Found("cannot say", _why(error))
+        else:
+            found = self._judge(item, error)
         self._found[item.nodeid] = item, found
         vars(report).pop("wasxfail", None)
         if found.word == "identical":
@@ -110,6 +115,8 @@ class Planning(Mode):
             report.outcome, report.longrepr = "skipped", (path, (line or 0) + 1, why)
 
     def _judge(self, item: pytest.Item, error: BaseException | None) -> Found:
+        if test_options(item).expected:
+            return Found("cannot say", "its marker expects it to regress")
         stopped = _why(error)
         broke = error is not None and not isinstance(error, NeedsResult)
         recorder = recorder_of(item)

@@ -17,7 +17,8 @@ import numpy as np
 from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
 from pytest_gpuperf.backends.cuda.compile import compile_cubin, compiler_version
 from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
-from pytest_gpuperf.errors import KernelError, NeedsResult
+from pytest_gpuperf.backends.planned import NeedsResult
+from pytest_gpuperf.errors import KernelError
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
