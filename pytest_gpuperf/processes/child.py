@@ -146,7 +146,7 @@ def arguments(
     if isinstance(seed, int):  # pytest-randomly is there
         command += [f"--randomly-seed={seed}", "--randomly-dont-reorganize"]
     if hasattr(config.option, "session_timeout"):  # so is pytest-timeout
-        command += ["-o", "session_timeout=0"]
+        command += ["-o", "session_timeout="]
     command += [
         f"--gpuperf-backend={options.backend}",
         f"--gpuperf-strict={'on' if options.strict else 'off'}",
