@@ -10,8 +10,8 @@ import pytest
 
 from pytest_gpuperf.backends.planned import NeedsResult
 from pytest_gpuperf.marker import test_options
-from pytest_gpuperf.measurement import Baseline, Measurement, Metric
-from pytest_gpuperf.records import Record
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome
+from pytest_gpuperf.records import Row
 from pytest_gpuperf.rules.identical import as_stored, compare, compare_here
 from pytest_gpuperf.rules.lacking import launch_of
 from pytest_gpuperf.session import GpuperfSession, recorder_of
@@ -74,15 +74,15 @@ def reach_counters(
     return _NotCounted()
 
 
-def told(records: Iterable[Record]) -> Iterator[str]:
+def told(rows: Iterable[Row]) -> Iterator[str]:
     """Yield lines for the summary: how many launches were left out, and why the others were not."""
-    records = tuple(records)
-    tests, launches = sum(bool(r.unchanged) for r in records), sum(len(r.unchanged) for r in records)
-    if launches:
+    rows = tuple(rows)
+    if left_out := [row for row in rows if row.verdict.outcome is Outcome.UNCHANGED]:
+        tests = len({row.test for row in left_out})
         yield (
-            f"unchanged: {launches} launch(es) of {tests} test(s) ran once and were not measured:\n"
+            f"unchanged: {len(left_out)} launch(es) of {tests} test(s) ran once and were not measured:\n"
             "  work and software are their baselines' own (--gpuperf-skip-unchanged)"
         )
-    whys = Counter(str(m.details[WHY]) for r in records for m in r.measurements if WHY in m.details)
+    whys = Counter(str(row.details[WHY]) for row in rows if WHY in row.details)
     for why, count in whys.items():
         yield f"measured: {count} launch(es): {why}"

@@ -116,7 +116,7 @@ class Judging(Mode):
             for line in self._accepted.needed_absent(missing, scope):
                 results.note(line)
         self._tell_left_out()
-        for line in told(results.records.values()) if self._options.skip_unchanged else ():
+        for line in told(results.rows) if self._options.skip_unchanged else ():
             results.note(line)
         for cause, text in findings(missing):
             results.finding(cause, text)

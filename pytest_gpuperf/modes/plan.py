@@ -107,7 +107,7 @@ class Planning(Mode):
             found = self._judge(item, error)
         self._found[item.nodeid] = item, found
         vars(report).pop("wasxfail", None)
-        if found.word == "identical":
+        if found.word in _LEFT:
             report.outcome, report.longrepr = "passed", None
         else:
             path, line, _ = item.location
@@ -132,7 +132,7 @@ class Planning(Mode):
     @property
     def _measured(self) -> list[str]:
         """Return where the tests are that have to be measured."""
-        return [location(item) for item, found in self._found.values() if found.word != "identical"]
+        return [location(item) for item, found in self._found.values() if found.word not in _LEFT]
 
     def finish(self, items: Sequence[pytest.Item], complete: bool) -> None:
         """Write the plan, and find stored tests that are gone."""
@@ -173,6 +173,8 @@ class Planning(Mode):
 
     def _lines(self) -> Iterator[str]:
         for _, (item, found) in sorted(self._found.items(), key=lambda each: _ORDER.index(each[1][1].word)):
+            if found.word == "nothing":
+                continue
             yield f"{_WORDS[found.word]:<11} {location(item)}"
             if found.reason:
                 yield f"{'':<11}   {printable(found.reason)}"
@@ -182,18 +184,19 @@ class Planning(Mode):
         yield from self._results.findings
         counts = Counter(found.word for _, found in self._found.values())
         yield (
-            ", ".join(f"{counts[word]} {_WORDS[word]}" for word in _ORDER if counts[word])
+            ", ".join(f"{counts[word]} {_WORDS[word]}" for word in _ORDER[:-1] if counts[word])
             or "no test measures"
         )
-        if self._without:
-            yield f"{self._without} test(s) measure nothing: run them where kernels run, without --gpuperf"
+        if without := self._without + counts["nothing"]:
+            yield f"{without} test(s) measure nothing: run them where kernels run, without --gpuperf"
         if measured := self._measured:
             file = os.path.relpath(self._file, self._session.config.invocation_params.dir)
             command = measuring(self._session.config, f"@{file}")
             yield f"{len(measured)} test(s) to be measured:\n  {command}"
 
 
-_ORDER: tuple[Word, ...] = ("changed", "new", "cannot say", "identical")
+_ORDER: tuple[Word, ...] = ("changed", "new", "cannot say", "identical", "nothing")
+_LEFT = ("identical", "nothing")  # no GPU has to measure these
 _WORDS = {word: word for word in _ORDER} | {"new": "no baseline"}
 
 

@@ -14,13 +14,13 @@ from pytest_gpuperf.rules.differences import (
     question_changes,
 )
 
-Word = Literal["identical", "changed", "cannot say", "new"]
+Word = Literal["identical", "changed", "cannot say", "new", "nothing"]
 OLDER_KIND = "its baseline has a hash of an older kind: record again"
 NO_HASH = "its baseline has no hash of the work: record again"
 
 
 class Found(NamedTuple):
-    """What a launch is beside its baseline: the same work, other work, not to be told, or new."""
+    """What a launch is beside its baseline: the same work, other work, not to be told, new, or nothing."""
 
     word: Word
     reason: str = ""

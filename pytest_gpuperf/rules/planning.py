@@ -24,6 +24,8 @@ def plan(
             return Found(word, reasons[0])
     if broke:
         return Found("cannot say", stopped)
+    if not (stored or reached or stopped):
+        return Found("nothing")
     names = {each.metric.name for each in reached}
     missed = [name for name in stored if name not in names]
     if missed or not reached:
