@@ -246,7 +246,7 @@ def test_what_a_killed_writer_saved_stays_and_what_it_left_the_next_one_takes(tm
         with open(reading) as told:
             saved |= set(told.read().split())
     folder = tmp_path / "emulated/suites"
-    assert len(saved) > 50
+    assert len(saved) > 10  # else nothing was shown: how many depends on the machine
     assert saved <= entries(tmp_path)
     (folder / ".t.json.0123abcd.tmp").write_text("an older version's")
     writer("z", tmp_path, 1).communicate(timeout=30)
