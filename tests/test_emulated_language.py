@@ -166,8 +166,8 @@ def test_constant_tables_and_headers_beside_the_file(run):
 
 
 def test_device_variables_keep_their_value_between_launches(run):
-    first = run("visited", (4,), shape=(1,), dtype=np.int32)[0]
-    assert run("visited", (4,), shape=(1,), dtype=np.int32)[0] == first + 1
+    first = run("visited", (1,), shape=(1,), dtype=np.int32)[0]
+    assert run("visited", (1,), shape=(1,), dtype=np.int32)[0] == first + 1
 
 
 def test_printf(program, capfd):

@@ -29,6 +29,8 @@ _SHARED_PER_BLOCK = 227 * 1024  # compute capability 9.0, static and dynamic tog
 # Below this many threads a second OS thread costs more to wake than it saves.
 _WORTH_A_THREAD = 8192
 _POINTER = 0x100
+_READ_ONLY, _WORDS = 1, 2 << 8  # simt/runtime.hpp
+_HAND_OVERS = ("gpuperf_atomic", "gpuperf_fence")
 
 
 class EmulatedProgram:
@@ -47,16 +49,21 @@ class EmulatedProgram:
         self._threads, self._seconds = threads, seconds
         self._path = declared.path
         self._declared = declared
+        self._written: dict[tuple[str, int], bool] = {}  # by kernel and argument, as launches have shown
         self._file = library
         self._library = ctypes.CDLL(str(library))
         symbols = _symbols(library)
         self._shared = _shared_variables(self._path, symbols)
         # The order in which blocks reach an atomic would change floating-point sums from run to run.
-        self._in_order = any(name == "gpuperf_atomic" for name, *_ in symbols)
+        # So would blocks that wait for each other.
+        self._in_order = any(name in _HAND_OVERS or "_volatile_" in name for name, *_ in symbols)
         anchor = next(value for name, _, value, _ in symbols if name == "gpuperf_shared_anchor")
         self._base = _address(self._library.gpuperf_shared_anchor) - anchor
+        self._variables = _variables(symbols, self._base)
         spans = [(region.begin, region.end) for region in self._shared]
         self._spans = np.array(spans, np.int64).reshape(-1, 2)
+        places = sorted((region.begin, region.end, _WORDS) for region in self._variables)
+        self._variable_spans = np.array(places, np.uint64).reshape(-1, 3)
 
     def code_hash(self, name: str) -> None:
         """Return None: g++'s machine code says nothing about a GPU's."""
@@ -69,8 +76,8 @@ class EmulatedProgram:
         """Run kernel ``name`` to its end and check every access.
 
         Raises KernelError with line, block and thread of the first thing forbidden: an access out of bounds
-        or to freed memory (stopped before it happens), a race in shared memory (not in global memory), a
-        barrier that not all threads reach, an endless loop, a crash, a failed assert.
+        or to freed memory (stopped before it happens), a race, a read of shared memory that nobody
+        wrote, a barrier that not all threads reach, an endless loop, a crash, a failed assert.
         """
         self._run(name, geometry, arguments, counting=False)
 
@@ -102,22 +109,51 @@ class EmulatedProgram:
                 f"{name}: {geometry.shared} bytes of dynamic shared memory beside {static} static ones; "
                 f"a block has {_SHARED_PER_BLOCK} at most."
             )
+        threads = math.prod(geometry.block)
+        if 0 < (most := getattr(self._library, f"gpuperf_bounds_{name}")()) < threads:
+            raise KernelError(
+                f"{shown(self._path)}:{self._declared[name].line}: kernel {name} is launched with {threads} "
+                f"threads a block and has __launch_bounds__({most}); a GPU refuses the launch."
+            )
         blocks = math.prod(geometry.grid)
-        alone = self._in_order or blocks * math.prod(geometry.block) < _WORTH_A_THREAD
+        alone = self._in_order or blocks * threads < _WORTH_A_THREAD
         outcome = self._runtime.launch(
             _address(getattr(self._library, f"gpuperf_call_{name}")),
             _address(self._library.gpuperf_shared_anchor),
             geometry,
             values=self._packed(name, arguments),
-            memory=self._memory.spans(),
+            memory=self._watched(name, arguments),
+            variables=self._variable_spans,
             shared=self._spans,
             workers=1 if alone else min(blocks, self._threads),
             counting=counting,
             seconds=self._seconds,
         )
+        self._note_written(name, arguments)
         if outcome.fault:
             raise KernelError(describe(outcome.fault, self._launched(name, geometry, arguments)))
         return outcome
+
+    def _watched(self, name: str, arguments: Sequence[Any]) -> np.ndarray:
+        """Return the live arrays, and mark those that the launch only reads.
+
+        That is what a pointer to const says, or an earlier launch has shown; an array that is written after
+        all is watched from then on.
+        """
+        spans = self._memory.spans().copy()
+        read, written = set[int](), set[int]()
+        for number, parameter in enumerate(self._declared[name].parameters[: len(arguments)]):
+            if self._memory.owns(array := arguments[number]):
+                only_read = parameter.const or not self._written.get((name, number), True)
+                (read if only_read else written).add(array.address)
+        flags = spans[:, 2]
+        flags |= np.isin(spans[:, 0], list(read - written)) * np.uint64(_READ_ONLY)
+        return spans
+
+    def _note_written(self, name: str, arguments: Sequence[Any]) -> None:
+        for number, array in enumerate(arguments):
+            if self._memory.owns(array) and not self._written.get((name, number)):
+                self._written[name, number] = self._runtime.written(array.address)
 
     def _packed(self, name: str, arguments: Sequence[Any]) -> list[np.ndarray]:
         """Return each argument's bytes, checked against what the compiled kernel takes.
@@ -157,7 +193,7 @@ class EmulatedProgram:
         dynamic = [Region(0, geometry.shared, "the dynamic shared memory")] if geometry.shared else []
         return Launched(
             self._path, name, self._file, self._base, geometry.block, self._seconds,
-            regions, self._memory.freed[::-1], [*self._shared, *dynamic],
+            regions, self._memory.freed[::-1], [*self._shared, *dynamic], self._variables, geometry.grid,
         )  # fmt: skip
 
 
@@ -171,6 +207,16 @@ def _symbols(library: Path) -> list[tuple[str, str, int, int]]:
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     row = re.compile(r"^\s*\d+: ([0-9a-f]+)\s+(\w+) (\w+)\s+\w+\s+\w+\s+\w+ (.+)$", re.MULTILINE)
     return [(m[4], m[3], int(m[1], 16), int(m[2], 0)) for m in row.finditer(output)]
+
+
+def _variables(symbols: Sequence[tuple[str, str, int, int]], base: int) -> list[Region]:
+    """Return the library's own variables: __device__, __constant__ and static ones."""
+    found = {
+        (base + value, base + value + size, name)
+        for name, kind, value, size in symbols
+        if kind == "OBJECT" and size
+    }
+    return [Region(begin, end, f"variable '{name}'") for begin, end, name in sorted(found)]
 
 
 def _shared_variables(path: Path, symbols: Sequence[tuple[str, str, int, int]]) -> list[Region]:

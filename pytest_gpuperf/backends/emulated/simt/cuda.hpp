@@ -33,7 +33,8 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __align__(n) __attribute__((aligned(n)))
-#define __launch_bounds__(...)
+// Unknown to g++, which passes over it; launchers.py reads it.
+#define __launch_bounds__(...) __attribute__((gpuperf_launch_bounds(__VA_ARGS__)))
 #ifndef __restrict__
 #define __restrict__ __restrict
 #endif
@@ -91,13 +92,6 @@ __attribute__((no_sanitize("thread"))) inline void call(void (*kernel)(Parameter
 }
 
 }  // namespace gpuperf
-
-#define GPUPERF_KERNEL(NAME)                                                       \
-  extern "C" __attribute__((no_sanitize("thread"))) void gpuperf_call_##NAME(void **arguments) { \
-    gpuperf::call(NAME, arguments);                                                \
-  }                                                                                \
-  extern "C" uint32_t gpuperf_count_##NAME() { return decltype(gpuperf::signature(NAME))::count; } \
-  extern "C" const uint32_t *gpuperf_sizes_##NAME() { return decltype(gpuperf::signature(NAME))::sizes; }
 
 extern "C" __attribute__((no_sanitize("thread"))) void *gpuperf_shared_anchor() {
   return gpuperf_dynamic_shared;

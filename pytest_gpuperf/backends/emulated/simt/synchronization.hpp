@@ -13,6 +13,7 @@ int gpuperf_block_barrier(int predicate, const char *file, int line);
 uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand, int width, const char *file, int line);
 uint64_t gpuperf_atomic(void *address, int operation, int type, uint64_t value, uint64_t compare);
 void gpuperf_pause();
+void gpuperf_fence();
 }
 
 GPUPERF_INLINE void __syncthreads(GPUPERF_SITE) { gpuperf_block_barrier(0, gpuperf_file, gpuperf_line); }
@@ -26,7 +27,7 @@ GPUPERF_INLINE int __syncthreads_and(int predicate, GPUPERF_SITE) {
   return gpuperf_block_barrier(predicate == 0, gpuperf_file, gpuperf_line) == 0;
 }
 
-GPUPERF_INLINE void __threadfence() { __asm__ volatile("mfence" ::: "memory"); }
+GPUPERF_INLINE void __threadfence() { gpuperf_fence(); }
 GPUPERF_INLINE void __threadfence_block() { __threadfence(); }
 GPUPERF_INLINE void __threadfence_system() { __threadfence(); }
 GPUPERF_INLINE void __nanosleep(unsigned int) { gpuperf_pause(); }

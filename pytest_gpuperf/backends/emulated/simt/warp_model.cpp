@@ -59,22 +59,25 @@ void add_shared(Traffic &traffic, Group first, Group last, std::vector<uint64_t>
 void begin_launch_model(Worker &worker) {
   for (Traffic &traffic : worker.traffic) traffic = {};
   worker.traced = 0;
+}
+
+void begin_block_model(Worker &worker) {
   unsigned threads = worker.launch->request.counting ? worker.launch->threads : 0;
-  worker.accesses.assign((threads + kWarp - 1) / kWarp, {});
-  worker.occurrences.assign(threads, {});
+  worker.block->accesses.resize((threads + kWarp - 1) / kWarp);
+  worker.block->occurrences.resize(threads);
 }
 
 void trace(Worker &worker, const Place &place, uint64_t address, uint32_t size, bool store, uint64_t pc) {
   uint8_t kind = uint8_t(store) | (place.space == Space::kShared ? 2 : 0);
   // A struct's copy may hook the load and the store at neighbouring places; pc and kind tell them apart.
-  uint32_t occurrence = worker.occurrences[worker.current][pc * 4 + kind]++;
-  worker.accesses[worker.current / kWarp].push_back({pc, address, occurrence, size, kind});
+  uint32_t occurrence = worker.block->occurrences[worker.current][pc * 4 + kind]++;
+  worker.block->accesses[worker.current / kWarp].push_back({pc, address, occurrence, size, kind});
 }
 
 void end_block_model(Worker &worker) {
   std::vector<uint64_t> units;
   auto key = [](const Access &a) { return std::make_tuple(a.pc, a.kind, a.occurrence); };
-  for (std::vector<Access> &accesses : worker.accesses) {
+  for (std::vector<Access> &accesses : worker.block->accesses) {
     // Stable, so that lanes stay in order within a request.
     std::stable_sort(accesses.begin(), accesses.end(), [&](const Access &a, const Access &b) { return key(a) < key(b); });
     for (Group first = accesses.cbegin(); first != accesses.cend();) {
@@ -86,7 +89,7 @@ void end_block_model(Worker &worker) {
     }
     accesses.clear();
   }
-  for (auto &lane : worker.occurrences) lane.clear();
+  for (auto &lane : worker.block->occurrences) lane.clear();
 }
 
 }  // namespace simt
