@@ -69,6 +69,7 @@ class Results:
         self.findings: list[str] = []
         self.notes: dict[str, None] = {}
         self.left_out: set[str] = set()
+        self.elsewhere: set[str] = set()
         self.deselected = False
         self.status = 0
         self._failures = 0
@@ -84,6 +85,8 @@ class Results:
             self.note(line)
         if payload.left_out:
             self.left_out.add(report.nodeid)
+        if payload.elsewhere:
+            self.elsewhere.add(report.nodeid)
         if payload.record:
             self.records[report.nodeid] = payload.record
         if report.when == "call" or report.outcome != "passed":

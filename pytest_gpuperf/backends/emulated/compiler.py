@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 from pytest_gpuperf.backends.emulated.faults import GAP
 from pytest_gpuperf.backends.emulated.launchers import launchers
-from pytest_gpuperf.backends.emulated.source import refuse, shown
-from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run, sources
+from pytest_gpuperf.backends.emulated.preprocessed import Code
+from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
+from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 if TYPE_CHECKING:
@@ -136,14 +137,16 @@ def _preprocessed(compiler: Compiler, path: Path, names: Sequence[str], flags: S
     """Return the file's code with all that it includes and a launcher for each kernel, or refuse it."""
     wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n#include "{path}"\n'
     # The kernel's own quotes are searched beside it.
-    command = [*compiler.command, *flags, "-isystem", str(_TOOLKIT), "-E", "-x", "c++", "-"]
+    command = [*compiler.command, "-I", str(_TOOLKIT), *flags, "-E", "-x", "c++", "-"]
     done = preprocess(command, path.parent, os.fsencode(wrapper))
-    # A header that is not there ends the preprocessor, and may be one that is refused.
-    refuse(found for found in sources(done.stdout, path.parent) if not found.is_relative_to(_SIMT))
     if done.returncode:
         said = done.stderr.decode(errors="replace")
+        refuse_missing(said, path.parent)
         raise KernelError(f"{shown(path)} does not compile: {_first_error(said)}")
-    return done.stdout + os.fsencode(launchers(os.fsdecode(done.stdout), names))
+    code = Code(os.fsdecode(done.stdout), path.parent, _SIMT)
+    leave_out_host_code(code)
+    refuse(code)
+    return os.fsencode(code.compiled() + launchers(code.code, names))
 
 
 def _host_options(options: Sequence[str]) -> list[str]:

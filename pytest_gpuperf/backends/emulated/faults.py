@@ -156,7 +156,7 @@ def _beside(fault: Fault, launched: Launched) -> str:
             return f"of memory that was freed: {region.name}"
     # Behind every variable of the library is a gap, and what comes after that was not meant.
     nearest = next((r for r in launched.variables if r.end - fault.size < begin < r.end + GAP), nearest)
-    if nearest is None or distance > _FAR:
+    if nearest is None or _distance(begin, nearest) > _FAR:
         return f"at address {begin:#x}, which is in no array of this device"
     length = nearest.end - nearest.begin
     if begin < nearest.begin:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pytest_gpuperf.backends.sources import blanked
-
-_BOUNDS = re.compile(r"\bgpuperf_launch_bounds\s*\(")
+_BOUNDS = re.compile(r"\b__launch_bounds__\s*\(")
 
 # Its address, the number and sizes of its parameters, and the most threads that a block may have (0: any).
 _LAUNCHER = """
@@ -21,15 +19,14 @@ extern "C" uint32_t gpuperf_bounds_{name}() {{ return {bounds}; }}
 
 
 def launchers(code: str, names: Iterable[str]) -> str:
-    """Return a launcher for each kernel; ``code`` is what the compiler will see before it."""
-    bounds = _launch_bounds(code) if "gpuperf_launch_bounds" in code else {}
+    """Return a launcher for each kernel; ``code`` is the user's, without comments and literals."""
+    bounds = _launch_bounds(code)
     made = (_LAUNCHER.format(name=name, bounds=bounds.get(name, "0")) for name in names)
     return '\n# 1 "the launchers"' + "".join(made)
 
 
 def _launch_bounds(code: str) -> dict[str, str]:
     """Return the first argument of each function's __launch_bounds__, as it is written."""
-    code = blanked(code)
     found = {}
     for match in _BOUNDS.finditer(code):
         end = _end(code, match.end())

@@ -20,21 +20,22 @@
 
 #define __CUDACC__ 1
 #define __GPUPERF_EMULATED__ 1
+// Kernels are compiled for a device of compute capability 9.0.
+#define __CUDA_ARCH__ 900
 
-#define __global__ __attribute__((noinline, used))
-#define __device__
-#define __host__
-#define __constant__
-#define __grid_constant__
+// As themselves: the build reads them in the preprocessed code (preprocessed.py), and takes them out of it.
+#define __global__ __global__
+#define __device__ __device__
+#define __host__ __host__
+#define __constant__ __constant__
+#define __grid_constant__ __grid_constant__
+#define __noinline__ __noinline__
 // thread_local because a block runs on one OS thread, and because unlike __thread it may stand alone in
 // a function; an "extern" array then becomes an undefined symbol, which the build binds to the launch's
 // dynamic shared memory.
 #define __shared__ thread_local
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
 #define __align__(n) __attribute__((aligned(n)))
-// Unknown to g++, which passes over it; launchers.py reads it.
-#define __launch_bounds__(...) __attribute__((gpuperf_launch_bounds(__VA_ARGS__)))
 #ifndef __restrict__
 #define __restrict__ __restrict
 #endif
