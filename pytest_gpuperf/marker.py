@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_gpuperf.backends import DEVICES
 from pytest_gpuperf.rules.waivers import too_far
 
 FIXTURES_OF_NUMBERS = frozenset({"gpuperf", "benchmark", "loadgen"})
@@ -68,7 +69,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "warmup": (lambda v: _is_number(v) and 0 <= v <= 600, "seconds from 0 to 600"),
     "isolated": (lambda v: isinstance(v, bool), "True or False"),
     "expected": (lambda v: isinstance(v, str) and bool(v.strip()), "the reason, in words"),
-    "backend": (lambda v: v == "cuda", '"cuda", for a test that needs a real GPU'),
+    "backend": (lambda v: v in DEVICES, '"cuda", for a test that needs a real GPU'),
     "until": (_is_day, 'a day such as "2026-12-31"'),
 }
 
