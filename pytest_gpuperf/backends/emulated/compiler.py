@@ -14,7 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from pytest_gpuperf.backends.emulated.faults import GAP
 from pytest_gpuperf.backends.emulated.launchers import launchers
+from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
 from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
@@ -117,19 +118,24 @@ def build_runtime(compiler: Compiler) -> Path:
     return compiled(f"emulated/{name}", build)
 
 
-def build_kernels(compiler: Compiler, runtime: Path, file: Declarations, options: Sequence[str]) -> Path:
+def build_kernels(
+    compiler: Compiler, runtime: Path, file: Declarations, options: Sequence[str], counting: bool = False
+) -> Path:
     """Return the shared library of a kernel file, from the cache or compiled now.
 
-    Raises KernelError with the compiler's own first error, in the file's own lines.
+    One for ``counting`` tells the runtime also where loops begin anew. Raises KernelError with the compiler's
+    own first error, in the file's own lines.
     """
     path = file.path.resolve()
     flags = [*_KERNEL_FLAGS, *_host_options(options)]
     code = _preprocessed(compiler, path, list(file), flags)
 
     def build(output: Path) -> None:
-        _compile(compiler, runtime, path, code, flags, output)
+        _compile(compiler, runtime, path, code, flags, output, with_loops if counting else str)
 
-    key = fingerprint(compiler.identity, *flags, runtime.name, code)
+    # These files decide too what is made of the code.
+    makers = (Path(__file__).with_name(name).read_bytes() for name in ("compiler.py", "loops.py"))
+    key = fingerprint(compiler.identity, *flags, runtime.name, code, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
 
 
@@ -168,7 +174,13 @@ def _host_options(options: Sequence[str]) -> list[str]:
 
 
 def _compile(
-    compiler: Compiler, runtime: Path, path: Path, code: bytes, flags: Sequence[str], output: Path
+    compiler: Compiler,
+    runtime: Path,
+    path: Path,
+    code: bytes,
+    flags: Sequence[str],
+    output: Path,
+    finish: Callable[[str], str],
 ) -> None:
     source, assembly = output.with_name("kernel.ii"), output.with_name("kernel.s")
     source.write_bytes(code)
@@ -176,7 +188,8 @@ def _compile(
     done = run(command, path.parent)
     if done.returncode:
         raise KernelError(f"{shown(path)} does not compile: {_first_error(done.stderr)}")
-    assembly.write_text(_adapted(assembly.read_text()))
+    adapted = _adapted(assembly.read_text())
+    assembly.write_text(finish(adapted))
     link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(assembly), str(runtime)]
     done = run([*link, "-o", str(output)], path.parent)
     if done.returncode:

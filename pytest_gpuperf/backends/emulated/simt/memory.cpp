@@ -129,7 +129,10 @@ void touch_slowly(Attempt attempt, bool whole, bool reads_value) {
   if (!worker.launch) return;  // the library's own initialisers, when it is loaded
   if (worker.attention) attend(worker, attempt);
   if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return;
-  Place place = find(worker, attempt.address, attempt.size);
+  Known &known = worker.known[(attempt.pc >> 1) % Worker::kSites];
+  Place &place = known.place;
+  if (known.pc != attempt.pc || attempt.address < place.begin || attempt.address + attempt.size > place.end)
+    known = {attempt.pc, find(worker, attempt.address, attempt.size), nullptr};
   if (place.space == Space::kNone) {
     bool foreign = false;
     for (const Stack *stack : worker.stacks) foreign |= attempt.address >= stack->begin && attempt.address < stack->end;
@@ -154,7 +157,7 @@ void touch_slowly(Attempt attempt, bool whole, bool reads_value) {
     check_global<kKind>(worker, *place.shadow, attempt, mine);
   if (place.space == Space::kImage || !worker.launch->request.counting) return;
   worker.traced++;
-  if (kKind != AccessKind::kAtomic) trace(worker, place, attempt.address, attempt.size, kKind == AccessKind::kStore, attempt.pc);
+  if (kKind != AccessKind::kAtomic) trace(worker, known, attempt.address, attempt.size, kKind == AccessKind::kStore, attempt.pc);
 }
 
 template void check_global<AccessKind::kLoad>(Worker &, Shadow &, const Attempt &, uint64_t);
@@ -187,6 +190,7 @@ void begin_launch_memory(Worker &worker) {
     for (Block *block : worker.spare) block->cells.clear();
   }
   for (Site &site : worker.sites) site.pc = 0;
+  for (Known &known : worker.known) known.pc = 0;
 }
 
 void begin_block_memory(Worker &worker) {

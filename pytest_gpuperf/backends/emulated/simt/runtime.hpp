@@ -76,6 +76,11 @@ struct Traffic {
   uint64_t requests, units, ideal;
 };
 
+// A basic block of a loop (loops.py).
+struct LoopBlock {
+  uint64_t loop, begin, end;
+};
+
 // One launch; filled in by runtime.py, field for field.
 struct Request {
   void (*body)(void **);
@@ -84,7 +89,8 @@ struct Request {
   const Memory *memory;     // the live arrays, sorted
   const Memory *variables;  // the library's own variables, sorted
   const Span *shared;       // the static shared variables, as offsets from the anchor (which may be negative)
-  uint64_t memory_count, variable_count, shared_count;
+  const LoopBlock *loops;   // of a build for counting
+  uint64_t memory_count, variable_count, shared_count, loop_count;
   Index3 grid, block;
   uint32_t dynamic_shared;
   uint32_t workers;
@@ -164,6 +170,13 @@ struct Place {
   Shadow *shadow;
 };
 
+// What was found out of a place in the code, for accesses that have to be looked at one by one.
+struct Known {
+  uint64_t pc;
+  Place place;
+  const std::vector<uint64_t> *loops;  // around it, once an access is traced
+};
+
 // How an access is checked that is known to be in bounds.
 enum class Way : uint64_t { kFree, kShared, kWatched };
 
@@ -175,11 +188,13 @@ struct alignas(64) Site {
   Way way;
 };
 
+// `key`: the place in the code, and the iterations of the loops around it.
 struct Access {
-  uint64_t pc, address;
-  uint32_t occurrence, size;
-  uint8_t kind;  // 1 store, 2 shared
+  uint64_t key, address;
+  uint32_t occurrence, size;  // the lane's how manieth of this key
+  uint8_t lane, kind;         // kind: 1 store, 2 shared
 };
+
 
 // One access on its way, as a report will need it.
 struct Attempt {
@@ -212,7 +227,7 @@ struct Block {
   std::vector<uint8_t> shared;  // its contents while another block runs
   std::vector<Span> looked, looked_before;  // at which addresses, while blocks wait for each other
   std::vector<std::vector<Access>> accesses;
-  std::vector<std::unordered_map<uint64_t, uint32_t>> occurrences;
+  std::vector<uint32_t> iterations;  // by thread and loop
 };
 
 struct Worker {
@@ -244,6 +259,7 @@ struct Worker {
   std::vector<Index3> indices;
   static constexpr unsigned kSites = 512;
   Site sites[kSites];
+  Known known[kSites];
 
   // While blocks wait for each other: has anything changed?
   bool watching = false;
@@ -258,6 +274,7 @@ struct Worker {
 
   Traffic traffic[4];
   uint64_t traced = 0;
+  std::unordered_map<uint64_t, std::vector<uint64_t>> around;  // by place in the code
 };
 
 // What the workers of a launch have come to together.
@@ -301,7 +318,7 @@ void begin_block_memory(Worker &worker);
 // warp_model.cpp
 void begin_block_model(Worker &worker);
 void begin_launch_model(Worker &worker);
-void trace(Worker &worker, const Place &place, uint64_t address, uint32_t size, bool store, uint64_t pc);
+void trace(Worker &worker, Known &known, uint64_t address, uint32_t size, bool store, uint64_t pc);
 void end_block_model(Worker &worker);
 
 // faults.cpp
