@@ -40,9 +40,11 @@ def launched(backend, program):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("#include <cooperative_groups.h>", "cooperative_groups"),
-        ("#include <cooperative_groups/reduce.h>", "cooperative_groups"),
-        ("namespace cg = cooperative_groups;", "cooperative_groups"),
+        ("#include <cooperative_groups/memcpy_async.h>", r"cooperative_groups \(asynchronous copies\)"),
+        (
+            "static __device__ void f() { cooperative_groups::this_grid().sync(); }",
+            "groups larger than a block",
+        ),
         ("#  include <mma.h>", "wmma"),
         ("using namespace nvcuda;", "wmma"),
         ("#include <cuda_fp16.h>", "half precision"),
@@ -65,18 +67,17 @@ def launched(backend, program):
         ("__constant__ float table[64];", "constant memory that the host fills"),
         ("extern __constant__ float table[64];", "constant memory that the host fills"),
         ("__cluster_dims__(2, 1, 1)", "thread block clusters"),
-        ("static __device__ int f(int v) { return __reduce_add_sync(~0u, v); }", r"warp reductions"),
         ("static __device__ void *f() { return malloc(4); }", "allocation inside a kernel"),
     ],
 )
 def test_what_the_device_does_not_have_is_refused_by_name_and_line(load, line, what):
     says = rf'x\.cu:6: the emulated backend cannot run {what}.*on a GPU, or mark it .*backend="cuda"'
     with pytest.raises(Unsupported, match=says):
-        load(f"{KERNEL}// cooperative_groups, asm(), __half in a comment\n{line}\n")
+        load(f"{KERNEL}// wmma::, asm(), __half in a comment\n{line}\n")
 
 
 def test_words_in_comments_and_strings_are_not_refused(load, backend):
-    source = f'/* asm */ // wmma::\n#define NAME "cooperative_groups <<<"\n{KERNEL}// malloc(3) new x\n'
+    source = f'/* asm */ // wmma::\n#define NAME "wmma:: <<<"\n{KERNEL}// malloc(3) new x\n'
     assert launched(backend, load(source)) == 7
 
 

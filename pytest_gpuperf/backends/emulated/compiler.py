@@ -141,7 +141,10 @@ def build_kernels(
 
 def _preprocessed(compiler: Compiler, path: Path, names: Sequence[str], flags: Sequence[str]) -> bytes:
     """Return the file's code with all that it includes and a launcher for each kernel, or refuse it."""
-    wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n#include "{path}"\n'
+    # Behind our own header, whose names a definition may be.
+    defined = "".join(_directive(flag) for flag in flags if flag.startswith(("-D", "-U")))
+    flags = [flag for flag in flags if not flag.startswith(("-D", "-U")) or flag in _KERNEL_FLAGS]
+    wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n{defined}#include "{path}"\n'
     # The kernel's own quotes are searched beside it.
     command = [*compiler.command, "-I", str(_TOOLKIT), *flags, "-E", "-x", "c++", "-"]
     done = preprocess(command, path.parent, os.fsencode(wrapper))
@@ -153,6 +156,14 @@ def _preprocessed(compiler: Compiler, path: Path, names: Sequence[str], flags: S
     leave_out_host_code(code)
     refuse(code)
     return os.fsencode(code.compiled() + launchers(code.code, names))
+
+
+def _directive(option: str) -> str:
+    """Return the preprocessor's line for -Dname, -Dname=value or -Uname; "" for one of our own."""
+    if option in _KERNEL_FLAGS:
+        return ""
+    name, equals, value = option[2:].partition("=")
+    return f"#undef {name}\n" if option[1] == "U" else f"#define {name} {value if equals else 1}\n"
 
 
 def _host_options(options: Sequence[str]) -> list[str]:

@@ -51,7 +51,7 @@ class Code:
             end = following.start() if following else len(text)
             file = folder / os.fsdecode(re.sub(r"\\(.)", r"\1", mark[2]).encode("utf-8", "surrogateescape"))
             here = Segment(mark.end(), end, file, int(mark[1]))
-            if "1" in mark[3].split() and stack:
+            if "1" in mark[3].split() and stack and not stack[-1].file.is_relative_to(ours):
                 before = stack[-1]
                 line = before.line + text.count("\n", before.begin, before.end)
                 self.included.append((mark[2], before.file, line))

@@ -9,7 +9,7 @@ from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.errors import Unsupported
 
 _INCLUDES = {
-    r"cooperative_groups(/.*)?\.h": "cooperative_groups",
+    r"cooperative_groups/(?!reduce|scan).*\.h": "cooperative_groups (asynchronous copies)",
     r"mma\.h": "wmma",
     r"cuda_fp16\.(h|hpp)": "half precision",
     r"cuda_bf16\.(h|hpp)": "bfloat16",
@@ -24,7 +24,7 @@ _INCLUDES = {
 }
 
 _CODE = {
-    r"\bcooperative_groups\b": "cooperative_groups",
+    r"\bthis_grid\b|\bgrid_group\b|\bcluster_group\b|\bthis_cluster\b": "groups larger than a block",
     r"\basm\b|\b__asm__\b": "inline assembly",
     r"<<<": "launches from a kernel file (<<<>>>)",
     r"\bnvcuda\b|\bwmma\s*::": "wmma",
@@ -39,8 +39,6 @@ _CODE = {
     r"\b__constant__\s[^=;(){]*;": "constant memory that the host fills",
     r"\b__cluster_dims__\b": "thread block clusters",
     r"\b__pipeline_\w+|\b__memcpy_async\b|\bmemcpy_async\b": "asynchronous copies",
-    r"\b__reduce_\w+_sync\b": "warp reductions (__reduce_*_sync)",
-    r"\b__match_all_sync\b": "__match_all_sync",
     r"\bmalloc\s*\(|\bnew\s+\w": "allocation inside a kernel",
 }
 

@@ -14,7 +14,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include <cmath>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -23,13 +26,13 @@
 // Kernels are compiled for a device of compute capability 9.0.
 #define __CUDA_ARCH__ 900
 
-// As themselves: the build reads them in the preprocessed code (preprocessed.py), and takes them out of it.
+// As themselves: the build reads them in the preprocessed code (preprocessed.py), and takes them out of it, as it
+// does with __launch_bounds__ and __noinline__, which system headers use too.
 #define __global__ __global__
 #define __device__ __device__
 #define __host__ __host__
 #define __constant__ __constant__
 #define __grid_constant__ __grid_constant__
-#define __noinline__ __noinline__
 // thread_local because a block runs on one OS thread, and because unlike __thread it may stand alone in
 // a function; an "extern" array then becomes an undefined symbol, which the build binds to the launch's
 // dynamic shared memory.
@@ -57,6 +60,7 @@ __attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[2324
 constexpr int warpSize = 32;
 
 #include "intrinsics.hpp"
+#include "mathematics.hpp"
 #include "synchronization.hpp"
 
 // assert.h may be included again by the kernel's file, so the function behind the macro is renamed.
