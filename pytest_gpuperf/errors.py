@@ -27,3 +27,7 @@ class NotFit(GpuperfError):
 
 class Unavailable(GpuperfError):
     """A device, compiler or library is not there; the message names the package to install."""
+
+
+class Unsupported(Unavailable, KernelError):
+    """A kernel that this backend cannot run, though another could; the message says why, and where."""

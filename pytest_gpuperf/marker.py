@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_gpuperf.backends import DEVICES
 from pytest_gpuperf.rules.waivers import too_far
 
 FIXTURES_OF_NUMBERS = frozenset({"gpuperf", "benchmark", "loadgen"})
@@ -24,6 +25,7 @@ class TestOptions:
     contract; change it when the test measures something else. ``l2``: "hot" or "cold". ``seconds`` of
     device time to sample, at most; ``warmup`` seconds before it. ``isolated``: run the whole test in a
     process of its own. ``expected``: why the test may regress, and ``until`` which day ("2026-12-31").
+    ``backend``: "cuda" for a test that needs a real GPU, and is skipped without one.
     """
 
     __test__ = False
@@ -36,6 +38,7 @@ class TestOptions:
     isolated: bool = False
     expected: str | None = None
     until: str | None = None
+    backend: str | None = None
 
     @property
     def last_day(self) -> datetime.date | None:
@@ -66,6 +69,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "warmup": (lambda v: _is_number(v) and 0 <= v <= 600, "seconds from 0 to 600"),
     "isolated": (lambda v: isinstance(v, bool), "True or False"),
     "expected": (lambda v: isinstance(v, str) and bool(v.strip()), "the reason, in words"),
+    "backend": (lambda v: v in DEVICES, '"cuda", for a test that needs a real GPU'),
     "until": (_is_day, 'a day such as "2026-12-31"'),
 }
 

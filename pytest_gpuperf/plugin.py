@@ -16,7 +16,14 @@ from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels  # noqa: F40
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.mlperf.fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
 from pytest_gpuperf.modes import mode_of
-from pytest_gpuperf.modes.measure import RESULT, finish_report, measuring, record_of, tear_down
+from pytest_gpuperf.modes.measure import (
+    RESULT,
+    finish_report,
+    measuring,
+    record_of,
+    skip_elsewhere,
+    tear_down,
+)
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.options import add_options, read_options
 from pytest_gpuperf.processes.limits import limit_time, paused
@@ -35,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "gpuperf(*, tolerance, version, l2, seconds, warmup, isolated, expected, until): "
+        "gpuperf(*, tolerance, version, l2, seconds, warmup, isolated, expected, until, backend): "
         "how a test is measured and judged",
     )
     options = read_options(config)
@@ -128,6 +135,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     item.stash[RECORDER], item.stash[RESULT] = Recorder(), Payload()  # a rerun measures afresh
     item.config.stash[MODE].begin(item)
+    skip_elsewhere(item.config.stash[SESSION], item)
 
 
 @pytest.hookimpl(wrapper=True)

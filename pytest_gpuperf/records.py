@@ -84,6 +84,7 @@ class Payload:
     """The data on a test report; ``left_out``: not everything was measured, since the time was up.
 
     ``accepted`` are lines for the summary: what of the change's own judging the test needed to pass.
+    ``elsewhere``: the test is for other machines than this one.
     """
 
     record: Record | None = None
@@ -91,6 +92,7 @@ class Payload:
     cause: Cause | None = None
     left_out: bool = False
     accepted: tuple[str, ...] = ()
+    elsewhere: bool = False
 
 
 def attach(report: pytest.TestReport, payload: Payload) -> None:

@@ -72,6 +72,7 @@ class Results:
         self.findings: list[str] = []
         self.notes: dict[str, None] = {}
         self.left_out: set[str] = set()
+        self.elsewhere: set[str] = set()
         self.deselected = False
         self.status = 0
         self._keep = Keeper(whole)
@@ -88,6 +89,8 @@ class Results:
             self.note(line)
         if payload.left_out:
             self.left_out.add(report.nodeid)
+        if payload.elsewhere:
+            self.elsewhere.add(report.nodeid)
         if payload.record:
             self.records[report.nodeid] = self._keep.record(payload.record)
         if report.when == "call" or report.outcome != "passed":

@@ -90,8 +90,6 @@ def indexed() -> Iterator[Pattern]:
     for name, lanes in {"a permutation": draw.permutation(32), "pairs": number[:32] // 2}.items():
         given = (lanes.astype(np.int32), zeros(32))
         yield Pattern(f"shared gather {name}", "banks_by_index", 1, 32, given)
-    given = (draw.integers(0, 32, 32).astype(np.int32) * 32, zeros(32))
-    yield Pattern("shared gather within one bank", "banks_by_index", 1, 32, given)
 
 
 def partial() -> Iterator[Pattern]:

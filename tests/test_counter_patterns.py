@@ -17,8 +17,6 @@ from pytest_gpuperf.errors import Unavailable
 TABLE = Path(__file__).parent / "kept/h100_patterns.jsonl"
 KEPT = {row.pop("pattern"): row for row in map(json.loads, TABLE.read_text().splitlines())}
 OTHERWISE = {
-    "lanes load in different iterations": "the model takes each lane's k-th load for one request",
-    "structures of 12 bytes": "the model takes a structure's copy for one request",
     "shared odd warps": "a GPU counts a store whose lanes are all switched off, the model none",
 } | {
     f"banks {kind}, broadcast": "a GPU serves two groups of lanes at once that want the same words"

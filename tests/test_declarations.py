@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.backends.arguments import check
-from pytest_gpuperf.backends.declarations import parse
+from pytest_gpuperf.backends.declarations import parse, read
 from pytest_gpuperf.errors import KernelError
 
 FILE = Path("suite/kernels/sample.cu")
@@ -267,3 +267,68 @@ def test_an_array_that_hides_its_memory_is_one_sentence():
             raise RuntimeError("requires grad")
 
     assert "a Tensor does not show its memory: requires grad" in refused(kernel("float* a"), Tensor((4,)))
+
+
+# ---- names of types, macros, included files, encodings ----
+
+K = 'extern "C" __global__ void k'
+
+
+@pytest.mark.parametrize(
+    ("source", "dtype"),
+    [
+        (f"typedef float real;\n{K}(real *x) {{}}", "float32"),
+        (f"using real = double;\n{K}(const real *x) {{}}", "float64"),
+        (f"#define real float\n{K}(real *x) {{}}", "float32"),
+        (f"typedef unsigned int a;\nusing b = a;\n{K}(b *x) {{}}", "uint32"),
+        (f"typedef float *pointer;\n{K}(pointer x) {{}}", "float32"),
+        (f"{K}(uint *x) {{}}", "uint32"),
+        (f"#ifdef A\ntypedef float real;\n#else\ntypedef double real;\n#endif\n{K}(real *x) {{}}", None),
+        (f"using loop = loop;\n{K}(loop *x) {{}}", None),
+    ],
+)
+def test_another_name_of_a_type_is_resolved(tmp_path, source, dtype):
+    (tmp_path / "k.cu").write_text(source)
+    (parameter,) = read(tmp_path / "k.cu").find("k").parameters
+    assert parameter.pointer
+    assert parameter.dtype == (dtype and np.dtype(dtype))
+
+
+def test_a_default_argument_is_no_part_of_the_type(tmp_path):
+    (tmp_path / "k.cu").write_text(K + "(int n = 1, float *x = nullptr) {}")
+    n, x = read(tmp_path / "k.cu").find("k").parameters
+    assert (n.type, n.pointer, x.type, x.pointer) == ("int", False, "float", True)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '#define EXPORT extern "C" __global__\nEXPORT void k(int *x) {}',
+        'extern"C"__global__ void k(int *x) {}',
+        'extern"C"{ __global__ void k(int *x) {} }',
+    ],
+)
+def test_ways_to_give_a_kernel_c_linkage(tmp_path, source):
+    (tmp_path / "k.cu").write_text(source)
+    assert read(tmp_path / "k.cu").find("k").line == 1 + source.count("\n")
+
+
+def test_a_macro_that_makes_kernels_is_named(tmp_path):
+    (tmp_path / "k.cu").write_text('\n#define MAKE(n) extern "C" __global__ void n(int *x) {}\nMAKE(k)\n')
+    with pytest.raises(KernelError, match=r"The macro in k\.cu:2 makes kernels, which are not seen: write k"):
+        read(tmp_path / "k.cu").find("k")
+
+
+def test_kernels_of_files_included_from_beside_it(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.cuh").write_text('#include "b.cuh"\n' + K + "a(real *x) {}\n")
+    (tmp_path / "parts" / "b.cuh").write_text('#include "a.cuh"\n#include "none.cuh"\ntypedef float real;\n')
+    (tmp_path / "k.cu").write_text('#include "parts/a.cuh"\n' + K + "(real *x) {}\n")
+    found = read(tmp_path / "k.cu")
+    assert (found.find("ka").where, found.find("k").where) == ("a.cuh:2", "k.cu:2")
+    assert {p.dtype for name in ("k", "ka") for p in found.find(name).parameters} == {np.dtype("float32")}
+
+
+def test_comments_in_another_encoding(tmp_path):
+    (tmp_path / "k.cu").write_bytes(b"// \xa9 2020\n" + K.encode() + b"(int *x) {}")
+    assert read(tmp_path / "k.cu").find("k").line == 2

@@ -110,8 +110,10 @@ def test_what_was_never_written_shows(backend, program):
     assert np.isnan(backend.empty((4,), np.float32).get()).all()
     assert (backend.empty((4,), np.int32).get() == -1).all()
     out = backend.to_device(np.zeros(32, np.float32))
-    program.launch("unset", Geometry.of(ONE, (32, 1, 1)), [out])
-    assert np.isnan(out.get()).tolist() == [False] * 4 + [True] * 28
+    program.launch("unset", Geometry.of(ONE, (4, 1, 1)), [out])
+    assert out.get().tolist() == [1] * 4 + [0] * 28
+    with pytest.raises(KernelError, match=r"reads 4 bytes of shared array 'unset::s', which no thread"):
+        program.launch("unset", Geometry.of(ONE, (32, 1, 1)), [out])
 
 
 def test_a_freed_array_is_an_error_and_freeing_twice_is_none(backend, program):

@@ -11,7 +11,7 @@ from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated import compiler as emulated_compiler
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
-from pytest_gpuperf.errors import KernelError, Unavailable
+from pytest_gpuperf.errors import KernelError, Unavailable, Unsupported
 from pytest_gpuperf.files import cache_folder
 
 pytestmark = pytest.mark.usefixtures("kernel_cache")
@@ -40,9 +40,11 @@ def launched(backend, program):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("#include <cooperative_groups.h>", "cooperative_groups"),
-        ("#include <cooperative_groups/reduce.h>", "cooperative_groups"),
-        ("namespace cg = cooperative_groups;", "cooperative_groups"),
+        ("#include <cooperative_groups/memcpy_async.h>", r"cooperative_groups \(asynchronous copies\)"),
+        (
+            "static __device__ void f() { cooperative_groups::this_grid().sync(); }",
+            "groups larger than a block",
+        ),
         ("#  include <mma.h>", "wmma"),
         ("using namespace nvcuda;", "wmma"),
         ("#include <cuda_fp16.h>", "half precision"),
@@ -60,25 +62,42 @@ def launched(backend, program):
         ("static __device__ float f(cudaTextureObject_t t);", "textures"),
         ("static __device__ float f(float x) { return tex2D<float>(x); }", "textures"),
         ("static __device__ void f(cudaSurfaceObject_t s);", "surfaces"),
-        ("static void f() { k<<<1, 1>>>(0); }", r"launches from a kernel file \(<<<>>>\)"),
+        ("__global__ void f() { k<<<1, 1>>>(0); }", r"launches from a kernel file \(<<<>>>\)"),
         ("__managed__ int m;", r"managed memory \(__managed__\)"),
         ("__constant__ float table[64];", "constant memory that the host fills"),
         ("extern __constant__ float table[64];", "constant memory that the host fills"),
         ("__cluster_dims__(2, 1, 1)", "thread block clusters"),
-        ("static __device__ int f(int v) { return __reduce_add_sync(~0u, v); }", r"warp reductions"),
         ("static __device__ void *f() { return malloc(4); }", "allocation inside a kernel"),
     ],
 )
 def test_what_the_device_does_not_have_is_refused_by_name_and_line(load, line, what):
-    with pytest.raises(
-        KernelError, match=rf"x\.cu:6: the emulated backend cannot run {what}.*run this test on a GPU"
-    ):
-        load(f"{KERNEL}// cooperative_groups, asm(), __half in a comment\n{line}\n")
+    says = rf'x\.cu:6: the emulated backend cannot run {what}.*on a GPU, or mark it .*backend="cuda"'
+    with pytest.raises(Unsupported, match=says):
+        load(f"{KERNEL}// wmma::, asm(), __half in a comment\n{line}\n")
 
 
 def test_words_in_comments_and_strings_are_not_refused(load, backend):
-    source = f'/* asm */ // wmma::\n#define NAME "cooperative_groups <<<"\n{KERNEL}// malloc(3) new x\n'
+    source = f'/* asm */ // wmma::\n#define NAME "wmma:: <<<"\n{KERNEL}// malloc(3) new x\n'
     assert launched(backend, load(source)) == 7
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "#ifdef USE_HALF\n#include <cuda_fp16.h>\ntypedef half real;\n#else\ntypedef int real;\n#endif\n",
+        '#define LOAD(x) asm volatile("ld" : x)\n#if 0\nasm("");\n#endif\n',
+        "#include <stdlib.h>\nstatic float *buffer(int n) { return (float *)malloc(n * 4); }\n",
+        "struct S { int x; };\n#include <iostream>\nint main()\n{\n    k<<<1, 1>>>(new int[3]);\n}\n",
+        "template <class T> void run(T *p) { if (p) { cudaMalloc(&p, 4); } k<<<1, 1>>>(p); }\n",
+        "namespace a { namespace { void host() { std::cout << 1; } } __device__ int one() { return 1; } }\n",
+    ],
+    ids=["a branch that is off", "an unused macro", "host malloc", "main", "a template", "namespaces"],
+)
+def test_what_is_not_compiled_for_the_device_is_not_refused(load, backend, source):
+    forward = 'extern "C" __global__ void k(int *out);\n'
+    assert launched(backend, load(forward + source + KERNEL)) == 7
+    with pytest.raises(KernelError, match=rf"x\.cu:{source.count(chr(10)) + 4}: 'seven' was not declared"):
+        load(forward + source + KERNEL.replace("7", "seven"))
 
 
 def test_a_refused_construct_in_a_header_names_the_header(load, tmp_path):

@@ -123,6 +123,25 @@ extern "C" __global__ void histogram(const int *in, int *counts)
 {
     atomicAdd(counts + in[threadIdx.x], 1);
 }
+extern "C" __global__ void one_lane_an_iteration(const float *in, float *out, int n)
+{
+    float sum = 0;
+    for (int k = 0; k < n; k++)
+        if ((threadIdx.x & 1) == k) sum += in[threadIdx.x * 8 + k];
+    out[threadIdx.x] = sum;
+}
+extern "C" __global__ void uneven_loops(const float *in, float *out, int n)
+{
+    float sum = 0;
+    for (int k = 0; k < n; k++) {
+        for (int j = 0; j <= threadIdx.x % 4; j++) sum += in[j * 32 + threadIdx.x];
+        sum += in[threadIdx.x];
+    }
+    out[threadIdx.x] = sum;
+}
+extern "C" __global__ void copy3(const float3 *in, float3 *out) { out[threadIdx.x] = in[threadIdx.x]; }
+__device__ int launches;
+extern "C" __global__ void numbered(int *out) { if (!threadIdx.x) launches++; out[threadIdx.x] = launches; }
 extern "C" __global__ void idle(float *out, int n)
 {
     if (n) out[0] = n;
@@ -267,3 +286,33 @@ def test_counting_nothing_is_an_error(backend, programs):
     with pytest.raises(KernelError, match="kernel idle was given arrays and touched none of them"):
         count(programs["others"], "idle", Geometry.of((1, 1, 1), (32, 1, 1)), [out, np.int32(0)])
     assert count(programs["others"], "nothing", Geometry.of((1, 1, 1), (32, 1, 1)), []).ratios() == {}
+
+
+def test_loads_of_different_iterations_are_different_requests(backend, programs):
+    given = [backend.to_device(np.zeros(256, np.float32)), backend.empty((32,), np.float32), np.int32(2)]
+    found = count(programs["others"], "one_lane_an_iteration", Geometry.of((1, 1, 1), (32, 1, 1)), given)
+    assert (found.global_load.requests, found.global_load.sectors) == (2, 32)
+
+
+def test_lanes_that_leave_a_loop_early_meet_the_others_behind_it(backend, programs):
+    given = [backend.to_device(np.zeros(128, np.float32)), backend.empty((32,), np.float32), np.int32(3)]
+    found = count(programs["others"], "uneven_loops", Geometry.of((1, 1, 1), (32, 1, 1)), given)
+    assert found.global_load.requests == 3 * (4 + 1)
+
+
+def test_a_structure_of_12_bytes_is_moved_in_three_requests(backend, programs):
+    given = [backend.to_device(np.zeros(96, np.float32)), backend.empty((96,), np.float32)]
+    found = count(programs["others"], "copy3", Geometry.of((1, 1, 1), (32, 1, 1)), given)
+    assert (found.global_load.requests, found.global_load.sectors) == (3, 36)
+    assert (found.global_store.requests, found.global_store.sectors) == (3, 36)
+
+
+def test_a_counted_launch_sees_the_variables_of_the_others_and_they_see_its(backend, programs):
+    """Counters have a build of their own."""
+    out, one = backend.to_device(np.zeros(1, np.int32)), Geometry.of((1, 1, 1), (1, 1, 1))
+    programs["others"].launch("numbered", one, [out])
+    first = int(out.get()[0])
+    count(programs["others"], "numbered", one, [out])
+    assert int(out.get()[0]) == first + 1
+    programs["others"].launch("numbered", one, [out])
+    assert int(out.get()[0]) == first + 2

@@ -97,12 +97,6 @@ extern "C" __global__ void atomic_and_plain(int *dst)
     dst[threadIdx.x] = 0;
 }
 
-extern "C" __global__ void returned_early(float *dst, int n)
-{
-    if (threadIdx.x >= n) return;
-    __syncthreads(); // returned_early
-    dst[threadIdx.x] = 1;
-}
 extern "C" __global__ void two_barriers(float *dst, int n)
 {
     if (threadIdx.x < n)

@@ -3,6 +3,12 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 #include <assert.h>
+#include <memory>
+#include <cooperative_groups.h>
+#include <cooperative_groups/reduce.h>
+#include <cooperative_groups/scan.h>
+#include <math_constants.h>
+#include <cuComplex.h>
 #include "parts/scale.cuh"
 
 __constant__ float weights[4] = {1, 10, 100, 1000};
@@ -160,3 +166,72 @@ extern "C" __global__ void visited(int *out) { out[0] = visits; if (threadIdx.x 
 extern "C" __global__ void prints(int n) { if (threadIdx.x < n) printf("thread %d of %s\n", threadIdx.x, "prints"); }
 extern "C" __global__ void defined(int *out) { out[0] = VALUE; }
 extern "C" __global__ void nothing() { }
+
+namespace cg = cooperative_groups;
+extern "C" __global__ void groups(int *out)
+{
+    cg::thread_block block = cg::this_thread_block();
+    auto warp = cg::tiled_partition<32>(block);
+    auto tile = cg::tiled_partition<8>(warp);
+    int i = block.thread_rank();
+    out[i] = cg::reduce(warp, i, cg::plus<int>());
+    out[64 + i] = cg::reduce(tile, i, cg::greater<int>()) + 100 * tile.meta_group_rank() + 1000 * warp.meta_group_rank();
+    out[128 + i] = tile.shfl_down(i, 3) + tile.size();
+    out[192 + i] = cg::inclusive_scan(tile, 1) * 10 + cg::exclusive_scan(tile, 1);
+    out[256 + i] = tile.ballot(i % 2) + tile.any(i == 9);
+    if (i % 2) {
+        cg::coalesced_group odd = cg::coalesced_threads();
+        out[320 + i] = odd.shfl(i, 0) + 100 * odd.size() + 10000 * odd.thread_rank();
+    } else
+        out[320 + i] = 0;
+    cg::sync(block);
+    block.sync();
+}
+extern "C" __global__ void warp_functions(int *out)
+{
+    int i = threadIdx.x, agree;
+    short s = i;
+    bool b = i == 4;
+    out[i] = __shfl_sync(~0u, s, 3) + 10 * __shfl_sync(~0u, b, 4);
+    out[32 + i] = __reduce_add_sync(~0u, i) + __reduce_max_sync(~0u, -i) + (int)__reduce_or_sync(~0u, 1u << (i % 3));
+    out[64 + i] = (int)__match_all_sync(~0u, i / 32, &agree) + agree;
+}
+extern "C" __global__ void conversions(float large, double tiny, double *out)
+{
+    float nan = large - large + CUDART_NAN_F;
+    double r[] = {(double)__float2int_rz(large), (double)__float2int_rn(-large), (double)__float2int_rn(nan),
+                  (double)__float2uint_rz(-1.0f), (double)__float2uint_rz(large), (double)__double2int_rn(2.5),
+                  (double)__double2int_ru(2.1), (double)__float2ll_rd(-2.5f),
+                  __fadd_rz(1.0f, 1e-9f), __fadd_ru(1.0f, 1e-9f), __fmul_rd(1.1f, 1.1f), __dadd_ru(1.0, tiny),
+                  __ddiv_rn(1.0, 3.0), __dsqrt_rn(2.0), __double2float_rd(0.1), __hiloint2double(0x40000000, 0)};
+    for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
+}
+extern "C" __global__ void more_mathematics(double x, double *out)
+{
+    double r[] = {fdividef(1, 4), norm3df(2, 3, 6), rhypot(3, 4), erfinv(x), erfinvf(0.5f), sinpi(0.5), cospif(1), normcdf(0),
+                  erfcx(x), rcbrt(8), normcdfinv(0.5), CUDART_PI};
+    for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
+}
+extern "C" __global__ void simd(unsigned a, unsigned b, unsigned *out)
+{
+    unsigned r[] = {__vadd4(a, b), __vsub2(a, b), __vmaxu4(a, b), __vmins2(a, b), __vabsdiffu4(a, b), __vsadu4(a, b), __vcmpeq4(a, b),
+                    __vaddus4(a, b), __vaddss2(a, b), (unsigned)__dp4a((int)a, (int)b, 1), __dp4a(a, b, 1u), umin(a, b), __usad(a, b, 2),
+                    (unsigned)__hadd(-3, 6), __funnelshift_rc(a, b, 40), (unsigned)__mul64hi(1ll << 62, 8)};
+    for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
+}
+extern "C" __global__ void complex_numbers(const cuComplex *in, cuComplex *out)
+{
+    out[threadIdx.x] = cuCdivf(cuCmulf(in[threadIdx.x], make_cuComplex(0, 2)), cuConjf(in[threadIdx.x]));
+}
+extern "C" __global__ void scopes(int *o) { atomicCAS_block(o, 0, 1); atomicCAS_system(o, 1, 2); atomicSub_block(o, 1); }
+extern "C" __global__ void times(int *out) { clock_t t = clock(); out[0] = clock() - t >= 0; }
+#if __CUDA_ARCH__ < 600
+extern "C" __global__ void of_the_device(int *out) { out[0] = 0; }
+#else
+extern "C" __global__ void of_the_device(int *out) { out[0] = __CUDA_ARCH__; }
+#endif
+typedef float real;
+using index_t = unsigned int;
+extern "C" __global__ void aliased(real *out, real a, index_t n, uint step = 1) { if (threadIdx.x < n) out[threadIdx.x] = a * step; }
+__host__ __device__ int shared_with_the_host(int x) { return x + 1; }
+int main() { float *p = (float *)malloc(4); aliased<<<1, 1>>>(p, 1, 1); cudaDeviceSynchronize(); return 0; }

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import special
 
 from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.declarations import read
+from pytest_gpuperf.backends.kernels import Kernels
+from pytest_gpuperf.errors import KernelError
 
 pytestmark = pytest.mark.usefixtures("kernel_cache")
 
@@ -166,8 +169,8 @@ def test_constant_tables_and_headers_beside_the_file(run):
 
 
 def test_device_variables_keep_their_value_between_launches(run):
-    first = run("visited", (4,), shape=(1,), dtype=np.int32)[0]
-    assert run("visited", (4,), shape=(1,), dtype=np.int32)[0] == first + 1
+    first = run("visited", (1,), shape=(1,), dtype=np.int32)[0]
+    assert run("visited", (1,), shape=(1,), dtype=np.int32)[0] == first + 1
 
 
 def test_printf(program, capfd):
@@ -182,3 +185,87 @@ def test_definitions_count_and_options_for_nvcc_alone_are_left_out(backend, fold
         program = backend.load(read(folder / "language.cu"), [*options, "-I", "parts", "-lineinfo"])
         program.launch("defined", Geometry.of(ONE, ONE), [out])
         assert out.get() == [int(options[-1][-1]) if "std" not in options[-1] else 5]
+
+
+# ---- what came later: each line of docs/emulator.md ----
+
+
+def test_cooperative_groups(run):
+    i = np.arange(64)
+    tile, lane = i // 8, i % 8
+    odd = np.where(i % 2, i // 32 * 32 + 1 + 100 * 16 + 10000 * (i % 32 // 2), 0)
+    expected = [
+        np.where(i < 32, 496, 1520), tile * 8 + 7 + 100 * (tile % 4) + 1000 * (i // 32),
+        np.where(lane < 5, i + 3, i) + 8, 10 * (lane + 1) + lane, 0xAA + (tile == 1), odd,
+    ]  # fmt: skip
+    assert np.array_equal(run("groups", (64,), shape=(6, 64), dtype=np.int32), expected)
+
+
+def test_warp_functions_of_narrow_types_and_reductions(run):
+    found = run("warp_functions", (32,), shape=(3, 32), dtype=np.int32)
+    assert np.array_equal(found, [np.full(32, 13), np.full(32, 496 + 7), np.zeros(32)])
+
+
+def test_conversions_clamp_and_round_as_they_say(run):
+    found = run("conversions", (1,), np.float32(3e10), np.float64(1e-30), shape=(16,), dtype=np.float64)
+    one = np.float32(1)
+    expected = [
+        2**31 - 1, -(2**31), 0, 0, 2**32 - 1, 2, 3, -3,
+        1, np.nextafter(one, np.float32(2)), 0, np.nextafter(1.0, 2.0),
+        1 / 3, 2**0.5, np.nextafter(np.float32(0.1), np.float32(0)), 2,
+    ]  # fmt: skip
+    exact = np.float64(np.float32(1.1)) ** 2
+    below = np.float32(exact)
+    expected[10] = below if below <= exact else np.nextafter(below, np.float32(0))
+    assert found.tolist() == [float(value) for value in expected]
+
+
+def test_more_of_the_math_library(run):
+    found = run("more_mathematics", (1,), np.float64(0.3), shape=(12,), dtype=np.float64)
+    expected = [0.25, 7, 0.2, special.erfinv(0.3), special.erfinv(0.5), 1, -1, 0.5]
+    expected += [special.erfcx(0.3), 0.5, 0, np.pi]
+    assert np.allclose(found, expected, rtol=1e-7, atol=1e-15)
+
+
+def test_integer_and_simd_intrinsics(run):
+    a, b = 0x7F80FF01, 0x01800102
+    bytes_a, bytes_b = ([x >> i & 255 for i in (0, 8, 16, 24)] for x in (a, b))
+    signed_a, signed_b = ([v - 256 * (v > 127) for v in values] for values in (bytes_a, bytes_b))
+
+    def packed(values):
+        return sum((v & 255) << 8 * i for i, v in enumerate(values))
+
+    pairs = list(zip(bytes_a, bytes_b, strict=True))
+    expected = [
+        packed([x + y for x, y in pairs]), (0x7F80 - 0x0180) << 16 | (0xFF01 - 0x0102),
+        packed([max(p) for p in pairs]), 0x0180 << 16 | 0xFF01, packed([abs(x - y) for x, y in pairs]),
+        sum(abs(x - y) for x, y in pairs), packed([255 * (x == y) for x, y in pairs]),
+        packed([min(255, x + y) for x, y in pairs]), 0x7FFF << 16 | (0xFF01 + 0x0102) & 0xFFFF,
+        1 + sum(x * y for x, y in zip(signed_a, signed_b, strict=True)), 1 + sum(x * y for x, y in pairs),
+        b, a - b + 2, 1, b, 2,
+    ]  # fmt: skip
+    found = run("simd", (1,), np.uint32(a), np.uint32(b), shape=(16,), dtype=np.uint32)
+    assert found.tolist() == [value % 2**32 for value in expected]
+
+
+def test_complex_numbers_atomics_of_all_scopes_clocks_and_the_architecture(run):
+    host = np.array([1 + 2j, 3 - 1j], np.complex64)
+    found = run("complex_numbers", (2,), host, shape=(2,), dtype=np.complex64)
+    assert np.allclose(found, host * 2j / host.conj())
+    assert run("times", (1,), shape=(1,), dtype=np.int32).tolist() == [1]
+    assert run("of_the_device", (1,), shape=(1,), dtype=np.int32).tolist() == [900]
+
+
+def test_atomics_of_a_scope(backend, program):
+    out = backend.to_device(np.zeros(1, np.int32))
+    program.launch("scopes", Geometry.of(ONE, ONE), [out])
+    assert out.get().tolist() == [1]
+
+
+def test_aliases_of_types_are_resolved(backend, folder):
+    kernels = Kernels(folder, backend)
+    out = backend.to_device(np.zeros(4, np.float32))
+    kernels["language.cu", "-DVALUE=17"].aliased[1, 4](out, 2.0, 3, 2)
+    assert out.get().tolist() == [4, 4, 4, 0]
+    with pytest.raises(KernelError, match="a float64 array was given; it needs float32"):
+        kernels["language.cu", "-DVALUE=17"].aliased[1, 4](backend.empty((4,), np.float64), 2.0, 3, 2)

@@ -10,6 +10,8 @@ from pytest_gpuperf.errors import GpuperfError, Unavailable
 
 Choice = Literal["auto", "cuda", "emulated"]
 BACKENDS: tuple[str, ...] = get_args(Choice)
+DEVICES = ("cuda",)
+"""Those that run on a device of their own."""
 DEVICELESS = ("emulated", "cpu")
 """What stands for the backend in places of a machine without a GPU: the emulator, and no device at all."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pytest_gpuperf.backends.sources import blank, blanked
+from pytest_gpuperf.backends.aliases import aliases_of
+from pytest_gpuperf.backends.sources import blank, blanked, with_included
 from pytest_gpuperf.errors import KernelError
 
 # LP64: CUDA on Linux
@@ -19,6 +20,7 @@ _BASES |= {"float": "float32", "double": "float64"}
 _SCALARS: dict[str, str] = _BASES | {
     **{f"{kind}{bits}_t": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
     **{"size_t": "uint64", "ptrdiff_t": "int64", "intptr_t": "int64", "uintptr_t": "uint64"},
+    **{"uint": "uint32", "ushort": "uint16", "ulong": "uint64"},
     **{"bool": "bool", "signed char": "int8", "half": "float16", "__half": "float16"},
     **{"cuComplex": "complex64", "cuFloatComplex": "complex64", "cuDoubleComplex": "complex128"},
 }
@@ -80,6 +82,7 @@ class Declarations(dict[str, Declaration]):
         super().__init__()
         self.path = path
         self.rejected: dict[str, str] = {}
+        self.macro = ""  # where a macro makes kernels, which are not seen
 
     def find(self, name: str) -> Declaration:
         """Return the declaration of a kernel; raises KernelError with what to write or which there are."""
@@ -93,6 +96,8 @@ class Declarations(dict[str, Declaration]):
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else "."
         there = f"It declares {', '.join(known)}" if known else "It declares no __global__ function"
+        if self.macro:
+            hint += f" The macro in {self.macro} makes kernels, which are not seen: write {name} without it."
         raise KernelError(f"{self.path} has no kernel {name!r}. {there}{hint}")
 
 
@@ -100,12 +105,19 @@ _DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*", re.MULTILINE)
 
 
 def read(path: Path) -> Declarations:
-    """Read the kernels that a file declares; raises KernelError if it cannot be read."""
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KernelError(f"{path} cannot be read as UTF-8 text: {error}.") from None
-    return parse(source, path)
+    """Read the kernels that a file declares, and the files that it includes from beside it.
+
+    Raises KernelError if it cannot be read.
+    """
+    found = Declarations(path)
+    aliases: dict[str, str | None] = {}
+    for file, source in reversed(with_included(path)):
+        aliases |= aliases_of(source)
+        more = parse(source, file, aliases)
+        found |= more
+        found.rejected |= more.rejected
+        found.macro = more.macro or found.macro
+    return found
 
 
 def _closing(code: str, opening: int) -> int:
@@ -164,8 +176,19 @@ def _canonical(words: list[str]) -> str:
     return " ".join([*sign, *(size or ["int"])])
 
 
-def _parameter(text: str, number: int) -> Parameter:
-    text, array = re.subn(r"\[[^\]]*\]", "", text)
+def _resolved(kind: str, aliases: Mapping[str, str | None]) -> tuple[str, int]:
+    """Return what a type's name stands for in the end, and how often as a pointer."""
+    stars = 0
+    for _ in range(8):  # an alias of an alias, and none of itself
+        if kind in _VECTORS or kind in _SCALARS or not (meant := aliases.get(kind)):
+            break
+        stars += meant.count("*")
+        kind = _canonical(re.findall(r"[\w:]+", _QUALIFIERS.sub(" ", meant)))
+    return kind, stars
+
+
+def _parameter(text: str, number: int, aliases: Mapping[str, str | None]) -> Parameter:
+    text, array = re.subn(r"\[[^\]]*\]", "", text.partition("=")[0])
     before_pointer = text.split("*")[0]
     stars = text.count("*") + array
     words = re.findall(r"[\w:]+(?:\s*<.*>)?", _QUALIFIERS.sub(" ", text).replace("*", " "))
@@ -173,7 +196,9 @@ def _parameter(text: str, number: int) -> Parameter:
     if len(words) > 1 and words[-1] not in _TYPE_WORDS:
         name = words.pop()
     kind = _canonical(words)
-    dtype, lanes = _VECTORS.get(kind) or (_SCALARS.get(kind), 1)
+    meant, more = _resolved(kind, aliases)
+    stars += more
+    dtype, lanes = _VECTORS.get(meant) or (_SCALARS.get(meant), 1)
     if stars > 1:  # a table of pointers: 64-bit addresses, of a kind that nobody here can check
         dtype, lanes, kind = None, 1, kind + "*" * (stars - 1)
     const = re.search(r"\bconst\b", before_pointer) is not None
@@ -194,20 +219,39 @@ def _advice(path: Path, line: int, name: str, template: bool, text: str) -> str:
     )
 
 
-def parse(source: str, path: Path) -> Declarations:
+_MACRO = re.compile(
+    r"^[ \t]*#[ \t]*define[ \t]+(\w+)(\(?)((?:\\\n|[^\n])*\b__global__\b(?:\\\n|[^\n])*)$", re.MULTILINE
+)
+
+
+def _with_macros(source: str, found: Declarations) -> str:
+    """Expand the macros without parameters that stand for a kernel's qualifiers, and note the others."""
+    for match in _MACRO.finditer(source):
+        if match[2]:
+            found.macro = f"{found.path.name}:{source.count(chr(10), 0, match.start()) + 1}"
+        else:
+            body = match[3].replace("\\\n", " ").strip()
+            source = re.sub(rf"(?<!define )\b{match[1]}\b", body.replace("\\", r"\\"), source)
+    return source
+
+
+def parse(source: str, path: Path, aliases: Mapping[str, str | None] | None = None) -> Declarations:
     """Return the kernels that CUDA source declares ``extern "C" __global__``, by name.
 
-    The source is read as text, without a preprocessor: a kernel that a macro makes is not seen.
+    The source is read as text, without a preprocessor: a kernel that a macro with parameters makes is not
+    seen. ``aliases`` say what other names of types stand for, those of ``source`` unless given.
     Kernels that cannot be launched by name (C++ linkage, templates, two declarations that differ)
     are left out; ``Declarations.find`` says why when one is asked for.
     """
     # Without comments, literals and preprocessor lines; offsets and lines stay.
-    code = _DIRECTIVE.sub(blank, blanked(source, keep=lambda text: text == '"C"'))
+    found = Declarations(path)
+    aliases = aliases_of(source) if aliases is None else aliases
+    expanded = _with_macros(blanked(source, keep=lambda text: text == '"C"'), found)
+    code = _DIRECTIVE.sub(blank, expanded)
     blocks = [
         (match.end() - 1, _closing(code, match.end() - 1))
-        for match in re.finditer(r'\bextern\s+"C"\s*\{', code)
+        for match in re.finditer(r'\bextern\s*"C"\s*\{', code)
     ]
-    found = Declarations(path)
     for match in re.finditer(r"\b__global__\b", code):
         signature = _signature(code, match.end())
         if signature is None:
@@ -216,12 +260,14 @@ def parse(source: str, path: Path) -> Declarations:
         line = code.count("\n", 0, offset) + 1
         # What is before it in the same declaration: extern "C", template<...>, attributes.
         prefix = re.split("[;{}]", code[: match.start()])[-1]
-        c_linkage = 'extern "C"' in " ".join(prefix.split()) or any(a < offset < b for a, b in blocks)
+        c_linkage = re.search(r'\bextern\s*"C"', prefix) is not None or any(a < offset < b for a, b in blocks)
         template = re.search(r"\btemplate\b", prefix) is not None
         if template or not c_linkage:
             found.rejected.setdefault(name, _advice(path, line, name, template, text))
             continue
-        parameters = tuple(_parameter(part.strip(), number) for number, part in enumerate(_split(text), 1))
+        parameters = tuple(
+            _parameter(part.strip(), number, aliases) for number, part in enumerate(_split(text), 1)
+        )
         _add(found, Declaration(name, parameters, line, path), defined)
     return found
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.files import cached
 
 _NOT_CODE = re.compile(
@@ -30,6 +31,35 @@ def blanked(source: str, keep: Callable[[str], bool] = lambda text: False) -> st
 def blank(match: re.Match[str]) -> str:
     """Return as many spaces as a match has characters, and its line breaks."""
     return re.sub(r"[^\n]", " ", match[0])
+
+
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
+
+
+def with_included(path: Path) -> list[tuple[Path, str]]:
+    """Return the file and those that it includes by their names in quotes, each once, with their text."""
+    found, waiting = dict[Path, str](), [path]
+    while waiting:
+        file = waiting.pop(0)
+        found[file] = _text(file)
+        code = blanked(found[file], keep=lambda literal: not literal.startswith("/"))
+        beside = (file.parent / match[1] for match in _INCLUDE.finditer(code))
+        waiting += [included for included in beside if included.is_file() and included not in found]
+    return list(found.items())
+
+
+def _text(path: Path) -> str:
+    """Read a source file in whatever encoding its comments are."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise KernelError(f"{path} cannot be read: {error}.") from None
+    if b"\0" in content:
+        raise KernelError(f"{path} cannot be read as UTF-8 text: it holds a byte 0.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def preprocess(

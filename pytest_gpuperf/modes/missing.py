@@ -79,7 +79,9 @@ def whole(project: Project, results: Results, scope: Scope) -> list[tuple[Metric
     Nothing for a smaller run, or where a test was skipped or broke: what it would have measured is unknown.
     """
     unknown = [
-        n for n, outcome in results.outcomes.items() if outcome != "passed" and n not in results.records
+        n
+        for n, outcome in results.outcomes.items()
+        if outcome != "passed" and n not in results.records and n not in results.elsewhere
     ]
     beside = {project.store(path).folder: path for path in map(project.path, results.outcomes)}
     found: list[tuple[Metric, str]] = []
@@ -245,6 +247,8 @@ class _Run:
         if (path, name) in self._measured:
             return None
         if nodeid := self.nodeids.get((path, name)):
+            if nodeid in self._results.elsewhere:
+                return None
             outcomes = {"passed": Absence.SILENT, "skipped": Absence.SKIPPED}
             return outcomes.get(self._results.outcomes[nodeid], Absence.BROKEN)
         if not path.exists():

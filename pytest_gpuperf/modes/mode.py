@@ -112,6 +112,7 @@ class Mode:
         for line in (*lines, *terms.own_keys(self._session), *terms.unmatched(self._session, scope)):
             results.note(line)
         judged = any(row.verdict.outcome in JUDGED for row in results.rows)
+        judged |= bool(results.elsewhere) and results.elsewhere >= results.outcomes.keys()
         # where only the machine was at fault, that is why
         if self._options.strict and not judged and "infrastructure" not in results.causes:
             results.finding("setup", "nothing was judged in this run")

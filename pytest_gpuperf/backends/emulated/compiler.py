@@ -14,14 +14,18 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_gpuperf.backends.emulated.source import refuse, shown
-from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run, sources
+from pytest_gpuperf.backends.emulated.faults import GAP
+from pytest_gpuperf.backends.emulated.launchers import launchers
+from pytest_gpuperf.backends.emulated.loops import with_loops
+from pytest_gpuperf.backends.emulated.preprocessed import Code
+from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
+from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 if TYPE_CHECKING:
@@ -34,16 +38,24 @@ _INSTALL = "install it with `apt-get install g++` or `dnf install gcc-c++`"
 _OLDEST = 11
 
 _RUNTIME_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-pthread", "-ftls-model=initial-exec", "-U_FORTIFY_SOURCE"]
-# -O1 and nothing else: counters are those of one optimisation level. Without SRA a float4 stays one
+# -O1 and nothing else: counters are those of one optimisation level. A variable that nobody writes must not
+# become a constant, since the hooks pass over those. Without SRA a float4 stays one
 # access of 16 bytes; unique symbols would be shared between libraries; contraction depends on the CPU;
 # addr2line loses the included file's name in DWARF 5.
 _KERNEL_FLAGS = [
     *("-O1", "-g", "-gdwarf-4", "-w", "-fPIC", "-fno-exceptions", "-U_FORTIFY_SOURCE"),
     *("-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"),
-    *("-fno-tree-sra", "-fno-ipa-sra", "-fno-crossjumping", "-fno-math-errno", "-ffp-contract=off"),
+    *("--param", "tsan-distinguish-volatile=1", "-fstack-clash-protection"),
+    *(
+        "-fno-tree-sra",
+        "-fno-ipa-sra",
+        "-fno-ipa-reference-addressable",
+        "-fno-crossjumping",
+        "-fno-math-errno",
+        "-ffp-contract=off",
+    ),
     *("-fno-gnu-unique", "-fno-extern-tls-init", "-fno-stack-protector", "-fcf-protection=none"),
 ]
-_GAP = 256  # bytes behind every static variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +107,9 @@ def build_runtime(compiler: Compiler) -> Path:
     def build(output: Path) -> None:
         # The name inside, by which kernels ask for it, must not depend on the cache's folder.
         command = [*compiler.command, *_RUNTIME_FLAGS, "-shared", f"-Wl,-soname,{name}", "-o", str(output)]
-        done = run([*command, *map(str, sorted(_SIMT.glob("*.cpp")))], _SIMT)
+        # As one file, which takes g++ half the time.
+        parts = [part for file in sorted(_SIMT.glob("*.cpp")) for part in ("-include", file.name)]
+        done = run([*command, "-I", str(_SIMT), *parts, "-x", "c++", os.devnull], _SIMT)
         if done.returncode:
             raise Unavailable(
                 f"{compiler.command[0]} cannot build a library ({_first_error(done.stderr)}); {_INSTALL}."
@@ -104,35 +118,52 @@ def build_runtime(compiler: Compiler) -> Path:
     return compiled(f"emulated/{name}", build)
 
 
-def build_kernels(compiler: Compiler, runtime: Path, file: Declarations, options: Sequence[str]) -> Path:
+def build_kernels(
+    compiler: Compiler, runtime: Path, file: Declarations, options: Sequence[str], counting: bool = False
+) -> Path:
     """Return the shared library of a kernel file, from the cache or compiled now.
 
-    Raises KernelError with the compiler's own first error, in the file's own lines.
+    One for ``counting`` tells the runtime also where loops begin anew. Raises KernelError with the compiler's
+    own first error, in the file's own lines.
     """
     path = file.path.resolve()
     flags = [*_KERNEL_FLAGS, *_host_options(options)]
     code = _preprocessed(compiler, path, list(file), flags)
 
     def build(output: Path) -> None:
-        _compile(compiler, runtime, path, code, flags, output)
+        _compile(compiler, runtime, path, code, flags, output, with_loops if counting else str)
 
-    key = fingerprint(compiler.identity, *flags, runtime.name, code)
+    # These files decide too what is made of the code.
+    makers = (Path(__file__).with_name(name).read_bytes() for name in ("compiler.py", "loops.py"))
+    key = fingerprint(compiler.identity, *flags, runtime.name, code, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
 
 
 def _preprocessed(compiler: Compiler, path: Path, names: Sequence[str], flags: Sequence[str]) -> bytes:
     """Return the file's code with all that it includes and a launcher for each kernel, or refuse it."""
-    launchers = "".join(f"GPUPERF_KERNEL({name})\n" for name in names)
-    wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n#include "{path}"\n{launchers}'
+    # Behind our own header, whose names a definition may be.
+    defined = "".join(_directive(flag) for flag in flags if flag.startswith(("-D", "-U")))
+    flags = [flag for flag in flags if not flag.startswith(("-D", "-U")) or flag in _KERNEL_FLAGS]
+    wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n{defined}#include "{path}"\n'
     # The kernel's own quotes are searched beside it.
-    command = [*compiler.command, *flags, "-isystem", str(_TOOLKIT), "-E", "-x", "c++", "-"]
+    command = [*compiler.command, "-I", str(_TOOLKIT), *flags, "-E", "-x", "c++", "-"]
     done = preprocess(command, path.parent, os.fsencode(wrapper))
-    # A header that is not there ends the preprocessor, and may be one that is refused.
-    refuse(found for found in sources(done.stdout, path.parent) if not found.is_relative_to(_SIMT))
     if done.returncode:
         said = done.stderr.decode(errors="replace")
+        refuse_missing(said, path.parent)
         raise KernelError(f"{shown(path)} does not compile: {_first_error(said)}")
-    return done.stdout
+    code = Code(os.fsdecode(done.stdout), path.parent, _SIMT)
+    leave_out_host_code(code)
+    refuse(code)
+    return os.fsencode(code.compiled() + launchers(code.code, names))
+
+
+def _directive(option: str) -> str:
+    """Return the preprocessor's line for -Dname, -Dname=value or -Uname; "" for one of our own."""
+    if option in _KERNEL_FLAGS:
+        return ""
+    name, equals, value = option[2:].partition("=")
+    return f"#undef {name}\n" if option[1] == "U" else f"#define {name} {value if equals else 1}\n"
 
 
 def _host_options(options: Sequence[str]) -> list[str]:
@@ -154,7 +185,13 @@ def _host_options(options: Sequence[str]) -> list[str]:
 
 
 def _compile(
-    compiler: Compiler, runtime: Path, path: Path, code: bytes, flags: Sequence[str], output: Path
+    compiler: Compiler,
+    runtime: Path,
+    path: Path,
+    code: bytes,
+    flags: Sequence[str],
+    output: Path,
+    finish: Callable[[str], str],
 ) -> None:
     source, assembly = output.with_name("kernel.ii"), output.with_name("kernel.s")
     source.write_bytes(code)
@@ -162,7 +199,8 @@ def _compile(
     done = run(command, path.parent)
     if done.returncode:
         raise KernelError(f"{shown(path)} does not compile: {_first_error(done.stderr)}")
-    assembly.write_text(_adapted(assembly.read_text()))
+    adapted = _adapted(assembly.read_text())
+    assembly.write_text(finish(adapted))
     link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(assembly), str(runtime)]
     done = run([*link, "-o", str(output)], path.parent)
     if done.returncode:
@@ -173,13 +211,20 @@ def _compile(
         )
 
 
-_VARIABLE = re.compile(r"(\t\.size\t(\S+), (\d+)\n\2:\n\t\.zero\t\3\n)")
+_DATA = r"\t\.(?:zero|byte|value|long|quad|octa|string|ascii|float|double)\b[^\n]*\n"
+_VARIABLE = re.compile(rf"(\t\.size\t(\S+), \d+\n\2:\n(?:{_DATA})+)")
+_COMMON = re.compile(r"(?:\t\.local\t\S+\n)?\t\.comm\t(\S+?),(\d+),(\d+)\n")
 _BLOCK_FUNCTION = re.compile(r"\b(memcpy|memmove|memset)@PLT")
 _BUILT_IN = {"threadIdx", "blockIdx", "blockDim", "gridDim"}
 
 
 def _adapted(assembly: str) -> str:
-    assembly = _VARIABLE.sub(rf"\1\t.zero\t{_GAP}\n", assembly)
+    assembly = _VARIABLE.sub(rf"\1\t.zero\t{GAP}\n", assembly)
+    assembly = _COMMON.sub(
+        rf"\t.pushsection .bss\n\t.balign\t\3\n\t.type\t\1, @object\n\t.size\t\1, \2\n"
+        rf"\1:\n\t.zero\t\2+{GAP}\n\t.popsection\n",
+        assembly,
+    )
     assembly = _BLOCK_FUNCTION.sub(r"gpuperf_\1@PLT", assembly)
     wanted = set(re.findall(r"([\w.$]+)@tlsgd", assembly)) - _BUILT_IN
     defined = set(re.findall(r"^([\w.$]+):", assembly, re.MULTILINE))

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -108,8 +109,8 @@ class EmulatedBackend:
 
         Of nvcc's options, -D, -U, -I and --std count; the others have no meaning here.
         """
-        library = build_kernels(self._compiler, self._runtime_path, file, options)
-        return EmulatedProgram(file, library, self.runtime, self.memory, self._threads, self.seconds)
+        build = partial(build_kernels, self._compiler, self._runtime_path, file, options)
+        return EmulatedProgram(file, build, self.runtime, self.memory, self._threads, self.seconds)
 
     def close(self) -> None:
         """Free every array that is left."""

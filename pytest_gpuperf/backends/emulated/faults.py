@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ _VERBS = ("reads", "writes", "updates")
 # Arrays keep at least this far apart, so an address nearer to a live one means that one, even where the
 # system has handed out the pages of a freed array again.
 _NEAR = 1 << 16
+GAP = 1024  # bytes behind every variable of a library (compiler.py leaves them); simt/memory.cpp knows it too
 _FAR = 1 << 24  # the widest gap behind an array: further away, no array was meant
 
 
@@ -41,6 +43,8 @@ class Launched:
     regions: Sequence[Region]
     freed: Sequence[Region]
     shared: Sequence[Region]
+    variables: Sequence[Region]
+    grid: Dim3
 
 
 def describe(fault: Fault, launched: Launched) -> str:
@@ -77,8 +81,7 @@ def _source_line(offset: int, launched: Launched) -> str:
 def _what(fault: Fault, launched: Launched) -> str:
     kind = FaultKind(fault.kind)
     text = fault.text.decode(errors="replace")
-    x, y, _ = launched.block
-    other = (fault.other % x, fault.other // x % y, fault.other // (x * y))
+    other = f"thread {_index(fault.other, launched.block)}"
     access = f"{_VERBS[fault.access]} {fault.size} byte{'' if fault.size == 1 else 's'}"
     match kind:
         case FaultKind.OUT_OF_BOUNDS:
@@ -87,18 +90,20 @@ def _what(fault: Fault, launched: Launched) -> str:
             return f"{access} at address {fault.address:#x}, which is no multiple of {fault.size}"
         case FaultKind.FOREIGN_STACK:
             return f"{access} of another thread's local memory"
-        case FaultKind.SHARED_RACE:
-            offset = fault.address - fault.shared_anchor
-            name = next((r.name for r in launched.shared if r.begin <= offset < r.end), "shared memory")
-            line = _source_line(fault.other_pc, launched).rpartition(":")[2] or "?"
-            verb = "writes" if fault.other_stores else "reads"
-            return f"{access} of {name} that thread {other} {verb} in line {line}: no barrier between (race)"
-        case FaultKind.DIVERGENT_BARRIER if text:
-            return f"waits at __syncthreads while thread {other} waits at the one in line {text}"
+        case FaultKind.RACE:
+            return f"{access} of {_within(fault, launched)} that {_race(fault, launched)} (race)"
+        case FaultKind.UNINITIALISED:
+            return f"{access} of {_within(fault, launched)}, which no thread of the block has written"
         case FaultKind.DIVERGENT_BARRIER:
-            return f"waits at __syncthreads, which thread {other} never reaches: it has returned"
+            return f"waits at __syncthreads while {other} waits at the one in line {text}"
+        case FaultKind.NOT_RESIDENT:
+            return (
+                f"waits for a block that has not begun: {fault.resident} blocks run side by side here, as on "
+                f"one SM of a GPU, and the {math.prod(launched.grid)} of this launch are not co-resident; "
+                "launch fewer blocks"
+            )
         case FaultKind.SIGNAL if text == "stack":
-            return "uses more local memory than the emulated thread's stack of 124 KiB"
+            return "uses more local memory than the 512 KiB that CUDA allows a thread"
         case FaultKind.SIGNAL if fault.signal == signal.SIGFPE:
             return "divides an integer by zero"
         case FaultKind.SIGNAL:
@@ -109,6 +114,32 @@ def _what(fault: Fault, launched: Launched) -> str:
             return "the block's stacks do not fit into memory; use fewer threads a block"
         case _:
             return text
+
+
+def _index(number: int, size: Dim3) -> Dim3:
+    x, y, _ = size
+    return number % x, number // x % y, number // (x * y)
+
+
+def _race(fault: Fault, launched: Launched) -> str:
+    """Say who else accesses the word, where, and what would have to be between."""
+    place = _source_line(fault.other_pc, launched)
+    line = place.rpartition(":")[2] or "?"
+    other = f"thread {_index(fault.other, launched.block)}"
+    mine = (fault.block.x, fault.block.y, fault.block.z)
+    block = _index(fault.other_block, launched.grid)
+    did = f"{_VERBS[fault.other_stores]} in line {line}"
+    if block == mine:
+        return f"{other} {did}: no barrier between"
+    return f"block {block}, {other} {did}: nothing orders the two blocks"
+
+
+def _within(fault: Fault, launched: Launched) -> str:
+    """Name the array that an address lies in."""
+    anchor = fault.shared_anchor
+    shared = [Region(r.begin + anchor, r.end + anchor, r.name) for r in launched.shared]
+    everything = [*launched.regions, *shared, *launched.variables]
+    return next((r.name for r in everything if r.begin <= fault.address < r.end), "memory")
 
 
 def _beside(fault: Fault, launched: Launched) -> str:
@@ -123,7 +154,9 @@ def _beside(fault: Fault, launched: Launched) -> str:
     for region in launched.freed if distance > _NEAR else ():
         if region.begin <= begin < region.end:
             return f"of memory that was freed: {region.name}"
-    if nearest is None or distance > _FAR:
+    # Behind every variable of the library is a gap, and what comes after that was not meant.
+    nearest = next((r for r in launched.variables if r.end - fault.size < begin < r.end + GAP), nearest)
+    if nearest is None or _distance(begin, nearest) > _FAR:
         return f"at address {begin:#x}, which is in no array of this device"
     length = nearest.end - nearest.begin
     if begin < nearest.begin:

@@ -43,6 +43,7 @@ class EmulatedArray:
             np.frombuffer(pages, np.uint8, self.nbytes, self.gap).view(dtype).reshape(shape)
         )
         self.address = self._host.ctypes.data
+        self.granule = {1: 0, 2: 1}.get(dtype.itemsize, 2)
         self.memory = memory
         self._forget = weakref.finalize(self, memory._forget, self.address, self.nbytes, str(self))
         self._forget.atexit = False
@@ -90,7 +91,7 @@ class EmulatedMemory:
         self._live: dict[int, weakref.ref[EmulatedArray]] = {}
         self.freed: list[Region] = []  # the arrays freed last, the newest at the end
         self._changes = 0
-        self._spans: tuple[int, np.ndarray] = (-1, np.empty((0, 2), np.uint64))
+        self._spans: tuple[int, np.ndarray] = (-1, np.empty((0, 3), np.uint64))
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> EmulatedArray:
         """Make an array of zeros; raises GpuperfError if there is no room."""
@@ -115,13 +116,13 @@ class EmulatedMemory:
         return argument.host.ctypes.data if self.owns(argument) else None
 
     def spans(self) -> np.ndarray:
-        """Return begin and end of every live array, sorted, as uint64[n, 2]."""
+        """Return begin, end and element size (its logarithm, shifted by 8) of every live array, sorted."""
         # Arrays come and go in other Python threads and whenever garbage is collected.
         changes = self._changes
         known, spans = self._spans
         if known != changes:
-            found = sorted((a.address, a.address + a.nbytes) for a in self.arrays())
-            spans = np.array(found, np.uint64).reshape(-1, 2)
+            found = sorted((a.address, a.address + a.nbytes, a.granule << 8) for a in self.arrays())
+            spans = np.array(found, np.uint64).reshape(-1, 3)
             self._spans = changes, spans
         return spans
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ import numpy as np
 
 from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
 from pytest_gpuperf.backends.emulated.faults import Launched, Region, describe
+from pytest_gpuperf.backends.emulated.library import Library
 from pytest_gpuperf.backends.emulated.memory import EmulatedMemory
 from pytest_gpuperf.backends.emulated.runtime import Outcome, Runtime
 from pytest_gpuperf.backends.emulated.source import shown
@@ -24,20 +22,23 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
-_STATIC_SHARED = 48 * 1024
 _SHARED_PER_BLOCK = 227 * 1024  # compute capability 9.0, static and dynamic together
 # Below this many threads a second OS thread costs more to wake than it saves.
 _WORTH_A_THREAD = 8192
 _POINTER = 0x100
+_READ_ONLY = 1  # simt/runtime.hpp
 
 
 class EmulatedProgram:
-    """One compiled kernel file. ``threads`` OS threads run its blocks, for at most ``seconds`` a launch."""
+    """One compiled kernel file. ``threads`` OS threads run its blocks, for at most ``seconds`` a launch.
+
+    ``build`` makes its library, and with ``counting`` the one for counters.
+    """
 
     def __init__(
         self,
         declared: Declarations,
-        library: Path,
+        build: Callable[..., Path],
         runtime: Runtime,
         memory: EmulatedMemory,
         threads: int,
@@ -47,16 +48,14 @@ class EmulatedProgram:
         self._threads, self._seconds = threads, seconds
         self._path = declared.path
         self._declared = declared
-        self._file = library
-        self._library = ctypes.CDLL(str(library))
-        symbols = _symbols(library)
-        self._shared = _shared_variables(self._path, symbols)
-        # The order in which blocks reach an atomic would change floating-point sums from run to run.
-        self._in_order = any(name == "gpuperf_atomic" for name, *_ in symbols)
-        anchor = next(value for name, _, value, _ in symbols if name == "gpuperf_shared_anchor")
-        self._base = _address(self._library.gpuperf_shared_anchor) - anchor
-        spans = [(region.begin, region.end) for region in self._shared]
-        self._spans = np.array(spans, np.int64).reshape(-1, 2)
+        self._written: dict[tuple[str, int], bool] = {}  # by kernel and argument, as launches have shown
+        self._build = build
+        self._plain = Library(self._path, build())
+
+    @cached_property
+    def _counting(self) -> Library:
+        """Return the build that tells the runtime where loops begin anew, for counters alone."""
+        return Library(self._path, self._build(counting=True))
 
     def code_hash(self, name: str | None) -> None:
         """Return None: g++'s machine code says nothing about a GPU's."""
@@ -69,13 +68,13 @@ class EmulatedProgram:
         """Run kernel ``name`` to its end and check every access.
 
         Raises KernelError with line, block and thread of the first thing forbidden: an access out of bounds
-        or to freed memory (stopped before it happens), a race in shared memory (not in global memory), a
-        barrier that not all threads reach, an endless loop, a crash, a failed assert.
+        or to freed memory (stopped before it happens), a race, a read of shared memory that nobody
+        wrote, a barrier that not all threads reach, an endless loop, a crash, a failed assert.
         """
-        counted = self._runtime.counted
-        outcome = self._run(name, geometry, arguments, counting=counted is not None)
-        if counted is not None:
-            counted.append(Counted(name, outcome.traffic, {}))
+        if self._runtime.counted is None:
+            self._run(self._plain, name, geometry, arguments)
+        else:
+            self._runtime.counted.append(Counted(name, self._count(name, geometry, arguments).traffic, {}))
 
     def figures(self, name: str) -> Mapping[str, float]:
         """Return nothing: what a GPU would do beside its traffic is not modelled."""
@@ -87,7 +86,7 @@ class EmulatedProgram:
         Raises KernelError also if a kernel that is given arrays touched none: a count of nothing is no
         measurement.
         """
-        outcome = self._run(name, geometry, arguments, counting=True)
+        outcome = self._count(name, geometry, arguments)
         if not outcome.traced and any(self._memory.address(a) is not None for a in arguments):
             raise KernelError(
                 f"{shown(self._path)}: kernel {name} was given arrays and touched none of them, so there is "
@@ -95,44 +94,77 @@ class EmulatedProgram:
             )
         return outcome.traffic
 
-    def _run(self, name: str, geometry: Geometry, arguments: Sequence[Any], counting: bool) -> Outcome:
+    def _count(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Outcome:
+        self._counting.take(self._plain)
+        outcome = self._run(self._counting, name, geometry, arguments)
+        self._plain.take(self._counting)
+        return outcome
+
+    def _run(self, library: Library, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Outcome:
         if name not in self._declared:
             known = ", ".join(sorted(self._declared)) or "none"
             raise KernelError(f"{shown(self._path)} has no kernel {name!r}; it has {known}.")
-        static = sum(r.end - r.begin for r in self._shared if r.name.startswith(f"shared array '{name}::"))
+        static = sum(r.end - r.begin for r in library.shared if r.name.startswith(f"shared array '{name}::"))
         if geometry.shared > _SHARED_PER_BLOCK - static:
             raise KernelError(
                 f"{name}: {geometry.shared} bytes of dynamic shared memory beside {static} static ones; "
                 f"a block has {_SHARED_PER_BLOCK} at most."
             )
+        threads = math.prod(geometry.block)
+        if 0 < (most := library.bounds(name)) < threads:
+            raise KernelError(
+                f"{shown(self._path)}:{self._declared[name].line}: kernel {name} is launched with {threads} "
+                f"threads a block and has __launch_bounds__({most}); a GPU refuses the launch."
+            )
         blocks = math.prod(geometry.grid)
-        alone = self._in_order or blocks * math.prod(geometry.block) < _WORTH_A_THREAD
+        alone = library.in_order or blocks * threads < _WORTH_A_THREAD
         outcome = self._runtime.launch(
-            _address(getattr(self._library, f"gpuperf_call_{name}")),
-            _address(self._library.gpuperf_shared_anchor),
+            library.function(f"gpuperf_call_{name}"),
+            library.anchor,
             geometry,
             values=self._packed(name, arguments),
-            memory=self._memory.spans(),
-            shared=self._spans,
+            memory=self._watched(name, arguments),
+            variables=library.variable_spans,
+            shared=library.shared_spans,
+            loops=library.loops,
             workers=1 if alone else min(blocks, self._threads),
-            counting=counting,
+            counting=library is not self._plain,
             seconds=self._seconds,
         )
+        self._note_written(name, arguments)
         if outcome.fault:
-            raise KernelError(describe(outcome.fault, self._launched(name, geometry, arguments)))
+            raise KernelError(describe(outcome.fault, self._launched(library, name, geometry, arguments)))
         return outcome
+
+    def _watched(self, name: str, arguments: Sequence[Any]) -> np.ndarray:
+        """Return the live arrays, and mark those that the launch only reads.
+
+        That is what a pointer to const says, or an earlier launch has shown; an array that is written after
+        all is watched from then on.
+        """
+        spans = self._memory.spans().copy()
+        read, written = set[int](), set[int]()
+        for number, parameter in enumerate(self._declared[name].parameters[: len(arguments)]):
+            if self._memory.owns(array := arguments[number]):
+                only_read = parameter.const or not self._written.get((name, number), True)
+                (read if only_read else written).add(array.address)
+        flags = spans[:, 2]
+        flags |= np.isin(spans[:, 0], list(read - written)) * np.uint64(_READ_ONLY)
+        return spans
+
+    def _note_written(self, name: str, arguments: Sequence[Any]) -> None:
+        for number, array in enumerate(arguments):
+            if self._memory.owns(array) and not self._written.get((name, number)):
+                self._written[name, number] = self._runtime.written(array.address)
 
     def _packed(self, name: str, arguments: Sequence[Any]) -> list[np.ndarray]:
         """Return each argument's bytes, checked against what the compiled kernel takes.
 
         Declarations are read without a preprocessor, so they may differ from it.
         """
-        count = getattr(self._library, f"gpuperf_count_{name}")()
-        sizes_of = getattr(self._library, f"gpuperf_sizes_{name}")
-        sizes_of.restype = ctypes.POINTER(ctypes.c_uint32)
-        sizes = sizes_of()[:count]
-        if len(arguments) != count:
-            raise KernelError(f"{name} takes {count} arguments, {len(arguments)} given.")
+        sizes = self._plain.sizes(name)
+        if len(arguments) != len(sizes):
+            raise KernelError(f"{name} takes {len(sizes)} arguments, {len(arguments)} given.")
         values = []
         for number, (argument, size) in enumerate(zip(arguments, sizes, strict=True), 1):
             address = self._memory.address(argument)
@@ -148,7 +180,9 @@ class EmulatedProgram:
             values.append(value)
         return values
 
-    def _launched(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Launched:
+    def _launched(
+        self, library: Library, name: str, geometry: Geometry, arguments: Sequence[Any]
+    ) -> Launched:
         parameters = self._declared[name].parameters
         regions = []
         for array in self._memory.arrays():
@@ -159,38 +193,6 @@ class EmulatedProgram:
             regions.append(Region(array.address, array.address + array.nbytes, title))
         dynamic = [Region(0, geometry.shared, "the dynamic shared memory")] if geometry.shared else []
         return Launched(
-            self._path, name, self._file, self._base, geometry.block, self._seconds,
-            regions, self._memory.freed[::-1], [*self._shared, *dynamic],
+            self._path, name, library.path, library.base, geometry.block, self._seconds,
+            regions, self._memory.freed[::-1], [*library.shared, *dynamic], library.variables, geometry.grid,
         )  # fmt: skip
-
-
-def _address(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-def _symbols(library: Path) -> list[tuple[str, str, int, int]]:
-    """Return name, type, value and size of every symbol, by readelf, which comes with g++'s linker."""
-    command = ["readelf", "--symbols", "--wide", "--demangle", str(library)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    row = re.compile(r"^\s*\d+: ([0-9a-f]+)\s+(\w+) (\w+)\s+\w+\s+\w+\s+\w+ (.+)$", re.MULTILINE)
-    return [(m[4], m[3], int(m[1], 16), int(m[2], 0)) for m in row.finditer(output)]
-
-
-def _shared_variables(path: Path, symbols: Sequence[tuple[str, str, int, int]]) -> list[Region]:
-    """Return the static shared variables, as offsets from the dynamic shared memory, where the anchor is."""
-    variables = {(name, value, size) for name, kind, value, size in symbols if kind == "TLS" and size}
-    anchor = next(value for name, value, _ in variables if name == "gpuperf_dynamic_shared")
-    found, per_function = [], dict[str, int]()
-    for name, value, size in sorted(variables):
-        if value == anchor:
-            continue
-        function = name.rpartition("::")[0]
-        per_function[function] = per_function.get(function, 0) + size
-        found.append(Region(value - anchor, value - anchor + size, f"shared array '{name}'"))
-    for function, size in per_function.items():
-        if size > _STATIC_SHARED:
-            raise KernelError(
-                f"{shown(path)}: {function or 'the file'} has {size} bytes of static shared memory; "
-                f"CUDA allows {_STATIC_SHARED}. Make it dynamic: extern __shared__ float name[];"
-            )
-    return found

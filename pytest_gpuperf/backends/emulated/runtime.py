@@ -21,8 +21,8 @@ from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
 class FaultKind(IntEnum):
     """``FaultKind`` of simt/runtime.hpp, in its order."""
 
-    NONE, OUT_OF_BOUNDS, MISALIGNED, FOREIGN_STACK, SHARED_RACE, DIVERGENT_BARRIER = range(6)
-    LOST_LANE, SIGNAL, STOPPED, ASSERTION, NO_MEMORY = range(6, 11)
+    NONE, OUT_OF_BOUNDS, MISALIGNED, FOREIGN_STACK, RACE, DIVERGENT_BARRIER = range(6)
+    LOST_LANE, SIGNAL, STOPPED, ASSERTION, NO_MEMORY, UNINITIALISED, NOT_RESIDENT = range(6, 13)
 
 
 def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
@@ -37,7 +37,7 @@ class Fault(Structure):
     """``Fault`` of simt/runtime.hpp: what stopped a launch, and where."""
 
     _fields_ = [
-        *_fields(c_uint32, "kind size access line other signal other_stores other_pc"),
+        *_fields(c_uint32, "kind size access line other signal other_stores other_pc other_block resident"),
         *_fields(_Index3, "block thread"),
         *_fields(c_uint64, "pc address block_index shared_anchor"),
         ("file", c_char * 512),
@@ -53,8 +53,8 @@ class _Request(Structure):
     _fields_ = [
         *_fields(c_void_p, "body shared_anchor"),
         ("arguments", POINTER(c_void_p)),
-        *_fields(c_void_p, "memory shared"),
-        *_fields(c_uint64, "memory_count shared_count"),
+        *_fields(c_void_p, "memory variables shared loops"),
+        *_fields(c_uint64, "memory_count variable_count shared_count loop_count"),
         *_fields(_Index3, "grid block"),
         *_fields(c_uint32, "dynamic_shared workers counting"),
     ]
@@ -95,20 +95,25 @@ class Runtime:
         *,
         values: Sequence[np.ndarray],
         memory: np.ndarray,
+        variables: np.ndarray,
         shared: np.ndarray,
+        loops: np.ndarray,
         workers: int,
         counting: bool,
         seconds: float,
     ) -> Outcome:
         """Run a compiled kernel, by addresses in its library, to its end.
 
-        ``values`` hold each argument's bytes, ``memory`` the spans of the live arrays, sorted, uint64[n, 2],
-        ``shared`` those of its shared variables, from the anchor, int64[n, 2]. ``workers``: OS threads. After
-        ``seconds`` it is stopped, which is a fault.
+        ``values`` hold each argument's bytes, ``memory`` and ``variables`` what the kernel may touch of the
+        live arrays and of the library's own variables, sorted, uint64[n, 3] (begin, end, flags), ``shared``
+        the spans of its shared variables, from the anchor, int64[n, 2], ``loops`` the blocks of the code's
+        loops, uint64[n, 3]. ``workers``: OS threads. After ``seconds`` it is stopped, which is a fault.
         """
         pointers = (c_void_p * max(1, len(values)))(*[value.ctypes.data for value in values])
         request = _Request(
-            body, shared_anchor, pointers, memory.ctypes.data, shared.ctypes.data, len(memory), len(shared),
+            body, shared_anchor, pointers,
+            memory.ctypes.data, variables.ctypes.data, shared.ctypes.data, loops.ctypes.data,
+            len(memory), len(variables), len(shared), len(loops),
             _Index3(*geometry.grid), _Index3(*geometry.block), geometry.shared, workers, counting,
         )  # fmt: skip
         fault, traffic, traced = Fault(), (_Traffic * 4)(), c_uint64()
@@ -117,6 +122,10 @@ class Runtime:
             self._library.gpuperf_result(byref(fault), traffic, byref(traced))
         rows = tuple((row.requests, row.units, row.ideal) for row in traffic)
         return Outcome(fault if fault.kind else None, rows, traced.value)
+
+    def written(self, address: int) -> bool:
+        """Say whether the last launch may have written to the array at ``address``."""
+        return bool(self._library.gpuperf_written(c_uint64(address)))
 
     def _run(self, request: _Request, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -1,16 +1,15 @@
-"""Refuse what the emulated backend does not have of CUDA, by name and line, before it is compiled."""
+"""Leave out host code, and refuse by name and line what the emulated backend does not have of CUDA."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from pytest_gpuperf.backends.sources import blanked
-from pytest_gpuperf.errors import KernelError
+from pytest_gpuperf.backends.emulated.preprocessed import Code
+from pytest_gpuperf.errors import Unsupported
 
 _INCLUDES = {
-    r"cooperative_groups(/.*)?\.h": "cooperative_groups",
+    r"cooperative_groups/(?!reduce|scan).*\.h": "cooperative_groups (asynchronous copies)",
     r"mma\.h": "wmma",
     r"cuda_fp16\.(h|hpp)": "half precision",
     r"cuda_bf16\.(h|hpp)": "bfloat16",
@@ -25,7 +24,7 @@ _INCLUDES = {
 }
 
 _CODE = {
-    r"\bcooperative_groups\b": "cooperative_groups",
+    r"\bthis_grid\b|\bgrid_group\b|\bcluster_group\b|\bthis_cluster\b": "groups larger than a block",
     r"\basm\b|\b__asm__\b": "inline assembly",
     r"<<<": "launches from a kernel file (<<<>>>)",
     r"\bnvcuda\b|\bwmma\s*::": "wmma",
@@ -40,41 +39,50 @@ _CODE = {
     r"\b__constant__\s[^=;(){]*;": "constant memory that the host fills",
     r"\b__cluster_dims__\b": "thread block clusters",
     r"\b__pipeline_\w+|\b__memcpy_async\b|\bmemcpy_async\b": "asynchronous copies",
-    r"\b__reduce_\w+_sync\b": "warp reductions (__reduce_*_sync)",
-    r"\b__match_all_sync\b": "__match_all_sync",
     r"\bmalloc\s*\(|\bnew\s+\w": "allocation inside a kernel",
 }
 
-_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:<([^>\n]+)>|"([^"\n]+)")', re.MULTILINE)
+_MARK = 'or mark it @pytest.mark.gpuperf(backend="cuda"), which skips it elsewhere'
+_MISSING = re.compile(r"^(.+?):(\d+):\d+: fatal error: (.+?): No such file", re.MULTILINE)
 
 
-def refuse(files: Iterable[Path]) -> None:
-    """Raise KernelError at the first construct that the emulated device does not have."""
-    for file in files:
-        source = file.read_text(encoding="utf-8", errors="replace")
-        found = min(_found(source), default=None)
-        if found:
-            line, what = found
-            raise KernelError(
-                f"{shown(file)}:{line}: the emulated backend cannot run {what}; run this test on a GPU."
-            )
+def refuse(code: Code) -> None:
+    """Raise Unsupported at the first construct in the user's code that the emulated device does not have."""
+    for name, file, line in code.included:
+        refuse_header(name, file, line)
+    found = [
+        (used.start(), what) for pattern, what in _CODE.items() if (used := re.search(pattern, code.code))
+    ]
+    if found:
+        offset, what = min(found)
+        raise _unsupported(*code.where(offset), what)
 
 
-def _found(source: str) -> Iterable[tuple[int, str]]:
-    """Yield line (from 1) and name of everything refused."""
-    without_comments = blanked(source, keep=lambda text: not text.startswith("/"))
-    for match in _INCLUDE.finditer(without_comments):
-        for pattern, what in _INCLUDES.items():
-            if re.fullmatch(pattern, match[1] or match[2]):
-                yield _line(source, match.start()), what
-    code = blanked(source)
-    for pattern, what in _CODE.items():
-        if used := re.search(pattern, code):
-            yield _line(source, used.start()), what
+def refuse_missing(said: str, folder: Path) -> None:
+    """Raise Unsupported where the preprocessor ended at a header that the emulated device does not have."""
+    if missing := _MISSING.search(said):
+        refuse_header(missing[3], folder / missing[1], int(missing[2]))
 
 
-def _line(source: str, offset: int) -> int:
-    return source.count("\n", 0, offset) + 1
+def refuse_header(name: str, file: Path, line: int) -> None:
+    """Raise Unsupported if ``file`` may not include the header ``name`` in ``line``."""
+    for pattern, what in _INCLUDES.items():
+        if re.fullmatch(rf"(?:.*/)?(?:{pattern})", name):
+            raise _unsupported(file, line, what)
+
+
+def leave_out_host_code(code: Code) -> None:
+    """Erase the functions that only a host can call: main, launches, allocations."""
+    for function in list(code.functions()):
+        head = code.code[function.begin : function.body]
+        if not re.search(r"\b(?:__global__|__device__|constexpr|consteval)\b", head):
+            code.erase(function.begin, function.end)
+
+
+def _unsupported(file: Path, line: int, what: str) -> Unsupported:
+    return Unsupported(
+        f"{shown(file)}:{line}: the emulated backend cannot run {what}; run this test on a GPU, {_MARK}."
+    )
 
 
 def shown(file: Path | str) -> str:

@@ -1,16 +1,13 @@
-// CUDA's atomics, atomic between the OS threads that run the blocks as well.
+// CUDA's atomics.
 #include <string.h>
 
-#include "runtime.hpp"
+#include "touch.hpp"
 
 namespace simt {
 namespace {
 
-enum Operation { kAdd, kMin, kMax, kExchange, kCompareAndSwap, kAnd, kOr, kXor, kIncrement, kDecrement };
+enum Operation { kAdd, kMin, kMax, kExchange, kCompareAndSwap, kAnd, kOr, kXorBits, kIncrement, kDecrement };
 enum Type { kInt32, kUint32, kInt64, kUint64, kFloat, kDouble };
-
-// A thread that tries this often in one turn is waiting for another one: let that run.
-constexpr unsigned kSpins = 1024;
 
 template <class Value, class Bits>
 Bits combine(int operation, Bits old_bits, Bits value_bits, Bits compare) {
@@ -25,7 +22,7 @@ Bits combine(int operation, Bits old_bits, Bits value_bits, Bits compare) {
     case kDecrement: result = (old == Value(0) || old > value) ? value : Value(old - 1); break;
     case kAnd: return old_bits & value_bits;
     case kOr: return old_bits | value_bits;
-    case kXor: return old_bits ^ value_bits;
+    case kXorBits: return old_bits ^ value_bits;
     case kCompareAndSwap: return old_bits == compare ? value_bits : old_bits;
     default: return value_bits;
   }
@@ -36,12 +33,11 @@ Bits combine(int operation, Bits old_bits, Bits value_bits, Bits compare) {
 
 template <class Value, class Bits>
 uint64_t apply(void *address, int operation, uint64_t value, uint64_t compare) {
+  // Kernel files with atomics run on one OS thread (program.py), so nobody comes between.
   Bits *word = static_cast<Bits *>(address);
-  Bits old = __atomic_load_n(word, __ATOMIC_SEQ_CST);
-  Bits changed;
-  do {
-    changed = combine<Value, Bits>(operation, old, Bits(value), Bits(compare));
-  } while (!__atomic_compare_exchange_n(word, &old, changed, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+  Bits old = *word, changed = combine<Value, Bits>(operation, old, Bits(value), Bits(compare));
+  *word = changed;
+  if (changed != old) active->changes++;
   return old;
 }
 
@@ -51,9 +47,14 @@ uint64_t apply(void *address, int operation, uint64_t value, uint64_t compare) {
 extern "C" uint64_t gpuperf_atomic(void *address, int operation, int type, uint64_t value, uint64_t compare) {
   using namespace simt;
   bool narrow = type == kInt32 || type == kUint32 || type == kFloat;
-  touch_atomic(reinterpret_cast<uint64_t>(address), narrow ? 4 : 8, reinterpret_cast<uint64_t>(__builtin_return_address(0)));
-  Worker &worker = *self;
-  if (++worker.spins % kSpins == 0) yield(worker, State::kReady);
+  uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
+  Worker &worker = *active;
+  if (++worker.spins % kSpins == 0) {
+    worker.waiting_pc = pc;
+    give_way(worker);
+  }
+  uint64_t place = reinterpret_cast<uint64_t>(address);
+  narrow ? touch<AccessKind::kAtomic, 4>(place, pc, operation != kExchange) : touch<AccessKind::kAtomic, 8>(place, pc, operation != kExchange);
   switch (type) {
     case kInt32: return apply<int32_t, uint32_t>(address, operation, value, compare);
     case kUint32: return apply<uint32_t, uint32_t>(address, operation, value, compare);

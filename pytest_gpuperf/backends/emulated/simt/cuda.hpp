@@ -14,26 +14,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include <cmath>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
 #define __CUDACC__ 1
 #define __GPUPERF_EMULATED__ 1
+// Kernels are compiled for a device of compute capability 9.0.
+#define __CUDA_ARCH__ 900
 
-#define __global__ __attribute__((noinline, used))
-#define __device__
-#define __host__
-#define __constant__
-#define __grid_constant__
+// As themselves: the build reads them in the preprocessed code (preprocessed.py), and takes them out of it, as it
+// does with __launch_bounds__ and __noinline__, which system headers use too.
+#define __global__ __global__
+#define __device__ __device__
+#define __host__ __host__
+#define __constant__ __constant__
+#define __grid_constant__ __grid_constant__
 // thread_local because a block runs on one OS thread, and because unlike __thread it may stand alone in
 // a function; an "extern" array then becomes an undefined symbol, which the build binds to the launch's
 // dynamic shared memory.
 #define __shared__ thread_local
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
 #define __align__(n) __attribute__((aligned(n)))
-#define __launch_bounds__(...)
 #ifndef __restrict__
 #define __restrict__ __restrict
 #endif
@@ -55,6 +60,7 @@ __attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[2324
 constexpr int warpSize = 32;
 
 #include "intrinsics.hpp"
+#include "mathematics.hpp"
 #include "synchronization.hpp"
 
 // assert.h may be included again by the kernel's file, so the function behind the macro is renamed.
@@ -91,13 +97,6 @@ __attribute__((no_sanitize("thread"))) inline void call(void (*kernel)(Parameter
 }
 
 }  // namespace gpuperf
-
-#define GPUPERF_KERNEL(NAME)                                                       \
-  extern "C" __attribute__((no_sanitize("thread"))) void gpuperf_call_##NAME(void **arguments) { \
-    gpuperf::call(NAME, arguments);                                                \
-  }                                                                                \
-  extern "C" uint32_t gpuperf_count_##NAME() { return decltype(gpuperf::signature(NAME))::count; } \
-  extern "C" const uint32_t *gpuperf_sizes_##NAME() { return decltype(gpuperf::signature(NAME))::sizes; }
 
 extern "C" __attribute__((no_sanitize("thread"))) void *gpuperf_shared_anchor() {
   return gpuperf_dynamic_shared;

@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <algorithm>
+
 #include "runtime.hpp"
 
 namespace simt {
@@ -29,11 +31,11 @@ void pass_on(int signal, siginfo_t *info, void *context) {
 }
 
 void handle(int signal, siginfo_t *info, void *context) {
-  Worker *worker = self;
-  if (!worker || !worker->in_fiber) return pass_on(signal, info, context);
+  Worker *worker = active;
+  if (worker == &idle) return pass_on(signal, info, context);
   const auto &registers = static_cast<ucontext_t *>(context)->uc_mcontext.gregs;
   uint64_t pc = registers[REG_RIP];
-  const Span &text = worker->launch->image.text;
+  const Span &text = worker->launch->text;
   bool in_kernel = pc >= text.begin && pc < text.end;
   if (signal == SIGURG) {
     // Elsewhere the thread may hold a lock of the C library or be inside a hook, which looks at `stop` itself.
@@ -42,32 +44,37 @@ void handle(int signal, siginfo_t *info, void *context) {
     worker->fault.address = *reinterpret_cast<uint64_t *>(registers[REG_RSP]);
     fail(*worker, FaultKind::kStopped, pc + 1);
   }
-  const Fiber &fiber = worker->fibers[worker->current];
-  worker->fault.signal = signal;
+    worker->fault.signal = signal;
   worker->fault.address = reinterpret_cast<uint64_t>(info->si_addr);
   // si_addr of a guard page: the stack has grown into it.
-  bool overflow = signal == SIGSEGV && worker->fault.address < fiber.stack_begin && worker->fault.address + 4096 >= fiber.stack_begin;
+  bool overflow = signal == SIGSEGV && worker->fault.address < worker->stack_begin && worker->fault.address + kGuard >= worker->stack_begin;
   if (overflow) snprintf(worker->fault.text, sizeof worker->fault.text, "stack");
+  // Full while a check ran: the kernel's call of it is the first of its addresses on the stack.
+  const uint64_t *frame = reinterpret_cast<const uint64_t *>(registers[REG_RSP]);
+  for (; overflow && !in_kernel && uint64_t(frame) < worker->stack_end; frame++) {
+    if (uint64_t(frame) < worker->stack_begin || *frame < text.begin || *frame >= text.end) continue;
+    fail(*worker, FaultKind::kSignal, *frame);
+  }
   fail(*worker, FaultKind::kSignal, in_kernel ? pc + 1 : 0);
 }
 
 struct Search {
   uint64_t address;
-  Image *image;
+  Span *text, *image;
 };
 
 int note_image(struct dl_phdr_info *info, size_t, void *data) {
   Search *search = static_cast<Search *>(data);
-  Image image = {{0, 0}, {UINT64_MAX, 0}};
+  Span text = {0, 0}, image = {UINT64_MAX, 0};
   for (int i = 0; i < info->dlpi_phnum; i++) {
     const ElfW(Phdr) &header = info->dlpi_phdr[i];
     if (header.p_type != PT_LOAD) continue;
     uint64_t begin = info->dlpi_addr + header.p_vaddr, end = begin + header.p_memsz;
-    if (search->address >= begin && search->address < end) image.text = {begin, end};
-    if (begin < image.whole.begin) image.whole.begin = begin;
-    if (end > image.whole.end) image.whole.end = end;
+    if (search->address >= begin && search->address < end) text = {begin, end};
+    image = {std::min(image.begin, begin), std::max(image.end, end)};
   }
-  if (!image.text.end) return 0;
+  if (!text.end) return 0;
+  *search->text = text;
   *search->image = image;
   return 1;
 }
@@ -103,13 +110,13 @@ void interrupt_thread(unsigned long thread) { pthread_kill(thread, SIGURG); }
 extern "C" {
 
 // The library a kernel lives in: where its code lies, and everything it was loaded to.
-void gpuperf_image(const void *function, simt::Image *image) {
-  simt::Search search = {reinterpret_cast<uint64_t>(function), image};
+void gpuperf_image(const void *function, simt::Span *text, simt::Span *image) {
+  simt::Search search = {reinterpret_cast<uint64_t>(function), text, image};
   dl_iterate_phdr(simt::note_image, &search);
 }
 
 void gpuperf_assert_fail(const char *text, const char *file, unsigned line, const char *) {
-  simt::Worker &worker = *simt::self;
+  simt::Worker &worker = *simt::active;
   snprintf(worker.fault.file, sizeof worker.fault.file, "%s", file);
   snprintf(worker.fault.text, sizeof worker.fault.text, "assert(%s) failed", text);
   worker.fault.line = line;
@@ -117,7 +124,7 @@ void gpuperf_assert_fail(const char *text, const char *file, unsigned line, cons
 }
 
 void gpuperf_trap(const char *file, int line) {
-  simt::Worker &worker = *simt::self;
+  simt::Worker &worker = *simt::active;
   snprintf(worker.fault.file, sizeof worker.fault.file, "%s", file);
   snprintf(worker.fault.text, sizeof worker.fault.text, "__trap()");
   worker.fault.line = line;

@@ -59,26 +59,6 @@ GPUPERF_INLINE typename std::common_type<A, B>::type max(A a, B b) {
 #define __tanf(x) tanf(x)
 #define __sincosf(x, s, c) sincosf(x, s, c)
 
-GPUPERF_INLINE float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-GPUPERF_INLINE double rsqrt(double x) { return 1.0 / sqrt(x); }
-GPUPERF_INLINE float rcbrtf(float x) { return 1.0f / cbrtf(x); }
-GPUPERF_INLINE float sinpif(float x) { return static_cast<float>(sin(M_PI * fmod(x, 2.0))); }
-GPUPERF_INLINE float cospif(float x) { return static_cast<float>(cos(M_PI * fmod(x, 2.0))); }
-GPUPERF_INLINE float normcdff(float x) { return 0.5f * erfcf(-x * static_cast<float>(M_SQRT1_2)); }
-GPUPERF_INLINE float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
-GPUPERF_INLINE float __fdividef(float a, float b) { return a / b; }
-GPUPERF_INLINE float __fdiv_rn(float a, float b) { return a / b; }
-GPUPERF_INLINE float __frcp_rn(float x) { return 1.0f / x; }
-GPUPERF_INLINE float __fsqrt_rn(float x) { return sqrtf(x); }
-GPUPERF_INLINE float __frsqrt_rn(float x) { return static_cast<float>(1.0 / sqrt(static_cast<double>(x))); }
-GPUPERF_INLINE float __fadd_rn(float a, float b) { return a + b; }
-GPUPERF_INLINE float __fsub_rn(float a, float b) { return a - b; }
-GPUPERF_INLINE float __fmul_rn(float a, float b) { return a * b; }
-GPUPERF_INLINE float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-GPUPERF_INLINE double __dadd_rn(double a, double b) { return a + b; }
-GPUPERF_INLINE double __dmul_rn(double a, double b) { return a * b; }
-GPUPERF_INLINE double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
-
 // ---- conversions ----
 
 GPUPERF_INLINE int __float_as_int(float x) { return __builtin_bit_cast(int, x); }
@@ -87,14 +67,6 @@ GPUPERF_INLINE float __int_as_float(int x) { return __builtin_bit_cast(float, x)
 GPUPERF_INLINE float __uint_as_float(unsigned x) { return __builtin_bit_cast(float, x); }
 GPUPERF_INLINE long long __double_as_longlong(double x) { return __builtin_bit_cast(long long, x); }
 GPUPERF_INLINE double __longlong_as_double(long long x) { return __builtin_bit_cast(double, x); }
-GPUPERF_INLINE int __float2int_rn(float x) { return static_cast<int>(nearbyintf(x)); }
-GPUPERF_INLINE int __float2int_rz(float x) { return static_cast<int>(x); }
-GPUPERF_INLINE int __float2int_rd(float x) { return static_cast<int>(floorf(x)); }
-GPUPERF_INLINE int __float2int_ru(float x) { return static_cast<int>(ceilf(x)); }
-GPUPERF_INLINE unsigned __float2uint_rn(float x) { return static_cast<unsigned>(nearbyintf(x)); }
-GPUPERF_INLINE unsigned __float2uint_rz(float x) { return static_cast<unsigned>(x); }
-GPUPERF_INLINE float __int2float_rn(int x) { return static_cast<float>(x); }
-GPUPERF_INLINE float __uint2float_rn(unsigned x) { return static_cast<float>(x); }
 
 // ---- integers and bits ----
 
@@ -135,3 +107,5 @@ GPUPERF_INLINE unsigned __funnelshift_r(unsigned low, unsigned high, unsigned sh
 
 // Cycle counters exist on both, but only differences within one thread mean anything here.
 GPUPERF_INLINE long long clock64() { return static_cast<long long>(__builtin_ia32_rdtsc()); }
+// A macro, because time.h may declare a function of this name.
+#define clock() static_cast<clock_t>(clock64())

@@ -1,187 +1,202 @@
 // Every access of a kernel passes here before it happens: is it inside something the thread may touch,
-// aligned, and ordered with the other threads' accesses to the same shared memory?
+// aligned, and ordered with the other threads' accesses to the same memory?
 #include <string.h>
 
 #include <algorithm>
 
-#include "runtime.hpp"
+#include "touch.hpp"
 
 namespace simt {
 namespace {
 
-constexpr uint32_t kNobody = 0;  // phases count from 1: a cell of zeros was never touched
+constexpr uint64_t kGap = 1024;  // what the build leaves free behind every variable (compiler.py)
+
+const Memory *holder(const Memory *first, uint64_t count, uint64_t address) {
+  const Memory *next = std::upper_bound(first, first + count, address, [](uint64_t a, const Memory &m) { return a < m.begin; });
+  return next == first ? nullptr : next - 1;
+}
 
 // The place that holds [address, address + size), looked up anew.
 Place find(const Worker &worker, uint64_t address, uint32_t size) {
   for (const Place &place : worker.shared)
     if (address >= place.begin && address + size <= place.end) return place;
-  const Request &request = worker.launch->request;
-  const Span *end = request.memory + request.memory_count;
-  const Span *next = std::upper_bound(request.memory, end, address, [](uint64_t a, const Span &s) { return a < s.begin; });
-  if (next != request.memory && address + size <= next[-1].end) return {next[-1].begin, next[-1].end, Space::kGlobal};
-  const Span &image = worker.launch->image.whole;
-  if (address >= image.begin && address + size <= image.end) return {image.begin, image.end, Space::kImage};
-  return {0, 0, Space::kNone};
+  const Launch &launch = *worker.launch;
+  const Request &request = launch.request;
+  const Memory *memory = holder(request.memory, request.memory_count, address);
+  if (memory && address + size <= memory->end) return {memory->begin, memory->end, Space::kGlobal, shadow_of(*memory, launch, false)};
+  const Span &image = launch.image;
+  if (address < image.begin || address + size > image.end) return {0, 0, Space::kNone, nullptr};
+  const Memory *variable = holder(request.variables, request.variable_count, address);
+  if (variable && address + size <= variable->end) return {variable->begin, variable->end, Space::kImage, shadow_of(*variable, launch, true)};
+  if (variable && address < variable->end + kGap) return {0, 0, Space::kNone, nullptr};
+  return {address, address + size, Space::kImage, nullptr};  // the compiler's own constants
 }
 
-[[noreturn]] void fail_access(Worker &worker, FaultKind kind, uint64_t address, uint32_t size, AccessKind access, uint64_t pc) {
-  worker.fault.address = address;
-  worker.fault.size = size;
-  worker.fault.access = static_cast<uint32_t>(access);
-  fail(worker, kind, pc);
+[[noreturn]] void fail_access(Worker &worker, FaultKind kind, const Attempt &attempt) {
+  worker.fault.address = attempt.address;
+  worker.fault.size = attempt.size;
+  worker.fault.access = static_cast<uint32_t>(attempt.kind);
+  fail(worker, kind, attempt.pc);
 }
 
-bool differs(const PendingStore &pending) {
-  return memcmp(reinterpret_cast<const void *>(pending.address), pending.before, pending.size) != 0;
+// The number of a place in the code, by which a cell's entry names it.
+uint64_t site_number(Worker &worker, uint64_t pc) {
+  const Site &site = site_of(worker, pc);
+  if (site.pc == pc) return site.number;
+  Launch &launch = *worker.launch;
+  std::lock_guard<std::mutex> lock(launch.mutex);
+  uint32_t number = launch.site_numbers.emplace(pc, launch.site_places.size()).first->second;
+  if (number == launch.site_places.size()) launch.site_places.push_back(uint32_t(pc - launch.image.begin));
+  return number <= kSiteMask ? number : kSiteMask;
 }
 
-// Two accesses of different threads are ordered by a block barrier between them, and within one warp by
-// a __syncwarp between them. Phases number the intervals; both only ever grow.
-struct Order {
-  const Worker &worker;
-  uint32_t me, warp, phase, warp_phase, pc;
-
-  bool races_with_writer(const Cell &cell) const {
-    if (cell.write_phase != phase || cell.writer == me) return false;
-    return cell.writer / kWarp != warp || cell.write_warp_phase == warp_phase;
-  }
-  bool races_with_readers(const Cell &cell) const {
-    if (cell.read_phase != phase) return false;
-    if (cell.many_warps || cell.reader / kWarp != warp) return true;
-    return cell.read_warp_phase == warp_phase && (cell.many_readers || cell.reader != me);
-  }
-  void note_read(Cell &cell) const {
-    bool same_phase = cell.read_phase == phase;
-    bool same_warp = same_phase && cell.reader / kWarp == warp;
-    bool same_interval = same_warp && cell.read_warp_phase == warp_phase;
-    cell.many_warps = same_phase && (cell.many_warps || !same_warp);
-    cell.many_readers = same_interval && (cell.many_readers || cell.reader != me);
-    cell.read_phase = phase;
-    cell.read_warp_phase = warp_phase;
-    cell.reader = me;
-    cell.read_pc = pc;
-  }
-  void note_write(Cell &cell, bool atomically) const {
-    cell.write_phase = phase;
-    cell.write_warp_phase = warp_phase;
-    cell.writer = me;
-    cell.write_pc = pc;
-    cell.written_atomically = atomically;
-  }
-};
-
-// A store to what another thread stored: kept until it is done, because equal values are no race that
-// anybody could see (a flag raised by several threads).
-void defer_store(Worker &worker, uint64_t address, uint32_t size, uint64_t pc, const Cell &cell) {
-  PendingStore &pending = worker.pending;
-  pending = {address, pc, std::min<uint32_t>(size, sizeof pending.before), worker.current, cell.writer, cell.write_pc, {}};
-  memcpy(pending.before, reinterpret_cast<const void *>(address), pending.size);
+// What the next access at this place will need to be let through at once. A site is not used for launches that
+// count, since there every access is traced.
+void remember(Worker &worker, Site &site, const Attempt &attempt, const Place &place) {
+  site.pc = 0;
+  if (worker.launch->request.counting || place.end - place.begin < attempt.size) return;
+  site = {attempt.pc, place.begin, place.end - place.begin - attempt.size, site_number(worker, attempt.pc), place.shadow, Way::kFree};
+  if (place.space == Space::kShared)
+    site.way = Way::kShared;
+  else if (place.shadow && (attempt.kind != AccessKind::kLoad || place.shadow->watch_readers))
+    site.way = Way::kWatched;
 }
 
-void check_shared(Worker &worker, uint64_t address, uint32_t size, AccessKind access, uint64_t pc) {
-  uint32_t warp = worker.current / kWarp;
-  Order order{worker, worker.current, warp, worker.phase, worker.warp_phase[warp],
-              uint32_t(pc - worker.launch->image.whole.begin)};
-  uint32_t step = std::min(size, 4u);
-  for (uint32_t offset = 0; offset < size; offset += step) {
-    Cell &cell = worker.shadow[address + offset - worker.shared_begin];
-    bool both_atomic = access == AccessKind::kAtomic && cell.written_atomically;
-    bool writer = !both_atomic && order.races_with_writer(cell);
-    bool readers = access != AccessKind::kLoad && order.races_with_readers(cell);
-    if (writer && !readers && access == AccessKind::kStore && !cell.written_atomically) {
-      defer_store(worker, address, size, pc, cell);
-    } else if (writer || readers) {
-      worker.fault.other = writer ? cell.writer : cell.reader;
-      worker.fault.other_pc = writer ? cell.write_pc : cell.read_pc;
-      worker.fault.other_stores = writer;
-      fail_access(worker, FaultKind::kSharedRace, address, size, access, pc);
-    }
-    if (access == AccessKind::kLoad)
-      order.note_read(cell);
-    else
-      order.note_write(cell, access == AccessKind::kAtomic);
-  }
+inline uint64_t bytes_of(uint64_t address, uint32_t size, uint64_t word, unsigned shift) {
+  uint64_t begin = std::max(address, word) - word, end = std::min(address + size, word + (1u << shift)) - word;
+  return ((1u << end) - (1u << begin)) << kBytesShift;
 }
 
-inline bool aligned(uint64_t address, uint32_t size) { return (address & (size - 1)) == 0; }
-
-// Checks and traces one access; does not return where the access must not happen.
-inline void touch(uint64_t address, uint32_t size, AccessKind access, uint64_t pc, bool whole) {
-  Worker *worker = self;
-  if (!worker || !worker->in_fiber) return;  // the library's own initialisers, when it is loaded
-  if (worker->pending.size && !settle_pending(*worker)) yield(*worker, State::kDone);
-  if (worker->launch->stop.load(std::memory_order_relaxed)) fail(*worker, FaultKind::kStopped, pc);
-  const Fiber &fiber = worker->fibers[worker->current];
-  if (address >= fiber.stack_begin && address + size <= fiber.stack_end) return;
-  Place &place = worker->cached[(pc >> 1) % Worker::kCached];
-  if (address < place.begin || address + size > place.end) {
-    Place found = find(*worker, address, size);
-    if (found.space == Space::kNone) {
-      uint64_t stacks = reinterpret_cast<uint64_t>(worker->stacks);
-      bool foreign = address >= stacks && address < worker->fibers.back().stack_end;
-      fail_access(*worker, foreign ? FaultKind::kForeignStack : FaultKind::kOutOfBounds, address, size, access, pc);
-    }
-    place = found;
+template <AccessKind kKind>
+inline __attribute__((always_inline)) void check_shared(Worker &worker, const Attempt &attempt, uint64_t mine, bool reads_value) {
+  uint64_t end = attempt.address + attempt.size;
+  bool initialised = !reads_value;
+  for (uint64_t word = attempt.address & ~uint64_t(3); word < end; word += 4) {
+    Cell &cell = worker.cells[(word - worker.shared_begin) >> 2];
+    uint64_t bytes = bytes_of(attempt.address, attempt.size, word, 2);
+    initialised |= known(worker, cell.write, bytes);
+    check_word<kKind, true>(worker, attempt, cell.write, cell.read, mine | bytes, worker.phase_floor);
   }
-  if (whole && !aligned(address, size)) fail_access(*worker, FaultKind::kMisaligned, address, size, access, pc);
-  if (place.space == Space::kImage) return;  // constant tables and __device__ variables
-  worker->traced++;
-  if (place.space == Space::kShared) check_shared(*worker, address, size, access, pc);
-  if (worker->launch->request.counting && access != AccessKind::kAtomic)
-    trace(*worker, place, address, size, access == AccessKind::kStore, pc);
+  if (!initialised) note_unwritten(worker, attempt);
+}
+
+// What only now and then comes before an access: a store to be judged, the watchdog, a thread that has run for
+// long while others may have to, and the watch over blocks that wait for each other.
+void attend(Worker &worker, const Attempt &attempt) {
+  worker.attention = false;
+  if (!settle_pending(worker)) yield(worker, State::kDone);
+  worker.waiting_pc = attempt.pc;
+  if (worker.launch->stop) fail(worker, FaultKind::kStopped, attempt.pc);
+  if (worker.watching) {
+    Span &looked = worker.block->looked[worker.current];
+    if (attempt.kind == AccessKind::kStore) worker.changes++;
+    looked = {std::min(looked.begin, attempt.address), std::max(looked.end, attempt.address)};
+    worker.attention = true;
+  }
+  if (worker.nudged) {
+    worker.nudged = false;
+    give_way(worker);
+  }
 }
 
 }  // namespace
 
-void touch_atomic(uint64_t address, uint32_t size, uint64_t pc) { touch(address, size, AccessKind::kAtomic, pc, true); }
-
-// The second of two stores is done by now. False, with the fault set, where it left another value.
-bool settle_pending(Worker &worker) {
-  PendingStore &pending = worker.pending;
-  if (!pending.size) return true;
-  bool race = differs(pending);
-  uint32_t size = pending.size;
-  pending.size = 0;
-  if (!race) return true;
-  worker.fault.kind = FaultKind::kSharedRace;
-  worker.fault.pc = pending.pc;
-  worker.fault.address = pending.address;
-  worker.fault.size = size;
-  worker.fault.access = static_cast<uint32_t>(AccessKind::kStore);
-  worker.fault.other = pending.other;
-  worker.fault.other_pc = pending.other_pc;
-  worker.fault.other_stores = true;
-  locate(worker, pending.thread);
-  return false;
+template <AccessKind kKind>
+void check_global(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64_t mine) {
+  if (kKind == AccessKind::kLoad && !shadow.any_reader) shadow.any_reader = true;
+  bool readers = kKind == AccessKind::kLoad || shadow.any_reader;
+  unsigned shift = shadow.shift;
+  uint64_t end = attempt.address + attempt.size, origin = shadow.begin >> shift;
+  for (uint64_t word = attempt.address >> shift << shift; word < end; word += 1ull << shift) {
+    uint64_t index = (word >> shift) - origin;
+    uint64_t bytes = bytes_of(attempt.address, attempt.size, word, shift);
+    check_word<kKind, false>(worker, attempt, shadow.writes[index], readers ? shadow.reads + 2 * index : nullptr, mine | bytes, worker.launch_floor);
+  }
 }
+
+void poll(Worker &worker, const Attempt &attempt) {
+  if (attempt.kind == AccessKind::kLoad && ++worker.spins % kSpins == 0) {
+    worker.waiting_pc = attempt.pc;
+    give_way(worker);
+  }
+  if (worker.launch->fences) hand_over(worker, attempt);
+}
+
+// Checks and traces one access; does not return where the access must not happen.
+template <AccessKind kKind>
+void touch_slowly(Attempt attempt, bool whole, bool reads_value) {
+  Worker &worker = *active;
+  if (!worker.launch) return;  // the library's own initialisers, when it is loaded
+  if (worker.attention) attend(worker, attempt);
+  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return;
+  Known &known = worker.known[(attempt.pc >> 1) % Worker::kSites];
+  Place &place = known.place;
+  if (known.pc != attempt.pc || attempt.address < place.begin || attempt.address + attempt.size > place.end)
+    known = {attempt.pc, find(worker, attempt.address, attempt.size), nullptr};
+  if (place.space == Space::kNone) {
+    bool foreign = false;
+    for (const Stack *stack : worker.stacks) foreign |= attempt.address >= stack->begin && attempt.address < stack->end;
+    fail_access(worker, foreign ? FaultKind::kForeignStack : FaultKind::kOutOfBounds, attempt);
+  }
+  if (whole && !aligned(attempt.address, attempt.size)) fail_access(worker, FaultKind::kMisaligned, attempt);
+  attempt.shared = place.space == Space::kShared;
+  if (attempt.is_volatile || kKind == AccessKind::kAtomic) poll(worker, attempt);
+  if (place.shadow && kKind != AccessKind::kLoad) {
+    place.shadow->written = true;
+    if (!place.shadow->watch_readers) {
+      place.shadow->watch_readers = true;
+      for (Site &site : worker.sites) site.pc = 0;
+    }
+  }
+  if (!attempt.is_volatile) remember(worker, site_of(worker, attempt.pc), attempt, place);
+  uint64_t mine = worker.mark | site_number(worker, attempt.pc);
+  mine |= (kKind == AccessKind::kAtomic ? kAtomic : 0) | (attempt.is_volatile ? kVolatile : 0);
+  if (attempt.shared)
+    check_shared<kKind>(worker, attempt, mine, reads_value);
+  else if (place.shadow && (kKind != AccessKind::kLoad || place.shadow->watch_readers))
+    check_global<kKind>(worker, *place.shadow, attempt, mine);
+  if (place.space == Space::kImage || !worker.launch->request.counting) return;
+  worker.traced++;
+  if (kKind != AccessKind::kAtomic) trace(worker, known, attempt.address, attempt.size, kKind == AccessKind::kStore, attempt.pc);
+}
+
+template void check_global<AccessKind::kLoad>(Worker &, Shadow &, const Attempt &, uint64_t);
+template void check_global<AccessKind::kStore>(Worker &, Shadow &, const Attempt &, uint64_t);
+template void check_global<AccessKind::kAtomic>(Worker &, Shadow &, const Attempt &, uint64_t);
+template void touch_slowly<AccessKind::kLoad>(Attempt, bool, bool);
+template void touch_slowly<AccessKind::kStore>(Attempt, bool, bool);
+template void touch_slowly<AccessKind::kAtomic>(Attempt, bool, bool);
 
 void begin_launch_memory(Worker &worker) {
   const Request &request = worker.launch->request;
   uint64_t anchor = reinterpret_cast<uint64_t>(request.shared_anchor());
   worker.shared.clear();
   for (uint64_t i = 0; i < request.shared_count; i++)
-    worker.shared.push_back({anchor + request.shared[i].begin, anchor + request.shared[i].end, Space::kShared});
-  if (request.dynamic_shared) worker.shared.push_back({anchor, anchor + request.dynamic_shared, Space::kShared});
+    worker.shared.push_back({anchor + request.shared[i].begin, anchor + request.shared[i].end, Space::kShared, nullptr});
+  if (request.dynamic_shared) worker.shared.push_back({anchor, anchor + request.dynamic_shared, Space::kShared, nullptr});
   worker.shared_begin = UINT64_MAX;
   worker.shared_end = 0;
   for (const Place &place : worker.shared) {
-    worker.shared_begin = std::min(worker.shared_begin, place.begin);
+    worker.shared_begin = std::min(worker.shared_begin, place.begin & ~uint64_t(15));
     worker.shared_end = std::max(worker.shared_end, place.end);
   }
-  if (!worker.shared.empty()) {
-    uint64_t bytes = worker.shared_end - worker.shared_begin;
-    if (worker.shadow.size() < bytes) worker.shadow.resize(bytes);
-  }
-  worker.warp_phase.resize((worker.launch->threads + kWarp - 1) / kWarp, 1);
+  if (worker.shared.empty()) worker.shared_begin = worker.shared_end = 0;
   worker.pending.size = 0;
-  for (Place &place : worker.cached) place = {1, 0, Space::kNone};
+  worker.attention = false;
+  worker.next_interval = worker.last_interval = 0;
+  worker.exhausted = false;
+  if (worker.generation != generation) {
+    worker.generation = generation;
+    for (Block *block : worker.spare) block->cells.clear();
+  }
+  for (Site &site : worker.sites) site.pc = 0;
+  for (Known &known : worker.known) known.pc = 0;
 }
 
 void begin_block_memory(Worker &worker) {
-  if (++worker.phase == kNobody) {  // wrapped after 2^32 intervals: forget rather than confuse
-    std::fill(worker.shadow.begin(), worker.shadow.end(), Cell{});
-    worker.phase = 1;
-  }
+  uint64_t words = (worker.shared_end - worker.shared_begin + 3) / 4;
+  if (worker.block->cells.size() < words) worker.block->cells.resize(words);
+  begin_block_order(worker);
   // A block finds whatever was there; NaN and -1 make a read of it show.
   for (const Place &place : worker.shared) memset(reinterpret_cast<void *>(place.begin), 0xff, place.end - place.begin);
 }
@@ -191,13 +206,21 @@ void begin_block_memory(Worker &worker) {
 extern "C" {
 
 #define GPUPERF_PC reinterpret_cast<uint64_t>(__builtin_return_address(0))
-#define GPUPERF_TOUCH(ADDRESS, SIZE, ACCESS, WHOLE) \
-  simt::touch(reinterpret_cast<uint64_t>(ADDRESS), SIZE, simt::AccessKind::ACCESS, GPUPERF_PC, WHOLE)
-#define GPUPERF_HOOKS(SIZE)                                                                        \
-  void __tsan_read##SIZE(void *address) { GPUPERF_TOUCH(address, SIZE, kLoad, true); }             \
-  void __tsan_write##SIZE(void *address) { GPUPERF_TOUCH(address, SIZE, kStore, true); }           \
-  void __tsan_unaligned_read##SIZE(void *address) { GPUPERF_TOUCH(address, SIZE, kLoad, false); }  \
-  void __tsan_unaligned_write##SIZE(void *address) { GPUPERF_TOUCH(address, SIZE, kStore, false); }
+#define GPUPERF_ADDRESS(ADDRESS) reinterpret_cast<uint64_t>(ADDRESS)
+#define GPUPERF_TOUCH(ADDRESS, SIZE, KIND) simt::touch<simt::AccessKind::KIND, SIZE>(GPUPERF_ADDRESS(ADDRESS), GPUPERF_PC)
+#define GPUPERF_SLOWLY(ADDRESS, SIZE, KIND, VOLATILE, WHOLE)                                                    \
+  simt::touch_slowly<simt::AccessKind::KIND>(                                                                   \
+      {GPUPERF_ADDRESS(ADDRESS), GPUPERF_PC, uint32_t(SIZE), simt::AccessKind::KIND, VOLATILE, false}, WHOLE,   \
+      simt::AccessKind::KIND == simt::AccessKind::kLoad && !VOLATILE)
+#define GPUPERF_HOOKS(SIZE)                                                                                     \
+  void __tsan_read##SIZE(void *address) { GPUPERF_TOUCH(address, SIZE, kLoad); }                                \
+  void __tsan_write##SIZE(void *address) { GPUPERF_TOUCH(address, SIZE, kStore); }                              \
+  void __tsan_unaligned_read##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kLoad, false, false); }       \
+  void __tsan_unaligned_write##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kStore, false, false); }     \
+  void __tsan_volatile_read##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kLoad, true, true); }          \
+  void __tsan_volatile_write##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kStore, true, true); }        \
+  void __tsan_unaligned_volatile_read##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kLoad, true, false); } \
+  void __tsan_unaligned_volatile_write##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kStore, true, false); }
 GPUPERF_HOOKS(1)
 GPUPERF_HOOKS(2)
 GPUPERF_HOOKS(4)
@@ -205,30 +228,30 @@ GPUPERF_HOOKS(8)
 GPUPERF_HOOKS(16)
 
 void __tsan_read_range(void *address, size_t size) {
-  if (size) GPUPERF_TOUCH(address, size, kLoad, false);
+  if (size) GPUPERF_SLOWLY(address, size, kLoad, false, false);
 }
 void __tsan_write_range(void *address, size_t size) {
-  if (size) GPUPERF_TOUCH(address, size, kStore, false);
+  if (size) GPUPERF_SLOWLY(address, size, kStore, false, false);
 }
 void __tsan_init() {}
 void __tsan_func_entry(void *) {}
 void __tsan_func_exit() {}
-void __tsan_vptr_update(void **address, void *) { GPUPERF_TOUCH(address, 8, kStore, true); }
-void __tsan_vptr_read(void **address) { GPUPERF_TOUCH(address, 8, kLoad, true); }
+void __tsan_vptr_update(void **address, void *) { GPUPERF_TOUCH(address, 8, kStore); }
+void __tsan_vptr_read(void **address) { GPUPERF_TOUCH(address, 8, kLoad); }
 
 // The build sends a kernel's calls of the C library's block functions here, which no hook would see.
 void *gpuperf_memcpy(void *to, const void *from, size_t size) {
-  if (size) GPUPERF_TOUCH(from, size, kLoad, false);
-  if (size) GPUPERF_TOUCH(to, size, kStore, false);
+  if (size) GPUPERF_SLOWLY(from, size, kLoad, false, false);
+  if (size) GPUPERF_SLOWLY(to, size, kStore, false, false);
   return memcpy(to, from, size);
 }
 void *gpuperf_memmove(void *to, const void *from, size_t size) {
-  if (size) GPUPERF_TOUCH(from, size, kLoad, false);
-  if (size) GPUPERF_TOUCH(to, size, kStore, false);
+  if (size) GPUPERF_SLOWLY(from, size, kLoad, false, false);
+  if (size) GPUPERF_SLOWLY(to, size, kStore, false, false);
   return memmove(to, from, size);
 }
 void *gpuperf_memset(void *to, int value, size_t size) {
-  if (size) GPUPERF_TOUCH(to, size, kStore, false);
+  if (size) GPUPERF_SLOWLY(to, size, kStore, false, false);
   return memset(to, value, size);
 }
 }

@@ -9,6 +9,7 @@
 #include <memory>
 #include <thread>
 
+#include "races.hpp"
 #include "runtime.hpp"
 
 namespace simt {
@@ -23,32 +24,36 @@ struct Pool {
   unsigned wanted = 0, running = 0;
   std::unique_ptr<Launch> launch;
   std::vector<pthread_t> threads;
+  std::vector<Worker *> workers;
 
   void loop(unsigned index) {
     Worker worker;
     prepare_signal_stack();
     uint64_t seen = 0;
     std::unique_lock<std::mutex> lock(mutex);
+    workers.push_back(&worker);
     for (;;) {
       wake.wait(lock, [&] { return generation != seen; });
       seen = generation;
       if (index >= wanted) continue;
       lock.unlock();
-      self = &worker;
       work(worker, *launch);
-      self = nullptr;
       lock.lock();
       if (--running == 0) done.notify_all();
     }
   }
 
-  void start(const Request &request, const Image &image) {
+  void start(const Request &request, Span text, Span image) {
     std::lock_guard<std::mutex> lock(mutex);
     launch = std::make_unique<Launch>();
     launch->request = request;
+    launch->text = text;
     launch->image = image;
     launch->blocks = uint64_t(request.grid.x) * request.grid.y * request.grid.z;
     launch->threads = request.block.x * request.block.y * request.block.z;
+    uint32_t before = generation;
+    begin_launch_order(*launch);
+    begin_launch_shadows(request, before != generation);
     while (threads.size() < request.workers) {
       unsigned index = threads.size();
       std::thread thread([this, index] { loop(index); });
@@ -61,6 +66,19 @@ struct Pool {
   }
 };
 
+// A thread that has run through so many looks at the launch may poll memory that is not volatile.
+constexpr unsigned kLooks = 10;
+
+void nudge(Worker &worker) {
+  uint64_t runs = __atomic_load_n(&worker.runs, __ATOMIC_RELAXED);
+  worker.looks = runs == worker.runs_seen ? worker.looks + 1 : 0;
+  worker.runs_seen = runs;
+  if (worker.looks < kLooks) return;
+  worker.looks = 0;
+  worker.nudged = true;
+  worker.attention = true;
+}
+
 // Never destroyed: its threads sleep on it when the process exits. A forked child has none of its
 // parent's threads and makes its own pool.
 Pool *pool = nullptr;
@@ -70,7 +88,7 @@ Pool *pool = nullptr;
 
 extern "C" {
 
-void gpuperf_image(const void *function, simt::Image *image);  // faults.cpp
+void gpuperf_image(const void *function, simt::Span *text, simt::Span *image);  // faults.cpp
 
 void gpuperf_start(const simt::Request *request) {
   using namespace simt;
@@ -78,17 +96,20 @@ void gpuperf_start(const simt::Request *request) {
   result.fault = Fault{};
   memset(result.traffic, 0, sizeof result.traffic);
   result.traced = 0;
-  Image image;
-  gpuperf_image(reinterpret_cast<const void *>(request->body), &image);
+  Span text{}, image{};
+  gpuperf_image(reinterpret_cast<const void *>(request->body), &text, &image);
   install_handlers();
-  pool->start(*request, image);
+  pool->start(*request, text, image);
 }
 
 // Waits for the launch to end, at most so long; true when it has.
 int gpuperf_wait(int milliseconds) {
   using namespace simt;
   std::unique_lock<std::mutex> lock(pool->mutex);
-  if (!pool->done.wait_for(lock, std::chrono::milliseconds(milliseconds), [&] { return pool->running == 0; })) return 0;
+  if (!pool->done.wait_for(lock, std::chrono::milliseconds(milliseconds), [&] { return pool->running == 0; })) {
+    for (Worker *worker : pool->workers) nudge(*worker);
+    return 0;
+  }
   restore_handlers();
   fflush(stdout);
   return 1;
@@ -99,6 +120,7 @@ void gpuperf_stop() {
   using namespace simt;
   std::lock_guard<std::mutex> lock(pool->mutex);
   pool->launch->stop = true;
+  for (Worker *worker : pool->workers) worker->attention = true;
   if (pool->running == 0) return;
   for (unsigned i = 0; i < pool->wanted; i++) interrupt_thread(pool->threads[i]);
 }

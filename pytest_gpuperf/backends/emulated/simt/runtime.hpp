@@ -1,7 +1,8 @@
-// The emulated device, as its parts see each other: pool.cpp keeps the OS threads, scheduler.cpp runs the
-// threads of a block as fibers, warp.cpp joins fibers at warp operations and barriers, memory.cpp checks
-// every access, atomics.cpp does CUDA's, warp_model.cpp counts what a GPU would move, and faults.cpp
-// survives what the CPU traps.
+// The emulated device, as its parts see each other: pool.cpp keeps the OS threads, scheduler.cpp runs blocks,
+// fibers.cpp their threads, warp.cpp joins threads at warp operations and barriers, memory.cpp checks every
+// access, races.cpp whether it is ordered with those of other threads (shadow.cpp keeps what it knows),
+// atomics.cpp does CUDA's, warp_model.cpp counts what a GPU would move, and faults.cpp survives what the CPU
+// traps.
 #pragma once
 
 #include <atomic>
@@ -13,6 +14,9 @@
 namespace simt {
 
 constexpr unsigned kWarp = 32;
+// A thread that polls a volatile variable or tries an atomic this often in one turn waits for another one.
+constexpr unsigned kSpins = 1024;
+constexpr uint64_t kGuard = 64 * 1024;  // closed memory below a stack
 
 struct Index3 {
   uint32_t x, y, z;
@@ -22,23 +26,34 @@ struct Span {
   uint64_t begin, end;
 };
 
+// No argument of the launch is a pointer to write through, so readers need no watching.
+constexpr uint64_t kReadOnly = 1;
+
+// An array or a variable of the library.
+struct Memory {
+  uint64_t begin, end;
+  uint64_t flags;  // kReadOnly; from bit 8 on the logarithm of its elements' size
+};
+
 // The numbers are those of FaultKind in runtime.py.
 enum class FaultKind : uint32_t {
   kNone,
   kOutOfBounds,
   kMisaligned,
   kForeignStack,
-  kSharedRace,
+  kRace,
   kDivergentBarrier,
   kLostLane,
   kSignal,
   kStopped,
   kAssertion,
   kNoMemory,
+  kUninitialised,
+  kNotResident,
 };
 
-// What stopped a launch. `other` is the second thread of a race or a barrier, as its linear index;
-// `other_pc` and `other_stores` say where and what it did in a race.
+// What stopped a launch. `other` is the second thread of a race or a barrier, as its linear index within
+// `other_block`; `other_pc` and `other_stores` say where and what it did in a race.
 struct Fault {
   FaultKind kind;
   uint32_t size;
@@ -47,6 +62,7 @@ struct Fault {
   uint32_t other;
   uint32_t signal;
   uint32_t other_stores, other_pc;  // other_pc from the start of the library
+  uint32_t other_block, resident;
   Index3 block, thread;
   uint64_t pc, address, block_index, shared_anchor;
   char file[512];
@@ -60,35 +76,47 @@ struct Traffic {
   uint64_t requests, units, ideal;
 };
 
+// A basic block of a loop (loops.py).
+struct LoopBlock {
+  uint64_t loop, begin, end;
+};
+
 // One launch; filled in by runtime.py, field for field.
 struct Request {
   void (*body)(void **);
   void *(*shared_anchor)();
   void **arguments;
-  const Span *memory;  // the live arrays, sorted
-  const Span *shared;  // the static shared variables, as offsets from the anchor (which may be negative)
-  uint64_t memory_count, shared_count;
+  const Memory *memory;     // the live arrays, sorted
+  const Memory *variables;  // the library's own variables, sorted
+  const Span *shared;       // the static shared variables, as offsets from the anchor (which may be negative)
+  const LoopBlock *loops;   // of a build for counting
+  uint64_t memory_count, variable_count, shared_count, loop_count;
   Index3 grid, block;
   uint32_t dynamic_shared;
   uint32_t workers;
   uint32_t counting;
 };
 
-struct Image {
-  Span text, whole;
-};
-
 struct Launch {
   Request request;
-  Image image;
+  Span text, image;  // of the library: its code, and everything it was loaded to
   uint64_t blocks;
   unsigned threads;
+  uint32_t first_interval;
   std::atomic<uint64_t> next{0};
   std::atomic<uint64_t> first_fault{UINT64_MAX};
   std::atomic<bool> stop{false};
+  // Fences so far: a clock for hand-overs between threads. Kernel files with fences or atomics run on one
+  // OS thread, so it is never contended.
+  uint32_t fences = 0;
+  std::mutex mutex;
+  std::unordered_map<uint64_t, uint32_t> site_numbers;
+  std::vector<uint32_t> site_places;  // from the start of the library
+  std::unordered_map<uint64_t, uint32_t> handed_over;  // by address, the fence before the flag was raised
 };
 
-enum class State : uint8_t { kReady, kWarp, kBlock, kDone };
+// kNew: not begun. Threads run to their end one after the other on one stack, until one has to wait.
+enum class State : uint8_t { kNew, kReady, kWarp, kBlock, kDone };
 
 // Why a fiber waits: a warp operation (WarpOperation of synchronization.hpp) or a block barrier.
 struct Wait {
@@ -99,68 +127,154 @@ struct Wait {
   int line;
 };
 
+struct Stack {
+  uint64_t begin, end;
+};
+
 struct Fiber {
   void *stack_pointer;
-  uint64_t stack_begin, stack_end;
-  Index3 thread;
+  Stack *stack;
+  uint64_t mark;  // the interval it is in and its number, as races.hpp writes them into a cell
+  uint32_t phase, clock, time;  // of that interval
+  uint32_t fenced, acquired;  // the fence it made last, and up to which it has seen those of others
   State state;
   Wait wait;
 };
 
-// Who touched a word of shared memory last, where, and in which interval between barriers (memory.cpp has the rule).
+// The __syncwarp calls of a warp since the last barrier: number `clock` was the last, and `full` the last of
+// the whole warp. After one of a part, seen[i][j] says up to which call lane i has seen lane j's accesses.
+struct WarpOrder {
+  uint32_t clock = 0, full = 0;
+  std::vector<uint32_t> seen;
+};
+
+// Who wrote a word last, and two different threads that read it (races.hpp).
 struct Cell {
-  uint32_t write_phase, read_phase;
-  uint32_t write_warp_phase, read_warp_phase;
-  uint32_t write_pc, read_pc;
-  uint16_t writer, reader;
-  bool written_atomically, many_readers, many_warps;
+  uint64_t write, read[2];
 };
 
 enum class Space : uint8_t { kNone, kGlobal, kShared, kImage };
 
+// The cells of an array's words, made when one is first needed.
+struct Shadow {
+  uint64_t begin, end;
+  unsigned shift;  // a cell covers 1 << shift bytes
+  bool variable;
+  uint64_t *writes, *reads;  // two readers a cell
+  bool watch_readers, any_reader, written;
+};
+
 struct Place {
   uint64_t begin, end;
   Space space;
+  Shadow *shadow;
 };
 
+// What was found out of a place in the code, for accesses that have to be looked at one by one.
+struct Known {
+  uint64_t pc;
+  Place place;
+  const std::vector<uint64_t> *loops;  // around it, once an access is traced
+};
+
+// How an access is checked that is known to be in bounds.
+enum class Way : uint64_t { kFree, kShared, kWatched };
+
+// A place in the kernel's code that accesses memory, and the array that it went to last: it may access
+// [begin, begin + room].
+struct alignas(64) Site {
+  uint64_t pc, begin, room, number;
+  Shadow *shadow;
+  Way way;
+};
+
+// `key`: the place in the code, and the iterations of the loops around it.
 struct Access {
-  uint64_t pc, address;
-  uint32_t occurrence, size;
-  uint8_t kind;  // 1 store, 2 shared
+  uint64_t key, address;
+  uint32_t occurrence, size;  // the lane's how manieth of this key
+  uint8_t lane, kind;         // kind: 1 store, 2 shared
 };
 
-// Two stores of different threads to one shared word: a race only if they differ, known once the second is done.
-struct PendingStore {
+
+// One access on its way, as a report will need it.
+struct Attempt {
   uint64_t address, pc;
-  uint32_t size, thread, other, other_pc;
+  uint32_t size;
+  AccessKind kind;
+  bool is_volatile, shared;
+};
+
+// A store that is a race only if it leaves another value, which is known once it is done.
+struct PendingStore {
+  uint64_t address, pc, other;
+  uint32_t size, thread;
+  bool other_stores;
   uint8_t before[16];
+};
+
+// A block that has begun: several take turns on one OS thread where they wait for each other.
+struct Block {
+  uint64_t index = 0;
+  std::vector<Fiber> fibers;
+  std::vector<WarpOrder> warps;
+  uint32_t phase = 0;           // barriers passed
+  uint32_t first_interval = 0;  // of the block
+  uint32_t phase_interval = 0;  // of the phase
+  uint32_t phase_time = 0;
+  std::vector<Cell> cells;  // of the shared memory
+  Attempt unwritten{};      // the phase's first read of shared memory that nobody wrote, and its thread
+  unsigned unwritten_thread = 0;
+  std::vector<uint8_t> shared;  // its contents while another block runs
+  std::vector<Span> looked, looked_before;  // at which addresses, while blocks wait for each other
+  std::vector<std::vector<Access>> accesses;
+  std::vector<uint32_t> iterations;  // by thread and loop
 };
 
 struct Worker {
   Launch *launch = nullptr;
-  std::vector<Fiber> fibers;
+  Block *block = nullptr;  // the one that runs
   unsigned current = 0;
-  bool in_fiber = false;
+  std::atomic<bool> attention{false};  // the next access has more to do than its check
+  uint64_t mark = 0;
+  uint64_t stack_begin = 0, stack_end = 0;
   void *scheduler_stack = nullptr;
-  char *stacks = nullptr;
-  size_t stack_count = 0;
-  uint64_t block_index = 0;
   unsigned spins = 0;
+  uint64_t runs = 0;  // of threads: a stuck one shows in that it does not grow
+  bool gave_way = false;
   Fault fault{};
+
+  std::vector<Block *> resident;
+  std::vector<Block *> spare;
+  std::vector<Stack *> free_stacks;
+  std::vector<Stack *> stacks;
 
   uint64_t shared_begin = 0, shared_end = 0;
   std::vector<Place> shared;
-  std::vector<Cell> shadow;
-  uint32_t phase = 0;
-  std::vector<uint32_t> warp_phase;
   PendingStore pending{};
-  static constexpr unsigned kCached = 64;
-  Place cached[kCached];
+  uint32_t next_interval = 0, last_interval = 0, generation = 0;
+  bool exhausted = false;
+  // The first interval that matters: to shared memory's contents, its races, and global memory's.
+  uint32_t block_floor = 0, phase_floor = 0, launch_floor = 0;
+  Cell *cells = nullptr;
+  std::vector<Index3> indices;
+  static constexpr unsigned kSites = 512;
+  Site sites[kSites];
+  Known known[kSites];
 
-  std::vector<std::vector<Access>> accesses;
-  std::vector<std::unordered_map<uint64_t, uint32_t>> occurrences;
+  // While blocks wait for each other: has anything changed?
+  bool watching = false;
+  uint64_t changes = 0, waiting_pc = 0;
+  std::atomic<bool> nudged{false};
+  uint64_t runs_seen = 0;  // pool.cpp: at its last look at the launch
+  unsigned looks = 0;
+  void watch(bool on) {
+    watching = on;
+    if (on) attention = true;
+  }
+
   Traffic traffic[4];
   uint64_t traced = 0;
+  std::unordered_map<uint64_t, std::vector<uint64_t>> around;  // by place in the code
 };
 
 // What the workers of a launch have come to together.
@@ -171,16 +285,27 @@ struct Result {
   uint64_t traced;
 };
 
-extern __thread Worker *self;
+// The worker whose kernel code this OS thread runs now; `idle` in the runtime's own code.
+extern Worker idle;
+extern __thread Worker *active;
 extern Result result;
 
 // scheduler.cpp
 // Runs blocks of the launch on this OS thread until none are left, and adds to `result`.
 void work(Worker &worker, Launch &launch);
+void locate(Worker &worker, unsigned fiber);
+
+// fibers.cpp
+void begin_launch_fibers(Worker &worker);
+void begin_block_fibers(Worker &worker);
+// Gives every thread that can run a turn.
+enum class Turn { kNone, kGaveWay, kProgress, kFault };
+Turn turn(Worker &worker);
 void yield(Worker &worker, State state);
+// Lets the other threads run: this one waits for something that one of them will do.
+void give_way(Worker &worker);
 // Ends the launch from inside a fiber; the fault's block and thread are filled in here.
 [[noreturn]] void fail(Worker &worker, FaultKind kind, uint64_t pc);
-void locate(Worker &worker, unsigned fiber);
 
 // warp.cpp
 bool resolve_warp(Worker &worker, unsigned first_lane);
@@ -189,12 +314,11 @@ bool resolve_block(Worker &worker);
 // memory.cpp
 void begin_launch_memory(Worker &worker);
 void begin_block_memory(Worker &worker);
-bool settle_pending(Worker &worker);
-void touch_atomic(uint64_t address, uint32_t size, uint64_t pc);
 
 // warp_model.cpp
+void begin_block_model(Worker &worker);
 void begin_launch_model(Worker &worker);
-void trace(Worker &worker, const Place &place, uint64_t address, uint32_t size, bool store, uint64_t pc);
+void trace(Worker &worker, Known &known, uint64_t address, uint32_t size, bool store, uint64_t pc);
 void end_block_model(Worker &worker);
 
 // faults.cpp

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "races.hpp"
 #include "runtime.hpp"
 
 namespace simt {
@@ -13,7 +14,7 @@ const char *const kNames[] = {"__syncwarp", "__shfl_sync", "__shfl_up_sync", "__
                               "__shfl_xor_sync", "a vote", "__activemask", "__match_any_sync"};
 
 void blame(Worker &worker, unsigned index, FaultKind kind) {
-  const Wait &wait = worker.fibers[index].wait;
+  const Wait &wait = worker.block->fibers[index].wait;
   worker.fault.kind = kind;
   worker.fault.line = wait.line;
   snprintf(worker.fault.file, sizeof worker.fault.file, "%s", wait.file);
@@ -52,27 +53,27 @@ unsigned source_lane(unsigned lane, const Wait &wait) {
 }
 
 bool shuffle(Worker &worker, unsigned first, unsigned lane, uint32_t participants) {
-  Wait &wait = worker.fibers[first + lane].wait;
+  Wait &wait = worker.block->fibers[first + lane].wait;
   unsigned source = source_lane(lane, wait);
   if (!(participants >> source & 1)) {
     blame(worker, first + lane, FaultKind::kLostLane);
-    bool returned = (wait.mask >> source & 1) && first + source < worker.fibers.size();
+    bool returned = (wait.mask >> source & 1) && first + source < worker.block->fibers.size();
     snprintf(worker.fault.text, sizeof worker.fault.text, "%s reads lane %u, which %s", kNames[wait.operation],
              source, returned ? "has returned already"
-                              : first + source < worker.fibers.size() ? "is not in its mask" : "does not exist in this block");
+                              : first + source < worker.block->fibers.size() ? "is not in its mask" : "does not exist in this block");
     return false;
   }
-  wait.result = worker.fibers[first + source].wait.value;
+  wait.result = worker.block->fibers[first + source].wait.value;
   return true;
 }
 
 bool complete(Worker &worker, unsigned first, uint32_t participants) {
   uint64_t ballot = 0;
   for (unsigned lane = 0; lane < kWarp; lane++)
-    if (participants >> lane & 1) ballot |= uint64_t(worker.fibers[first + lane].wait.value & 1) << lane;
+    if (participants >> lane & 1) ballot |= uint64_t(worker.block->fibers[first + lane].wait.value & 1) << lane;
   for (unsigned lane = 0; lane < kWarp; lane++) {
     if (!(participants >> lane & 1)) continue;
-    Wait &wait = worker.fibers[first + lane].wait;
+    Wait &wait = worker.block->fibers[first + lane].wait;
     if (wait.operation == kBallot) {
       wait.result = ballot;
     } else if (wait.operation == kActive) {
@@ -80,24 +81,24 @@ bool complete(Worker &worker, unsigned first, uint32_t participants) {
     } else if (wait.operation == kMatch) {
       wait.result = 0;
       for (unsigned other = 0; other < kWarp; other++)
-        if ((participants >> other & 1) && worker.fibers[first + other].wait.value == wait.value) wait.result |= 1u << other;
+        if ((participants >> other & 1) && worker.block->fibers[first + other].wait.value == wait.value) wait.result |= 1u << other;
     } else if (wait.operation != kSync && !shuffle(worker, first, lane, participants)) {
       return false;
     }
-    worker.fibers[first + lane].state = State::kReady;
+    worker.block->fibers[first + lane].state = State::kReady;
   }
   // Of the warp operations only __syncwarp orders memory.
-  if (worker.fibers[first + __builtin_ctz(participants)].wait.operation == kSync) worker.warp_phase[first / kWarp]++;
+  if (worker.block->fibers[first + __builtin_ctz(participants)].wait.operation == kSync) sync_warp(worker, first, participants);
   return true;
 }
 
 // The lanes that would take part in lane's operation if all have arrived, else 0. Lanes that have
 // returned are not waited for: the guide asks only the non-exited lanes of the mask to come.
 uint32_t arrived(Worker &worker, unsigned first, unsigned last, unsigned lane) {
-  const Wait &wait = worker.fibers[lane].wait;
+  const Wait &wait = worker.block->fibers[lane].wait;
   uint32_t participants = 0;
   for (unsigned i = first; i < last; i++) {
-    const Fiber &fiber = worker.fibers[i];
+    const Fiber &fiber = worker.block->fibers[i];
     bool together = fiber.state == State::kWarp && fiber.wait.operation == wait.operation;
     if (wait.operation == kActive) {
       if (together && same_site(fiber.wait, wait)) participants |= 1u << (i - first);
@@ -111,11 +112,11 @@ uint32_t arrived(Worker &worker, unsigned first, unsigned last, unsigned lane) {
 }
 
 void report_lost_lane(Worker &worker, unsigned waiting) {
-  unsigned first = waiting / kWarp * kWarp, last = std::min<unsigned>(first + kWarp, worker.fibers.size());
-  const Wait &wait = worker.fibers[waiting].wait;
+  unsigned first = waiting / kWarp * kWarp, last = std::min<unsigned>(first + kWarp, worker.block->fibers.size());
+  const Wait &wait = worker.block->fibers[waiting].wait;
   blame(worker, waiting, FaultKind::kLostLane);
   for (unsigned i = first; i < last; i++) {
-    const Fiber &fiber = worker.fibers[i];
+    const Fiber &fiber = worker.block->fibers[i];
     if (!(wait.mask >> (i - first) & 1) || fiber.state == State::kDone) continue;
     bool together = fiber.state == State::kWarp && fiber.wait.operation == wait.operation;
     if (together && fiber.wait.mask == wait.mask) continue;
@@ -130,13 +131,13 @@ void report_lost_lane(Worker &worker, unsigned waiting) {
 
 // Lets the lanes of a warp go on whose operation is complete; false when there are none.
 bool resolve_warp(Worker &worker, unsigned first) {
-  unsigned last = std::min<unsigned>(first + kWarp, worker.fibers.size());
+  unsigned last = std::min<unsigned>(first + kWarp, worker.block->fibers.size());
   bool resolved = false, running = false;
-  for (unsigned i = first; i < last; i++) running |= worker.fibers[i].state == State::kReady;
+  for (unsigned i = first; i < last; i++) running |= worker.block->fibers[i].state == State::kReady;
   for (unsigned i = first; i < last; i++) {
-    if (worker.fibers[i].state != State::kWarp) continue;
+    if (worker.block->fibers[i].state != State::kWarp) continue;
     // Lanes still on their way may be about to join: __activemask waits for the warp to come to rest.
-    if (running && worker.fibers[i].wait.operation == kActive) continue;
+    if (running && worker.block->fibers[i].wait.operation == kActive) continue;
     uint32_t participants = arrived(worker, first, last, i);
     if (!participants) continue;
     if (!complete(worker, first, participants)) return false;
@@ -145,35 +146,33 @@ bool resolve_warp(Worker &worker, unsigned first) {
   return resolved;
 }
 
-// Opens the block's barrier when every thread is at it; otherwise the block has ended, or is stuck, which is a fault.
+// Opens the block's barrier when every thread that has not returned is at it; otherwise the block has ended, or
+// is stuck, which is a fault.
 bool resolve_block(Worker &worker) {
-  unsigned at_warp = UINT32_MAX, at_barrier = UINT32_MAX, returned = UINT32_MAX, count = worker.fibers.size();
-  for (unsigned i = count; i-- > 0;) {
-    State state = worker.fibers[i].state;
-    (state == State::kWarp ? at_warp : state == State::kBlock ? at_barrier : returned) = i;
-  }
-  if (at_warp != UINT32_MAX) return report_lost_lane(worker, at_warp), false;
-  if (at_barrier == UINT32_MAX) return false;
-  if (returned != UINT32_MAX) {
-    blame(worker, at_barrier, FaultKind::kDivergentBarrier);
-    worker.fault.other = returned;
-    return false;
-  }
+  std::vector<Fiber> &fibers = worker.block->fibers;
+  unsigned first = UINT32_MAX;
   int sum = 0;
-  for (unsigned i = 0; i < count; i++) {
-    const Wait &wait = worker.fibers[i].wait;
-    sum += int(wait.value);
-    if (same_site(wait, worker.fibers[0].wait)) continue;
-    blame(worker, 0, FaultKind::kDivergentBarrier);
+  for (unsigned i = 0; i < fibers.size(); i++) {
+    const Fiber &fiber = fibers[i];
+    if (fiber.state == State::kWarp) return report_lost_lane(worker, i), false;
+    if (fiber.state != State::kBlock) continue;
+    first = std::min(first, i);
+    sum += int(fiber.wait.value);
+  }
+  if (!settle_unwritten(worker) || first == UINT32_MAX) return false;
+  for (unsigned i = first; i < fibers.size(); i++) {
+    if (fibers[i].state != State::kBlock || same_site(fibers[i].wait, fibers[first].wait)) continue;
+    blame(worker, first, FaultKind::kDivergentBarrier);
     worker.fault.other = i;
-    snprintf(worker.fault.text, sizeof worker.fault.text, "%d", wait.line);
+    snprintf(worker.fault.text, sizeof worker.fault.text, "%d", fibers[i].wait.line);
     return false;
   }
-  for (Fiber &fiber : worker.fibers) {
+  for (Fiber &fiber : fibers) {
+    if (fiber.state != State::kBlock) continue;
     fiber.wait.result = sum;
     fiber.state = State::kReady;
   }
-  worker.phase++;
+  next_phase(worker);
   return true;
 }
 
@@ -182,8 +181,8 @@ bool resolve_block(Worker &worker) {
 extern "C" {
 
 int gpuperf_block_barrier(int predicate, const char *file, int line) {
-  simt::Worker &worker = *simt::self;
-  simt::Wait &wait = worker.fibers[worker.current].wait;
+  simt::Worker &worker = *simt::active;
+  simt::Wait &wait = worker.block->fibers[worker.current].wait;
   wait = {};
   wait.value = predicate;
   wait.file = file;
@@ -193,9 +192,9 @@ int gpuperf_block_barrier(int predicate, const char *file, int line) {
 }
 
 uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand, int width, const char *file, int line) {
-  simt::Worker &worker = *simt::self;
+  simt::Worker &worker = *simt::active;
   unsigned lane = worker.current % simt::kWarp;
-  simt::Wait &wait = worker.fibers[worker.current].wait;
+  simt::Wait &wait = worker.block->fibers[worker.current].wait;
   wait = {operation, operand, width, mask, value, 0, file, line};
   if (operation != simt::kActive && !(mask >> lane & 1)) {
     simt::blame(worker, worker.current, simt::FaultKind::kLostLane);

@@ -1,9 +1,8 @@
 // What a GPU's load/store unit would make of the traced accesses. The accesses of a warp's lanes at one
-// place in the code, each lane's k-th time there, form one request; a global request costs the distinct
+// place in the code, in one iteration of the loops around it, form one request; a global request costs the distinct
 // 32-byte sectors it touches, a shared one the wavefronts its busiest bank needs. In every ratio equal to
 // Nsight Compute's on an H100 for the kernels of tests/test_emulated_counters.py.
 #include <algorithm>
-#include <tuple>
 
 #include "runtime.hpp"
 
@@ -56,37 +55,120 @@ void add_shared(Traffic &traffic, Group first, Group last, std::vector<uint64_t>
 
 }  // namespace
 
+namespace {
+
+// Their number: the table ends with the last loop's blocks.
+uint64_t loops_of(const Worker &worker) {
+  const Request &request = worker.launch->request;
+  return request.loop_count ? request.loops[request.loop_count - 1].loop + 1 : 0;
+}
+
+}  // namespace
+
 void begin_launch_model(Worker &worker) {
   for (Traffic &traffic : worker.traffic) traffic = {};
   worker.traced = 0;
-  unsigned threads = worker.launch->request.counting ? worker.launch->threads : 0;
-  worker.accesses.assign((threads + kWarp - 1) / kWarp, {});
-  worker.occurrences.assign(threads, {});
+  worker.around.clear();
 }
 
-void trace(Worker &worker, const Place &place, uint64_t address, uint32_t size, bool store, uint64_t pc) {
-  uint8_t kind = uint8_t(store) | (place.space == Space::kShared ? 2 : 0);
-  // A struct's copy may hook the load and the store at neighbouring places; pc and kind tell them apart.
-  uint32_t occurrence = worker.occurrences[worker.current][pc * 4 + kind]++;
-  worker.accesses[worker.current / kWarp].push_back({pc, address, occurrence, size, kind});
+void begin_block_model(Worker &worker) {
+  unsigned threads = worker.launch->request.counting ? worker.launch->threads : 0;
+  worker.block->accesses.resize((threads + kWarp - 1) / kWarp);
+  for (auto &accesses : worker.block->accesses) accesses.clear();
+  worker.block->iterations.assign(threads * loops_of(worker), 0);
 }
+
+namespace {
+
+// A struct is moved by as many instructions as it has words; of one that may be made of float4, by 16 bytes.
+uint32_t piece_of(uint32_t size) {
+  if ((size & (size - 1)) == 0 && size <= 16) return size;
+  return size % 16 == 0 ? 16 : size % 4 == 0 ? 4 : 1;
+}
+
+// The loops around a place in the code.
+const std::vector<uint64_t> &loops_around(Worker &worker, uint64_t pc) {
+  auto [found, is_new] = worker.around.try_emplace(pc);
+  const Request &request = worker.launch->request;
+  for (uint64_t i = 0; is_new && i < request.loop_count; i++)
+    if (pc > request.loops[i].begin && pc <= request.loops[i].end) found->second.push_back(request.loops[i].loop);
+  return found->second;
+}
+
+}  // namespace
+
+void trace(Worker &worker, Known &known, uint64_t address, uint32_t size, bool store, uint64_t pc) {
+  uint8_t kind = uint8_t(store) | (known.place.space == Space::kShared ? 2 : 0);
+  Block &block = *worker.block;
+  const uint32_t *iterations = block.iterations.data() + worker.current * loops_of(worker);
+  if (!known.loops) known.loops = &loops_around(worker, pc);
+  const std::vector<uint64_t> &loops = *known.loops;
+  std::vector<Access> &accesses = block.accesses[worker.current / kWarp];
+  uint32_t step = piece_of(size);
+  for (uint32_t offset = 0; offset < size; offset += step) {
+    // A struct's copy may hook the load and the store at neighbouring places; kind and offset tell them apart.
+    uint64_t key = ((pc * 4 + kind) * 0x9e3779b97f4a7c15 + offset) * 0x9e3779b97f4a7c15;
+    for (uint64_t loop : loops) key = (key ^ iterations[loop]) * 0x9e3779b97f4a7c15;
+    accesses.push_back({key, address + offset, 0, step, uint8_t(worker.current % kWarp), kind});
+  }
+}
+
+namespace {
+
+// Tells apart what a lane did several times under one key, as in a function that is called twice.
+void number_occurrences(std::vector<Access>::iterator first, std::vector<Access>::iterator last) {
+  uint32_t seen[kWarp] = {}, most = 0;
+  for (auto access = first; access != last; ++access) most = std::max(most, access->occurrence = seen[access->lane]++);
+  if (most) std::stable_sort(first, last, [](const Access &a, const Access &b) { return a.occurrence < b.occurrence; });
+}
+
+}  // namespace
 
 void end_block_model(Worker &worker) {
   std::vector<uint64_t> units;
-  auto key = [](const Access &a) { return std::make_tuple(a.pc, a.kind, a.occurrence); };
-  for (std::vector<Access> &accesses : worker.accesses) {
+  for (std::vector<Access> &accesses : worker.block->accesses) {
     // Stable, so that lanes stay in order within a request.
-    std::stable_sort(accesses.begin(), accesses.end(), [&](const Access &a, const Access &b) { return key(a) < key(b); });
+    std::stable_sort(accesses.begin(), accesses.end(), [](const Access &a, const Access &b) { return a.key < b.key; });
+    for (auto first = accesses.begin(), last = first; first != accesses.end(); first = last) {
+      while (last != accesses.end() && last->key == first->key) ++last;
+      number_occurrences(first, last);
+    }
+    auto same = [](const Access &a, const Access &b) { return a.key == b.key && a.occurrence == b.occurrence; };
     for (Group first = accesses.cbegin(); first != accesses.cend();) {
       Group last = first;
-      while (last != accesses.cend() && key(*last) == key(*first)) ++last;
+      while (last != accesses.cend() && same(*last, *first)) ++last;
       Traffic &traffic = worker.traffic[first->kind];
       first->kind & 2 ? add_shared(traffic, first, last, units) : add_global(traffic, first, last, units);
       first = last;
     }
     accesses.clear();
   }
-  for (auto &lane : worker.occurrences) lane.clear();
 }
 
 }  // namespace simt
+
+// The build for counting comes here where an iteration of a loop begins (an even number) and where the loop has
+// been left (an odd one), with the number above the return address; everything else stays as it was.
+extern "C" __attribute__((used, visibility("hidden"))) void gpuperf_note_loop(uint64_t number) {
+  using namespace simt;
+  Worker &worker = *active;
+  if (!worker.launch || !worker.launch->request.counting) return;
+  uint32_t &iteration = worker.block->iterations[worker.current * loops_of(worker) + number / 2];
+  iteration = number % 2 ? 0 : iteration + 1;
+}
+
+#define GPUPERF_XMM(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
+#define GPUPERF_SAVE(N) " movups %xmm" #N "," #N "*16(%rsp)\n"
+#define GPUPERF_RESTORE(N) " movups " #N "*16(%rsp),%xmm" #N "\n"
+
+__asm__(
+    ".text\n.p2align 4\n.globl gpuperf_loop\n.type gpuperf_loop,@function\n"
+    "gpuperf_loop:\n"
+    " pushfq\n push %rbx\n push %rax\n push %rcx\n push %rdx\n push %rsi\n push %rdi\n push %r8\n push %r9\n push %r10\n push %r11\n"
+    " mov 96(%rsp),%rdi\n mov %rsp,%rbx\n sub $256,%rsp\n and $-16,%rsp\n cld\n"
+    GPUPERF_XMM(GPUPERF_SAVE)
+    " call gpuperf_note_loop\n"
+    GPUPERF_XMM(GPUPERF_RESTORE)
+    " mov %rbx,%rsp\n"
+    " pop %r11\n pop %r10\n pop %r9\n pop %r8\n pop %rdi\n pop %rsi\n pop %rdx\n pop %rcx\n pop %rax\n pop %rbx\n popfq\n ret\n"
+    ".size gpuperf_loop,.-gpuperf_loop\n");

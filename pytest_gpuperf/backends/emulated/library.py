@@ -1,0 +1,127 @@
+"""One compiled kernel file in memory: its functions, its variables, and where they lie."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pytest_gpuperf.backends.emulated.faults import Region
+from pytest_gpuperf.backends.emulated.source import shown
+from pytest_gpuperf.errors import KernelError
+
+# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+_STATIC_SHARED = 48 * 1024
+_WORDS = 2 << 8  # simt/runtime.hpp: variables are watched in words of 4 bytes
+_HAND_OVERS = ("gpuperf_atomic", "gpuperf_fence")
+
+
+@dataclass(frozen=True, slots=True)
+class _Symbol:
+    name: str
+    kind: str
+    value: int
+    size: int
+    writable: bool
+
+
+class Library:
+    """A kernel file's shared library, loaded.
+
+    ``shared`` are its shared variables, from the shared memory's anchor, ``variables`` the others; the spans
+    are theirs for the runtime. ``in_order``: the order of the blocks would show in the results.
+    """
+
+    def __init__(self, source: Path, path: Path) -> None:
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
+        symbols = _symbols(path)
+        self.shared = _shared_variables(source, symbols)
+        # The order in which blocks reach an atomic would change floating-point sums from run to run. So
+        # would blocks that wait for each other.
+        self.in_order = any(s.name in _HAND_OVERS or "_volatile_" in s.name for s in symbols)
+        anchor = next(s.value for s in symbols if s.name == "gpuperf_shared_anchor")
+        self.anchor = self.function("gpuperf_shared_anchor")
+        self.base = self.anchor - anchor
+        own = sorted((s for s in symbols if s.kind == "OBJECT" and s.size), key=lambda s: (s.value, s.name))
+        self.variables = [
+            Region(self.base + s.value, self.base + s.value + s.size, f"variable '{s.name}'") for s in own
+        ]
+        self._writable = {s.name: (self.base + s.value, s.size) for s in own if s.writable}
+        self.shared_spans = np.array([(r.begin, r.end) for r in self.shared], np.int64).reshape(-1, 2)
+        places = [(region.begin, region.end, _WORDS) for region in self.variables]
+        self.variable_spans = np.array(places, np.uint64).reshape(-1, 3)
+
+    @cached_property
+    def loops(self) -> np.ndarray:
+        """Return the blocks of the code's loops, in a build for counting: uint64[n, 3] (loops.py)."""
+        try:
+            count = ctypes.c_uint64.in_dll(self._library, "gpuperf_loop_block_count").value
+        except ValueError:
+            return np.empty((0, 3), np.uint64)
+        table = (ctypes.c_uint64 * (3 * count)).in_dll(self._library, "gpuperf_loop_blocks")
+        return np.array(table, np.uint64).reshape(-1, 3)
+
+    def function(self, name: str) -> int:
+        """Return the address of a function."""
+        return ctypes.cast(getattr(self._library, name), ctypes.c_void_p).value or 0
+
+    def bounds(self, kernel: str) -> int:
+        """Return the most threads a block of a kernel may have, by its __launch_bounds__; 0: any number."""
+        return int(getattr(self._library, f"gpuperf_bounds_{kernel}")())
+
+    def sizes(self, kernel: str) -> list[int]:
+        """Return the size of each of a kernel's parameters."""
+        count = getattr(self._library, f"gpuperf_count_{kernel}")()
+        sizes_of: Any = getattr(self._library, f"gpuperf_sizes_{kernel}")
+        sizes_of.restype = ctypes.POINTER(ctypes.c_uint32)
+        return list(sizes_of()[:count])
+
+    def take(self, other: Library) -> None:
+        """Copy the contents of the variables of another build of the same file."""
+        for name, (address, size) in self._writable.items():
+            theirs = other._writable.get(name)
+            if theirs and theirs[1] == size:
+                ctypes.memmove(address, theirs[0], size)
+
+
+_SECTION = re.compile(r"^\s*\[\s*(\d+)\] \S+\s+\S+\s+(?:[0-9a-f]+ ){3}\S+ +([A-Zlxop]*)", re.MULTILINE)
+_ROW = re.compile(r"^\s*\d+: ([0-9a-f]+)\s+(\w+) (\w+)\s+\w+\s+\w+\s+(\w+) (.+)$", re.MULTILINE)
+
+
+def _symbols(library: Path) -> list[_Symbol]:
+    """Return every symbol, by readelf, which comes with g++'s linker."""
+    command = ["readelf", "--sections", "--symbols", "--wide", "--demangle", str(library)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    writable = {match[1] for match in _SECTION.finditer(output) if "W" in match[2]}
+    return [
+        _Symbol(match[5], match[3], int(match[1], 16), int(match[2], 0), match[4] in writable)
+        for match in _ROW.finditer(output)
+    ]
+
+
+def _shared_variables(path: Path, symbols: Sequence[_Symbol]) -> list[Region]:
+    """Return the static shared variables, as offsets from the dynamic shared memory, where the anchor is."""
+    variables = {(s.name, s.value, s.size) for s in symbols if s.kind == "TLS" and s.size}
+    anchor = next(value for name, value, _ in variables if name == "gpuperf_dynamic_shared")
+    found, per_function = [], dict[str, int]()
+    for name, value, size in sorted(variables):
+        if value == anchor:
+            continue
+        function = name.rpartition("::")[0]
+        per_function[function] = per_function.get(function, 0) + size
+        found.append(Region(value - anchor, value - anchor + size, f"shared array '{name}'"))
+    for function, size in per_function.items():
+        if size > _STATIC_SHARED:
+            raise KernelError(
+                f"{shown(path)}: {function or 'the file'} has {size} bytes of static shared memory; "
+                f"CUDA allows {_STATIC_SHARED}. Make it dynamic: extern __shared__ float name[];"
+            )
+    return found

@@ -1,0 +1,137 @@
+"""The code of a kernel file after the preprocessor: which of it is the user's, and where it came from.
+
+Conditions are decided and macros expanded, so what is found here is compiled. CUDA's qualifiers are still
+there, since simt/cuda.hpp defines them as themselves; ``compiled`` gives them their meaning for g++.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_gpuperf.backends.sources import blank, blanked
+
+_MARKER = re.compile(r'^# (\d+) "((?:[^"\\\n]|\\.)*)"((?: [1-4])*)\n', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of the text that comes from one file, without a break."""
+
+    begin: int
+    end: int
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function defined at namespace scope: its text from ``begin`` to ``end``, where its body opens."""
+
+    begin: int
+    body: int
+    end: int
+    scope: tuple[str, ...]
+
+
+class Code:
+    """The preprocessed text; ``user`` is that of the user's own files, and offsets are counted in it."""
+
+    def __init__(self, text: str, folder: Path, ours: Path) -> None:
+        self.text = text
+        self.segments: list[Segment] = []
+        self.included: list[tuple[str, Path, int]] = []  # what is included, by which file and line
+        marks = list(_MARKER.finditer(text))
+        stack: list[Segment] = []
+        for mark, following in zip(marks, [*marks[1:], None], strict=True):
+            end = following.start() if following else len(text)
+            file = folder / os.fsdecode(re.sub(r"\\(.)", r"\1", mark[2]).encode("utf-8", "surrogateescape"))
+            here = Segment(mark.end(), end, file, int(mark[1]))
+            if "1" in mark[3].split() and stack and not stack[-1].file.is_relative_to(ours):
+                before = stack[-1]
+                line = before.line + text.count("\n", before.begin, before.end)
+                self.included.append((mark[2], before.file, line))
+            stack = [here]
+            system = "3" in mark[3].split() or mark[2].startswith("<") or file.is_relative_to(ours)
+            if not system and file.is_file():
+                self.segments.append(here)
+        self._starts: list[int] = []
+        length = 0
+        for segment in self.segments:
+            self._starts.append(length)
+            length += segment.end - segment.begin
+        self.user = "".join(text[s.begin : s.end] for s in self.segments)
+        self.code = blanked(self.user, keep=lambda literal: literal == '"C"')
+
+    def where(self, offset: int) -> tuple[Path, int]:
+        """Return file and line of an offset in ``user``."""
+        number = bisect_right(self._starts, offset) - 1
+        segment, start = self.segments[number], self._starts[number]
+        return segment.file, segment.line + self.user.count("\n", start, offset)
+
+    def erase(self, begin: int, end: int) -> None:
+        """Replace code by spaces; lines stay."""
+        for name in ("user", "code"):
+            text = getattr(self, name)
+            setattr(self, name, text[:begin] + re.sub(r"[^\n]", " ", text[begin:end]) + text[end:])
+
+    def compiled(self) -> str:
+        """Return the text for g++: the user's as it is now, with g++'s words for CUDA's qualifiers."""
+        parts, at = [], 0
+        for segment, start in zip(self.segments, self._starts, strict=True):
+            user = self.user[start : start + segment.end - segment.begin]
+            parts += [self.text[at : segment.begin], _WORDS.sub(_translated, user)]
+            at = segment.end
+        return "".join([*parts, self.text[at:]])
+
+    def functions(self) -> Iterator[Function]:
+        """Yield the functions that are defined at namespace scope."""
+        code, scopes, begin, at, parameters = self.code, list[str](), 0, 0, False
+        while match := _STRUCTURE.search(code, at):
+            at = match.end()
+            if match[0] == "(":
+                at = closing(code, match.start()) + 1
+                parameters |= not _ATTRIBUTE.search(code, begin, match.start())
+                continue
+            if match[0] == "{":
+                head = code[begin : match.start()].strip()
+                if not parameters and (name := _SCOPE.match(head)):
+                    scopes.append(name[1] or "")
+                else:
+                    at = closing(code, match.start()) + 1
+                    if not parameters or head.endswith("=") or re.search(r"=\s*\[", head):
+                        continue  # a class or an initialiser, up to its semicolon
+                    yield Function(begin, match.start(), at, tuple(filter(None, scopes)))
+            elif match[0] == "}" and scopes:
+                scopes.pop()
+            begin, parameters = at, False
+
+
+_STRUCTURE = re.compile(r"[{}();]")
+_ATTRIBUTE = re.compile(r"(?:__attribute__|alignas|__launch_bounds__|decltype|__align__)\s*$")
+_SCOPE = re.compile(r'(?:inline\s+)?namespace\b\s*([\w:]*)[^()]*$|extern\s+"C"$')
+_WORDS = re.compile(
+    r"\b__(?:global|device|host|constant|grid_constant)__\b|\b__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)"
+    r"|(?<!\(\()\b__noinline__\b"
+)
+
+
+def _translated(match: re.Match[str]) -> str:
+    if match[0] == "__global__":
+        return "__attribute__((noinline, used))"
+    return "__attribute__((noinline))" if match[0] == "__noinline__" else blank(match)
+
+
+def closing(code: str, opening: int) -> int:
+    """Return the offset of the bracket that closes the one at ``opening``, or the end of the code."""
+    pair = code[opening] + {"(": ")", "{": "}"}[code[opening]]
+    depth = 0
+    for match in re.compile(f"[{re.escape(pair)}]").finditer(code, opening):
+        depth += 1 if match[0] == pair[0] else -1
+        if depth == 0:
+            return match.start()
+    return len(code) - 1
