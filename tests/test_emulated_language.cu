@@ -251,3 +251,14 @@ extern "C" __global__ void brain_floats(const float *x, unsigned short *out)
 {
     out[threadIdx.x] = __bfloat16_as_ushort(__float2bfloat16(x[threadIdx.x]) * __float2bfloat16(3.0f));
 }
+extern "C" __global__ void casts(const double *x, long long *out, int n)
+{
+    int i = threadIdx.x;
+    double d = x[i];
+    float f = x[i];
+    out[i] = (int)d;
+    out[n + i] = (int)f;
+    out[2 * n + i] = (long long)d;
+    out[3 * n + i] = (long long)f;
+    out[4 * n + i] = d > 1 ? (int)(d * 0.5) : (int)-f;
+}

@@ -320,3 +320,23 @@ def test_bfloat16_is_rounded_to_the_nearest_even(run):
     first = (rounded(host).astype(np.uint32) << 16).view(np.float32)
     found = run("brain_floats", (64,), host, shape=(64,), dtype=np.uint16)
     assert np.array_equal(found, rounded(first * np.float32(3)))
+
+
+def test_casts_to_signed_integers_clamp(backend, program):
+    x = np.array(
+        [0, 1.9, -1.9, 3e9, -3e9, 1e10, -1e10, 1e30, -1e30, np.inf, -np.inf, np.nan, 2**31 - 1, -(2**31)]
+    )
+    out = backend.empty((5, len(x)), np.int64)
+    arguments = [backend.to_device(x), out, np.int32(len(x))]
+    program.launch("casts", Geometry.of(ONE, (len(x), 1, 1)), arguments)
+
+    def cast(value, bits):
+        value = 0 if np.isnan(value) else max(min(value, 2.0**63), -(2.0**63))
+        return max(min(int(value), 2 ** (bits - 1) - 1), -(2 ** (bits - 1)))
+
+    single = x.astype(np.float32)
+    expected = [
+        [cast(v, bits) for v in values] for values, bits in [(x, 32), (single, 32), (x, 64), (single, 64)]
+    ]
+    expected.append([cast(v * 0.5, 32) if v > 1 else cast(-w, 32) for v, w in zip(x, single, strict=True)])
+    assert out.get().tolist() == expected
