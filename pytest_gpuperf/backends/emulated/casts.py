@@ -1,7 +1,7 @@
 """Let casts from floating point to a signed integer clamp as a GPU's do: what is no number gives 0.
 
-The CPU's conversion gives the smallest integer for everything that is out of range. That one result is looked at
-more closely; flags are kept where an instruction behind still reads them.
+The CPU's conversion gives the smallest integer for everything that is out of range. That one result is looked
+at more closely; flags are kept where an instruction behind still reads them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def _clamped(cast: re.Match[str], number: int, flags: bool) -> list[str]:
     save = [f"\tleaq\t-{_BELOW}(%rsp), %rsp", "\tpushfq"] if flags else []
     restore = ["\tpopfq", f"\tleaq\t{_BELOW}(%rsp), %rsp"] if flags else []
     return [
-        cast[0], *save, least, f"\tjne\t{end}", f"\tucomis{kind}\t{source}, {source}", f"\tmovl\t$0, %{narrow}",
+        cast[0], *save, least, f"\tjne\t{end}", f"\tucomis{kind}\t{source}, {source}",
+        f"\tmovl\t$0, %{narrow}",
         f"\tjp\t{end}", *sign, most, f"{end}:", *restore,
     ]  # fmt: skip
 
