@@ -47,10 +47,6 @@ def launched(backend, program):
         ),
         ("#  include <mma.h>", "wmma"),
         ("using namespace nvcuda;", "wmma"),
-        ("#include <cuda_fp16.h>", "half precision"),
-        ("__device__ __half h;", "half precision"),
-        ("#include <cuda_bf16.h>", "bfloat16"),
-        ("__device__ __nv_bfloat16 b;", "bfloat16"),
         ("#include <cuda/pipeline>", r"libcu\+\+ \(cuda::\)"),
         ("__device__ cuda::barrier<cuda::thread_scope_block> b;", r"libcu\+\+ \(cuda::\)"),
         ("#include <cuda_pipeline.h>", "asynchronous copies"),
@@ -73,7 +69,7 @@ def launched(backend, program):
 def test_what_the_device_does_not_have_is_refused_by_name_and_line(load, line, what):
     says = rf'x\.cu:6: the emulated backend cannot run {what}.*on a GPU, or mark it .*backend="cuda"'
     with pytest.raises(Unsupported, match=says):
-        load(f"{KERNEL}// wmma::, asm(), __half in a comment\n{line}\n")
+        load(f"{KERNEL}// wmma::, asm(), __nv_fp8 in a comment\n{line}\n")
 
 
 def test_words_in_comments_and_strings_are_not_refused(load, backend):
@@ -84,7 +80,7 @@ def test_words_in_comments_and_strings_are_not_refused(load, backend):
 @pytest.mark.parametrize(
     "source",
     [
-        "#ifdef USE_HALF\n#include <cuda_fp16.h>\ntypedef half real;\n#else\ntypedef int real;\n#endif\n",
+        "#ifdef USE_FP8\n#include <cuda_fp8.h>\n#else\ntypedef int real;\n#endif\n",
         '#define LOAD(x) asm volatile("ld" : x)\n#if 0\nasm("");\n#endif\n',
         "#include <stdlib.h>\nstatic float *buffer(int n) { return (float *)malloc(n * 4); }\n",
         "struct S { int x; };\n#include <iostream>\nint main()\n{\n    k<<<1, 1>>>(new int[3]);\n}\n",
@@ -101,8 +97,8 @@ def test_what_is_not_compiled_for_the_device_is_not_refused(load, backend, sourc
 
 
 def test_a_refused_construct_in_a_header_names_the_header(load, tmp_path):
-    (tmp_path / "part.cuh").write_text("\n\n#include <cuda_fp16.h>\n")
-    with pytest.raises(KernelError, match=r"part\.cuh:3: the emulated backend cannot run half precision"):
+    (tmp_path / "part.cuh").write_text("\n\n#include <mma.h>\n")
+    with pytest.raises(KernelError, match=r"part\.cuh:3: the emulated backend cannot run wmma"):
         load('#include "part.cuh"\n' + KERNEL)
 
 

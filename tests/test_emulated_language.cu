@@ -9,6 +9,8 @@
 #include <cooperative_groups/scan.h>
 #include <math_constants.h>
 #include <cuComplex.h>
+#include <cuda_fp16.h>
+#include <cuda_bf16.h>
 #include "parts/scale.cuh"
 
 __constant__ float weights[4] = {1, 10, 100, 1000};
@@ -235,3 +237,28 @@ using index_t = unsigned int;
 extern "C" __global__ void aliased(real *out, real a, index_t n, uint step = 1) { if (threadIdx.x < n) out[threadIdx.x] = a * step; }
 __host__ __device__ int shared_with_the_host(int x) { return x + 1; }
 int main() { float *p = (float *)malloc(4); aliased<<<1, 1>>>(p, 1, 1); cudaDeviceSynchronize(); return 0; }
+extern "C" __global__ void halves(const half *a, const half *b, half *out, int n)
+{
+    int i = threadIdx.x;
+    half r[] = {a[i] + b[i], a[i] - b[i], __hmul(a[i], b[i]), a[i] / b[i], __hfma(a[i], b[i], a[i]), hsqrt(__habs(a[i])),
+                __hmax(a[i], b[i]), -a[i], __shfl_xor_sync(~0u, a[i], 1), (half)(a[i] < b[i])};
+    for (int k = 0; k < sizeof r / sizeof *r; k++) out[k * n + i] = r[k];
+    half2 p = __hfma2(make_half2(a[i], b[i]), __float2half2_rn(2.0f), __half2half2(a[i]));
+    out[10 * n + i] = __low2half(p) - __high2half(p);
+}
+extern "C" __global__ void narrowed(const float *x, half *out) { out[threadIdx.x] = __float2half(x[threadIdx.x]); }
+extern "C" __global__ void brain_floats(const float *x, unsigned short *out)
+{
+    out[threadIdx.x] = __bfloat16_as_ushort(__float2bfloat16(x[threadIdx.x]) * __float2bfloat16(3.0f));
+}
+extern "C" __global__ void casts(const double *x, long long *out, int n)
+{
+    int i = threadIdx.x;
+    double d = x[i];
+    float f = x[i];
+    out[i] = (int)d;
+    out[n + i] = (int)f;
+    out[2 * n + i] = (long long)d;
+    out[3 * n + i] = (long long)f;
+    out[4 * n + i] = d > 1 ? (int)(d * 0.5) : (int)-f;
+}

@@ -269,3 +269,74 @@ def test_aliases_of_types_are_resolved(backend, folder):
     assert out.get().tolist() == [4, 4, 4, 0]
     with pytest.raises(KernelError, match="a float64 array was given; it needs float32"):
         kernels["language.cu", "-DVALUE=17"].aliased[1, 4](backend.empty((4,), np.float64), 2.0, 3, 2)
+
+
+def test_half_precision_is_rounded_as_numpy_does(backend, program):
+    random = np.random.default_rng(0)
+    a, b = (random.normal(size=32).astype(np.float16) * np.float16(s) for s in (3, 40))
+    out = backend.empty((11, 32), np.float16)
+    arguments = [backend.to_device(a), backend.to_device(b), out, np.int32(32)]
+    program.launch("halves", Geometry.of(ONE, (32, 1, 1)), arguments)
+    wide = a.astype(np.float64)
+    pair = [(np.float64(v) * 2 + wide).astype(np.float16) for v in (a, b)]
+    expected = [
+        a + b, a - b, a * b, a / b, (wide * b + wide).astype(np.float16), np.sqrt(np.abs(a)),
+        np.maximum(a, b), -a, a[np.arange(32) ^ 1], (a < b).astype(np.float16), pair[0] - pair[1],
+    ]  # fmt: skip
+    assert np.array_equal(out.get(), expected)
+
+
+def test_floats_of_every_size_are_narrowed_to_the_nearest_half(run):
+    edges = [
+        0,
+        -0.0,
+        1e-8,
+        2.98e-8,
+        2.99e-8,
+        6e-5,
+        6.1e-5,
+        65504,
+        65519,
+        65520,
+        1e9,
+        np.inf,
+        -np.inf,
+        0.1,
+        1 + 2**-11,
+    ]
+    host = np.array([*edges, *(2.0 ** np.arange(-26, 17))], np.float32)
+    with np.errstate(over="ignore"):
+        expected = host.astype(np.float16)
+    found = run("narrowed", host.shape, host, shape=host.shape, dtype=np.float16)
+    assert np.array_equal(found.view(np.uint16), expected.view(np.uint16))
+
+
+def test_bfloat16_is_rounded_to_the_nearest_even(run):
+    def rounded(x):
+        bits = x.astype(np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+    host = np.random.default_rng(1).normal(size=64).astype(np.float32)
+    first = (rounded(host).astype(np.uint32) << 16).view(np.float32)
+    found = run("brain_floats", (64,), host, shape=(64,), dtype=np.uint16)
+    assert np.array_equal(found, rounded(first * np.float32(3)))
+
+
+def test_casts_to_signed_integers_clamp(backend, program):
+    x = np.array(
+        [0, 1.9, -1.9, 3e9, -3e9, 1e10, -1e10, 1e30, -1e30, np.inf, -np.inf, np.nan, 2**31 - 1, -(2**31)]
+    )
+    out = backend.empty((5, len(x)), np.int64)
+    arguments = [backend.to_device(x), out, np.int32(len(x))]
+    program.launch("casts", Geometry.of(ONE, (len(x), 1, 1)), arguments)
+
+    def cast(value, bits):
+        value = 0 if np.isnan(value) else max(min(value, 2.0**63), -(2.0**63))
+        return max(min(int(value), 2 ** (bits - 1) - 1), -(2 ** (bits - 1)))
+
+    single = x.astype(np.float32)
+    expected = [
+        [cast(v, bits) for v in values] for values, bits in [(x, 32), (single, 32), (x, 64), (single, 64)]
+    ]
+    expected.append([cast(v * 0.5, 32) if v > 1 else cast(-w, 32) for v, w in zip(x, single, strict=True)])
+    assert out.get().tolist() == expected

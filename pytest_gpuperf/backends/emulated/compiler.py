@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
 from pytest_gpuperf.backends.emulated.launchers import launchers
 from pytest_gpuperf.backends.emulated.loops import with_loops
@@ -134,7 +135,7 @@ def build_kernels(
         _compile(compiler, runtime, path, code, flags, output, with_loops if counting else str)
 
     # These files decide too what is made of the code.
-    makers = (Path(__file__).with_name(name).read_bytes() for name in ("compiler.py", "loops.py"))
+    makers = (Path(__file__).with_name(name).read_bytes() for name in ("compiler.py", "loops.py", "casts.py"))
     key = fingerprint(compiler.identity, *flags, runtime.name, code, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
 
@@ -199,7 +200,7 @@ def _compile(
     done = run(command, path.parent)
     if done.returncode:
         raise KernelError(f"{shown(path)} does not compile: {_first_error(done.stderr)}")
-    adapted = _adapted(assembly.read_text())
+    adapted = with_clamped_casts(_adapted(assembly.read_text()))
     assembly.write_text(finish(adapted))
     link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(assembly), str(runtime)]
     done = run([*link, "-o", str(output)], path.parent)

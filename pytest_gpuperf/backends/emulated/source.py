@@ -11,8 +11,6 @@ from pytest_gpuperf.errors import Unsupported
 _INCLUDES = {
     r"cooperative_groups/(?!reduce|scan).*\.h": "cooperative_groups (asynchronous copies)",
     r"mma\.h": "wmma",
-    r"cuda_fp16\.(h|hpp)": "half precision",
-    r"cuda_bf16\.(h|hpp)": "bfloat16",
     r"cuda_fp8\.(h|hpp)": "8-bit floats",
     r"cuda_pipeline.*\.h": "asynchronous copies",
     r"cuda/.*": "libcu++ (cuda::)",
@@ -29,8 +27,6 @@ _CODE = {
     r"<<<": "launches from a kernel file (<<<>>>)",
     r"\bnvcuda\b|\bwmma\s*::": "wmma",
     r"\bcuda\s*::": "libcu++ (cuda::)",
-    r"\b__half2?\b": "half precision",
-    r"\b__nv_bfloat162?\b": "bfloat16",
     r"\b__nv_fp8\w*": "8-bit floats",
     r"\bcudaTextureObject_t\b|\btex[123]D\w*\s*[<(]|\btexture\s*<": "textures",
     r"\bcudaSurfaceObject_t\b|\bsurf[123]D\w*\s*[<(]|\bsurface\s*<": "surfaces",

@@ -1,0 +1,94 @@
+// What cuda_fp16.h and cuda_bf16.h have in common: a number of 16 bits and a pair of them. Results are computed as
+// float or double and rounded once, which gives the nearest number as the GPU does: float has more than twice the bits.
+#pragma once
+
+namespace gpuperf {
+
+// The bits of the nearest number with FRACTION bits behind the point, ties to even; a float's exponent bias less BIAS.
+template <int kFraction, int kExponent>
+GPUPERF_INLINE unsigned short narrowed(double wide) {
+  constexpr int kBias = (1 << (kExponent - 1)) - 1;
+  unsigned short sign = std::signbit(wide) ? 0x8000 : 0, infinity = ((1 << kExponent) - 1) << kFraction;
+  if (std::isnan(wide)) return 0x7fff;
+  double size = std::fabs(wide);
+  int exponent = size == 0 ? 1 - kBias : std::max(std::ilogb(size), 1 - kBias);
+  if (std::isinf(size) || exponent > kBias) return sign | infinity;
+  // In units of the last place; a carry goes into the exponent, and beyond the largest number to infinity.
+  double units = std::nearbyint(std::scalbn(size, kFraction - exponent));
+  unsigned bits = static_cast<unsigned>(units) + (static_cast<unsigned>(exponent + kBias - 1) << kFraction);
+  return sign | static_cast<unsigned short>(bits > infinity ? infinity : bits);
+}
+
+template <int kFraction, int kExponent>
+GPUPERF_INLINE float widened(unsigned short bits) {
+  constexpr int kBias = (1 << (kExponent - 1)) - 1;
+  int exponent = bits >> kFraction & ((1 << kExponent) - 1), fraction = bits & ((1 << kFraction) - 1);
+  float size = exponent == (1 << kExponent) - 1 ? (fraction ? NAN : INFINITY)
+               : exponent                       ? std::scalbn(float(fraction | 1 << kFraction), exponent - kBias - kFraction)
+                                                : std::scalbn(float(fraction), 1 - kBias - kFraction);
+  return bits & 0x8000 ? -size : size;
+}
+
+}  // namespace gpuperf
+
+#define GPUPERF_HALF(T, T2, FRACTION, EXPONENT, TO, FROM)                                                              \
+  struct T {                                                                                                          \
+    unsigned short bits;                                                                                              \
+    T() = default;                                                                                                    \
+    template <class N, class = typename std::enable_if<std::is_arithmetic<N>::value>::type>                           \
+    T(N x) : bits(gpuperf::narrowed<FRACTION, EXPONENT>(static_cast<double>(x))) {}                                   \
+    operator float() const { return gpuperf::widened<FRACTION, EXPONENT>(bits); }                                     \
+    T &operator+=(T b) { return *this = T(float(*this) + float(b)); }                                                 \
+    T &operator-=(T b) { return *this = T(float(*this) - float(b)); }                                                 \
+    T &operator*=(T b) { return *this = T(float(*this) * float(b)); }                                                 \
+    T &operator/=(T b) { return *this = T(float(*this) / float(b)); }                                                 \
+  };                                                                                                                  \
+  struct alignas(4) T2 { T x, y; };                                                                                   \
+  GPUPERF_INLINE T operator+(T a, T b) { return T(float(a) + float(b)); }                                             \
+  GPUPERF_INLINE T operator-(T a, T b) { return T(float(a) - float(b)); }                                             \
+  GPUPERF_INLINE T operator*(T a, T b) { return T(float(a) * float(b)); }                                             \
+  GPUPERF_INLINE T operator/(T a, T b) { return T(float(a) / float(b)); }                                             \
+  GPUPERF_INLINE T operator-(T a) { a.bits ^= 0x8000; return a; }                                                     \
+  GPUPERF_INLINE bool operator<(T a, T b) { return float(a) < float(b); }                                             \
+  GPUPERF_INLINE bool operator>(T a, T b) { return float(a) > float(b); }                                             \
+  GPUPERF_INLINE bool operator<=(T a, T b) { return float(a) <= float(b); }                                           \
+  GPUPERF_INLINE bool operator>=(T a, T b) { return float(a) >= float(b); }                                           \
+  GPUPERF_INLINE bool operator==(T a, T b) { return float(a) == float(b); }                                           \
+  GPUPERF_INLINE bool operator!=(T a, T b) { return float(a) != float(b); }                                           \
+  GPUPERF_INLINE T TO##_rn(float x) { return T(x); }                                                                  \
+  GPUPERF_INLINE T TO(float x) { return T(x); }                                                                       \
+  GPUPERF_INLINE float FROM(T x) { return float(x); }                                                                 \
+  GPUPERF_INLINE T __hadd(T a, T b) { return a + b; }                                                                 \
+  GPUPERF_INLINE T __hsub(T a, T b) { return a - b; }                                                                 \
+  GPUPERF_INLINE T __hmul(T a, T b) { return a * b; }                                                                 \
+  GPUPERF_INLINE T __hdiv(T a, T b) { return a / b; }                                                                 \
+  GPUPERF_INLINE T __hfma(T a, T b, T c) { return T(double(float(a)) * float(b) + float(c)); }                        \
+  GPUPERF_INLINE T __hneg(T a) { return -a; }                                                                         \
+  GPUPERF_INLINE T __habs(T a) { a.bits &= 0x7fff; return a; }                                                        \
+  GPUPERF_INLINE T __hmax(T a, T b) { return T(fmaxf(float(a), float(b))); }                                          \
+  GPUPERF_INLINE T __hmin(T a, T b) { return T(fminf(float(a), float(b))); }                                          \
+  GPUPERF_INLINE bool __heq(T a, T b) { return a == b; }                                                              \
+  GPUPERF_INLINE bool __hne(T a, T b) { return a != b; }                                                              \
+  GPUPERF_INLINE bool __hlt(T a, T b) { return a < b; }                                                               \
+  GPUPERF_INLINE bool __hle(T a, T b) { return a <= b; }                                                              \
+  GPUPERF_INLINE bool __hgt(T a, T b) { return a > b; }                                                               \
+  GPUPERF_INLINE bool __hge(T a, T b) { return a >= b; }                                                              \
+  GPUPERF_INLINE bool __hisnan(T a) { return isnan(float(a)); }                                                       \
+  GPUPERF_INLINE T hsqrt(T a) { return T(sqrt(double(float(a)))); }                                                   \
+  GPUPERF_INLINE T hrsqrt(T a) { return T(1 / sqrt(double(float(a)))); }                                              \
+  GPUPERF_INLINE T hrcp(T a) { return T(1 / double(float(a))); }                                                      \
+  GPUPERF_INLINE T hexp(T a) { return T(exp(double(float(a)))); }                                                     \
+  GPUPERF_INLINE T hlog(T a) { return T(log(double(float(a)))); }                                                     \
+  GPUPERF_INLINE T hsin(T a) { return T(sin(double(float(a)))); }                                                     \
+  GPUPERF_INLINE T hcos(T a) { return T(cos(double(float(a)))); }                                                     \
+  GPUPERF_INLINE T2 operator+(T2 a, T2 b) { return {a.x + b.x, a.y + b.y}; }                                          \
+  GPUPERF_INLINE T2 operator-(T2 a, T2 b) { return {a.x - b.x, a.y - b.y}; }                                          \
+  GPUPERF_INLINE T2 operator*(T2 a, T2 b) { return {a.x * b.x, a.y * b.y}; }                                          \
+  GPUPERF_INLINE T2 operator/(T2 a, T2 b) { return {a.x / b.x, a.y / b.y}; }                                          \
+  GPUPERF_INLINE T2 __hadd2(T2 a, T2 b) { return a + b; }                                                             \
+  GPUPERF_INLINE T2 __hsub2(T2 a, T2 b) { return a - b; }                                                             \
+  GPUPERF_INLINE T2 __hmul2(T2 a, T2 b) { return a * b; }                                                             \
+  GPUPERF_INLINE T2 __h2div(T2 a, T2 b) { return a / b; }                                                             \
+  GPUPERF_INLINE T2 __hfma2(T2 a, T2 b, T2 c) { return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)}; }              \
+  GPUPERF_INLINE T2 __hmax2(T2 a, T2 b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; }                              \
+  GPUPERF_INLINE T2 __hmin2(T2 a, T2 b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; }
