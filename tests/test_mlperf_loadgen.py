@@ -143,10 +143,41 @@ def test_a_completion_that_never_comes_is_given_up(tmp_path):
     )
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
-    assert found["error"].startswith("echo completed nothing for 1 s: the query was given up")
+    assert found["error"].startswith("echo completed nothing for 1 s: the phase was given up")
+    assert "give stall= more seconds" in found["error"]
     assert found["took"] < 10
     assert found["poisoned"] == "echo completed nothing for 1 s"
     assert found["next"] == "LoadGen cannot run again in this process: echo completed nothing for 1 s"
+
+
+def test_images_that_are_slow_to_load_are_no_stall_and_one_that_never_comes_is(tmp_path):
+    finished = child(
+        """
+        class Slow(Numbers):
+            def images(self, indices):
+                time.sleep(0.15 * len(indices))
+                return super().images(indices)
+        class Lost(Slow):
+            def images(self, indices):
+                if 3 in indices:
+                    threading.Event().wait()
+                return super().images(indices)
+        def of(dataset):
+            echo = Echo()
+            echo.model = models.Model("echo", Path("e"), "", dataset, input_shape=(1,))
+            return echo
+        slow = loadgen.accuracy(of(Slow), log_dir=Path("a"), count=16, stall=1.0)  # they take 2.4 s
+        error = error_of(loadgen.accuracy, of(Lost), log_dir=Path("b"), count=16, stall=1.0)
+        show(correct=slow.correct, error=error)
+        sys.stdout.flush()
+        os._exit(0)
+        """,
+        tmp_path,
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout)
+    assert found["correct"] == 16
+    assert found["error"].startswith("echo loaded no image for 1 s: the phase was given up")
 
 
 def test_a_log_folder_that_cannot_be_one(tmp_path):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
     from pytest_gpuperf.mlperf.session import Backend, CpuSession, CudaSession
 
+STALL = 60.0  # seconds without progress after which a phase is given up
 QUICK_SECONDS = 1.0  # of a phase that is not judged, without --gpuperf
 DEVICE_TIME = "gpu_compute_time"  # as NVIDIA's trtexec calls it
 CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
@@ -63,7 +64,7 @@ def loadgen(request: pytest.FixtureRequest) -> Callable[..., PerformanceResult |
     ``scenario`` "SingleStream", "MultiStream" or "Offline"; ``mode`` "performance" or "accuracy";
     ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
     phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy
-    phase. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
+    phase; ``stall`` seconds without progress after which it is given up. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
     ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. On a
     GPU the device time of a batch is judged too. The whole test runs in a process of its own. Without
     ``--gpuperf`` a phase lasts a second and is not judged.
@@ -90,6 +91,7 @@ class LoadGen:
         seconds: float | None = None,
         tails: Sequence[str] = (),
         count: int | None = None,
+        stall: float = STALL,
     ) -> PerformanceResult | AccuracyResult:
         from pytest_gpuperf.mlperf import loadgen
 
@@ -98,12 +100,14 @@ class LoadGen:
             raise GpuperfError(f'there is no LoadGen mode "{mode}"; use "performance" or "accuracy"')
         session = self._open(model, scenario, precision)
         if mode == "accuracy":
-            return self._accuracy(session, scenario, count)
+            return self._accuracy(session, scenario, count, stall)
         if not self._session.options.active:
             profile, seconds = "short", QUICK_SECONDS
         log_dir = self._log_dir(f"{scenario}-{precision}")
         with self._session.phase():
-            result = loadgen.performance(session, scenario, log_dir=log_dir, profile=profile, seconds=seconds)
+            result = loadgen.performance(
+                session, scenario, log_dir=log_dir, profile=profile, seconds=seconds, stall=stall
+            )
         judged: Kind = "noisy" if self._session.judges_host_time() else "shown"
         self._keep(result, [*result.measurements(judged, tails), *self._on_device(session)])
         return result
@@ -133,7 +137,7 @@ class LoadGen:
         return [timed(self._session, self._item, DEVICE_TIME, enqueue, question=question)]
 
     def _accuracy(
-        self, session: CpuSession | CudaSession, scenario: str, count: int | None
+        self, session: CpuSession | CudaSession, scenario: str, count: int | None, stall: float
     ) -> AccuracyResult:
         from pytest_gpuperf.mlperf import loadgen, models
 
@@ -142,7 +146,7 @@ class LoadGen:
             count = CPU_IMAGES
         log_dir = self._log_dir(f"accuracy-{session.precision}")
         with self._session.phase():
-            result = loadgen.accuracy(session, scenario=scenario, log_dir=log_dir, count=count)
+            result = loadgen.accuracy(session, scenario=scenario, log_dir=log_dir, count=count, stall=stall)
         result.check()
         self._keep(result, result.measurements())
         return result

@@ -27,7 +27,7 @@ from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
 
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 CPU_PERFORMANCE_SAMPLES = 64  # keeps the loading of a phase on the CPU under a second
-STALL = 60.0
+STALL = 60.0  # seconds without progress after which a phase is given up
 TOLERANCE = 0.05  # of the invariants between a phase's rate and its mean latency
 GAP = 20e-6  # seconds; seen with a model that does nothing: 1.1 us in SingleStream, 2.6 in MultiStream
 
@@ -43,8 +43,9 @@ def performance(
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
-    ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds without a completion. Raises
-    GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
+    ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
+    completed nor an image loaded. Raises GpuperfError for everything in the module's docstring, and
+    Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
     batch, dataset = asked.batch(session.batch_sizes[-1]), session.model.dataset(None)

@@ -23,10 +23,10 @@ import numpy as np
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import imported, logs
 from pytest_gpuperf.mlperf.datasets import Dataset
+from pytest_gpuperf.mlperf.library import SampleLibrary
 from pytest_gpuperf.mlperf.session import Session
 
 Run = Callable[[np.ndarray], np.ndarray]
-Hold = Callable[[np.ndarray], Callable[[], None]]
 
 _running = threading.Lock()
 _poison: list[str] = []
@@ -43,8 +43,8 @@ def poisoned() -> str | None:
 class Phase:
     """One call of StartTest, with the callbacks around ``session`` and the logs in ``log_dir``.
 
-    ``batch`` is how many images a run of the model gets at most, ``stall`` the seconds allowed without a
-    completion. CUDA graphs belong to the thread that captured them, so the warm-up runs on StartTest's
+    ``batch`` is how many images a run of the model gets at most, ``stall`` the seconds allowed in which
+    neither a batch is completed nor an image loaded. CUDA graphs belong to the thread that captured them, so the warm-up runs on StartTest's
     thread too.
     """
 
@@ -126,12 +126,13 @@ class Phase:
             while thread.is_alive():
                 thread.join(0.5)
                 if thread.is_alive() and perf_counter() - self.callbacks.progress > self._stall:
-                    reason = f"{self._session.model.name} completed nothing for {self._stall:g} s"
+                    what = "loaded no image" if self.callbacks.loading else "completed nothing"
+                    reason = f"{self._session.model.name} {what} for {self._stall:g} s"
                     self.callbacks.abandoned = True
                     _poison.append(reason)
                     raise GpuperfError(
-                        f"{reason}: the query was given up (LoadGen itself would wait for ever); "
-                        f"its logs are in {self._log_dir}"
+                        f"{reason}: the phase was given up (LoadGen itself would wait for ever); if it is only "
+                        f"slow, give stall= more seconds; its logs are in {self._log_dir}"
                     )
         except KeyboardInterrupt:
             # Queries are then completed unanswered, which ends StartTest in an orderly way.
@@ -160,70 +161,31 @@ def _require_folder(log_dir: Path) -> None:
         ) from error
 
 
-class SampleLibrary:
-    """LoadGen's QSL: the loaded images in host memory, in the order LoadGen loaded them.
-
-    LoadGen walks its loaded set in that order in Offline and in runs of eight in MultiStream, so nearly every
-    batch is a slice of one array and is not copied.
-    """
-
-    def __init__(self, dataset: Dataset, dtype: Any, hold: Hold) -> None:
-        self._dataset, self._dtype, self._hold = dataset, dtype, hold
-        self._release: Callable[[], None] = lambda: None
-        self._slots: dict[int, int] = {}
-        self._images = np.empty(0, dtype)
-
-    def load(self, indices: Sequence[int]) -> None:
-        """Load the images of LoadGen's sample indices, in place of those loaded before."""
-        self.unload()
-        # MultiStream pads its set with repeated indices.
-        distinct = list(dict.fromkeys(indices))
-        self._slots = {index: slot for slot, index in enumerate(distinct)}
-        self._images = np.ascontiguousarray(self._dataset.images(distinct), dtype=self._dtype)
-        self._release = self._hold(self._images)
-
-    def unload(self) -> None:
-        release, self._release = self._release, lambda: None
-        release()
-        self._slots = {}
-        self._images = np.empty(0, self._dtype)
-
-    def batch(self, indices: Sequence[int]) -> np.ndarray:
-        """Return the images of LoadGen's sample indices, C-contiguous [n, *input_shape]."""
-        first = self._slots[indices[0]]
-        if len(indices) == 1:
-            return self._images[first : first + 1]
-        slots = [self._slots[index] for index in indices]
-        if slots == list(range(first, first + len(slots))):
-            return self._images[first : first + len(slots)]
-        return self._images[slots]
-
-    def slice(self, start: int, size: int) -> np.ndarray:
-        """Return ``size`` images for a warm-up, from ``start`` on if so many are loaded."""
-        start = start % max(1, len(self._images) - size + 1)
-        if len(self._images) >= size:
-            return self._images[start : start + size]
-        return self._images[np.arange(size) % len(self._images)]
-
-
 class Callbacks:
     """Issue, load and unload for one phase.
 
-    ``failure`` is the first exception; ``progress`` when something last completed; ``completions`` the time
-    and the number of samples of each completed batch (seconds on ``perf_counter``); ``issued`` when the
-    first query came.
+    ``failure`` is the first exception; ``progress`` when a batch was last completed, or an image loaded while
+    ``loading``; ``completions`` the time and the number of samples of each completed batch (seconds on
+    ``perf_counter``); ``issued`` when the first query came.
     """
 
     def __init__(self, loadgen: Any, run: Run, library: SampleLibrary, batch: int) -> None:
         self._loadgen, self._run, self.library, self._batch = loadgen, run, library, batch
         self.failure: BaseException | None = None
-        self.abandoned = False
+        self.abandoned = self.loading = False
         self.progress = perf_counter()
         self.issued: float | None = None
         self.completions: list[tuple[float, int]] = []
 
     def load(self, indices: Sequence[int]) -> None:
-        self._guarded(self.library.load, indices)
+        self.loading = True
+        self._guarded(self.library.load, indices, self._tick)
+        self.loading = False
+
+    def _tick(self) -> None:
+        if self.abandoned:
+            raise GpuperfError("the phase was given up while images were loaded")
+        self.progress = perf_counter()
 
     def unload(self, indices: Sequence[int]) -> None:
         self._guarded(self.library.unload)
