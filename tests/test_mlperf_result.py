@@ -1,6 +1,7 @@
 """LoadGen's logs read, percentiles and the number of queries behind them, and what is judged."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.measurement import Baseline, Outcome, Run
 from pytest_gpuperf.mlperf import logs, models
 from pytest_gpuperf.mlperf.accuracy import StoredPredictions
 from pytest_gpuperf.mlperf.loadgen import require_consistent
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult, queries_needed
+from pytest_gpuperf.rules.verdict import judge
 
 
 @pytest.mark.parametrize(
@@ -113,8 +116,25 @@ def test_accuracy_stores_the_unexplained_and_shows_the_count():
 def test_accuracy_without_a_reference_stores_the_count():
     result = accuracy_result([1, 2, 9], None)
     result.check()
-    (count,) = result.measurements()
+    count, answers = result.measurements()
     assert (count.metric.name, count.metric.kind, count.value) == ("correct", "exact", 2)
+    assert (answers.metric.name, answers.metric.kind) == ("answers", "exact")
+
+
+def test_as_many_other_wrong_answers_are_another_result():
+    first, other = (accuracy_result(wrong, None).measurements() for wrong in ([1, 2, 9], [1, 2, 8]))
+    assert first[0].value == other[0].value  # two are right
+    stored = Baseline(first[1].metric, {}, {}, 0.0, (Run(first[1].samples, {}),))
+    again, changed = (judge(stored, now[1], tolerance=None, place={}) for now in (first, other))
+    assert again.outcome is Outcome.EQUAL
+    assert changed.outcome is Outcome.REGRESSED
+    assert "not the answers that the baseline recorded" in changed.reason
+    assert changed.change is None  # a fingerprint has no size
+    # The direction and the distance do not count, nor does a tolerance.
+    for value in (stored.value + 1, stored.value - 1):
+        moved = replace(other[1], samples=(value,))
+        outcome = judge(stored, moved, tolerance=0.5, place={}).outcome
+        assert outcome is Outcome.REGRESSED
 
 
 def mllog(key, value, **metadata):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_gpuperf.measurement import Kind, Measurement, Metric
+from pytest_gpuperf.measurement import Better, Kind, Measurement, Metric
 from pytest_gpuperf.mlperf import accuracy
 from pytest_gpuperf.mlperf.models import Model
 from pytest_gpuperf.mlperf.settings import Scenario
@@ -190,17 +190,25 @@ class AccuracyResult:
             raise AssertionError(f"{self.model.name} in {self.precision}: " + "; ".join(problems))
 
     def measurements(self) -> list[Measurement]:
-        """Return the exact metric to store, and the number of correct predictions, which is shown.
+        """Return the exact metrics to store, and what is shown.
 
-        It is how many predictions differ from the model's reference more than the precision explains (0 if
-        nothing is wrong). Without a reference the number of correct ones is the exact metric itself.
+        With a reference it is how many predictions differ from it more than the precision explains (0 if
+        nothing is wrong); the number of correct ones is shown. Without one it is that number, and the
+        fingerprint of the answers: as many other wrong ones are another result.
         """
         details = {"correct": self.correct, "total": self.total}
-        kind: Kind = "exact" if self.model.reference is None else "shown"
-        count = Metric("correct", "1", "higher", kind, "accuracy")
-        taken = [Measurement(count, self.contract, (float(self.correct),), details=details)]
-        if self.model.reference is not None:
-            wrong = self.model.reference.unexplained(self.predictions, self.labels, self.precision)
-            metric = Metric("unexplained_predictions", "1", "lower", "exact", "accuracy")
-            taken.insert(0, Measurement(metric, self.contract, (float(wrong),), details=details))
-        return taken
+
+        def exact(name: str, better: Better, value: float, kind: Kind = "exact") -> Measurement:
+            instrument = "answers" if name == "answers" else "accuracy"
+            metric = Metric(name, "1", better, kind, instrument)
+            return Measurement(metric, self.contract, (float(value),), details=details)
+
+        reference = self.model.reference
+        if reference is None:
+            answers = accuracy.fingerprint(self.predictions)
+            return [exact("correct", "higher", self.correct), exact("answers", "higher", answers)]
+        wrong = reference.unexplained(self.predictions, self.labels, self.precision)
+        return [
+            exact("unexplained_predictions", "lower", wrong),
+            exact("correct", "higher", self.correct, "shown"),
+        ]
