@@ -75,6 +75,12 @@ def test_performance(loadgen, tiny, scenario):
 
 def test_accuracy(loadgen, tiny):
     assert loadgen(tiny, mode="accuracy").correct == 64
+
+def test_recorded(loadgen, tiny):  # classes 3 and 4 are wrong, and once "swapped" is there, 5 and 3 are
+    weights, (one, other) = np.eye(10), (3, 4) if not Path("swapped").exists() else (5, 3)
+    weights[:, one] = weights[:, other] = 0
+    network(tiny.path, weights)
+    loadgen(dataclasses.replace(tiny, reference=None), mode="accuracy", count=60)
 """
 
 
@@ -84,14 +90,19 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
     assert result.ret == 0, result.stdout.str()
     result = pytester.runpytest_subprocess(*QUICK, "--gpuperf", "--gpuperf-strict=on")
     assert result.ret == 0, result.stdout.str()
-    result.stdout.fnmatch_lines(["equal *test_accuracy*", "shown *SingleStream* latency_p50*", "*p99.9*"])
+    result.stdout.fnmatch_lines(["equal *test_accuracy*", "shown *eStream* latency_p50*", "*p99.9*"])
+    (pytester.path / "swapped").touch()
+    result = pytester.runpytest_subprocess(*QUICK, "--gpuperf", "-k", "recorded")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*regressed: answers*", "*not the answers that the baseline recorded*"])
+    result.stdout.fnmatch_lines(["equal *test_recorded*correct*"])
     (logs,) = (pytester.path / ".gpuperf" / "loadgen").glob("*Offline*")
     assert list(logs.rglob("mlperf_log_summary.txt"))
 
 
 def test_without_the_flag_phases_are_short_and_nothing_is_judged(pytester: pytest.Pytester):
     result = run(pytester, PHASES.replace("seconds=0.5", "seconds=600"))
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
     assert "verdict" not in result.stdout.str()
 
 
@@ -116,8 +127,8 @@ def test_a_disturbed_model_is_red_and_names_the_images(pytester: pytest.Pytester
     ("test", "words"),
     [
         ("loadgen(tiny, 'Server')", 'there is no scenario "Server"'),
-        ("loadgen(tiny, mode='speed')", 'there is no LoadGen mode "speed"'),
-        ("loadgen(tiny, precision='fp8')", 'there is no precision "fp8"'),
+        ("loadgen(tiny, mode='speed')", 'there is no mode "speed"'),
+        ("loadgen(tiny, 'SingleStream', seconds=-1)", "seconds=-1; give a number of seconds above 0"),
         ("network(tiny.path, np.eye(10)[:7], 7); loadgen(tiny)", "*7*"),
         ("tiny.path.write_text('no model'); loadgen(tiny)", "*tiny.onnx*"),
         (

@@ -98,6 +98,13 @@ def test_a_model_that_does_not_fit(tmp_path, ort, arguments, change, said):
     assert "m.onnx" in str(error.value)
 
 
+def test_an_output_that_is_no_class_is_one_sentence(tmp_path, ort):
+    session = open_session(classifier(tmp_path / "m.onnx"), "cpu")
+    session._session = SimpleNamespace(run=lambda *given: [np.zeros((1, 40, 6625), np.float32)])
+    with pytest.raises(GpuperfError, match=r"output scores has the shape \[1, 40, 6625\] for 1 images"):
+        session.run(values(3))
+
+
 def test_a_file_that_is_no_model(tmp_path, ort):
     (tmp_path / "m.onnx").write_bytes(b"no model")
     model = models.Model("broken", tmp_path / "m.onnx", "", lambda count: None)

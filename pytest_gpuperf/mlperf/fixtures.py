@@ -20,10 +20,10 @@ from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.mlperf.models import Model, Precision
+    from pytest_gpuperf.mlperf.request import Request
     from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
     from pytest_gpuperf.mlperf.session import Backend, CpuSession, CudaSession
 
-STALL = 60.0  # seconds without progress after which a phase is given up
 QUICK_SECONDS = 1.0  # of a phase that is not judged, without --gpuperf
 DEVICE_TIME = "gpu_compute_time"  # as NVIDIA's trtexec calls it
 CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
@@ -64,10 +64,10 @@ def loadgen(request: pytest.FixtureRequest) -> Callable[..., PerformanceResult |
     ``scenario`` "SingleStream", "MultiStream" or "Offline"; ``mode`` "performance" or "accuracy";
     ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
     phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy
-    phase; ``stall`` seconds without progress after which it is given up. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
-    ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. On a
-    GPU the device time of a batch is judged too. The whole test runs in a process of its own. Without
-    ``--gpuperf`` a phase lasts a second and is not judged.
+    phase; ``stall`` seconds without progress after which it is given up. The result has ``.latency.p50`` ...
+    ``.latency.p99_9`` (seconds), ``.qps``, ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a
+    wrong prediction fails the test. On a GPU the device time of a batch is judged too. The whole test runs in
+    a process of its own. Without ``--gpuperf`` a phase lasts a second and is not judged.
     """
     return LoadGen(request.config.stash[SESSION], request.node)
 
@@ -87,29 +87,47 @@ class LoadGen:
         *,
         mode: str = "performance",
         precision: Precision = "fp32",
-        profile: str = "short",
+        profile: str | None = None,
         seconds: float | None = None,
-        tails: Sequence[str] = (),
+        tails: str | Sequence[str] | None = None,
         count: int | None = None,
-        stall: float = STALL,
+        stall: float | None = None,
     ) -> PerformanceResult | AccuracyResult:
+        from pytest_gpuperf.mlperf.models import require_usable
+        from pytest_gpuperf.mlperf.request import Request
+
+        __tracebackhide__ = True
+        asked = Request.of(
+            scenario=scenario,
+            mode=mode,
+            precision=precision,
+            profile=profile,
+            seconds=seconds,
+            tails=tails,
+            count=count,
+            stall=stall,
+        )
+        require_usable(model, asked.count)
+        session = self._open(model, scenario, precision)
+        return self._accuracy(session, asked) if mode == "accuracy" else self._performance(session, asked)
+
+    def _performance(self, session: CpuSession | CudaSession, asked: Request) -> PerformanceResult:
         from pytest_gpuperf.mlperf import loadgen
 
         __tracebackhide__ = True
-        if mode not in ("performance", "accuracy"):
-            raise GpuperfError(f'there is no LoadGen mode "{mode}"; use "performance" or "accuracy"')
-        session = self._open(model, scenario, precision)
-        if mode == "accuracy":
-            return self._accuracy(session, scenario, count, stall)
-        if not self._session.options.active:
-            profile, seconds = "short", QUICK_SECONDS
-        log_dir = self._log_dir(f"{scenario}-{precision}")
+        active = self._session.options.active
+        log_dir = self._log_dir(f"{asked.scenario}-{session.precision}")
         with self._session.phase():
             result = loadgen.performance(
-                session, scenario, log_dir=log_dir, profile=profile, seconds=seconds, stall=stall
+                session,
+                asked.scenario,
+                log_dir=log_dir,
+                profile=asked.profile if active else "short",
+                seconds=asked.seconds if active else QUICK_SECONDS,
+                stall=asked.stall,
             )
         judged: Kind = "noisy" if self._session.judges_host_time() else "shown"
-        self._keep(result, [*result.measurements(judged, tails), *self._on_device(session)])
+        self._keep(result, [*result.measurements(judged, asked.tails), *self._on_device(session)])
         return result
 
     def _open(self, model: Model, scenario: str, precision: Precision) -> CpuSession | CudaSession:
@@ -136,17 +154,18 @@ class LoadGen:
         enqueue = session.replay(images)
         return [timed(self._session, self._item, DEVICE_TIME, enqueue, question=question)]
 
-    def _accuracy(
-        self, session: CpuSession | CudaSession, scenario: str, count: int | None, stall: float
-    ) -> AccuracyResult:
+    def _accuracy(self, session: CpuSession | CudaSession, asked: Request) -> AccuracyResult:
         from pytest_gpuperf.mlperf import loadgen, models
 
         __tracebackhide__ = True
+        count = asked.count
         if count is None and not session.on_device and session.model.name == models.DIGITS:
             count = CPU_IMAGES
         log_dir = self._log_dir(f"accuracy-{session.precision}")
         with self._session.phase():
-            result = loadgen.accuracy(session, scenario=scenario, log_dir=log_dir, count=count, stall=stall)
+            result = loadgen.accuracy(
+                session, scenario=asked.scenario, log_dir=log_dir, count=count, stall=asked.stall
+            )
         result.check()
         self._keep(result, result.measurements())
         return result

@@ -46,9 +46,9 @@ class SampleLibrary:
             if done == 0:
                 self._images = np.empty((len(distinct), *read.shape[1:]), self._dtype)
             elif read.shape[1:] != self._images.shape[1:]:
+                found, before = list(read.shape[1:]), list(self._images.shape[1:])
                 raise GpuperfError(
-                    f"{self._dataset.name}: image {distinct[done]} has the shape {list(read.shape[1:])}, those "
-                    f"before it {list(self._images.shape[1:])}"
+                    f"{self._dataset.name}: image {distinct[done]} has the shape {found}, others {before}"
                 )
             self._images[done : done + len(read)] = read
             done += len(read)
@@ -62,8 +62,8 @@ class SampleLibrary:
         if images.ndim == 0 or len(images) != len(indices) or images.dtype.kind not in "fiub":
             found = f"{images.dtype} {list(images.shape)}"
             raise GpuperfError(
-                f"{self._dataset.name}: images() was asked for {len(indices)} and gave {found}; it must return "
-                "an array of numbers with as many entries"
+                f"{self._dataset.name}: images() was asked for {len(indices)} and gave {found}; "
+                "it must return an array of numbers with as many entries"
             )
         return images
 

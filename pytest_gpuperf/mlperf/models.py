@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import short
 from pytest_gpuperf.files import cached, sha256
 from pytest_gpuperf.mlperf import imported, resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
-from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, shipped
+from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, open_dataset, shipped
 
 Precision = Literal["fp32", "fp16"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
@@ -39,8 +40,8 @@ class Model:
     ``recipe`` says how the weights were made, and is part of the contract; the file's bytes are judged and
     are not. ``dataset(count)`` gives the first ``count`` images (None: all). ``output`` names the output to
     use (None: the only one): integer classes [n], or scores [n, classes]. ``label_offset`` is added to the
-    class: -1 where class 0 means background. Without a ``reference`` no prediction is wrong, and the number
-    of correct ones is stored.
+    class: -1 where class 0 means background. Without a ``reference`` no prediction is wrong, and all of
+    them are held to those that the baseline recorded.
     """
 
     name: str
@@ -51,6 +52,21 @@ class Model:
     output: str | None = None
     label_offset: int = 0
     reference: Reference | None = None
+
+
+def require_usable(model: Any, count: int | None = None) -> None:
+    """Raise GpuperfError unless ``model`` is one, its file is there and its dataset has ``count`` images."""
+    if not isinstance(model, Model):
+        raise GpuperfError(
+            f"loadgen: {short(model)} is no model; give a Model of pytest_gpuperf.mlperf.models, "
+            "or the fixture resnet50"
+        )
+    if not isinstance(model.path, Path):
+        raise GpuperfError(f'{model.name}: path={short(model.path)}; give a Path, such as Path("model.onnx")')
+    if not model.path.is_file():
+        why = "is no file" if model.path.exists() else "does not exist"
+        raise GpuperfError(f"{model.path} {why}; {model.name} must be an ONNX file")
+    open_dataset(model.name, model.dataset, count)
 
 
 class Interface:
@@ -107,9 +123,18 @@ class Interface:
         return [size, *rest], OUTPUTS[output.type]
 
     def classes(self, output: np.ndarray) -> np.ndarray:
-        """Return int64 [n] from integer classes [n] or [n, 1], or from scores [n, classes]."""
+        """Return int64 [n] from integer classes [n] or [n, 1], or from scores [n, classes].
+
+        Raises GpuperfError for any other form.
+        """
         found = output if np.issubdtype(output.dtype, np.integer) else output.argmax(axis=-1)
-        return found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
+        classes = found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
+        if len(classes) != len(output):
+            raise GpuperfError(
+                f"{self._model.path}: output {self.output} has the shape {list(output.shape)} for "
+                f"{len(output)} images; a classifier gives classes [n] or scores [n, classes]"
+            )
+        return classes
 
 
 def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Path | None = None) -> Model:
@@ -198,4 +223,4 @@ def half_precision(model: Model) -> Path:
 
         return bytes(convert_float_to_float16(onnx.load(str(model.path))).SerializeToString())
 
-    return cached(f"models/{model.name}-{digest}-fp16.onnx", convert)
+    return cached(f"models/{digest}-fp16.onnx", convert)

@@ -44,8 +44,8 @@ class Phase:
     """One call of StartTest, with the callbacks around ``session`` and the logs in ``log_dir``.
 
     ``batch`` is how many images a run of the model gets at most, ``stall`` the seconds allowed in which
-    neither a batch is completed nor an image loaded. CUDA graphs belong to the thread that captured them, so the warm-up runs on StartTest's
-    thread too.
+    neither a batch is completed nor an image loaded. CUDA graphs belong to the thread that captured them, so
+    the warm-up runs on StartTest's thread too.
     """
 
     def __init__(self, session: Session, dataset: Dataset, batch: int, log_dir: Path, stall: float) -> None:
@@ -131,8 +131,8 @@ class Phase:
                     self.callbacks.abandoned = True
                     _poison.append(reason)
                     raise GpuperfError(
-                        f"{reason}: the phase was given up (LoadGen itself would wait for ever); if it is only "
-                        f"slow, give stall= more seconds; its logs are in {self._log_dir}"
+                        f"{reason}: the phase was given up (LoadGen itself would wait for ever); "
+                        f"if it is only slow, give stall= more seconds; its logs are in {self._log_dir}"
                     )
         except KeyboardInterrupt:
             # Queries are then completed unanswered, which ends StartTest in an orderly way.
@@ -221,8 +221,11 @@ class Callbacks:
         if self.failure is not None or self.abandoned:
             return
         found = self._run(self.library.batch(indices))
-        if found.shape != classes.shape:
-            raise ValueError(f"{len(indices)} images gave classes of shape {found.shape}")
+        if np.shape(found) != classes.shape:
+            shape = list(np.shape(found))
+            raise GpuperfError(
+                f"{len(indices)} images gave classes of shape {shape}; run() must return one for each"
+            )
         classes[:] = found
 
     def _complete(self, ids: Sequence[int], classes: np.ndarray) -> None:
