@@ -29,6 +29,7 @@ def test_every_scenario_and_accuracy_in_one_process(tmp_path):
         """,
         tmp_path,
     )
+    assert list((tmp_path / "cache" / "traces").iterdir()) == []
     single, multi, offline = found["SingleStream"], found["MultiStream"], found["Offline"]
     assert all(entry["correct"] == [61, 61] for entry in found.values())
     assert all(held == released > 0 for held, released in (entry["held"] for entry in found.values()))

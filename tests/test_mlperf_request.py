@@ -10,7 +10,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import datasets, models
 from pytest_gpuperf.mlperf.request import STALL, Request
 
-NOTHING = {"profile": None, "seconds": None, "tails": None, "count": None, "stall": None}
+NOTHING = {"profile": None, "seconds": None, "tails": None, "count": None, "stall": None, "keep_trace": False}
 PLAIN = {"scenario": "SingleStream", "mode": "performance", "precision": "fp32", **NOTHING}
 
 

@@ -1,6 +1,9 @@
 """LoadGen's logs read, percentiles and the number of queries behind them, and what is judged."""
 
 import json
+import os
+import socket
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +13,11 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Outcome, Run
-from pytest_gpuperf.mlperf import logs, models
+from pytest_gpuperf.mlperf import logs, models, settings
 from pytest_gpuperf.mlperf.accuracy import StoredPredictions
-from pytest_gpuperf.mlperf.loadgen import require_consistent
+from pytest_gpuperf.mlperf.loadgen import _fitting, require_complete, require_consistent
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult, queries_needed
+from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
 from pytest_gpuperf.rules.verdict import judge
 
 
@@ -191,6 +195,91 @@ def test_trace_of_queries_with_several_samples(tmp_path):
     assert trace.latencies == pytest.approx([0.002, 0.001])
     assert trace.duration == pytest.approx(0.003)  # from 1.0 ms to 4.0 ms
     assert trace.samples == 4
+
+
+def lines(latencies_ns, samples=1):
+    return "".join(sample("1000.000", q, 0, ns) for q, ns in enumerate(latencies_ns) for _ in range(samples))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "counted", "median", "whole"),
+    [
+        ("SingleStream", 3, 2_000_000, True),
+        ("SingleStream", 4, 2_000_000, False),  # the trace lost its end
+        ("SingleStream", 3, 2_000_001, False),
+        ("MultiStream", 3, 2_000_000, False),  # of one sample each
+    ],
+)
+def test_a_trace_that_is_not_what_loadgen_counted_has_no_figures(tmp_path, scenario, counted, median, whole):
+    asked = Scenario.of(scenario)
+    (tmp_path / logs.TRACE).write_text(lines([1_000_000, 2_000_000, 3_000_000]))
+    trace = logs.read_trace(tmp_path)
+    values = {"result_query_count": counted, asked.median_key: median}
+    arguments = asked, logs.Detail(tmp_path, values, ()), trace, Latency.of(trace.latencies, 3)
+    if whole:
+        require_complete(*arguments)
+    else:
+        with pytest.raises(GpuperfError, match=r"trace is not whole: 3 queries with 3 samples.*disk"):
+            require_complete(*arguments)
+
+
+def test_the_trace_lies_in_the_cache_and_goes(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+    folder, link = tmp_path / "logs", tmp_path / "logs" / logs.TRACE
+    traces = tmp_path / "cache" / "traces"
+    traces.mkdir(parents=True)
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    left = [traces / f"{socket.gethostname()}-{pid}-x.json" for pid in (gone.pid, os.getppid())]
+    for path in left:
+        path.touch()
+    for keep in (False, True):
+        with logs.tracing(folder, keep):
+            link.write_text(lines([5]))
+            (inside,) = set(traces.iterdir()) - set(left)
+            assert inside.read_text() == link.read_text()
+            assert logs.read_trace(folder).samples == 1
+        assert list(traces.iterdir()) == left[1:]  # of a process that lives
+        assert link.exists() == keep
+    assert not link.is_symlink()
+    assert link.read_text() == lines([5])
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "file"))
+    said = r"trace cannot be kept in .*point PYTEST_GPUPERF_CACHE at"
+    with pytest.raises(GpuperfError, match=said), logs.tracing(tmp_path / "logs"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("scenario", "profile", "batch", "seconds", "longest"),
+    [
+        ("SingleStream", "short", 1, 0.02, 8_700),  # as long as anybody asks
+        ("SingleStream", "short", 1, 1e-6, 5.2),  # of nothing: 3 us a query
+        ("SingleStream", "valid", 1, 0.0003, 1_253),
+        ("SingleStream", "valid", 1, 0.0001, 422),  # too fast for MLPerf's 600 s
+        ("MultiStream", "valid", 8, 0.0009, 1_870),
+        ("Offline", "short", 256, 0.0160, 340),
+        ("Offline", "valid", 256, 0.0160, 1_110),
+    ],
+)
+def test_a_phase_is_as_long_as_loadgens_memory_allows(scenario, profile, batch, seconds, longest):
+    load = Load(batch, 1024, seconds)
+    found = settings.longest(Scenario.of(scenario), Profile.of(profile), load)
+    assert found == pytest.approx(longest, rel=0.02)
+
+
+def test_a_fast_model_is_measured_shorter_and_it_is_said():
+    load, notes = Load(1, 64, 1e-6), []
+    fast = Scenario.of("SingleStream"), Profile.of("short"), load
+    assert _fitting(*fast, 1.0, notes) == 1.0
+    assert notes == []
+    assert _fitting(*fast, 10.0, notes) == pytest.approx(5.2, rel=0.02)
+    assert notes[0].startswith("measured 5.2 s: LoadGen makes up all queries beforehand, and those of 10 s")
+    with pytest.raises(GpuperfError, match="more than 4 GiB: ask for seconds=21 or less"):
+        _fitting(fast[0], Profile.of("valid"), load, None, notes)
 
 
 def test_trace_in_another_form(tmp_path):

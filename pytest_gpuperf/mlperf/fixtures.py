@@ -64,10 +64,11 @@ def loadgen(request: pytest.FixtureRequest) -> Callable[..., PerformanceResult |
     ``scenario`` "SingleStream", "MultiStream" or "Offline"; ``mode`` "performance" or "accuracy";
     ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
     phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy
-    phase; ``stall`` seconds without progress after which it is given up. The result has ``.latency.p50`` ...
-    ``.latency.p99_9`` (seconds), ``.qps``, ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a
-    wrong prediction fails the test. On a GPU the device time of a batch is judged too. The whole test runs in
-    a process of its own. Without ``--gpuperf`` a phase lasts a second and is not judged.
+    phase; ``stall`` seconds without progress after which it is given up; ``keep_trace=True`` leaves
+    LoadGen's trace beside its logs. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds),
+    ``.qps``, ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the
+    test. On a GPU the device time of a batch is judged too. The whole test runs in a process of its own.
+    Without ``--gpuperf`` a phase lasts a second and is not judged.
     """
     return LoadGen(request.config.stash[SESSION], request.node)
 
@@ -92,6 +93,7 @@ class LoadGen:
         tails: str | Sequence[str] | None = None,
         count: int | None = None,
         stall: float | None = None,
+        keep_trace: bool = False,
     ) -> PerformanceResult | AccuracyResult:
         from pytest_gpuperf.mlperf.models import require_usable
         from pytest_gpuperf.mlperf.request import Request
@@ -106,6 +108,7 @@ class LoadGen:
             tails=tails,
             count=count,
             stall=stall,
+            keep_trace=keep_trace,
         )
         require_usable(model, asked.count)
         session = self._open(model, scenario, precision)
@@ -125,6 +128,7 @@ class LoadGen:
                 profile=asked.profile if active else "short",
                 seconds=asked.seconds if active else QUICK_SECONDS,
                 stall=asked.stall,
+                keep_trace=asked.keep_trace,
             )
         judged: Kind = "noisy" if self._session.judges_host_time() else "shown"
         self._keep(result, [*result.measurements(judged, asked.tails), *self._on_device(session)])

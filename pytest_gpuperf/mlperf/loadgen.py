@@ -9,6 +9,7 @@ interrupt.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -42,12 +43,13 @@ def performance(
     profile: str = "short",
     seconds: float | None = None,
     stall: float = STALL,
+    keep_trace: bool = False,
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
-    completed nor an image loaded. Raises GpuperfError for everything in the module's docstring, and
-    Unavailable without LoadGen.
+    completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace beside its logs. Raises GpuperfError
+    for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
     batch, dataset = asked.batch(session.batch_sizes[-1]), _dataset(session, None)
@@ -56,21 +58,24 @@ def performance(
     limit = seconds if seconds is not None else chosen.seconds
     # For a GPU's clocks, or for a CPU's caches and thread pools.
     warm_up = 3.0 if _on_device(session) or limit is None else min(3.0, 0.1 * limit)
+    notes: list[str] = []
 
     def prepare() -> Any:
         phase.callbacks.load(range(loaded))
         load = Load(batch, loaded, _probe(phase.callbacks, session, batch, warm_up))
-        return settings.performance(phase.lg, asked, chosen, limit, load)
+        fits = _fitting(asked, chosen, load, limit, notes)
+        return settings.performance(phase.lg, asked, chosen, fits, load)
 
-    used = phase.run(prepare, trace=not asked.one_query)
-    detail = logs.read_detail(log_dir)
-    if detail.num_errors or not detail.valid:
-        state = str(detail.values.get("result_validity", "without a result"))
-        raise GpuperfError(
-            f"LoadGen calls this {scenario} phase {state} with {detail.num_errors} errors, so it has no "
-            f"figures: {detail.reason or 'no reason given'} ({detail.path})"
-        )
-    timing = _timing(asked, phase.callbacks, detail, log_dir)
+    with logs.tracing(log_dir, keep=keep_trace) if not asked.one_query else nullcontext():
+        used = phase.run(prepare, trace=not asked.one_query)
+        detail = logs.read_detail(log_dir)
+        if detail.num_errors or not detail.valid:
+            state = str(detail.values.get("result_validity", "without a result"))
+            raise GpuperfError(
+                f"LoadGen calls this {scenario} phase {state} with {detail.num_errors} errors, so it has no "
+                f"figures: {detail.reason or 'no reason given'} ({detail.path})"
+            )
+        timing = _timing(asked, phase.callbacks, detail, log_dir)
     contract = {
         **_contract(session, dataset, asked, detail),
         "profile": chosen.name,
@@ -81,11 +86,31 @@ def performance(
         "input_copy": True,
     }
     environment = {**session.description, "batch": batch}
-    notes = (*phase.notes, *_reservations(chosen, loaded, used, limit))
-    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, notes)
+    said = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
+    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said)
 
 
-def _reservations(profile: Profile, loaded: int, used: Any, seconds: float | None) -> list[str]:
+def _fitting(
+    scenario: Scenario, profile: Profile, load: Load, seconds: float | None, notes: list[str]
+) -> float | None:
+    """Return the seconds that LoadGen's memory is enough for, and note it if those are fewer.
+
+    Raises GpuperfError if a phase that follows MLPerf's rules would have to be shorter.
+    """
+    longest, wanted = settings.longest(scenario, profile, load), seconds or SHORTEST_SUBMITTED
+    if wanted <= longest:
+        return seconds
+    why = (
+        f"LoadGen makes up all queries beforehand, and those of {wanted:g} s at {load.seconds * 1e6:.3g} us "
+        f"a batch would take more than {profile.memory >> 30} GiB"
+    )
+    if profile.name == "valid":
+        raise GpuperfError(f'{why}: ask for seconds={longest:.0f} or less, or profile="short"')
+    notes.append(f"measured {longest:.2g} s: {why}")
+    return longest
+
+
+def _reservations(profile: Profile, loaded: int, seconds: float | None) -> list[str]:
     """Say where a phase is not what was asked for, or not what MLPerf takes."""
     said = []
     if profile.name == "valid" and loaded < PERFORMANCE_SAMPLES:
@@ -177,12 +202,26 @@ def _timing(
         trace = logs.read_trace(log_dir)
         queries = len(trace.latencies)
         latency = Latency.of(trace.latencies, queries)
+        require_complete(scenario, detail, trace, latency)
         require_consistent(scenario.name, latency, queries, trace.duration)
         return latency, queries, trace.samples, trace.duration
     ends = np.array([end for end, _ in calls.completions]) - (calls.issued or 0.0)
     sizes = np.array([size for _, size in calls.completions])
     duration = float(detail.values["result_max_latency_ns"]) * 1e-9
     return Latency.of(np.repeat(ends, sizes), 1), 1, int(sizes.sum()), duration
+
+
+def require_complete(scenario: Scenario, detail: logs.Detail, trace: logs.Trace, latency: Latency) -> None:
+    """Raise GpuperfError unless the trace holds what LoadGen counted, and gives its median."""
+    counted, median_ns = (detail.values.get(key) for key in ("result_query_count", scenario.median_key))
+    queries, samples = len(trace.latencies), len(trace.latencies) * scenario.samples_per_query
+    median_here = round(latency.p50 * 1e9)
+    if (counted, median_ns, trace.samples) != (queries, median_here, samples):
+        raise GpuperfError(
+            f"LoadGen's trace is not whole: {queries:,} queries with {trace.samples:,} samples and a median "
+            f"of {median_here} ns, where LoadGen counted {counted} and {median_ns} ns; is the disk of the "
+            f"cache full? ({detail.path})"
+        )
 
 
 def require_consistent(scenario: str, latency: Latency, queries: int, duration: float) -> None:

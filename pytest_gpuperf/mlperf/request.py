@@ -35,6 +35,7 @@ class Request:
     tails: tuple[str, ...]
     count: int | None
     stall: float
+    keep_trace: bool
 
     @classmethod
     def of(cls, **given: Any) -> Request:
@@ -53,6 +54,7 @@ class Request:
             tails=_tails(given["tails"]),
             count=_count("count", given["count"]),
             stall=STALL if given["stall"] is None else _seconds("stall", given["stall"]),
+            keep_trace=bool(given["keep_trace"]),
         )
 
 

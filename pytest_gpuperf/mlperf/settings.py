@@ -11,6 +11,8 @@ from pytest_gpuperf.errors import GpuperfError
 # Seconds; below what a callback into Python takes, so that no model makes LoadGen prepare for millions.
 LEAST_LATENCY = 3e-6
 SAMPLE_COST = 1.5e-6  # seconds that LoadGen and Python add to a sample, seen in Offline with a null model
+# Bytes that LoadGen 6.0 holds for a query that it made up, for each sample of one, and for one of Offline's.
+QUERY_BYTES, SAMPLE_BYTES, OFFLINE_BYTES = 264, 46, 203
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +21,14 @@ class Scenario:
 
     A stream has one query of ``samples_per_query`` images under way at a time; its latencies and its queries
     per second are judged. With ``one_query`` the whole phase is a single query, run in the session's largest
-    batches: its latencies only tell how far the work was, and images per second are judged.
+    batches: its latencies only tell how far the work was, and images per second are judged. ``median_key`` is
+    what LoadGen's log calls its median.
     """
 
     name: str
     samples_per_query: int = 1
     one_query: bool = False
+    median_key: str = "result_50.00_percentile_latency_ns"
 
     @classmethod
     def of(cls, name: str) -> Scenario:
@@ -41,7 +45,9 @@ class Scenario:
 
 SCENARIOS: Mapping[str, Scenario] = {
     "SingleStream": Scenario("SingleStream"),
-    "MultiStream": Scenario("MultiStream", samples_per_query=8),  # since inference v2.0
+    "MultiStream": Scenario(  # eight since inference v2.0
+        "MultiStream", samples_per_query=8, median_key="result_50.00_percentile_per_query_latency_ns"
+    ),
     "Offline": Scenario("Offline", one_query=True),
 }
 
@@ -55,7 +61,7 @@ class Profile:
     queries. ``hint`` is the fraction of the probe's time that LoadGen is told to expect; 0.25 bears a
     fourfold faster machine and costs 0.3 kB for each query that is never asked, too much at 600 s.
     ``offline`` is that of an Offline phase, which lasts 1.1 / ``offline`` times as long as asked: LoadGen
-    asks for a tenth more than is expected.
+    asks for a tenth more than is expected. ``memory`` is what its queries may take, in bytes.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Profile:
     percentile: float | None
     hint: float
     offline: float
+    memory: int
 
     @classmethod
     def of(cls, name: str) -> Profile:
@@ -74,8 +81,8 @@ class Profile:
 
 
 PROFILES: Mapping[str, Profile] = {
-    "short": Profile("short", 10.0, 11, 0.5, hint=0.25, offline=0.25),
-    "valid": Profile("valid", None, None, None, hint=0.6, offline=0.9),
+    "short": Profile("short", 10.0, 11, 0.5, hint=0.25, offline=0.25, memory=1 << 30),
+    "valid": Profile("valid", None, None, None, hint=0.6, offline=0.9, memory=1 << 32),
 }
 
 
@@ -93,6 +100,20 @@ def accuracy(lg: Any, scenario: Scenario, loaded: int) -> Any:
     return _mlperf(lg, scenario, lg.TestMode.AccuracyOnly, loaded)
 
 
+def longest(scenario: Scenario, profile: Profile, load: Load) -> float:
+    """Return how many seconds of a phase LoadGen can hold in memory: it makes up every query beforehand."""
+    expected = _expected(load)
+    if scenario.one_query:
+        extra = 1.1 / profile.offline if profile.min_queries is None else 1.0
+        return profile.memory / (OFFLINE_BYTES * extra) * expected / load.batch
+    size = QUERY_BYTES + SAMPLE_BYTES * scenario.samples_per_query
+    return profile.memory / size * max(expected * profile.hint, LEAST_LATENCY) / 2  # it makes twice as many
+
+
+def _expected(load: Load) -> float:
+    return load.seconds + SAMPLE_COST * load.batch
+
+
 def performance(lg: Any, scenario: Scenario, profile: Profile, seconds: float | None, load: Load) -> Any:
     """Return the settings of a performance phase of ``seconds`` (None: MLPerf's).
 
@@ -102,7 +123,7 @@ def performance(lg: Any, scenario: Scenario, profile: Profile, seconds: float | 
     settings = _mlperf(lg, scenario, lg.TestMode.PerformanceOnly, load.loaded)
     if seconds is not None:
         settings.min_duration_ms = max(1, round(seconds * 1000))
-    expected = load.seconds + SAMPLE_COST * load.batch
+    expected = _expected(load)
     hint = round(max(expected * profile.hint, LEAST_LATENCY) * 1e9)
     settings.single_stream_expected_latency_ns = hint
     settings.multi_stream_expected_latency_ns = hint
