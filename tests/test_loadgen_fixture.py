@@ -76,6 +76,14 @@ def test_performance(loadgen, tiny, scenario):
 def test_accuracy(loadgen, tiny):
     assert loadgen(tiny, mode="accuracy").correct == 64
 
+def test_server(loadgen, tiny):
+    result = loadgen(tiny, "Server", qps=200, max_latency=0.5, seconds=0.5)
+    assert result.latency.p99.enough
+
+def test_peak(loadgen, tiny):
+    peak = loadgen.find_peak(tiny, max_latency=0.5, seconds=0.2, resolution=9)
+    assert peak.qps > 200
+
 def test_recorded(loadgen, tiny):  # classes 3 and 4 are wrong, and once "swapped" is there, 5 and 3 are
     weights, (one, other) = np.eye(10), (3, 4) if not Path("swapped").exists() else (5, 3)
     weights[:, one] = weights[:, other] = 0
@@ -90,7 +98,9 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
     assert result.ret == 0, result.stdout.str()
     result = pytester.runpytest_subprocess(*QUICK, "--gpuperf", "--gpuperf-strict=on")
     assert result.ret == 0, result.stdout.str()
-    result.stdout.fnmatch_lines(["equal *test_accuracy*", "shown *eStream* latency_p50*", "*p99.9*"])
+    result.stdout.fnmatch_lines(
+        ["equal *test_accuracy*", "shown *eStream* latency_p50*", "shown *test_peak*1/s*", "*p99.9*"]
+    )
     (pytester.path / "swapped").touch()
     result = pytester.runpytest_subprocess(*QUICK, "--gpuperf", "-k", "recorded")
     assert result.ret == 1
@@ -102,7 +112,7 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
 
 def test_without_the_flag_phases_are_short_and_nothing_is_judged(pytester: pytest.Pytester):
     result = run(pytester, PHASES.replace("seconds=0.5", "seconds=600"))
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=7)
     assert "verdict" not in result.stdout.str()
 
 
@@ -126,7 +136,7 @@ def test_a_disturbed_model_is_red_and_names_the_images(pytester: pytest.Pytester
 @pytest.mark.parametrize(
     ("test", "words"),
     [
-        ("loadgen(tiny, 'Server')", 'there is no scenario "Server"'),
+        ("loadgen(tiny, 'Server')", "Server needs qps=, the queries a second; loadgen.find_peak finds"),
         ("loadgen(tiny, mode='speed')", 'there is no mode "speed"'),
         ("loadgen(tiny, 'SingleStream', seconds=-1)", "seconds=-1; give a number of seconds above 0"),
         ("network(tiny.path, np.eye(10)[:7], 7); loadgen(tiny)", "*7*"),

@@ -10,8 +10,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import datasets, models
 from pytest_gpuperf.mlperf.request import STALL, Request
 
-NOTHING = {"profile": None, "seconds": None, "tails": None, "count": None, "stall": None, "keep_trace": False}
-PLAIN = {"scenario": "SingleStream", "mode": "performance", "precision": "fp32", **NOTHING}
+PLAIN = {"scenario": "SingleStream", "mode": "performance", "precision": "fp32"}
 
 
 def test_what_was_not_given_has_its_default():
@@ -26,6 +25,7 @@ def test_what_was_not_given_has_its_default():
         ({"tails": "p99"}, {"tails": ("p99",)}),  # one name by itself
         ({"tails": ["p99.9", "p90", "p90"]}, {"tails": ("p99.9", "p90")}),
         ({"mode": "accuracy", "count": np.int64(5)}, {"count": 5}),
+        ({"scenario": "Offline", "max_batchsize": 32}, {"max_batchsize": 32}),
     ],
 )
 def test_what_is_meant_is_taken(given, taken):
@@ -48,6 +48,13 @@ def test_what_is_meant_is_taken(given, taken):
         ({"scenario": "singlestream"}, 'no scenario "singlestream"; did you mean "SingleStream"?'),
         ({"scenario": ["Offline"]}, r"no scenario \['Offline'\]"),
         ({"mode": "acc"}, 'no mode "acc"; use performance or accuracy'),
+        *(({"scenario": "Server", "qps": bad}, "qps=") for bad in (0, -1, "many", math.inf)),
+        ({"scenario": "Server", "max_wait": -1}, "max_wait=-1; give a number above 0"),
+        ({"scenario": "Server", "max_batchsize": 0}, "max_batchsize=0"),
+        ({"scenario": "MultiStream", "samples_per_query": 1.5}, "samples_per_query=1.5"),
+        ({"qps": 5}, "qps= is for Server, not for SingleStream"),
+        ({"max_batchsize": 5}, "max_batchsize= is for Server and Offline, not for SingleStream"),
+        ({"samples_per_query": 4}, "samples_per_query= is for MultiStream"),
         ({"profile": "full"}, 'no profile "full"; use short or valid'),
         ({"precision": "int8"}, 'no precision "int8"; use fp32 or fp16'),
     ],
@@ -56,6 +63,14 @@ def test_what_cannot_be_meant_is_one_sentence(given, said):
     with pytest.raises(GpuperfError, match=f"^loadgen: .*{said}") as error:
         Request.of(**{**PLAIN, **given})
     assert "\n" not in str(error.value)
+
+
+def test_a_scenario_gets_what_was_asked_of_it():
+    server = Request.of(**{**PLAIN, "scenario": "Server", "qps": 50, "max_wait": 0.002}).traffic()
+    assert (server.name, server.qps, server.max_latency, server.max_wait) == ("Server", 50, 0.015, 0.002)
+    assert Request.of(**{**PLAIN, "scenario": "MultiStream"}).traffic().samples_per_query == 8
+    asked = {**PLAIN, "scenario": "MultiStream", "samples_per_query": 3}
+    assert Request.of(**asked).traffic().samples_per_query == 3
 
 
 class Ten:

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Outcome, Run
-from pytest_gpuperf.mlperf import logs, models, settings
+from pytest_gpuperf.mlperf import logs, models, peak, settings
 from pytest_gpuperf.mlperf.accuracy import StoredPredictions
 from pytest_gpuperf.mlperf.loadgen import _fitting, require_complete, require_consistent
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult, queries_needed
@@ -89,6 +89,34 @@ def test_a_tail_without_enough_queries_is_shown_only():
     assert metrics["latency_p99"].metric.instrument == "loadgen_tail"
     assert metrics["latency_p99_9"].metric.kind == "shown"
     assert "700 queries; this percentile needs 6636" in metrics["latency_p99_9"].details["warning"]
+
+
+def test_a_server_is_judged_on_its_latency_and_not_on_the_rate_it_was_given():
+    metrics = {m.metric.name: m.metric.kind for m in performance("Server").measurements(tails=["p99"])}
+    assert metrics == {"latency_p50": "noisy", "qps": "shown", "latency_p99": "noisy"}
+
+
+def server(capacity):
+    """A stand-in for phases of a server that keeps its latency up to so many queries a second."""
+    return lambda rate: (rate or 50.0, f"at {rate or 50.0:g}" if (rate or 50.0) <= capacity else None)
+
+
+@pytest.mark.parametrize("capacity", [3.0, 49.0, 50.0, 51.0, 777.0, 12_345.0])
+def test_the_peak_is_bisected_to_its_resolution(capacity):
+    best, tried = peak.search(server(capacity), 0.02)
+    rate = max(rate for rate, valid in tried if valid)
+    assert best == f"at {rate:g}"
+    assert rate <= capacity <= 1.02 * rate
+    assert min(rate for rate, valid in tried if not valid) > capacity
+    assert tried[0][0] == 50
+    steps = abs(np.log2(capacity / 50))
+    assert len(tried) <= steps + 2 + np.ceil(np.log2(np.log(2) / np.log(1.02)))
+
+
+@pytest.mark.parametrize(("capacity", "why"), [(0.0, "none was valid"), (1e30, "all were valid")])
+def test_a_search_without_an_end_is_given_up(capacity, why):
+    with pytest.raises(GpuperfError, match=rf"in 20 phases from 50 to .* \({why}\): give another max_lat"):
+        peak.search(server(capacity), 0.02)
 
 
 def test_times_are_shown_where_the_machine_is_not_one_to_judge_by():

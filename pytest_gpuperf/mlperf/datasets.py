@@ -28,11 +28,11 @@ class Dataset(Protocol):
         """Return float32 [len(indices), *the model's input shape], preprocessed."""
 
 
-def open_dataset(model: str, make: Any, count: int | None) -> Dataset:
+def open_dataset(model: str, make: Any, count: int | None, classes: bool = True) -> Dataset:
     """Return ``make(count)``, the first images of the dataset of ``model``.
 
-    Raises GpuperfError if it has not as many, or is none: each label is a whole number, and stands for an
-    image.
+    Raises GpuperfError if it has not as many, or is none: each image has a label, which is a whole number
+    unless the labels are no ``classes``.
     """
     if not callable(make):
         raise GpuperfError(
@@ -41,7 +41,7 @@ def open_dataset(model: str, make: Any, count: int | None) -> Dataset:
         )
     try:
         dataset: Dataset = make(count)
-        found, labels, name = len(dataset), np.asarray(dataset.labels), dataset.name
+        found, count_of_labels, name = len(dataset), len(dataset.labels), dataset.name
         complete = callable(dataset.images)
     except (AttributeError, TypeError, ValueError) as error:
         raise GpuperfError(
@@ -50,10 +50,12 @@ def open_dataset(model: str, make: Any, count: int | None) -> Dataset:
         ) from error
     if not isinstance(name, str) or not complete:
         raise GpuperfError(f"{model}: its dataset must have a text as its name, and images(indices)")
+    labels = np.asarray(dataset.labels) if classes else np.arange(count_of_labels)
     if found and (labels.shape != (found,) or labels.dtype.kind not in "iu"):
+        what = "a whole number" if classes else "a label"
         raise GpuperfError(
             f"{model}: the dataset {name} has {found} images and labels {labels.dtype} {list(labels.shape)}; "
-            "it must have a whole number for each"
+            f"it must have {what} for each"
         )
     if count is not None and found < count:
         raise GpuperfError(f"{model}: count={count}, and the dataset {name} has {found} images")

@@ -44,7 +44,7 @@ class SampleLibrary:
             begin = perf_counter()
             read = self._read(distinct[done : done + size])
             if done == 0:
-                self._images = np.empty((len(distinct), *read.shape[1:]), self._dtype)
+                self._images = np.empty((len(distinct), *read.shape[1:]), self._dtype or read.dtype)
             elif read.shape[1:] != self._images.shape[1:]:
                 found, before = list(read.shape[1:]), list(self._images.shape[1:])
                 raise GpuperfError(

@@ -10,6 +10,7 @@ interrupt.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -21,29 +22,47 @@ import numpy as np
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, settings
 from pytest_gpuperf.mlperf.accuracy import Gate
+from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset, open_dataset
-from pytest_gpuperf.mlperf.phase import Callbacks, Phase
+from pytest_gpuperf.mlperf.phase import Phase
 from pytest_gpuperf.mlperf.request import STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
+from pytest_gpuperf.mlperf.sut import ScoreResult, SutSession, scored
 
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 SHORTEST_SUBMITTED = 600.0  # seconds
 CPU_PERFORMANCE_SAMPLES = 64  # keeps the loading of a phase on the CPU under a second
+EASY = 0.5  # of what full batches alone would give: the rate of a server that was given none
+LATE = "Reduce target QPS to improve latency"  # LoadGen's words for a server that is too slow
 TOLERANCE = 0.05  # of the invariants between a phase's rate and its mean latency
 GAP = 20e-6  # seconds; seen with a model that does nothing: 1.1 us in SingleStream, 2.6 in MultiStream
 
 
+class InvalidPhase(GpuperfError):
+    """LoadGen calls a phase INVALID, or met errors in it; ``too_slow`` if only its latency was too long."""
+
+    def __init__(self, scenario: Scenario, detail: logs.Detail) -> None:
+        state = str(detail.values.get("result_validity", "without a result"))
+        self.qps = scenario.qps
+        self.too_slow = scenario.server and not detail.num_errors and LATE in detail.reason
+        super().__init__(
+            f"LoadGen calls this {scenario.name} phase {state} with {detail.num_errors} errors, so it has no "
+            f"figures: {detail.reason or 'no reason given'} ({detail.path})"
+        )
+
+
 def performance(
     session: Session,
-    scenario: str,
+    scenario: str | Scenario,
     *,
     log_dir: Path,
     profile: str = "short",
     seconds: float | None = None,
     stall: float = STALL,
     keep_trace: bool = False,
+    warm_up: float | None = None,
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
@@ -53,16 +72,21 @@ def performance(
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
     batch, dataset = asked.batch(session.batch_sizes[-1]), _dataset(session, None)
-    phase = Phase(session, dataset, batch, log_dir, stall)
+    phase = Phase(session, dataset, batch, log_dir, stall, asked.max_wait if asked.server else None)
     loaded = _loaded(session, dataset, chosen)
     limit = seconds if seconds is not None else chosen.seconds
-    # For a GPU's clocks, or for a CPU's caches and thread pools.
-    warm_up = 3.0 if _on_device(session) or limit is None else min(3.0, 0.1 * limit)
+    if warm_up is None:  # for a GPU's clocks, or for a CPU's caches and thread pools
+        warm_up = 3.0 if _on_device(session) or limit is None else min(3.0, 0.1 * limit)
     notes: list[str] = []
 
     def prepare() -> Any:
+        nonlocal asked
         phase.callbacks.load(range(loaded))
+        for size in session.batch_sizes[:-1] if asked.server else ():
+            session.run(phase.callbacks.library.slice(0, size))
         load = Load(batch, loaded, _probe(phase.callbacks, session, batch, warm_up))
+        if asked.server and not asked.qps:
+            asked = replace(asked, qps=EASY * batch / load.seconds)
         fits = _fitting(asked, chosen, load, limit, notes)
         return settings.performance(phase.lg, asked, chosen, fits, load)
 
@@ -70,11 +94,7 @@ def performance(
         used = phase.run(prepare, trace=not asked.one_query)
         detail = logs.read_detail(log_dir)
         if detail.num_errors or not detail.valid:
-            state = str(detail.values.get("result_validity", "without a result"))
-            raise GpuperfError(
-                f"LoadGen calls this {scenario} phase {state} with {detail.num_errors} errors, so it has no "
-                f"figures: {detail.reason or 'no reason given'} ({detail.path})"
-            )
+            raise InvalidPhase(asked, detail)
         timing = _timing(asked, phase.callbacks, detail, log_dir)
     contract = {
         **_contract(session, dataset, asked, detail),
@@ -85,6 +105,9 @@ def performance(
         "qsl": "host",
         "input_copy": True,
     }
+    if asked.server:
+        contract |= {"target_qps": asked.qps, "max_latency": asked.max_latency}
+        contract |= {"max_wait": asked.max_wait, "max_batchsize": batch}
     environment = {**session.description, "batch": batch}
     said = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
     return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said)
@@ -126,26 +149,33 @@ def accuracy(
     session: Session,
     *,
     log_dir: Path,
-    scenario: str = "Offline",
+    scenario: str | Scenario = "Offline",
     count: int | None = None,
     stall: float = STALL,
-) -> AccuracyResult:
+) -> AccuracyResult | ScoreResult:
     """Run an accuracy phase over the first ``count`` images (None: all); raises as ``performance`` does."""
     asked, dataset = Scenario.of(scenario), _dataset(session, count)
-    phase = Phase(session, dataset, asked.batch(session.batch_sizes[-1]), log_dir, stall)
+    wait = asked.max_wait if asked.server else None
+    phase = Phase(session, dataset, asked.batch(session.batch_sizes[-1]), log_dir, stall, wait)
+    if isinstance(session, SutSession):
+        session.collect, session.answers = session.model.score is not None, []
     loaded = _loaded(session, dataset, Profile.of("short"))
     phase.run(lambda: settings.accuracy(phase.lg, asked, loaded), trace=False)
     detail = logs.read_detail(log_dir)
     if detail.num_errors:
         raise GpuperfError(f"LoadGen met {detail.num_errors} errors ({detail.path}): {detail.reason}")
+    classes, contract = logs.read_accuracy(log_dir, len(dataset)), _contract(session, dataset, asked, detail)
+    contract["mode"] = "accuracy"
+    if isinstance(session, SutSession) and session.collect:
+        return scored(session, classes, dataset.labels, contract, log_dir, phase.notes)
     reference = session.model.reference
     scope = reference.scope(len(dataset)) if isinstance(reference, Gate) else ""
     return AccuracyResult(
         session.model,
         session.precision,
-        logs.read_accuracy(log_dir, len(dataset)),
+        classes,
         np.asarray(dataset.labels, np.int64),
-        {**_contract(session, dataset, asked, detail), "mode": "accuracy"},
+        contract,
         session.description,
         log_dir,
         (*phase.notes, *filter(None, [scope])),
@@ -153,7 +183,8 @@ def accuracy(
 
 
 def _dataset(session: Session, count: int | None) -> Dataset:
-    return open_dataset(session.model.name, session.model.dataset, count)
+    classes = getattr(session.model, "score", None) is None
+    return open_dataset(session.model.name, session.model.dataset, count, classes)
 
 
 def _loaded(session: Session, dataset: Dataset, profile: Profile) -> int:
@@ -203,7 +234,8 @@ def _timing(
         queries = len(trace.latencies)
         latency = Latency.of(trace.latencies, queries)
         require_complete(scenario, detail, trace, latency)
-        require_consistent(scenario.name, latency, queries, trace.duration)
+        if not scenario.server:
+            require_consistent(scenario.name, latency, queries, trace.duration)
         return latency, queries, trace.samples, trace.duration
     ends = np.array([end for end, _ in calls.completions]) - (calls.issued or 0.0)
     sizes = np.array([size for _, size in calls.completions])

@@ -17,6 +17,7 @@ from pytest_gpuperf.files import cached, sha256
 from pytest_gpuperf.mlperf import imported, resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
 from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, open_dataset, shipped
+from pytest_gpuperf.mlperf.sut import Sut
 
 Precision = Literal["fp32", "fp16"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
@@ -56,9 +57,13 @@ class Model:
 
 def require_usable(model: Any, count: int | None = None) -> None:
     """Raise GpuperfError unless ``model`` is one, its file is there and its dataset has ``count`` images."""
+    if isinstance(model, Sut):
+        model.require_usable()
+        open_dataset(model.name, model.dataset, count, classes=model.score is None)
+        return
     if not isinstance(model, Model):
         raise GpuperfError(
-            f"loadgen: {short(model)} is no model; give a Model of pytest_gpuperf.mlperf.models, "
+            f"loadgen: {short(model)} is no model; give a Model or a Sut of pytest_gpuperf.mlperf, "
             "or the fixture resnet50"
         )
     if not isinstance(model.path, Path):

@@ -11,22 +11,18 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import imported, logs
+from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.library import SampleLibrary
+from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.session import Session
-
-Run = Callable[[np.ndarray], np.ndarray]
 
 _running = threading.Lock()
 _poison: list[str] = []
@@ -44,11 +40,20 @@ class Phase:
     """One call of StartTest, with the callbacks around ``session`` and the logs in ``log_dir``.
 
     ``batch`` is how many images a run of the model gets at most, ``stall`` the seconds allowed in which
-    neither a batch is completed nor an image loaded. CUDA graphs belong to the thread that captured them, so
-    the warm-up runs on StartTest's thread too.
+    neither a batch is completed nor an image loaded. ``max_wait`` is given for a server, which batches what
+    comes in. CUDA graphs belong to the thread that captured them, so the warm-up runs on the thread that runs
+    the model.
     """
 
-    def __init__(self, session: Session, dataset: Dataset, batch: int, log_dir: Path, stall: float) -> None:
+    def __init__(
+        self,
+        session: Session,
+        dataset: Dataset,
+        batch: int,
+        log_dir: Path,
+        stall: float,
+        max_wait: float | None = None,
+    ) -> None:
         self.lg = imported("mlperf_loadgen", "MLPerf's LoadGen cannot be imported")
         if len(dataset) == 0:
             raise GpuperfError(f"the dataset {dataset.name} of {session.model.name} has no images")
@@ -56,7 +61,8 @@ class Phase:
         self._session, self._log_dir, self._stall = session, log_dir, stall
         self._total = len(dataset)
         library = SampleLibrary(dataset, session.dtype, session.hold)
-        self.callbacks = Callbacks(self.lg, session.run, library, batch)
+        arguments = self.lg, session.run, library, batch
+        self.callbacks = Callbacks(*arguments) if max_wait is None else Batcher(*arguments, max_wait)
         self.notes: tuple[str, ...] = ()
         if Path("audit.config").exists():
             self.notes = (f"{Path('audit.config').resolve()} lies in the working directory and was not used",)
@@ -94,7 +100,7 @@ class Phase:
     def _body(self, prepare: Callable[[], Any], trace: bool, outcome: dict[str, Any]) -> None:
         collecting = gc.isenabled()
         try:
-            outcome["settings"] = prepare()
+            outcome["settings"] = self.callbacks.start(prepare)
             # A collection in the middle of a query would add to its latency.
             gc.collect()
             gc.disable()
@@ -103,6 +109,7 @@ class Phase:
         except BaseException as error:
             outcome["error"] = error
         finally:
+            self.callbacks.stop()
             if collecting:
                 gc.enable()
 
@@ -112,7 +119,7 @@ class Phase:
         output.outdir = str(self._log_dir)
         log = lg.LogSettings()
         log.log_output, log.enable_trace = output, trace
-        # There is nothing to flush: every query is run when it is issued.
+        # There is nothing to flush: every query is run, or waits its bounded time, when it is issued.
         sut = lg.ConstructFastSUT(calls.issue, lambda: None)
         loaded = settings.performance_sample_count_override
         qsl = lg.ConstructQSL(self._total, loaded, calls.load, calls.unload)
@@ -120,6 +127,8 @@ class Phase:
         lg.StartTestWithLogSettings(sut, qsl, settings, log, "")
         lg.DestroyQSL(qsl)
         lg.DestroySUT(sut)
+        if not trace:
+            (self._log_dir / logs.TRACE).unlink(missing_ok=True)  # an empty one
 
     def _wait(self, thread: threading.Thread) -> None:
         try:
@@ -159,79 +168,3 @@ def _require_folder(log_dir: Path) -> None:
         raise GpuperfError(
             f"LoadGen's logs cannot be written to {log_dir} ({error.strerror}): name another folder"
         ) from error
-
-
-class Callbacks:
-    """Issue, load and unload for one phase.
-
-    ``failure`` is the first exception; ``progress`` when a batch was last completed, or an image loaded while
-    ``loading``; ``completions`` the time and the number of samples of each completed batch (seconds on
-    ``perf_counter``); ``issued`` when the first query came.
-    """
-
-    def __init__(self, loadgen: Any, run: Run, library: SampleLibrary, batch: int) -> None:
-        self._loadgen, self._run, self.library, self._batch = loadgen, run, library, batch
-        self.failure: BaseException | None = None
-        self.abandoned = self.loading = False
-        self.progress = perf_counter()
-        self.issued: float | None = None
-        self.completions: list[tuple[float, int]] = []
-
-    def load(self, indices: Sequence[int]) -> None:
-        self.loading = True
-        self._guarded(self.library.load, indices, self._tick)
-        self.loading = False
-
-    def _tick(self) -> None:
-        if self.abandoned:
-            raise GpuperfError("the phase was given up while images were loaded")
-        self.progress = perf_counter()
-
-    def unload(self, indices: Sequence[int]) -> None:
-        self._guarded(self.library.unload)
-
-    def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
-        try:
-            call(*arguments)
-        except BaseException as error:
-            self.failure = self.failure or error
-        self.progress = perf_counter()
-
-    def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
-        """Run the samples ``indices`` in batches and complete their query ``ids``."""
-        if self.issued is None:
-            self.issued = perf_counter()
-        if len(ids) <= self._batch:
-            self._guarded(self._complete, ids, self._classes(indices))
-            return
-        # LoadGen takes a batch in while the device computes the next: 3 % of the time of fp16 on an H200.
-        with ThreadPoolExecutor(1, "completions") as completing:
-            for start in range(0, len(ids), self._batch):
-                stop = start + self._batch
-                classes = self._classes(indices[start:stop])
-                completing.submit(self._guarded, self._complete, ids[start:stop], classes)
-
-    def _classes(self, indices: Sequence[int]) -> np.ndarray:
-        """Predict int64 [n]; zeros once anything has failed, since a query must be completed all the same."""
-        classes = np.zeros(len(indices), np.int64)
-        self._guarded(self._predict, indices, classes)
-        return classes
-
-    def _predict(self, indices: Sequence[int], classes: np.ndarray) -> None:
-        if self.failure is not None or self.abandoned:
-            return
-        found = self._run(self.library.batch(indices))
-        if np.shape(found) != classes.shape:
-            shape = list(np.shape(found))
-            raise GpuperfError(
-                f"{len(indices)} images gave classes of shape {shape}; run() must return one for each"
-            )
-        classes[:] = found
-
-    def _complete(self, ids: Sequence[int], classes: np.ndarray) -> None:
-        # LoadGen copies the bytes before QuerySamplesComplete returns, so the array may go then.
-        first, size = classes.ctypes.data, classes.itemsize
-        addresses = range(first, first + classes.nbytes, size)
-        responses = map(self._loadgen.QuerySampleResponse, ids, addresses, repeat(size))
-        self._loadgen.QuerySamplesComplete(list(responses))
-        self.completions.append((perf_counter(), len(ids)))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import number, short
 from pytest_gpuperf.mlperf.models import DTYPES
 from pytest_gpuperf.mlperf.result import FRACTIONS
-from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS
+from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
 
 MODES = ("performance", "accuracy")
 STALL = 60.0  # seconds without progress after which a phase is given up
@@ -20,6 +20,13 @@ LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
 _OF_A_MODE: Mapping[str, Sequence[str]] = {
     "performance": ("profile", "seconds", "tails"),
     "accuracy": ("count",),
+}
+_OF_A_SCENARIO: Mapping[str, Sequence[str]] = {
+    "qps": ("Server",),
+    "max_latency": ("Server",),
+    "max_wait": ("Server",),
+    "max_batchsize": ("Server", "Offline"),
+    "samples_per_query": ("MultiStream",),
 }
 
 
@@ -36,26 +43,48 @@ class Request:
     count: int | None
     stall: float
     keep_trace: bool
+    qps: float | None
+    max_latency: float | None
+    max_wait: float | None
+    max_batchsize: int | None
+    samples_per_query: int | None
 
     @classmethod
     def of(cls, **given: Any) -> Request:
-        """Check the arguments as they were given, None for those that were not; raises GpuperfError."""
-        mode = _choice("mode", given["mode"], MODES)
+        """Check the arguments as they were given, None where they were not; raises GpuperfError."""
+        mode = _choice("mode", given.get("mode"), MODES)
         for other, names in _OF_A_MODE.items():
             for name in names:
-                if other != mode and given[name] is not None:
+                if other != mode and given.get(name) is not None:
                     raise GpuperfError(f'loadgen: {name}= is for mode="{other}", and this one is "{mode}"')
+        scenario = _choice("scenario", given.get("scenario"), SCENARIOS)
+        for name, scenarios in _OF_A_SCENARIO.items():
+            if given.get(name) is not None and scenario not in scenarios:
+                raise GpuperfError(f"loadgen: {name}= is for {' and '.join(scenarios)}, not for {scenario}")
         return cls(
-            scenario=_choice("scenario", given["scenario"], SCENARIOS),
+            scenario=scenario,
             mode=mode,
-            precision=_choice("precision", given["precision"], DTYPES),
-            profile=_choice("profile", "short" if given["profile"] is None else given["profile"], PROFILES),
-            seconds=None if given["seconds"] is None else _seconds("seconds", given["seconds"]),
-            tails=_tails(given["tails"]),
-            count=_count("count", given["count"]),
-            stall=STALL if given["stall"] is None else _seconds("stall", given["stall"]),
-            keep_trace=bool(given["keep_trace"]),
+            precision=_choice("precision", given.get("precision"), DTYPES),
+            profile=_choice(
+                "profile", "short" if given.get("profile") is None else given.get("profile"), PROFILES
+            ),
+            seconds=None if given.get("seconds") is None else _seconds("seconds", given.get("seconds")),
+            tails=_tails(given.get("tails")),
+            count=_count("count", given.get("count")),
+            stall=STALL if given.get("stall") is None else _seconds("stall", given.get("stall")),
+            keep_trace=bool(given.get("keep_trace")),
+            qps=_above_zero("qps", given.get("qps")),
+            max_latency=_above_zero("max_latency", given.get("max_latency")),
+            max_wait=_above_zero("max_wait", given.get("max_wait")),
+            max_batchsize=_count("max_batchsize", given.get("max_batchsize")),
+            samples_per_query=_count("samples_per_query", given.get("samples_per_query")),
         )
+
+    def traffic(self) -> Scenario:
+        """Return the scenario with what was asked of it."""
+        names = ("qps", "max_latency", "max_wait", "samples_per_query")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(Scenario.of(self.scenario), **given)
 
 
 def _choice(name: str, given: Any, choices: Sequence[str] | Mapping[str, Any]) -> str:
@@ -73,6 +102,15 @@ def _seconds(name: str, given: Any) -> float:
         raise GpuperfError(
             f"loadgen: {name}={short(given)}; give a number of seconds above 0 and up to {LONGEST:,.0f}"
         )
+    return found
+
+
+def _above_zero(name: str, given: Any) -> float | None:
+    if given is None:
+        return None
+    found = number(given)
+    if found is None or not math.isfinite(found) or found <= 0:
+        raise GpuperfError(f"loadgen: {name}={short(given)}; give a number above 0")
     return found
 
 

@@ -123,17 +123,20 @@ class PerformanceResult:
     def measurements(self, kind: Kind = "noisy", tails: Sequence[str] = ()) -> list[Measurement]:
         """Return what is stored and judged: p50 latency (not in Offline), throughput, the ``tails`` named.
 
+        In Server the rate is what was asked for and is shown; p99 is a tail that is always named.
         ``kind`` is "shown" for a machine whose times are not judged; a tail, such as "p99", without enough
         queries always is.
         """
-        if Scenario.of(self.scenario).one_query:
+        asked = Scenario.of(self.scenario)
+        if asked.one_query:
             taken = [self._measurement("samples_per_second", "1/s", self.samples_per_second, kind)]
         else:
             shown = {name: [float(value), value.enough] for name, value in self.latency.percentiles().items()}
             taken = [
                 self._measurement("latency_p50", "s", self.latency.p50, kind, percentiles=shown),
-                self._measurement("qps", "1/s", self.qps, kind),
+                self._measurement("qps", "1/s", self.qps, "shown" if asked.server else kind),
             ]
+            tails = tuple(dict.fromkeys(["p99", *tails] if asked.server else tails))
         for name in tails:
             value = self.latency[name]
             label = f"latency_{name.replace('.', '_')}"

@@ -29,17 +29,17 @@ USE_TF32: Mapping[Precision, str] = {"fp32": "0", "fp16": "1"}
 
 
 class Session(Protocol):
-    """A system under test, as far as LoadGen uses it; a suite may bring its own.
+    """A system under test, as far as LoadGen uses it: of a Model, or of a Sut.
 
     ``batch_sizes`` are the sizes that run without padding, in increasing order; ``dtype`` is that of the
-    images. A session that computes on a GPU also has ``on_device = True``; without it, it counts as one on
-    the CPU.
+    images, None for the dataset's own. A session that computes on a GPU also has ``on_device = True``;
+    without it, it counts as one on the CPU.
     """
 
-    model: Model
-    precision: Precision
+    model: Any
+    precision: Any
     batch_sizes: tuple[int, ...]
-    dtype: type[np.floating[Any]]
+    dtype: Any
 
     @property
     def description(self) -> Mapping[str, Any]:
