@@ -78,6 +78,17 @@ def test_what_a_part_of_the_images_was_held_to_is_said():
     assert problem.startswith(f"1 of 500 correct (0.200%); {said}")
 
 
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(0, ""), (1, "with every class one lower"), (-1, "with every class one higher"), (5, "")],
+)
+def test_classes_that_are_all_one_off_are_told(step, said):
+    labels = np.arange(24)
+    found = accuracy.shifted(labels + step, labels)
+    assert said in found
+    assert bool(said) == bool(found)
+
+
 STORED = StoredPredictions(np.array([1, 2, 3], np.uint8), np.array([0.5, 0.02, 0.0005], np.float32))
 LABELS = np.array([1, 2, 9])
 

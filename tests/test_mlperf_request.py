@@ -120,7 +120,8 @@ def test_a_dataset_that_does_not_fit_is_one_sentence(make, count, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"path": "a.onnx"}, "^m: path='a.onnx'; give a Path"),
+        ({"path": "a.onnx"}, "^a.onnx does not exist"),  # a text is a path
+        ({"path": None}, "^m: path=None; give a Path"),
         ({"path": Path("nowhere.onnx")}, "^nowhere.onnx does not exist; m must be an ONNX file"),
         ({"path": Path(__file__).parent}, "is no file; m must be"),
         ({"dataset": Ten()}, "^m: dataset="),

@@ -119,6 +119,11 @@ def test_a_failing_run_is_one_sentence(tmp_path, ort):
     assert "\n" not in str(error.value)
 
 
+def test_a_missing_file_is_named_before_anything_reads_it(tmp_path, ort):
+    with pytest.raises(GpuperfError, match=r"m\.onnx does not exist; m must be an ONNX file"):
+        open_session(models.Model("m", tmp_path / "m.onnx", "", lambda count: None), "cpu")
+
+
 def test_bad_precision_and_batch_sizes(tmp_path, ort):
     model = models.Model("m", tmp_path / "m.onnx", "", lambda count: None)
     with pytest.raises(GpuperfError, match='no precision "int8"; use fp32 or fp16'):

@@ -39,6 +39,18 @@ def correct(predictions: np.ndarray, labels: np.ndarray) -> int:
     return int(np.count_nonzero(predictions == labels))
 
 
+def shifted(predictions: np.ndarray, labels: np.ndarray) -> str:
+    """Say it if the classes would be right with all labels one higher or lower, and are not; else ""."""
+    for step, words in ((1, "higher"), (-1, "lower")):
+        right = correct(predictions + step, labels)
+        if right > len(labels) / 2 > 2 * correct(predictions, labels):
+            return (
+                f"{right:,} of {len(labels):,} would be right with every class one {words}: do the labels "
+                "count from 0 as the model does, or should Model.label_offset be another?"
+            )
+    return ""
+
+
 def fingerprint(predictions: np.ndarray) -> float:
     """Return a number that any other answers change: 32 bits of their SHA-256, which a float holds."""
     return float(int(hashlib.sha256(predictions.astype("<i8").tobytes()).hexdigest()[:8], 16))

@@ -17,10 +17,10 @@ from pytest_gpuperf.mlperf import imported
 
 
 class Dataset(Protocol):
-    """Labelled images; ``labels`` is int64 [len]."""
+    """Labelled images; ``labels`` is int64 [len], or for a ``Sut`` with a score whatever that compares."""
 
     name: str
-    labels: np.ndarray
+    labels: Any
 
     def __len__(self) -> int: ...
 

@@ -58,7 +58,14 @@ class SampleLibrary:
         self._release = self._hold(self._images)
 
     def _read(self, indices: Sequence[int]) -> np.ndarray:
-        images = np.asarray(self._dataset.images(indices))
+        try:
+            images = np.asarray(self._dataset.images(indices))
+        except GpuperfError:
+            raise
+        except Exception as error:
+            raise GpuperfError(
+                f"{self._dataset.name}: images() failed: {type(error).__name__}: {error}"
+            ) from error
         if images.ndim == 0 or len(images) != len(indices) or images.dtype.kind not in "fiub":
             found = f"{images.dtype} {list(images.shape)}"
             raise GpuperfError(

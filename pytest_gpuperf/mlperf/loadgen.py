@@ -21,7 +21,7 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, settings
-from pytest_gpuperf.mlperf.accuracy import Gate
+from pytest_gpuperf.mlperf.accuracy import Gate, shifted
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset, open_dataset
 from pytest_gpuperf.mlperf.phase import Phase
@@ -61,13 +61,13 @@ def performance(
     profile: str = "short",
     seconds: float | None = None,
     stall: float = STALL,
-    keep_trace: bool = False,
+    keep_trace: bool = True,
     warm_up: float | None = None,
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
-    completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace beside its logs. Raises GpuperfError
+    completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``. Raises GpuperfError
     for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
@@ -168,17 +168,18 @@ def accuracy(
     contract["mode"] = "accuracy"
     if isinstance(session, SutSession) and session.collect:
         return scored(session, classes, dataset.labels, contract, log_dir, phase.notes)
+    labels = np.asarray(dataset.labels, np.int64)
     reference = session.model.reference
     scope = reference.scope(len(dataset)) if isinstance(reference, Gate) else ""
     return AccuracyResult(
         session.model,
         session.precision,
         classes,
-        np.asarray(dataset.labels, np.int64),
+        labels,
         contract,
         session.description,
         log_dir,
-        (*phase.notes, *filter(None, [scope])),
+        (*phase.notes, *filter(None, [scope, shifted(classes, labels)])),
     )
 
 

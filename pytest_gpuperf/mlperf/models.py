@@ -54,6 +54,10 @@ class Model:
     label_offset: int = 0
     reference: Reference | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.path, str):
+            object.__setattr__(self, "path", Path(self.path))
+
 
 def require_usable(model: Any, count: int | None = None) -> None:
     """Raise GpuperfError unless ``model`` is one, its file is there and its dataset has ``count`` images."""
@@ -66,12 +70,17 @@ def require_usable(model: Any, count: int | None = None) -> None:
             f"loadgen: {short(model)} is no model; give a Model or a Sut of pytest_gpuperf.mlperf, "
             "or the fixture resnet50"
         )
+    require_file(model)
+    open_dataset(model.name, model.dataset, count)
+
+
+def require_file(model: Model) -> None:
+    """Raise GpuperfError unless the model's file is there."""
     if not isinstance(model.path, Path):
         raise GpuperfError(f'{model.name}: path={short(model.path)}; give a Path, such as Path("model.onnx")')
     if not model.path.is_file():
         why = "is no file" if model.path.exists() else "does not exist"
         raise GpuperfError(f"{model.path} {why}; {model.name} must be an ONNX file")
-    open_dataset(model.name, model.dataset, count)
 
 
 class Interface:

@@ -190,7 +190,9 @@ class AccuracyResult:
         """Raise AssertionError with ``problems`` if there are any."""
         __tracebackhide__ = True  # the failure shows the test's line, not this one
         if problems := self.problems():
-            raise AssertionError(f"{self.model.name} in {self.precision}: " + "; ".join(problems))
+            hint = accuracy.shifted(self.predictions, self.labels)
+            told = "; ".join(filter(None, [*problems, hint]))
+            raise AssertionError(f"{self.model.name} in {self.precision}: {told}")
 
     def measurements(self) -> list[Measurement]:
         """Return the exact metrics to store, and what is shown.

@@ -73,6 +73,7 @@ def open_session(
     kind = SESSIONS[backend]
     if kind.on_device:
         cuda_runtime.require(onnxruntime)
+    models.require_file(model)
     return kind(onnxruntime, model, precision, sizes, stream)
 
 
