@@ -22,6 +22,11 @@ from pytest_gpuperf.mlperf.sut import Sut
 Precision = Literal["fp32", "fp16"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
 INPUTS = {"fp32": "tensor(float)", "fp16": "tensor(float16)"}
+INTEGERS: Mapping[str, Any] = {  # inputs that no precision changes, such as bytes or tokens
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+}
 OUTPUTS: Mapping[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -86,6 +91,7 @@ def require_file(model: Model) -> None:
 class Interface:
     """The input and the output in use of a model's ONNX Runtime session: ``input`` and ``output`` name them.
 
+    ``dtype`` is what the input takes: whole numbers, or floats of the precision.
     Raises GpuperfError if they are not what the model's dataset gives and ``Model.output`` says.
     """
 
@@ -97,7 +103,8 @@ class Interface:
             not isinstance(size, int) or size == wanted
             for size, wanted in zip(shape, model.input_shape, strict=True)
         )
-        if len(inputs) != 1 or inputs[0].type != expected or not fits:
+        kind = inputs[0].type if inputs else ""
+        if len(inputs) != 1 or kind not in (expected, *INTEGERS) or not fits:
             raise GpuperfError(
                 f"{model.path} takes {found or 'no input'}; {model.name} is fed one {expected} "
                 f"[N, {', '.join(map(str, model.input_shape))}]"
@@ -109,7 +116,13 @@ class Interface:
                 f'{model.path} has the outputs {", ".join(outputs)}; Model.output is "{model.output}"'
             )
         self.input, self.output = inputs[0].name, name
+        self.dtype: Any = INTEGERS.get(kind) or DTYPES[precision]
         self._model, self._batch, self._found = model, inputs[0].shape[0], outputs[name]
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """Return the only batch size that the file takes, None if it takes any."""
+        return self._batch if isinstance(self._batch, int) else None
 
     def require_batch(self, size: int) -> None:
         """Raise GpuperfError if the file's batch size is fixed and another one."""

@@ -93,7 +93,7 @@ class OnnxSession:
     ) -> None:
         self.ort = onnxruntime
         self.model, self.precision, self.batch_sizes = model, precision, sizes
-        self.dtype = DTYPES[precision]
+        self.dtype: Any = DTYPES[precision]
         self._path = model.path if precision == "fp32" else models.half_precision(model)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
@@ -149,7 +149,7 @@ def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
 
 
 class CpuSession(OnnxSession):
-    """ONNX Runtime's CPU provider; any batch size runs unpadded."""
+    """ONNX Runtime's CPU provider; any batch size runs unpadded, unless the file has one of its own."""
 
     on_device = False
     offline_batch = 8
@@ -157,10 +157,19 @@ class CpuSession(OnnxSession):
     def load(self, stream: int | None) -> None:
         self._session = self.open("CPUExecutionProvider", {})
         self._io = Interface(self._session, self.model, self.precision)
-        for size in self.batch_sizes:
-            self._io.require_batch(size)
+        self.dtype, self._fixed = self._io.dtype, self._io.fixed_batch
+        if self._fixed:
+            self.description["fixed_batch"] = self._fixed
 
     def run(self, batch: np.ndarray) -> np.ndarray:
+        size = self._fixed or len(batch)
+        if len(batch) == size:
+            return self._infer(batch)
+        padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
+        parts = [self._infer(padded[start : start + size]) for start in range(0, len(padded), size)]
+        return np.concatenate(parts)[: len(batch)]
+
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
         try:
             output = self._session.run([self._io.output], {self._io.input: batch})[0]
         except Exception as error:
@@ -222,6 +231,7 @@ class _Lane:
         self._session = owner.open(cuda_runtime.PROVIDER, settings)
         self._io = Interface(self._session, model, owner.precision)
         self._io.require_batch(size)
+        owner.dtype = self._io.dtype
         self._staging = np.zeros((size, *model.input_shape), owner.dtype)
         shape, dtype = self._io.output_form(size)
         try:
