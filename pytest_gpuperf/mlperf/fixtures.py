@@ -154,6 +154,7 @@ class LoadGen:
                 resolution=resolution if active else QUICK_RESOLUTION,
                 log_dir=self._log_dir(f"peak-{session.precision}"),
                 stall=asked.stall,
+                keep_trace=False,
             )
         self._keep(result.best, result.measurements(self._judged()))
         return result
