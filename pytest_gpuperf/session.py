@@ -82,6 +82,9 @@ class Results:
         self.rows.extend(payload.rows)
         for line in payload.accepted:
             self.note(line)
+        for row in payload.rows:
+            for line in row.details.get("notes", ()):
+                self.note(f"{row.test}: {line}")
         if payload.left_out:
             self.left_out.add(report.nodeid)
         if payload.record:

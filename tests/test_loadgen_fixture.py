@@ -101,10 +101,12 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
     result.stdout.fnmatch_lines(
         ["equal *test_accuracy*", "shown *test_peak*1/s*", "shown *eStream* latency_p50*", "*p99.9*"]
     )
+    (pytester.path / "audit.config").touch()  # what is said of a phase comes out of the test's own process
     (pytester.path / "swapped").touch()
     result = pytester.runpytest_subprocess(*QUICK, "--gpuperf", "-k", "recorded")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*regressed: answers*", "*not the answers that the baseline recorded*"])
+    result.stdout.fnmatch_lines(["*::test_recorded: */audit.config lies in the working directory and*"])
     (logs,) = (pytester.path / ".gpuperf" / "loadgen").glob("*Offline*")
     assert list(logs.rglob("mlperf_log_summary.txt"))
     assert not list((pytester.path / ".gpuperf").rglob("mlperf_log_trace.json"))  # megabytes of every phase

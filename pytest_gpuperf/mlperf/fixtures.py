@@ -237,15 +237,18 @@ class LoadGen:
         return result
 
     def _keep(self, result: AnyResult, measurements: Sequence[Measurement]) -> None:
-        """Show the result's notes and, with ``--gpuperf``, record the measurements for the verdict."""
-        for note in result.notes:
-            self._session.results.note(note)
+        """With ``--gpuperf``, record the measurements for the verdict, and with them the result's notes.
+
+        The notes are on the first one: only what is recorded gets out of this test's own process.
+        """
         if not self._session.options.active:
             return
-        options = test_options(self._item)
+        options, notes = test_options(self._item), list(result.notes)
         for measurement in measurements:
             contract = options.versioned(measurement.contract)
-            recorder_of(self._item).add(replace(measurement, contract=contract))
+            details = {**measurement.details, "notes": notes} if notes else measurement.details
+            notes = []
+            recorder_of(self._item).add(replace(measurement, contract=contract, details=details))
 
     def _log_dir(self, phase: str) -> Path:
         """Make the folder of this phase's logs in .gpuperf, in place of the last run's."""
