@@ -48,46 +48,6 @@ def test_every_scenario_and_accuracy_in_one_process(tmp_path):
     assert (multi["contract"]["samples_per_query"], multi["contract"]["seconds"]) == (8, 0.5)
 
 
-def test_server_and_its_peak(tmp_path):
-    found = shown(
-        """
-        from dataclasses import replace
-        from pytest_gpuperf.mlperf import peak, settings
-        class Slower(Echo):
-            def run(self, batch):
-                time.sleep(0.003)  # a millisecond in all would be the machine's own noise
-                return super().run(batch)
-        echo, server = Slower(), replace(settings.Scenario.of("Server"), max_latency=0.2)
-        r = loadgen.performance(echo, replace(server, qps=400.0), log_dir=Path("a"), seconds=0.3)
-        a = loadgen.accuracy(echo, log_dir=Path("b"), scenario="Server", count=61)
-        much = replace(server, qps=30_000.0)
-        late = error_of(loadgen.performance, echo, much, log_dir=Path("c"), seconds=0.5)
-        p = peak.find_peak(echo, server, seconds=0.3, resolution=0.5, log_dir=Path("d"))
-        pairs = replace(settings.Scenario.of("MultiStream"), samples_per_query=3)
-        m = loadgen.performance(echo, pairs, log_dir=Path("e"), seconds=0.2)
-        show(p50=r.latency.p50, queries=r.queries, qps=r.qps, contract=dict(r.contract), late=late,
-             correct=[a.correct, a.total], peak=p.qps, phases=p.phases, stored=dict(p.contract),
-             best=p.best.latency.p99, three=[m.queries, m.samples, m.contract["samples_per_query"]])
-        """,
-        tmp_path,
-    )
-    assert found["p50"] > 0.004
-    assert found["queries"] >= 662  # of which a p99 is taken
-    assert found["qps"] == pytest.approx(400, rel=0.25)  # as random as its schedule
-    assert (found["contract"]["target_qps"], found["contract"]["max_batchsize"]) == (400, 8)
-    assert found["correct"] == [61, 61]
-    assert found["late"].startswith("LoadGen calls this Server phase INVALID")
-    assert "Reduce target QPS" in found["late"]
-    # Eight every four milliseconds are 2,000 a second; a backlog of 0.2 s in 0.3 s makes them 3,333.
-    assert 200 < found["peak"] < 3_400
-    assert found["best"] <= 0.2
-    assert [rate for rate, valid in found["phases"] if valid][-1] == found["peak"]
-    assert "target_qps" not in found["stored"]
-    assert found["stored"]["resolution"] == 0.5
-    queries, samples, size = found["three"]
-    assert (samples, size) == (3 * queries, 3)
-
-
 def test_the_gate_through_loadgen_on_50_000_images(tmp_path):
     found = shown(
         """

@@ -1,9 +1,5 @@
 """LoadGen's logs read, percentiles and the number of queries behind them, and what is judged."""
 
-import json
-import os
-import socket
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +9,9 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Outcome, Run
-from pytest_gpuperf.mlperf import logs, models, peak, settings
+from pytest_gpuperf.mlperf import models, settings
 from pytest_gpuperf.mlperf.accuracy import StoredPredictions
-from pytest_gpuperf.mlperf.loadgen import _fitting, require_complete, require_consistent
+from pytest_gpuperf.mlperf.loadgen import _fitting, require_consistent
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult, queries_needed
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
 from pytest_gpuperf.rules.verdict import judge
@@ -96,29 +92,6 @@ def test_a_server_is_judged_on_its_latency_and_not_on_the_rate_it_was_given():
     assert metrics == {"latency_p50": "noisy", "qps": "shown", "latency_p99": "noisy"}
 
 
-def server(capacity):
-    """A stand-in for phases of a server that keeps its latency up to so many queries a second."""
-    return lambda rate: (rate or 50.0, f"at {rate or 50.0:g}" if (rate or 50.0) <= capacity else None)
-
-
-@pytest.mark.parametrize("capacity", [3.0, 49.0, 50.0, 51.0, 777.0, 12_345.0])
-def test_the_peak_is_bisected_to_its_resolution(capacity):
-    best, tried = peak.search(server(capacity), 0.02)
-    rate = max(rate for rate, valid in tried if valid)
-    assert best == f"at {rate:g}"
-    assert rate <= capacity <= 1.02 * rate
-    assert min(rate for rate, valid in tried if not valid) > capacity
-    assert tried[0][0] == 50
-    steps = abs(np.log2(capacity / 50))
-    assert len(tried) <= steps + 2 + np.ceil(np.log2(np.log(2) / np.log(1.02)))
-
-
-@pytest.mark.parametrize(("capacity", "why"), [(0.0, "none was valid"), (1e30, "all were valid")])
-def test_a_search_without_an_end_is_given_up(capacity, why):
-    with pytest.raises(GpuperfError, match=rf"in 20 phases from 50 to .* \({why}\): give another max_lat"):
-        peak.search(server(capacity), 0.02)
-
-
 def test_times_are_shown_where_the_machine_is_not_one_to_judge_by():
     assert {m.metric.kind for m in performance().measurements("shown", tails=["p90"])} == {"shown"}
 
@@ -169,118 +142,6 @@ def test_as_many_other_wrong_answers_are_another_result():
         assert outcome is Outcome.REGRESSED
 
 
-def mllog(key, value, **metadata):
-    return ":::MLLOG " + json.dumps({"key": key, "value": value, "metadata": metadata}) + "\n"
-
-
-def test_detail_log(tmp_path):
-    (tmp_path / logs.DETAIL).write_text(
-        "noise\n"
-        + mllog("error_runtime", "Ran out of generated queries.", is_error=True)
-        + mllog("result_validity", "INVALID")
-        + mllog("result_invalid_reason", "Increase it. ")
-        + mllog("num_errors", 1)
-        + mllog("power_end", "now")
-    )
-    detail = logs.read_detail(tmp_path)
-    assert not detail.valid
-    assert detail.num_errors == 1
-    assert detail.reason == "Increase it. Ran out of generated queries."
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "ran nothing"),
-        (mllog("result_validity", "VALID"), "did not end"),
-        (":::MLLOG {oops\n", "no MLLOG entry: {oops"),
-    ],
-)
-def test_a_detail_log_that_is_no_result(tmp_path, content, said):
-    if content is not None:
-        (tmp_path / logs.DETAIL).write_text(content)
-    with pytest.raises(GpuperfError, match=said) as error:
-        logs.read_detail(tmp_path)
-    assert logs.DETAIL in str(error.value)
-
-
-def sample(start_us, query, index, complete_ns):
-    return (
-        f'{{"name":"Sample","cat":"default","ph":"b","pid":1,"id":0,"ts":{start_us},"args":{{"sample_seq":0,'
-        f'"query_seq":{query},"sample_idx":{index},"issue_start_ns":0,"complete_ns":{complete_ns}}}}},\n'
-    )
-
-
-def test_trace_of_queries_with_several_samples(tmp_path):
-    (tmp_path / logs.TRACE).write_text(
-        '{"traceEvents":[\n{"name":"LogDetail","args":{"key":""loadgen_version""}},\n'
-        + sample("3000.000", 1, 7, 1_000_000)
-        + sample("1000.000", 0, 5, 1_500_000)
-        + sample("1000.000", 0, 6, 2_000_000)
-        + sample("3000.000", 1, 8, 900_000)
-    )
-    trace = logs.read_trace(tmp_path)
-    assert trace.latencies == pytest.approx([0.002, 0.001])
-    assert trace.duration == pytest.approx(0.003)  # from 1.0 ms to 4.0 ms
-    assert trace.samples == 4
-
-
-def lines(latencies_ns, samples=1):
-    return "".join(sample("1000.000", q, 0, ns) for q, ns in enumerate(latencies_ns) for _ in range(samples))
-
-
-@pytest.mark.parametrize(
-    ("scenario", "counted", "median", "whole"),
-    [
-        ("SingleStream", 3, 2_000_000, True),
-        ("SingleStream", 4, 2_000_000, False),  # the trace lost its end
-        ("SingleStream", 3, 2_000_001, False),
-        ("MultiStream", 3, 2_000_000, False),  # of one sample each
-    ],
-)
-def test_a_trace_that_is_not_what_loadgen_counted_has_no_figures(tmp_path, scenario, counted, median, whole):
-    asked = Scenario.of(scenario)
-    (tmp_path / logs.TRACE).write_text(lines([1_000_000, 2_000_000, 3_000_000]))
-    trace = logs.read_trace(tmp_path)
-    values = {"result_query_count": counted, asked.median_key: median}
-    arguments = asked, logs.Detail(tmp_path, values, ()), trace, Latency.of(trace.latencies, 3)
-    if whole:
-        require_complete(*arguments)
-    else:
-        with pytest.raises(GpuperfError, match=r"trace is not whole: 3 queries with 3 samples.*disk"):
-            require_complete(*arguments)
-
-
-def test_the_trace_lies_in_the_cache_and_goes(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
-    folder, link = tmp_path / "logs", tmp_path / "logs" / logs.TRACE
-    traces = tmp_path / "cache" / "traces"
-    traces.mkdir(parents=True)
-    with subprocess.Popen(["true"]) as gone:
-        pass
-    left = [traces / f"{socket.gethostname()}-{pid}-x.json" for pid in (gone.pid, os.getppid())]
-    for path in left:
-        path.touch()
-    for keep in (False, True):
-        with logs.tracing(folder, keep):
-            link.write_text(lines([5]))
-            (inside,) = set(traces.iterdir()) - set(left)
-            assert inside.read_text() == link.read_text()
-            assert logs.read_trace(folder).samples == 1
-        assert list(traces.iterdir()) == left[1:]  # of a process that lives
-        assert link.exists() == keep
-    assert not link.is_symlink()
-    assert link.read_text() == lines([5])
-
-
-def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "file"))
-    said = r"trace cannot be kept in .*point PYTEST_GPUPERF_CACHE at"
-    with pytest.raises(GpuperfError, match=said), logs.tracing(tmp_path / "logs"):
-        pass
-
-
 @pytest.mark.parametrize(
     ("scenario", "profile", "batch", "seconds", "longest"),
     [
@@ -308,37 +169,6 @@ def test_a_fast_model_is_measured_shorter_and_it_is_said():
     assert notes[0].startswith("measured 5.2 s: LoadGen makes up all queries beforehand, and those of 10 s")
     with pytest.raises(GpuperfError, match="more than 4 GiB: ask for seconds=21 or less"):
         _fitting(fast[0], Profile.of("valid"), load, None, notes)
-
-
-def test_trace_in_another_form(tmp_path):
-    (tmp_path / logs.TRACE).write_text("{}")
-    with pytest.raises(GpuperfError, match="holds no sample"):
-        logs.read_trace(tmp_path)
-
-
-def entry(index, value):
-    return {"seq_id": 0, "qsl_idx": index, "data": np.int64(value).tobytes().hex()}
-
-
-def test_accuracy_log_counts_a_repeated_sample_once(tmp_path):
-    (tmp_path / logs.ACCURACY).write_text(json.dumps([entry(1, 5), entry(0, -1), entry(1, 6)]))
-    assert logs.read_accuracy(tmp_path, 2).tolist() == [-1, 5]
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (json.dumps([entry(0, 1)]), "lacks 1 of 2 samples, first 1"),
-        (json.dumps([entry(0, 1), entry(2, 1)]), "sample 2 with 8 bytes"),
-        (json.dumps([{"qsl_idx": 0, "data": "00"}]), "sample 0 with 1 bytes"),
-        ("[", "is no accuracy log"),
-        ("[1]", "is no accuracy log"),
-    ],
-)
-def test_a_damaged_accuracy_log(tmp_path, content, said):
-    (tmp_path / logs.ACCURACY).write_text(content)
-    with pytest.raises(GpuperfError, match=said):
-        logs.read_accuracy(tmp_path, 2)
 
 
 def test_the_figures_that_the_reference_harness_printed_are_refused():

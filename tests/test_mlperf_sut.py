@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.library import SampleLibrary
-from pytest_gpuperf.mlperf.server import Batcher
 
 BATCH = 4
 
@@ -106,85 +104,6 @@ def test_what_loadgen_raises_is_kept_and_stays_in_the_callback():
         called = callbacks(LoadGen(refuse))
         called.issue(range(count), range(count))
         assert str(called.failure) == "refused"
-
-
-def batcher(loadgen, run=lambda images: images[:, 0].astype(np.int64), max_wait=0.0):
-    dataset = SimpleNamespace(images=lambda indices: 10.0 * np.array(indices)[:, None])
-    loaded = SampleLibrary(dataset, np.float32, lambda images: lambda: None)
-    made = Batcher(loadgen, run, loaded, BATCH, max_wait)
-    made.load(range(32))
-    return made
-
-
-def wait_for(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
-def test_a_server_answers_what_has_gathered_meanwhile_in_batches():
-    """The first query runs alone; the ten that come while it does run as 4, 4 and 2."""
-    loadgen, running, gathered = LoadGen(), threading.Event(), threading.Event()
-
-    def run(images):
-        running.set()
-        gathered.wait(20)
-        return images[:, 0].astype(np.int64)
-
-    server = batcher(loadgen, run)
-    assert server.start(lambda: threading.current_thread().name) == "server"
-    server.issue([100], [0])
-    running.wait(20)
-    for index in range(1, 11):
-        server.issue([100 + index], [index])
-    assert loadgen.batches == []  # issuing waits for nothing
-    gathered.set()
-    wait_for(lambda: len(loadgen.answers) == 11)
-    server.stop()
-    assert loadgen.answers == {100 + index: 10 * index for index in range(11)}
-    assert loadgen.batches == [1, 4, 4, 2]
-    assert server.failure is None
-
-
-def test_a_server_waits_for_a_fuller_batch_but_no_longer_than_it_may():
-    loadgen = LoadGen()
-    server = batcher(loadgen, max_wait=30)
-    server.start(lambda: None)
-    for index in range(BATCH):
-        server.issue([index], [index])
-    wait_for(lambda: loadgen.batches == [BATCH])  # at once: it is full
-    server.stop()
-
-    loadgen = LoadGen()
-    server = batcher(loadgen, max_wait=0.2)
-    server.start(lambda: None)
-    begin = time.monotonic()
-    server.issue([1], [1])
-    server.issue([2], [2])
-    wait_for(lambda: loadgen.batches == [2])
-    assert time.monotonic() - begin > 0.15
-    server.stop()
-
-
-def test_a_server_without_queries_is_no_stall_and_one_that_fails_answers_all_the_same():
-    def run(images):
-        raise ValueError("the model broke")
-
-    loadgen = LoadGen()
-    server = batcher(loadgen, run)
-    server.start(lambda: None)
-    before = server.progress
-    wait_for(lambda: server.progress > before)
-    server.issue([7, 8], [1, 2])
-    wait_for(lambda: loadgen.answers == {7: 0, 8: 0})
-    server.stop()
-    assert str(server.failure) == "the model broke"
-
-    server = batcher(loadgen)
-    with pytest.raises(KeyError):
-        server.start(lambda: {}["of the warm-up"])
-    server.stop()
 
 
 def library(images):
