@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(
 def test_every_scenario_and_accuracy_in_one_process(tmp_path):
     found = shown(
         """
+        from pytest_gpuperf.mlperf import read_logs
         echo, out = Echo(), {}
         for scenario in ("SingleStream", "MultiStream", "Offline"):
             r = loadgen.performance(echo, scenario, log_dir=Path(scenario), seconds=0.5)
@@ -22,7 +23,15 @@ def test_every_scenario_and_accuracy_in_one_process(tmp_path):
                 contract=dict(r.contract), detail=json.loads(next(
                     l for l in (r.log_dir / "mlperf_log_detail.txt").read_text().splitlines()
                     if "result_50.00_percentile_latency_ns" in l).split("MLLOG ")[1])["value"])
+            read = read_logs(r.log_dir)
+            out[scenario] |= dict(
+                early=[r.early_stopping, read.early_stopping], valid=read.valid,
+                read=[read.scenario, read.mode, read.queries], percentiles=sorted(read.latency),
+                p50s=[r.latency.p50, read.latency["p50"]], p99s=[r.latency.p99, read.latency["p99"]],
+                rates=[r.samples_per_second, read.samples_per_second])
             a = loadgen.accuracy(echo, log_dir=Path("acc"), scenario=scenario, count=61)
+            read = read_logs("acc")
+            out[scenario]["accuracy_phase"] = [read.mode, read.latency, read.samples_per_second]
             out[scenario]["correct"] = [a.correct, a.total]
             out[scenario]["held"] = [echo.held, echo.released]
         show(**out)
@@ -33,6 +42,18 @@ def test_every_scenario_and_accuracy_in_one_process(tmp_path):
     single, multi, offline = found["SingleStream"], found["MultiStream"], found["Offline"]
     assert all(entry["correct"] == [61, 61] for entry in found.values())
     assert all(held == released > 0 for held, released in (entry["held"] for entry in found.values()))
+    for name, entry in found.items():
+        assert entry["valid"]
+        assert entry["read"] == [name, "PerformanceOnly", entry["queries"]]
+        assert entry["percentiles"] == ["p50", "p90", "p95", "p97", "p99", "p99.9"]
+        assert entry["accuracy_phase"] == ["AccuracyOnly", {}, None]
+        # MultiStream has no rate in its log: that from the mean leaves out the time between queries.
+        assert entry["rates"][0] == pytest.approx(entry["rates"][1], rel=0.1)
+    for stream in (single, multi):
+        assert stream["p50s"][0] == pytest.approx(stream["p50s"][1], rel=1e-6)
+        assert stream["p99s"][0] == pytest.approx(stream["p99s"][1], rel=1e-6)
+        assert stream["early"][0] == stream["early"][1] >= stream["p50"]
+    assert offline["early"] == [None, None]
     # The median is LoadGen's own, to the nanosecond, whatever the machine was doing.
     assert single["p50"] == pytest.approx(single["detail"] * 1e-9, rel=1e-6)
     assert multi["p50"] == pytest.approx(multi["detail"] * 1e-9, rel=1e-6)

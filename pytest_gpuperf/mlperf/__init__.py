@@ -1,6 +1,6 @@
 """MLPerf inference: LoadGen, a system under test on ONNX Runtime, models, datasets and accuracy.
 
-For suites: ``from pytest_gpuperf.mlperf import Model, Sut``.
+For suites: ``from pytest_gpuperf.mlperf import Model, Sut, read_logs``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from typing import Any
 
 from pytest_gpuperf.errors import Unavailable
 
-_PUBLIC = {"Model": "models", "Sut": "sut", "Dataset": "datasets", "StoredPredictions": "accuracy"}
+_PUBLIC = {
+    "Dataset": "datasets",
+    "Model": "models",
+    "StoredPredictions": "accuracy",
+    "Sut": "sut",
+    "read_logs": "logged",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ from pytest_gpuperf.mlperf import logs, settings
 from pytest_gpuperf.mlperf.accuracy import Gate, shifted
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset, open_dataset
+from pytest_gpuperf.mlperf.logged import early_stopping
 from pytest_gpuperf.mlperf.phase import Phase
 from pytest_gpuperf.mlperf.request import STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
@@ -110,7 +111,8 @@ def performance(
         contract |= {"max_wait": asked.max_wait, "max_batchsize": batch}
     environment = {**session.description, "batch": batch}
     said = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
-    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said)
+    bound = early_stopping(detail)
+    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said, bound)
 
 
 def _fitting(

@@ -94,7 +94,8 @@ class PerformanceResult:
 
     ``samples_per_second`` and ``qps`` are rates over the whole phase, first issue to last completion;
     ``duration`` that time in seconds. ``notes`` are sentences worth showing (an audit.config that was left
-    alone).
+    alone). ``early_stopping`` is MLPerf's own metric of a stream, in seconds: a bound on its target
+    percentile (p50 of a "short" phase, p90 and p99 of a "valid" one) with 99 % confidence.
     """
 
     scenario: str
@@ -106,6 +107,7 @@ class PerformanceResult:
     environment: Mapping[str, Any]
     log_dir: Path
     notes: tuple[str, ...] = ()
+    early_stopping: float | None = None
 
     @property
     def samples_per_second(self) -> float:
