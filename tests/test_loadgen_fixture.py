@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.mlperf.fixtures import LoadGen
+from pytest_gpuperf.mlperf.request import Request
 
 pytestmark = [
     pytest.mark.usefixtures("bare"),
@@ -168,6 +169,24 @@ def test_a_missing_mlperf_model_is_named(pytester: pytest.Pytester):
     result = pytester.runpytest_subprocess(*QUICK, f"--gpuperf-model-dir={pytester.path}")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*MODEL_DIR*DATA_DIR*"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "sizes"),
+    [
+        ({"scenario": "Server"}, [1, 2, 4, 8, 16, 32, 64]),  # a CUDA graph each, and a batch is padded to one
+        ({"scenario": "Server", "max_batchsize": 24}, [1, 2, 4, 8, 16, 24]),
+        ({"scenario": "Offline"}, [256]),
+        ({"scenario": "Offline", "max_batchsize": 100}, [100]),
+        ({"scenario": "MultiStream", "samples_per_query": 3}, [3]),
+    ],
+)
+def test_the_batch_sizes_that_a_gpu_is_prepared_for(monkeypatch, asked, sizes):
+    opened = []
+    monkeypatch.setattr("pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given))
+    session = SimpleNamespace(expects_device=lambda: True, options=SimpleNamespace(active=False))
+    LoadGen(session, None)._open("m", Request.of(mode="performance", precision="fp16", **asked))
+    assert opened == [("m", "cuda", "fp16", sizes, None)]
 
 
 class Digits:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 from time import perf_counter
 
@@ -15,6 +16,7 @@ from recordedruns import load
 
 from pytest_gpuperf.mlperf import models
 from pytest_gpuperf.mlperf.session import open_session
+from pytest_gpuperf.mlperf.settings import Scenario
 
 pytestmark = pytest.mark.gpu
 
@@ -125,6 +127,15 @@ def test_all_held_out_digits_are_as_stored(session, phases, tmp_path):
     )
     assert result.total == 797
     result.check()
+
+
+def test_a_server_answers_as_stored_whatever_batches_come_together(session, phases, tmp_path):
+    phases.accuracy(session, log_dir=tmp_path, scenario="Server").check()
+    asked = replace(Scenario.of("Server"), qps=200.0, max_latency=0.1)
+    result = phases.performance(session, asked, log_dir=tmp_path, seconds=SECONDS)
+    p50, p99 = result.latency.p50 * 1e3, result.latency.p99 * 1e3
+    print(f"\n{session.precision} Server: p50 {p50:.3f} ms, p99 {p99:.3f}")
+    assert result.latency.p99.enough
 
 
 def test_a_model_with_two_more_blocks_is_seen_to_be_slower(session, phases, tmp_path):

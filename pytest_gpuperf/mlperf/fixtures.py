@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     AnyResult = PerformanceResult | AccuracyResult | ScoreResult
 
 QUICK_SECONDS = 1.0  # of a phase that is not judged, without --gpuperf
+SERVER_BATCH = 64  # images of a batch in Server at most, unless said otherwise
 QUICK_RESOLUTION = 1.0  # of a search that is not judged
 DEVICE_TIME = "gpu_compute_time"  # as NVIDIA's trtexec calls it
 CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
@@ -200,7 +201,10 @@ class LoadGen:
         if isinstance(model, Sut):
             return SutSession(model, traffic.batch(asked.max_batchsize or model.max_batchsize))
         backend: Backend = "cuda" if on_gpu else "cpu"
-        size = traffic.batch(asked.max_batchsize or SESSIONS[backend].offline_batch)
+        largest = SESSIONS[backend].offline_batch
+        size = traffic.batch(
+            asked.max_batchsize or (min(largest, SERVER_BATCH) if traffic.server else largest)
+        )
         sizes = {size}
         if traffic.server and on_gpu:  # a CUDA graph has one size, and a batch is padded to the next
             sizes |= {1 << power for power in range(size.bit_length()) if 1 << power < size}
