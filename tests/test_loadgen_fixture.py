@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf.fixtures import LoadGen
 from pytest_gpuperf.mlperf.request import Request
 
@@ -186,7 +187,10 @@ def test_the_batch_sizes_that_a_gpu_is_prepared_for(monkeypatch, asked, sizes):
     monkeypatch.setattr("pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given))
     session = SimpleNamespace(expects_device=lambda: True, options=SimpleNamespace(active=False))
     LoadGen(session, None)._open("m", Request.of(mode="performance", precision="fp16", **asked))
-    assert opened == [("m", "cuda", "fp16", sizes, None)]
+    assert opened == [("m", "cuda", "fp16", sizes, None, None)]
+    threads = Request.of(mode="performance", precision="fp16", threads=2, **asked)
+    with pytest.raises(GpuperfError, match="threads= is for ONNX models on the CPU"):
+        LoadGen(session, None)._open("m", threads)
 
 
 class Digits:

@@ -297,6 +297,9 @@ def test_names_that_do_not_exist(tmp_path):
         show(
             scenario=error_of(loadgen.performance, Echo(), "Served", log_dir=Path("a")),
             profile=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), profile="long"),
+            loaded=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), loaded=101),
+            ten=loadgen.performance(Echo(), "SingleStream", log_dir=Path("a"), loaded=10, seconds=0.1)
+            .contract["performance_samples"],
         )
         """,
         tmp_path,
@@ -304,6 +307,8 @@ def test_names_that_do_not_exist(tmp_path):
     assert found["scenario"].startswith(
         'there is no scenario "Served"; use SingleStream, MultiStream, Server'
     )
+    assert found["loaded"] == "performance_sample_count=101, and the dataset numbers has 100 images"
+    assert found["ten"] == 10
     assert found["profile"] == 'there is no LoadGen profile "long"; use short or valid'
 
 

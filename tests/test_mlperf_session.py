@@ -80,6 +80,19 @@ def test_whole_numbers_are_fed_as_the_file_takes_them(tmp_path, ort, name, dtype
     assert session.run(values(3, 1).astype(dtype)).tolist() == [3, 1]
 
 
+def test_one_thread_computes_where_one_is_asked_for(tmp_path, ort, monkeypatch):
+    seen, made = [], ort.InferenceSession
+
+    def opened(path, options, **named):
+        seen.append(options.intra_op_num_threads)
+        return made(path, options, **named)
+
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    assert open_session(classifier(tmp_path / "m.onnx"), "cpu", threads=1).run(values(3)).tolist() == [3]
+    open_session(classifier(tmp_path / "m.onnx"), "cpu")
+    assert seen == [1, 0]  # 0 is ONNX Runtime's choice
+
+
 def test_the_label_offset_is_added(tmp_path, ort):
     model = replace(classifier(tmp_path / "m.onnx"), label_offset=-1)
     assert open_session(model, "cpu").run(values(3)).tolist() == [2]

@@ -71,7 +71,8 @@ def loadgen(request: pytest.FixtureRequest) -> LoadGen:
     The model is one of the fixture ``resnet50``, or a ``Model`` or a ``Sut`` of ``pytest_gpuperf.mlperf``.
     ``scenario`` "SingleStream", "MultiStream" (``samples_per_query`` 8), "Server" (``qps`` queries a second,
     answered within ``max_latency``; see ``loadgen.find_peak``) or "Offline"; ``mode`` "performance" or
-    "accuracy"; ``max_batchsize`` of Server and Offline, ``max_wait`` seconds for a fuller one;
+    "accuracy"; ``max_batchsize`` of Server and Offline, ``max_wait`` seconds for a fuller one; ``threads`` of
+    the CPU for one batch; ``performance_sample_count`` images in memory, from which queries are drawn;
     ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
     phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy
     phase; ``stall`` seconds without progress after which it is given up; ``keep_trace=True`` leaves
@@ -112,6 +113,8 @@ class LoadGen:
         max_wait: float | None = None,
         max_batchsize: int | None = None,
         samples_per_query: int | None = None,
+        performance_sample_count: int | None = None,
+        threads: int | None = None,
     ) -> AnyResult:
         given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
         __tracebackhide__ = True
@@ -187,6 +190,7 @@ class LoadGen:
                 seconds=asked.seconds if active else QUICK_SECONDS,
                 stall=asked.stall,
                 keep_trace=asked.keep_trace,
+                loaded=asked.performance_sample_count,
             )
         taken = result.measurements(self._judged(), asked.tails)
         self._keep(result, [*taken, *self._on_device(session)])
@@ -198,6 +202,8 @@ class LoadGen:
         from pytest_gpuperf.mlperf.sut import Sut, SutSession
 
         on_gpu, traffic = self._session.expects_device(), asked.traffic()
+        if asked.threads and (on_gpu or isinstance(model, Sut)):
+            raise GpuperfError("loadgen: threads= is for ONNX models on the CPU")
         if isinstance(model, Sut):
             return SutSession(model, traffic.batch(asked.max_batchsize or model.max_batchsize))
         backend: Backend = "cuda" if on_gpu else "cpu"
@@ -210,7 +216,7 @@ class LoadGen:
             sizes |= {1 << power for power in range(size.bit_length()) if 1 << power < size}
         # The device's own stream, so that its events see ONNX Runtime's work; only --gpuperf times by them.
         stream = int(self._session.gpu().stream.handle) if on_gpu and self._session.options.active else None
-        return open_session(model, backend, cast(Any, asked.precision), sorted(sizes), stream)
+        return open_session(model, backend, cast(Any, asked.precision), sorted(sizes), stream, asked.threads)
 
     def _on_device(self, session: Any) -> list[Measurement]:
         """Measure the device time of a batch: the model's part of a query's time, without the host's."""

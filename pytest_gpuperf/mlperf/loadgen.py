@@ -64,17 +64,24 @@ def performance(
     stall: float = STALL,
     keep_trace: bool = True,
     warm_up: float | None = None,
+    loaded: int | None = None,
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
-    completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``. Raises GpuperfError
+    completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``; ``loaded`` images
+    are in memory, and queries are drawn from them. Raises GpuperfError
     for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
     batch, dataset = asked.batch(session.batch_sizes[-1]), _dataset(session, None)
     phase = Phase(session, dataset, batch, log_dir, stall, asked.max_wait if asked.server else None)
-    loaded = _loaded(session, dataset, chosen)
+    if loaded is None:
+        loaded = _loaded(session, dataset, chosen)
+    elif loaded > len(dataset):
+        raise GpuperfError(
+            f"performance_sample_count={loaded}, and the dataset {dataset.name} has {len(dataset)} images"
+        )
     limit = seconds if seconds is not None else chosen.seconds
     if warm_up is None:  # for a GPU's clocks, or for a CPU's caches and thread pools
         warm_up = 3.0 if _on_device(session) or limit is None else min(3.0, 0.1 * limit)
@@ -106,6 +113,8 @@ def performance(
         "qsl": "host",
         "input_copy": True,
     }
+    if threads := getattr(session, "threads", None):
+        contract["threads"] = threads
     if asked.server:
         contract |= {"target_qps": asked.qps, "max_latency": asked.max_latency}
         contract |= {"max_wait": asked.max_wait, "max_batchsize": batch}

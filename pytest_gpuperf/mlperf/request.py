@@ -18,7 +18,7 @@ STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
 # What one mode alone has a use for.
 _OF_A_MODE: Mapping[str, Sequence[str]] = {
-    "performance": ("profile", "seconds", "tails"),
+    "performance": ("profile", "seconds", "tails", "performance_sample_count"),
     "accuracy": ("count",),
 }
 _OF_A_SCENARIO: Mapping[str, Sequence[str]] = {
@@ -48,6 +48,8 @@ class Request:
     max_wait: float | None
     max_batchsize: int | None
     samples_per_query: int | None
+    performance_sample_count: int | None
+    threads: int | None
 
     @classmethod
     def of(cls, **given: Any) -> Request:
@@ -78,6 +80,10 @@ class Request:
             max_wait=_above_zero("max_wait", given.get("max_wait")),
             max_batchsize=_count("max_batchsize", given.get("max_batchsize")),
             samples_per_query=_count("samples_per_query", given.get("samples_per_query")),
+            performance_sample_count=_count(
+                "performance_sample_count", given.get("performance_sample_count")
+            ),
+            threads=_count("threads", given.get("threads")),
         )
 
     def traffic(self) -> Scenario:

@@ -58,9 +58,11 @@ def open_session(
     precision: Precision = "fp32",
     batch_sizes: Sequence[int] = (1, 8),
     stream: int | None = None,
+    threads: int | None = None,
 ) -> CpuSession | CudaSession:
     """Load the model, on the CUDA stream with the handle ``stream``, or on one of ONNX Runtime's own.
 
+    On the CPU ``threads`` compute one batch, as many as there are cores unless given.
     Raises Unavailable naming the package that is missing, GpuperfError if the model does not fit its dataset
     or the device's memory.
     """
@@ -74,7 +76,7 @@ def open_session(
     if kind.on_device:
         cuda_runtime.require(onnxruntime)
     models.require_file(model)
-    return kind(onnxruntime, model, precision, sizes, stream)
+    return kind(onnxruntime, model, precision, sizes, stream, threads)
 
 
 class OnnxSession:
@@ -90,8 +92,9 @@ class OnnxSession:
         precision: Precision,
         sizes: tuple[int, ...],
         stream: int | None = None,
+        threads: int | None = None,
     ) -> None:
-        self.ort = onnxruntime
+        self.ort, self.threads = onnxruntime, threads
         self.model, self.precision, self.batch_sizes = model, precision, sizes
         self.dtype: Any = DTYPES[precision]
         self._path = model.path if precision == "fp32" else models.half_precision(model)
@@ -110,6 +113,8 @@ class OnnxSession:
         """Return an InferenceSession all of whose nodes are on the provider ``name``; raises GpuperfError."""
         options = self.ort.SessionOptions()
         options.log_severity_level = 3  # warnings (of unused initialisers, ...) would flood a test's output
+        if self.threads:
+            options.intra_op_num_threads = self.threads
         if self.on_device:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
