@@ -31,7 +31,8 @@ class Instrument:
     clock it is: a device metric depends on the GPU alone, a host metric on the CPU as well. ``runs_on`` are
     globs of the environment's keys: the software beside the driver, CUDA and the compiler that can move its
     figures with no commit. ``unit_sd`` and ``day_sd`` are standard deviations of the log between units of one
-    model and between days on one machine, ``step`` is its timer's, in seconds.
+    model and between days on one machine, ``step`` is its timer's, in seconds. With ``identity`` a number
+    only names what was found: another one is neither more nor less, it is wrong.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Instrument:
     unit_sd: float = 0.015
     day_sd: float = 0.03
     step: float = 0.0
+    identity: bool = False
 
 
 INSTRUMENTS: Mapping[str, Instrument] = {
@@ -66,6 +68,7 @@ INSTRUMENTS: Mapping[str, Instrument] = {
         Instrument("loadgen", 0.02, 0.05, 0.0, "host", _HOST),
         Instrument("loadgen_tail", 0.04, 0.10, 0.0, "host", _HOST),
         Instrument("accuracy", 0.0, 0.0, 0.0, "device", (*_LIBRARIES, "versions.numpy")),
+        Instrument("answers", 0.0, 0.0, 0.0, "device", (*_LIBRARIES, "versions.numpy"), identity=True),
     )
 }
 

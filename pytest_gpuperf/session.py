@@ -87,6 +87,9 @@ class Results:
         self.rows.extend(map(self._keep.row, payload.rows))
         for line in payload.accepted:
             self.note(line)
+        for row in payload.rows:
+            for line in row.details.get("notes", ()):
+                self.note(f"{row.test}: {line}")
         if payload.left_out:
             self.left_out.add(report.nodeid)
         if payload.elsewhere:

@@ -46,6 +46,15 @@ def outcomes(rows: dict[str, Row]) -> set[Outcome]:
     return {row.verdict.outcome for row in rows.values()}
 
 
+def test_the_answers_of_a_model_are_new_beside_its_count():
+    count = Metric("correct", "1", "higher", "exact", "accuracy")
+    before = {"correct": Baseline(count, {}, {}, 0.0, (Run((2.0,), {}),))}
+    now = (Measurement(count, {}, (2.0,)), Measurement(exact("answers", "answers"), {}, (7.0,)))
+    rows = judged(before, Record(now))
+    assert rows["correct"].verdict.outcome is Outcome.EQUAL
+    assert (rows["answers"].verdict.outcome, rows["answers"].verdict.reason) == (Outcome.SHOWN, NEW_IN_PLUGIN)
+
+
 # --------------------------------------------------------------------------- totals
 
 

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf.fixtures import LoadGen
+from pytest_gpuperf.mlperf.request import Request
 
 pytestmark = [
     pytest.mark.usefixtures("bare"),
@@ -75,6 +77,20 @@ def test_performance(loadgen, tiny, scenario):
 
 def test_accuracy(loadgen, tiny):
     assert loadgen(tiny, mode="accuracy").correct == 64
+
+def test_server(loadgen, tiny):
+    result = loadgen(tiny, "Server", qps=200, max_latency=0.5, seconds=0.5)
+    assert result.latency.p99.enough
+
+def test_peak(loadgen, tiny):
+    peak = loadgen.find_peak(tiny, max_latency=0.5, seconds=0.2, resolution=9)
+    assert peak.qps > 200
+
+def test_recorded(loadgen, tiny):  # classes 3 and 4 are wrong, and once "swapped" is there, 5 and 3 are
+    weights, (one, other) = np.eye(10), (3, 4) if not Path("swapped").exists() else (5, 3)
+    weights[:, one] = weights[:, other] = 0
+    network(tiny.path, weights)
+    loadgen(dataclasses.replace(tiny, reference=None), mode="accuracy", count=60)
 """
 
 
@@ -84,14 +100,23 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
     assert result.ret == 0, result.stdout.str()
     result = pytester.runpytest_subprocess(*QUICK, "--gpuperf", "--gpuperf-strict=on")
     assert result.ret == 0, result.stdout.str()
-    result.stdout.fnmatch_lines(["equal *test_accuracy*", "shown *SingleStream* latency_p50*", "*p99.9*"])
+    result.stdout.fnmatch_lines(
+        ["equal *test_accuracy*", "shown *test_peak*1/s*", "shown *eStream* latency_p50*", "*p99.9*"]
+    )
+    (pytester.path / "audit.config").touch()  # what is said of a phase comes out of the test's own process
+    (pytester.path / "swapped").touch()
+    result = pytester.runpytest_subprocess(*QUICK, "--gpuperf", "-k", "recorded")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*regressed: answers*", "*not the answers that the baseline recorded*"])
+    result.stdout.fnmatch_lines(["*::test_recorded: */audit.config lies in the working directory and*"])
     (logs,) = (pytester.path / ".gpuperf" / "loadgen").glob("*Offline*")
     assert list(logs.rglob("mlperf_log_summary.txt"))
+    assert not list((pytester.path / ".gpuperf").rglob("mlperf_log_trace.json"))  # megabytes of every phase
 
 
 def test_without_the_flag_phases_are_short_and_nothing_is_judged(pytester: pytest.Pytester):
     result = run(pytester, PHASES.replace("seconds=0.5", "seconds=600"))
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=7)
     assert "verdict" not in result.stdout.str()
 
 
@@ -115,9 +140,9 @@ def test_a_disturbed_model_is_red_and_names_the_images(pytester: pytest.Pytester
 @pytest.mark.parametrize(
     ("test", "words"),
     [
-        ("loadgen(tiny, 'Server')", 'there is no scenario "Server"'),
-        ("loadgen(tiny, mode='speed')", 'there is no LoadGen mode "speed"'),
-        ("loadgen(tiny, precision='fp8')", 'there is no precision "fp8"'),
+        ("loadgen(tiny, 'Server')", "Server needs qps=, the queries a second; loadgen.find_peak finds"),
+        ("loadgen(tiny, mode='speed')", 'there is no mode "speed"'),
+        ("loadgen(tiny, 'SingleStream', seconds=-1)", "seconds=-1; give a number of seconds above 0"),
         ("network(tiny.path, np.eye(10)[:7], 7); loadgen(tiny)", "*7*"),
         ("tiny.path.write_text('no model'); loadgen(tiny)", "*tiny.onnx*"),
         (
@@ -145,6 +170,27 @@ def test_a_missing_mlperf_model_is_named(pytester: pytest.Pytester):
     result = pytester.runpytest_subprocess(*QUICK, f"--gpuperf-model-dir={pytester.path}")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*MODEL_DIR*DATA_DIR*"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "sizes"),
+    [
+        ({"scenario": "Server"}, [1, 2, 4, 8, 16, 32, 64]),  # a CUDA graph each, and a batch is padded to one
+        ({"scenario": "Server", "max_batchsize": 24}, [1, 2, 4, 8, 16, 24]),
+        ({"scenario": "Offline"}, [256]),
+        ({"scenario": "Offline", "max_batchsize": 100}, [100]),
+        ({"scenario": "MultiStream", "samples_per_query": 3}, [3]),
+    ],
+)
+def test_the_batch_sizes_that_a_gpu_is_prepared_for(monkeypatch, asked, sizes):
+    opened = []
+    monkeypatch.setattr("pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given))
+    session = SimpleNamespace(expects_device=lambda: True, options=SimpleNamespace(active=False))
+    LoadGen(session, None)._open("m", Request.of(mode="performance", precision="fp16", **asked))
+    assert opened == [("m", "cuda", "fp16", sizes, None, None)]
+    threads = Request.of(mode="performance", precision="fp16", threads=2, **asked)
+    with pytest.raises(GpuperfError, match="threads= is for ONNX models on the CPU"):
+        LoadGen(session, None)._open("m", threads)
 
 
 class Digits:

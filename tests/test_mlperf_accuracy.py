@@ -1,5 +1,8 @@
 """What counts as correct, which differences a precision explains, and MLPerf's gate at its very edges."""
 
+from fractions import Fraction
+from math import comb
+
 import numpy as np
 import pytest
 
@@ -47,10 +50,43 @@ def test_gate_floor_is_75_6954_percent_in_every_precision():
     assert len(Gate().problems(*imagenet(37_847), "fp32")) == 2
 
 
-def test_gate_does_not_judge_a_part_of_the_images():
-    predictions, labels = imagenet(38_228)
-    (problem,) = Gate().problems(predictions[:500], labels[:500], "fp32")
-    assert "all 50,000 images; this run saw 500 (500 correct)" in problem
+@pytest.mark.parametrize("seen", [1, 20, 500, 5_000, 49_999])
+def test_some_of_the_images_are_held_to_what_a_sample_of_them_would_give(seen):
+    """To the exact tail of the binomial distribution, summed here in whole numbers."""
+    least = Gate().least(seen)
+    chance, below = Fraction(Gate().reference, Gate().total), Fraction(0)
+    if seen <= 500:
+        terms = [comb(seen, k) * chance**k * (1 - chance) ** (seen - k) for k in range(least + 1)]
+        below = sum(terms[:least])
+        assert below <= Fraction(1, 10_000) < below + terms[least]
+    else:  # a normal distribution's quantile, within an image or two
+        spread = (seen * 0.76456 * 0.23544) ** 0.5
+        assert least == pytest.approx(seen * 0.76456 - 3.719 * spread, abs=2)
+    labels = np.arange(seen)
+    for right, red in ((seen, 0), (least, 0), (least - 1, 1)):
+        found = np.where(labels < right, labels, -1)
+        for precision in ("fp32", "fp16"):
+            assert len(Gate().problems(found, labels, precision)) == (red if right >= 0 else 0)
+            assert Gate().unexplained(found, labels, precision) == (red if right >= 0 else 0)
+
+
+def test_what_a_part_of_the_images_was_held_to_is_said():
+    assert Gate().scope(TOTAL) == ""
+    said = "500 of 50,000 images: at least 346 (69.2%) must be right, as with 76.456% in 99.99% of random"
+    assert said in Gate().scope(500)
+    (problem,) = Gate().problems(np.zeros(500), np.arange(500), "fp32")
+    assert problem.startswith(f"1 of 500 correct (0.200%); {said}")
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(0, ""), (1, "with every class one lower"), (-1, "with every class one higher"), (5, "")],
+)
+def test_classes_that_are_all_one_off_are_told(step, said):
+    labels = np.arange(24)
+    found = accuracy.shifted(labels + step, labels)
+    assert said in found
+    assert bool(said) == bool(found)
 
 
 STORED = StoredPredictions(np.array([1, 2, 3], np.uint8), np.array([0.5, 0.02, 0.0005], np.float32))

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(
 def test_every_scenario_and_accuracy_in_one_process(tmp_path):
     found = shown(
         """
+        from pytest_gpuperf.mlperf import read_logs
         echo, out = Echo(), {}
         for scenario in ("SingleStream", "MultiStream", "Offline"):
             r = loadgen.performance(echo, scenario, log_dir=Path(scenario), seconds=0.5)
@@ -22,16 +23,37 @@ def test_every_scenario_and_accuracy_in_one_process(tmp_path):
                 contract=dict(r.contract), detail=json.loads(next(
                     l for l in (r.log_dir / "mlperf_log_detail.txt").read_text().splitlines()
                     if "result_50.00_percentile_latency_ns" in l).split("MLLOG ")[1])["value"])
+            read = read_logs(r.log_dir)
+            out[scenario] |= dict(
+                early=[r.early_stopping, read.early_stopping], valid=read.valid,
+                read=[read.scenario, read.mode, read.queries], percentiles=sorted(read.latency),
+                p50s=[r.latency.p50, read.latency["p50"]], p99s=[r.latency.p99, read.latency["p99"]],
+                rates=[r.samples_per_second, read.samples_per_second])
             a = loadgen.accuracy(echo, log_dir=Path("acc"), scenario=scenario, count=61)
+            read = read_logs("acc")
+            out[scenario]["accuracy_phase"] = [read.mode, read.latency, read.samples_per_second]
             out[scenario]["correct"] = [a.correct, a.total]
             out[scenario]["held"] = [echo.held, echo.released]
         show(**out)
         """,
         tmp_path,
     )
+    assert list((tmp_path / "cache" / "traces").iterdir()) == []
     single, multi, offline = found["SingleStream"], found["MultiStream"], found["Offline"]
     assert all(entry["correct"] == [61, 61] for entry in found.values())
     assert all(held == released > 0 for held, released in (entry["held"] for entry in found.values()))
+    for name, entry in found.items():
+        assert entry["valid"]
+        assert entry["read"] == [name, "PerformanceOnly", entry["queries"]]
+        assert entry["percentiles"] == ["p50", "p90", "p95", "p97", "p99", "p99.9"]
+        assert entry["accuracy_phase"] == ["AccuracyOnly", {}, None]
+        # MultiStream has no rate in its log: that from the mean leaves out the time between queries.
+        assert entry["rates"][0] == pytest.approx(entry["rates"][1], rel=0.1)
+    for stream in (single, multi):
+        assert stream["p50s"][0] == pytest.approx(stream["p50s"][1], rel=1e-6)
+        assert stream["p99s"][0] == pytest.approx(stream["p99s"][1], rel=1e-6)
+        assert stream["early"][0] == stream["early"][1] >= stream["p50"]
+    assert offline["early"] == [None, None]
     # The median is LoadGen's own, to the nanosecond, whatever the machine was doing.
     assert single["p50"] == pytest.approx(single["detail"] * 1e-9, rel=1e-6)
     assert multi["p50"] == pytest.approx(multi["detail"] * 1e-9, rel=1e-6)
@@ -119,7 +141,7 @@ def test_images_that_cannot_be_loaded_and_classes_of_another_shape(tmp_path):
     )
     assert found["perf"] == found["acc"] == "a.jpg is missing"
     assert found["empty"] == "the dataset numbers of echo has no images"
-    assert found["scores"].endswith("ValueError: 8 images gave classes of shape (8, 10)")
+    assert found["scores"] == "8 images gave classes of shape [8, 10]; run() must return one for each"
 
 
 def test_a_completion_that_never_comes_is_given_up(tmp_path):
@@ -143,10 +165,41 @@ def test_a_completion_that_never_comes_is_given_up(tmp_path):
     )
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
-    assert found["error"].startswith("echo completed nothing for 1 s: the query was given up")
+    assert found["error"].startswith("echo completed nothing for 1 s: the phase was given up")
+    assert "give stall= more seconds" in found["error"]
     assert found["took"] < 10
     assert found["poisoned"] == "echo completed nothing for 1 s"
     assert found["next"] == "LoadGen cannot run again in this process: echo completed nothing for 1 s"
+
+
+def test_images_that_are_slow_to_load_are_no_stall_and_one_that_never_comes_is(tmp_path):
+    finished = child(
+        """
+        class Slow(Numbers):
+            def images(self, indices):
+                time.sleep(0.15 * len(indices))
+                return super().images(indices)
+        class Lost(Slow):
+            def images(self, indices):
+                if 3 in indices:
+                    threading.Event().wait()
+                return super().images(indices)
+        def of(dataset):
+            echo = Echo()
+            echo.model = models.Model("echo", Path("e"), "", dataset, input_shape=(1,))
+            return echo
+        slow = loadgen.accuracy(of(Slow), log_dir=Path("a"), count=16, stall=1.0)  # they take 2.4 s
+        error = error_of(loadgen.accuracy, of(Lost), log_dir=Path("b"), count=16, stall=1.0)
+        show(correct=slow.correct, error=error)
+        sys.stdout.flush()
+        os._exit(0)
+        """,
+        tmp_path,
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout)
+    assert found["correct"] == 16
+    assert found["error"].startswith("echo loaded no image for 1 s: the phase was given up")
 
 
 def test_a_log_folder_that_cannot_be_one(tmp_path):
@@ -242,13 +295,20 @@ def test_names_that_do_not_exist(tmp_path):
     found = shown(
         """
         show(
-            scenario=error_of(loadgen.performance, Echo(), "Server", log_dir=Path("a")),
+            scenario=error_of(loadgen.performance, Echo(), "Served", log_dir=Path("a")),
             profile=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), profile="long"),
+            loaded=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), loaded=101),
+            ten=loadgen.performance(Echo(), "SingleStream", log_dir=Path("a"), loaded=10, seconds=0.1)
+            .contract["performance_samples"],
         )
         """,
         tmp_path,
     )
-    assert found["scenario"] == 'there is no scenario "Server"; use SingleStream, MultiStream or Offline'
+    assert found["scenario"].startswith(
+        'there is no scenario "Served"; use SingleStream, MultiStream, Server'
+    )
+    assert found["loaded"] == "performance_sample_count=101, and the dataset numbers has 100 images"
+    assert found["ten"] == 10
     assert found["profile"] == 'there is no LoadGen profile "long"; use short or valid'
 
 
@@ -262,13 +322,30 @@ def test_the_profile_valid_follows_mlperfs_durations(tmp_path):
             asked, valid = settings.Scenario.of(scenario), settings.Profile.of("valid")
             s = settings.performance(lg, asked, valid, None, load)
             out[scenario] = [s.min_duration_ms, s.min_query_count, s.performance_sample_count_override]
+            expected = load.seconds + settings.SAMPLE_COST * load.batch
+            out[scenario].append(1.1 * s.offline_expected_qps * expected / load.batch)
             out[scenario].append(s.single_stream_target_latency_percentile)
             out[scenario].append(s.multi_stream_target_latency_percentile)
-        show(**out)
+        echo, many = Echo(), lambda count: Numbers(count, np.arange(1100) % 10)
+        echo.model = models.Model("echo", Path("e"), "", many, input_shape=(1,))
+        echo.batch_sizes = (1, 100)
+        loaded = [loadgen._loaded(echo, many(None), settings.Profile.of(name)) for name in settings.PROFILES]
+        # MLPerf's length and count of images would take ten minutes; a short one says what it lacks.
+        r = loadgen.performance(Echo(), "Offline", log_dir=Path("a"), profile="valid", seconds=2.0)
+        found = dict(loaded=loaded, notes=r.notes, duration=r.duration, count=r.samples)
+        show(settings=out, **found)
         """,
         tmp_path,
     )
-    assert [entry[0] for entry in found.values()] == [600_000] * 3
-    assert found["MultiStream"][1] == 662
-    assert found["Offline"][1] == 24_576
-    assert (found["SingleStream"][3], found["MultiStream"][4]) == (0.9, 0.99)
+    asked = found["settings"]
+    assert [entry[0] for entry in asked.values()] == [600_000] * 3
+    assert asked["MultiStream"][1] == 662
+    assert asked["Offline"][1] == 24_576
+    assert asked["Offline"][3] == pytest.approx(1.22, abs=0.01)  # times 600 s, in which it takes so many
+    assert (asked["SingleStream"][4], asked["MultiStream"][5]) == (0.9, 0.99)
+    assert found["loaded"] == [64, 1100]  # 1,024 or more, in whole batches; few on a CPU that is not asked
+    assert found["count"] >= 24_576
+    assert found["notes"] == [
+        "MLPerf takes phases with 1,024 loaded images or more; here were 100",
+        "MLPerf takes phases of 600 s or more; this one was of 2 s",
+    ]

@@ -59,6 +59,7 @@ def test_imagenet_needs_both_folders_and_files(tmp_path):
     (tmp_path / "resnet50_v1.onnx").write_bytes(b"")
     with pytest.raises(GpuperfError, match=r"val_map\.txt does not exist"):
         models.resolve(None, model_dir=tmp_path, data_dir=tmp_path)
+    (tmp_path / "a.jpg").touch()
     (tmp_path / "val_map.txt").write_text("a.jpg 3\n")
     model = models.resolve(None, model_dir=tmp_path, data_dir=tmp_path)
     assert (model.name, model.label_offset, model.output) == ("resnet50", -1, "ArgMax:0")
@@ -77,6 +78,7 @@ def test_the_embedded_model_without_onnx_names_the_package(cache, monkeypatch):
         ("a.jpg", '"a.jpg" must be'),
         ("a.jpg x", "must be"),
         ("a.jpg 1000", "0..999"),
+        ("a.jpg \N{SUPERSCRIPT TWO}", "0..999"),
         ("a.jpg 1 2", "must be"),
     ],
 )
@@ -116,10 +118,23 @@ def test_preprocessing_takes_the_middle_in_rgb_less_the_means(tmp_path, cv2, sha
     assert width == pytest.approx(100 * 256 / min(shape[:2]), abs=2)
 
 
-def test_a_missing_image_is_named(tmp_path, cv2):
-    (tmp_path / "val_map.txt").write_text("gone.jpg 1\n")
-    with pytest.raises(GpuperfError, match=r"gone\.jpg is missing"):
-        datasets.ImageNet(tmp_path).images([0])
+def test_missing_images_are_named_at_the_start_and_others_when_they_are_read(tmp_path, cv2):
+    (tmp_path / "val_map.txt").write_text("text.jpg 1\ngone.jpg 1\nval/gone.jpg 1\n")
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(GpuperfError, match=r"lists 3 images, of which 2 are missing, first .*/gone\.jpg"):
+        datasets.ImageNet(tmp_path)
+    with pytest.raises(GpuperfError, match=r"text\.jpg is missing or is no image"):
+        datasets.ImageNet(tmp_path, 1).images([0])
+
+
+def test_a_val_map_of_a_windows_editor(tmp_path):
+    (tmp_path / "val_map.txt").write_bytes(b"\xef\xbb\xbfa.jpg 1\r\nb.jpg 007\r\n")
+    paths, labels = datasets.read_map(tmp_path)
+    assert [path.name for path in paths] == ["a.jpg", "b.jpg"]
+    assert labels.tolist() == [1, 7]
+    (tmp_path / "val_map.txt").write_bytes("\xe9.jpg 1\n".encode("latin-1"))
+    with pytest.raises(GpuperfError, match=r"val_map\.txt is not UTF-8 \(.* at byte 0\); save it so"):
+        datasets.read_map(tmp_path)
 
 
 def test_imagenet_without_opencv_names_the_package(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """LoadGen's logs read, percentiles and the number of queries behind them, and what is judged."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import logs, models
+from pytest_gpuperf.measurement import Baseline, Outcome, Run
+from pytest_gpuperf.mlperf import models, settings
 from pytest_gpuperf.mlperf.accuracy import StoredPredictions
-from pytest_gpuperf.mlperf.loadgen import require_consistent
+from pytest_gpuperf.mlperf.loadgen import _fitting, require_consistent
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult, queries_needed
+from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
+from pytest_gpuperf.rules.verdict import judge
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,11 @@ def test_a_tail_without_enough_queries_is_shown_only():
     assert "700 queries; this percentile needs 6636" in metrics["latency_p99_9"].details["warning"]
 
 
+def test_a_server_is_judged_on_its_latency_and_not_on_the_rate_it_was_given():
+    metrics = {m.metric.name: m.metric.kind for m in performance("Server").measurements(tails=["p99"])}
+    assert metrics == {"latency_p50": "noisy", "qps": "shown", "latency_p99": "noisy"}
+
+
 def test_times_are_shown_where_the_machine_is_not_one_to_judge_by():
     assert {m.metric.kind for m in performance().measurements("shown", tails=["p90"])} == {"shown"}
 
@@ -113,95 +121,54 @@ def test_accuracy_stores_the_unexplained_and_shows_the_count():
 def test_accuracy_without_a_reference_stores_the_count():
     result = accuracy_result([1, 2, 9], None)
     result.check()
-    (count,) = result.measurements()
+    count, answers = result.measurements()
     assert (count.metric.name, count.metric.kind, count.value) == ("correct", "exact", 2)
+    assert (answers.metric.name, answers.metric.kind) == ("answers", "exact")
 
 
-def mllog(key, value, **metadata):
-    return ":::MLLOG " + json.dumps({"key": key, "value": value, "metadata": metadata}) + "\n"
-
-
-def test_detail_log(tmp_path):
-    (tmp_path / logs.DETAIL).write_text(
-        "noise\n"
-        + mllog("error_runtime", "Ran out of generated queries.", is_error=True)
-        + mllog("result_validity", "INVALID")
-        + mllog("result_invalid_reason", "Increase it. ")
-        + mllog("num_errors", 1)
-        + mllog("power_end", "now")
-    )
-    detail = logs.read_detail(tmp_path)
-    assert not detail.valid
-    assert detail.num_errors == 1
-    assert detail.reason == "Increase it. Ran out of generated queries."
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "ran nothing"),
-        (mllog("result_validity", "VALID"), "did not end"),
-        (":::MLLOG {oops\n", "no MLLOG entry: {oops"),
-    ],
-)
-def test_a_detail_log_that_is_no_result(tmp_path, content, said):
-    if content is not None:
-        (tmp_path / logs.DETAIL).write_text(content)
-    with pytest.raises(GpuperfError, match=said) as error:
-        logs.read_detail(tmp_path)
-    assert logs.DETAIL in str(error.value)
-
-
-def sample(start_us, query, index, complete_ns):
-    return (
-        f'{{"name":"Sample","cat":"default","ph":"b","pid":1,"id":0,"ts":{start_us},"args":{{"sample_seq":0,'
-        f'"query_seq":{query},"sample_idx":{index},"issue_start_ns":0,"complete_ns":{complete_ns}}}}},\n'
-    )
-
-
-def test_trace_of_queries_with_several_samples(tmp_path):
-    (tmp_path / logs.TRACE).write_text(
-        '{"traceEvents":[\n{"name":"LogDetail","args":{"key":""loadgen_version""}},\n'
-        + sample("3000.000", 1, 7, 1_000_000)
-        + sample("1000.000", 0, 5, 1_500_000)
-        + sample("1000.000", 0, 6, 2_000_000)
-        + sample("3000.000", 1, 8, 900_000)
-    )
-    trace = logs.read_trace(tmp_path)
-    assert trace.latencies == pytest.approx([0.002, 0.001])
-    assert trace.duration == pytest.approx(0.003)  # from 1.0 ms to 4.0 ms
-    assert trace.samples == 4
-
-
-def test_trace_in_another_form(tmp_path):
-    (tmp_path / logs.TRACE).write_text("{}")
-    with pytest.raises(GpuperfError, match="holds no sample"):
-        logs.read_trace(tmp_path)
-
-
-def entry(index, value):
-    return {"seq_id": 0, "qsl_idx": index, "data": np.int64(value).tobytes().hex()}
-
-
-def test_accuracy_log_counts_a_repeated_sample_once(tmp_path):
-    (tmp_path / logs.ACCURACY).write_text(json.dumps([entry(1, 5), entry(0, -1), entry(1, 6)]))
-    assert logs.read_accuracy(tmp_path, 2).tolist() == [-1, 5]
+def test_as_many_other_wrong_answers_are_another_result():
+    first, other = (accuracy_result(wrong, None).measurements() for wrong in ([1, 2, 9], [1, 2, 8]))
+    assert first[0].value == other[0].value  # two are right
+    stored = Baseline(first[1].metric, {}, {}, 0.0, (Run(first[1].samples, {}),))
+    again, changed = (judge(stored, now[1], tolerance=None, place={}) for now in (first, other))
+    assert again.outcome is Outcome.EQUAL
+    assert changed.outcome is Outcome.REGRESSED
+    assert "not the answers that the baseline recorded" in changed.reason
+    assert changed.change is None  # a fingerprint has no size
+    # The direction and the distance do not count, nor does a tolerance.
+    for value in (stored.value + 1, stored.value - 1):
+        moved = replace(other[1], samples=(value,))
+        outcome = judge(stored, moved, tolerance=0.5, place={}).outcome
+        assert outcome is Outcome.REGRESSED
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("scenario", "profile", "batch", "seconds", "longest"),
     [
-        (json.dumps([entry(0, 1)]), "lacks 1 of 2 samples, first 1"),
-        (json.dumps([entry(0, 1), entry(2, 1)]), "sample 2 with 8 bytes"),
-        (json.dumps([{"qsl_idx": 0, "data": "00"}]), "sample 0 with 1 bytes"),
-        ("[", "is no accuracy log"),
-        ("[1]", "is no accuracy log"),
+        ("SingleStream", "short", 1, 0.02, 8_700),  # as long as anybody asks
+        ("SingleStream", "short", 1, 1e-6, 5.2),  # of nothing: 3 us a query
+        ("SingleStream", "valid", 1, 0.0003, 1_253),
+        ("SingleStream", "valid", 1, 0.0001, 422),  # too fast for MLPerf's 600 s
+        ("MultiStream", "valid", 8, 0.0009, 1_870),
+        ("Offline", "short", 256, 0.0160, 340),
+        ("Offline", "valid", 256, 0.0160, 1_110),
     ],
 )
-def test_a_damaged_accuracy_log(tmp_path, content, said):
-    (tmp_path / logs.ACCURACY).write_text(content)
-    with pytest.raises(GpuperfError, match=said):
-        logs.read_accuracy(tmp_path, 2)
+def test_a_phase_is_as_long_as_loadgens_memory_allows(scenario, profile, batch, seconds, longest):
+    load = Load(batch, 1024, seconds)
+    found = settings.longest(Scenario.of(scenario), Profile.of(profile), load)
+    assert found == pytest.approx(longest, rel=0.02)
+
+
+def test_a_fast_model_is_measured_shorter_and_it_is_said():
+    load, notes = Load(1, 64, 1e-6), []
+    fast = Scenario.of("SingleStream"), Profile.of("short"), load
+    assert _fitting(*fast, 1.0, notes) == 1.0
+    assert notes == []
+    assert _fitting(*fast, 10.0, notes) == pytest.approx(5.2, rel=0.02)
+    assert notes[0].startswith("measured 5.2 s: LoadGen makes up all queries beforehand, and those of 10 s")
+    with pytest.raises(GpuperfError, match="more than 4 GiB: ask for seconds=21 or less"):
+        _fitting(fast[0], Profile.of("valid"), load, None, notes)
 
 
 def test_the_figures_that_the_reference_harness_printed_are_refused():

@@ -13,7 +13,7 @@ from pytest_gpuperf.mlperf import cuda_runtime, models
 from pytest_gpuperf.mlperf.session import open_session
 
 
-def classifier(path, shape=("N", 3), classes=5, arg_max=False, outputs=1):
+def classifier(path, shape=("N", 3), classes=5, arg_max=False, outputs=1, cast=None):
     """Writes a model that says the class nearest to the first input value: argmax of 2kx - k^2."""
     onnx = pytest.importorskip("onnx", reason="the model under test is written with onnx")
     from onnx import TensorProto, helper, numpy_helper
@@ -22,6 +22,9 @@ def classifier(path, shape=("N", 3), classes=5, arg_max=False, outputs=1):
     weight[0] = 2 * np.arange(classes)
     bias = -(np.arange(classes, dtype=np.float32) ** 2)
     nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["scores"])]
+    if cast:  # the input is of whole numbers
+        nodes[0].input[0] = "floats"
+        nodes.insert(0, helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT))
     results = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [shape[0], classes])]
     if arg_max:
         nodes.append(helper.make_node("ArgMax", ["scores"], ["class"], axis=1, keepdims=0))
@@ -29,7 +32,7 @@ def classifier(path, shape=("N", 3), classes=5, arg_max=False, outputs=1):
     graph = helper.make_graph(
         nodes,
         "nearest",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("x", getattr(TensorProto, cast or "FLOAT"), shape)],
         results[-outputs:],
         [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
     )
@@ -59,6 +62,37 @@ def test_classes_from_scores_or_from_the_models_own_argmax(tmp_path, ort, arg_ma
     assert (classes.tolist(), classes.dtype) == ([3, 0, 4], np.int64)
 
 
+@pytest.mark.parametrize("size", [1, 2, 8])
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_a_file_of_one_batch_size_gets_its_batches_padded(tmp_path, ort, size, count):
+    session = open_session(classifier(tmp_path / "m.onnx", shape=(size, 3)), "cpu")
+    numbers = [4, 0, 3, 1, 2, 2, 0, 1][:count]
+    assert session.run(values(*numbers)).tolist() == numbers
+    assert session.description["fixed_batch"] == size
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("INT32", np.int32), ("INT64", np.int64), ("UINT8", np.uint8)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_whole_numbers_are_fed_as_the_file_takes_them(tmp_path, ort, name, dtype, precision):
+    model = classifier(tmp_path / "m.onnx", cast=name)
+    session = open_session(model, "cpu", precision)
+    assert session.dtype == dtype
+    assert session.run(values(3, 1).astype(dtype)).tolist() == [3, 1]
+
+
+def test_one_thread_computes_where_one_is_asked_for(tmp_path, ort, monkeypatch):
+    seen, made = [], ort.InferenceSession
+
+    def opened(path, options, **named):
+        seen.append(options.intra_op_num_threads)
+        return made(path, options, **named)
+
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    assert open_session(classifier(tmp_path / "m.onnx"), "cpu", threads=1).run(values(3)).tolist() == [3]
+    open_session(classifier(tmp_path / "m.onnx"), "cpu")
+    assert seen == [1, 0]  # 0 is ONNX Runtime's choice
+
+
 def test_the_label_offset_is_added(tmp_path, ort):
     model = replace(classifier(tmp_path / "m.onnx"), label_offset=-1)
     assert open_session(model, "cpu").run(values(3)).tolist() == [2]
@@ -86,7 +120,6 @@ def test_the_description_says_what_ran_where(tmp_path, ort):
     [
         ({}, {"input_shape": (4,)}, r"takes x .*float\) \['N', 3\]; nearest is fed one .*float\) \[N, 4\]"),
         ({}, {"input_shape": (3, 1)}, r"\['N', 3\]; nearest is fed one .* \[N, 3, 1\]"),
-        ({"shape": (1, 3)}, {}, "only takes batches of 1; 8 was asked for"),
         ({"arg_max": True, "outputs": 2}, {}, "has the outputs scores, class"),
         ({}, {"output": "logits"}, 'has the outputs scores; Model.output is "logits"'),
     ],
@@ -96,6 +129,13 @@ def test_a_model_that_does_not_fit(tmp_path, ort, arguments, change, said):
     with pytest.raises(GpuperfError, match=said) as error:
         open_session(replace(model, **change), "cpu")
     assert "m.onnx" in str(error.value)
+
+
+def test_an_output_that_is_no_class_is_one_sentence(tmp_path, ort):
+    session = open_session(classifier(tmp_path / "m.onnx"), "cpu")
+    session._session = SimpleNamespace(run=lambda *given: [np.zeros((1, 40, 6625), np.float32)])
+    with pytest.raises(GpuperfError, match=r"output scores has the shape \[1, 40, 6625\] for 1 images"):
+        session.run(values(3))
 
 
 def test_a_file_that_is_no_model(tmp_path, ort):
@@ -110,6 +150,11 @@ def test_a_failing_run_is_one_sentence(tmp_path, ort):
     with pytest.raises(GpuperfError, match="failed while running a batch of 2 ") as error:
         session.run(np.zeros((2, 5), np.float32))
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named_before_anything_reads_it(tmp_path, ort):
+    with pytest.raises(GpuperfError, match=r"m\.onnx does not exist; m must be an ONNX file"):
+        open_session(models.Model("m", tmp_path / "m.onnx", "", lambda count: None), "cpu")
 
 
 def test_bad_precision_and_batch_sizes(tmp_path, ort):

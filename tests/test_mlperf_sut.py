@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pytest_gpuperf.mlperf.phase import Callbacks, SampleLibrary
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf.callbacks import Callbacks
+from pytest_gpuperf.mlperf.library import SampleLibrary
 
 BATCH = 4
 
@@ -102,3 +104,35 @@ def test_what_loadgen_raises_is_kept_and_stays_in_the_callback():
         called = callbacks(LoadGen(refuse))
         called.issue(range(count), range(count))
         assert str(called.failure) == "refused"
+
+
+def library(images):
+    return SampleLibrary(SimpleNamespace(name="mine", images=images), np.float32, lambda images: lambda: None)
+
+
+def test_images_are_read_in_pieces_and_each_is_progress():
+    asked, ticks = [], []
+
+    def images(indices):
+        asked.append(len(indices))
+        return np.array(indices, np.float32)[:, None]
+
+    loaded = library(images)
+    loaded.load([5, 3, *range(10, 300), 5], lambda: ticks.append(1))
+    assert loaded.batch([3, 10, 299]).tolist() == [[3], [10], [299]]
+    assert (asked[0], max(asked), sum(asked)) == (1, 64, 292)  # the repeated one is read once
+    assert len(ticks) == len(asked)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (lambda indices: np.zeros((len(indices) + 1, 2)), r"asked for 1 and gave float64 \[2, 2\]"),
+        (lambda indices: 1 / 0, r"images\(\) failed: ZeroDivisionError: division by zero"),
+        (lambda indices: ["a"] * len(indices), r"asked for 1 and gave <U1 \[1\]"),
+        (lambda indices: np.zeros((len(indices), 2 if 0 in indices else 3)), r"image 1 has the shape \[3\]"),
+    ],
+)
+def test_images_of_another_number_or_form_are_one_sentence(images, said):
+    with pytest.raises(GpuperfError, match=f"^mine: .*{said}"):
+        library(images).load(range(4))

@@ -19,7 +19,7 @@ import pytest
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
 def test_performance(loadgen, resnet50, scenario):
-    loadgen(resnet50, scenario, seconds=5)
+    loadgen(resnet50, scenario, seconds=2)
 
 def test_accuracy(loadgen, resnet50):
     loadgen(resnet50, mode="accuracy")

@@ -1,4 +1,7 @@
-"""MLPerf inference: LoadGen, a system under test on ONNX Runtime, models, datasets and accuracy."""
+"""MLPerf inference: LoadGen, a system under test on ONNX Runtime, models, datasets and accuracy.
+
+For suites: ``from pytest_gpuperf.mlperf import Model, Sut, read_logs``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,21 @@ from importlib import import_module
 from typing import Any
 
 from pytest_gpuperf.errors import Unavailable
+
+_PUBLIC = {
+    "Dataset": "datasets",
+    "Model": "models",
+    "StoredPredictions": "accuracy",
+    "Sut": "sut",
+    "read_logs": "logged",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what suites use when they do: NumPy is not needed before."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
 
 
 def imported(module: str, failing: str, extra: str = "mlperf") -> Any:

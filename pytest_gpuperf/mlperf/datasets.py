@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import short
 from pytest_gpuperf.mlperf import imported
 
 
 class Dataset(Protocol):
-    """Labelled images; ``labels`` is int64 [len]."""
+    """Labelled images; ``labels`` is int64 [len], or for a ``Sut`` with a score whatever that compares."""
 
     name: str
-    labels: np.ndarray
+    labels: Any
 
     def __len__(self) -> int: ...
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return float32 [len(indices), *the model's input shape], preprocessed."""
+
+
+def open_dataset(model: str, make: Any, count: int | None, classes: bool = True) -> Dataset:
+    """Return ``make(count)``, the first images of the dataset of ``model``.
+
+    Raises GpuperfError if it has not as many, or is none: each image has a label, which is a whole number
+    unless the labels are no ``classes``.
+    """
+    if not callable(make):
+        raise GpuperfError(
+            f"{model}: dataset={short(make)}; give what makes one of a count of images (None: all), "
+            "such as its class"
+        )
+    try:
+        dataset: Dataset = make(count)
+        found, count_of_labels, name = len(dataset), len(dataset.labels), dataset.name
+        complete = callable(dataset.images)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise GpuperfError(
+            f"{model}: its dataset does not fit ({type(error).__name__}: {error}); dataset(count) must have "
+            "name, labels, len() and images(indices)"
+        ) from error
+    if not isinstance(name, str) or not complete:
+        raise GpuperfError(f"{model}: its dataset must have a text as its name, and images(indices)")
+    labels = np.asarray(dataset.labels) if classes else np.arange(count_of_labels)
+    if found and (labels.shape != (found,) or labels.dtype.kind not in "iu"):
+        what = "a whole number" if classes else "a label"
+        raise GpuperfError(
+            f"{model}: the dataset {name} has {found} images and labels {labels.dtype} {list(labels.shape)}; "
+            f"it must have {what} for each"
+        )
+    if count is not None and found < count:
+        raise GpuperfError(f"{model}: count={count}, and the dataset {name} has {found} images")
+    if count is not None and found > count:
+        raise GpuperfError(f"{model}: the dataset {name} was made of count={count} and has {found} images")
+    return dataset
 
 
 def shipped(name: str) -> dict[str, np.ndarray]:
@@ -95,17 +134,21 @@ def read_map(data_dir: Path) -> tuple[list[Path], np.ndarray]:
     """
     path = data_dir / "val_map.txt"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise GpuperfError(
             f"{path} cannot be read ({error.strerror}); DATA_DIR must hold ImageNet's val_map.txt"
         ) from error
+    except UnicodeDecodeError as error:
+        raise GpuperfError(
+            f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it so"
+        ) from None
     images, labels = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         fields = line.split()
-        if len(fields) != 2 or not fields[1].isdigit() or int(fields[1]) >= CLASSES:
+        if len(fields) != 2 or not (fields[1].isascii() and fields[1].isdigit()) or int(fields[1]) >= CLASSES:
             raise GpuperfError(
                 f'{path}, line {number}: "{line}" must be a path and a label of 0..{CLASSES - 1}'
             )
@@ -114,6 +157,20 @@ def read_map(data_dir: Path) -> tuple[list[Path], np.ndarray]:
     if not images:
         raise GpuperfError(f"{path} lists no image; each line must be a path and a label")
     return images, np.array(labels, np.int64)
+
+
+def _require_files(data_dir: Path, images: Sequence[Path]) -> None:
+    """Raise GpuperfError if an image is not there, of 50,000 the last as well as the first."""
+    there: dict[Path, set[str]] = {}
+    for folder in {image.parent for image in images}:
+        with suppress(OSError):
+            there[folder] = set(os.listdir(folder))
+    missing = [image for image in images if image.name not in there.get(image.parent, ())]
+    if missing:
+        raise GpuperfError(
+            f"{data_dir / 'val_map.txt'} lists {len(images):,} images, of which {len(missing):,} are "
+            f"missing, first {missing[0]}; DATA_DIR must hold ImageNet's validation images where it says"
+        )
 
 
 def preprocess(path: Path) -> np.ndarray:
@@ -146,6 +203,7 @@ class ImageNet:
         paths, labels = read_map(data_dir)
         self._paths = paths[:count]
         self.labels = labels[:count]
+        _require_files(data_dir, self._paths)
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -20,10 +20,18 @@ from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.mlperf.models import Model, Precision
+    from pytest_gpuperf.mlperf.peak import PeakResult
+    from pytest_gpuperf.mlperf.request import Request
     from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
     from pytest_gpuperf.mlperf.session import Backend, CpuSession, CudaSession
+    from pytest_gpuperf.mlperf.sut import ScoreResult, Sut, SutSession
+
+    AnySession = CpuSession | CudaSession | SutSession
+    AnyResult = PerformanceResult | AccuracyResult | ScoreResult
 
 QUICK_SECONDS = 1.0  # of a phase that is not judged, without --gpuperf
+SERVER_BATCH = 64  # images of a batch in Server at most, unless said otherwise
+QUICK_RESOLUTION = 1.0  # of a search that is not judged
 DEVICE_TIME = "gpu_compute_time"  # as NVIDIA's trtexec calls it
 CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
 
@@ -57,18 +65,26 @@ def resnet50(request: pytest.FixtureRequest) -> Model:
 
 
 @pytest.fixture
-def loadgen(request: pytest.FixtureRequest) -> Callable[..., PerformanceResult | AccuracyResult]:
+def loadgen(request: pytest.FixtureRequest) -> LoadGen:
     """Run a model under MLPerf's LoadGen: ``loadgen(resnet50, "SingleStream", seconds=10)``.
 
-    ``scenario`` "SingleStream", "MultiStream" or "Offline"; ``mode`` "performance" or "accuracy";
+    The model is one of the fixture ``resnet50``, or a ``Model`` or a ``Sut`` of ``pytest_gpuperf.mlperf``.
+    ``scenario`` "SingleStream", "MultiStream" (``samples_per_query`` 8), "Server" (``qps`` queries a second,
+    answered within ``max_latency``; see ``loadgen.find_peak``) or "Offline"; ``mode`` "performance" or
+    "accuracy"; ``max_batchsize`` of Server and Offline, ``max_wait`` seconds for a fuller one; ``threads`` of
+    the CPU for one batch; ``performance_sample_count`` images in memory, from which queries are drawn;
     ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
     phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy
-    phase. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
-    ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. On a
-    GPU the device time of a batch is judged too. The whole test runs in a process of its own. Without
-    ``--gpuperf`` a phase lasts a second and is not judged.
+    phase; ``stall`` seconds without progress after which it is given up; ``keep_trace=True`` leaves
+    LoadGen's trace beside its logs. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds),
+    ``.qps``, ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the
+    test. On a GPU the device time of a batch is judged too. The whole test runs in a process of its own.
+    Without ``--gpuperf`` a phase lasts a second and is not judged.
     """
     return LoadGen(request.config.stash[SESSION], request.node)
+
+
+_NO_OPTIONS = ("self", "model", "resolution")
 
 
 class LoadGen:
@@ -81,48 +97,130 @@ class LoadGen:
 
     def __call__(
         self,
-        model: Model,
+        model: Model | Sut,
         scenario: str = "Offline",
         *,
         mode: str = "performance",
         precision: Precision = "fp32",
-        profile: str = "short",
+        profile: str | None = None,
         seconds: float | None = None,
-        tails: Sequence[str] = (),
+        tails: str | Sequence[str] | None = None,
         count: int | None = None,
-    ) -> PerformanceResult | AccuracyResult:
+        stall: float | None = None,
+        keep_trace: bool = False,
+        qps: float | None = None,
+        max_latency: float | None = None,
+        max_wait: float | None = None,
+        max_batchsize: int | None = None,
+        samples_per_query: int | None = None,
+        performance_sample_count: int | None = None,
+        threads: int | None = None,
+    ) -> AnyResult:
+        given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
+        __tracebackhide__ = True
+        asked = self._request(model, **given)
+        if asked.scenario == "Server" and asked.qps is None and mode == "performance":
+            raise GpuperfError(
+                "loadgen: Server needs qps=, the queries a second; loadgen.find_peak finds the highest"
+            )
+        session = self._open(model, asked)
+        return self._accuracy(session, asked) if mode == "accuracy" else self._performance(session, asked)
+
+    def find_peak(
+        self,
+        model: Model | Sut,
+        *,
+        max_latency: float = 0.015,
+        seconds: float = 2.0,
+        resolution: float = 0.02,
+        precision: Precision = "fp32",
+        stall: float | None = None,
+        max_wait: float | None = None,
+        max_batchsize: int | None = None,
+    ) -> PeakResult:
+        """Find the highest rate at which 99 of 100 of Server's queries are answered within ``max_latency``.
+
+        In phases of ``seconds``, until a rate (1 + ``resolution``) times as high as a valid one is not.
+        """
+        given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
+        from pytest_gpuperf.mlperf import peak
+
+        __tracebackhide__ = True
+        asked = self._request(model, scenario="Server", mode="performance", **given)
+        if not (isinstance(resolution, float | int) and 0.001 <= resolution <= 10):
+            raise GpuperfError(f"loadgen: resolution={resolution!r}; give a number of 0.001 to 10")
+        session, active = self._open(model, asked), self._session.options.active
+        with self._session.phase():
+            result = peak.find_peak(
+                session,
+                asked.traffic(),
+                seconds=seconds if active else QUICK_SECONDS / 5,
+                resolution=resolution if active else QUICK_RESOLUTION,
+                log_dir=self._log_dir(f"peak-{session.precision}"),
+                stall=asked.stall,
+                keep_trace=False,
+            )
+        self._keep(result.best, result.measurements(self._judged()))
+        return result
+
+    def _request(self, model: Any, **given: Any) -> Request:
+        from pytest_gpuperf.mlperf.models import require_usable
+        from pytest_gpuperf.mlperf.request import Request
+
+        __tracebackhide__ = True
+        asked = Request.of(**given)
+        require_usable(model, asked.count)
+        return asked
+
+    def _judged(self) -> Kind:
+        return "noisy" if self._session.judges_host_time() else "shown"
+
+    def _performance(self, session: AnySession, asked: Request) -> PerformanceResult:
         from pytest_gpuperf.mlperf import loadgen
 
         __tracebackhide__ = True
-        if mode not in ("performance", "accuracy"):
-            raise GpuperfError(f'there is no LoadGen mode "{mode}"; use "performance" or "accuracy"')
-        session = self._open(model, scenario, precision)
-        if mode == "accuracy":
-            return self._accuracy(session, scenario, count)
-        if not self._session.options.active:
-            profile, seconds = "short", QUICK_SECONDS
-        log_dir = self._log_dir(f"{scenario}-{precision}")
+        active = self._session.options.active
+        log_dir = self._log_dir(f"{asked.scenario}-{session.precision}")
         with self._session.phase():
-            result = loadgen.performance(session, scenario, log_dir=log_dir, profile=profile, seconds=seconds)
-        judged: Kind = "noisy" if self._session.judges_host_time() else "shown"
-        self._keep(result, [*result.measurements(judged, tails), *self._on_device(session)])
+            result = loadgen.performance(
+                session,
+                asked.traffic(),
+                log_dir=log_dir,
+                profile=asked.profile if active else "short",
+                seconds=asked.seconds if active else QUICK_SECONDS,
+                stall=asked.stall,
+                keep_trace=asked.keep_trace,
+                loaded=asked.performance_sample_count,
+            )
+        taken = result.measurements(self._judged(), asked.tails)
+        self._keep(result, [*taken, *self._on_device(session)])
         return result
 
-    def _open(self, model: Model, scenario: str, precision: Precision) -> CpuSession | CudaSession:
+    def _open(self, model: Model | Sut, asked: Request) -> AnySession:
         """Load the model for the scenario's batches, on the GPU if this run uses one."""
         from pytest_gpuperf.mlperf.session import SESSIONS, open_session
-        from pytest_gpuperf.mlperf.settings import Scenario
+        from pytest_gpuperf.mlperf.sut import Sut, SutSession
 
-        on_gpu = self._session.expects_device()
+        on_gpu, traffic = self._session.expects_device(), asked.traffic()
+        if asked.threads and (on_gpu or isinstance(model, Sut)):
+            raise GpuperfError("loadgen: threads= is for ONNX models on the CPU")
+        if isinstance(model, Sut):
+            return SutSession(model, traffic.batch(asked.max_batchsize or model.max_batchsize))
         backend: Backend = "cuda" if on_gpu else "cpu"
-        size = Scenario.of(scenario).batch(SESSIONS[backend].offline_batch)
+        largest = SESSIONS[backend].offline_batch
+        size = traffic.batch(
+            asked.max_batchsize or (min(largest, SERVER_BATCH) if traffic.server else largest)
+        )
+        sizes = {size}
+        if traffic.server and on_gpu:  # a CUDA graph has one size, and a batch is padded to the next
+            sizes |= {1 << power for power in range(size.bit_length()) if 1 << power < size}
         # The device's own stream, so that its events see ONNX Runtime's work; only --gpuperf times by them.
         stream = int(self._session.gpu().stream.handle) if on_gpu and self._session.options.active else None
-        return open_session(model, backend, precision, (size,), stream)
+        return open_session(model, backend, cast(Any, asked.precision), sorted(sizes), stream, asked.threads)
 
     def _on_device(self, session: Any) -> list[Measurement]:
         """Measure the device time of a batch: the model's part of a query's time, without the host's."""
-        if not session.on_device or not self._session.options.active:
+        if not session.on_device or not self._session.options.active or not hasattr(session, "replay"):
             return []
         size, model = session.batch_sizes[-1], session.model
         dataset = model.dataset(size)
@@ -133,31 +231,35 @@ class LoadGen:
         reached = question(self._session, self._item, DEVICE_TIME, enqueue, more=asked)
         return [timed(self._session, self._item, enqueue, (), reached)]
 
-    def _accuracy(
-        self, session: CpuSession | CudaSession, scenario: str, count: int | None
-    ) -> AccuracyResult:
+    def _accuracy(self, session: AnySession, asked: Request) -> AccuracyResult | ScoreResult:
         from pytest_gpuperf.mlperf import loadgen, models
 
         __tracebackhide__ = True
+        count = asked.count
         if count is None and not session.on_device and session.model.name == models.DIGITS:
             count = CPU_IMAGES
         log_dir = self._log_dir(f"accuracy-{session.precision}")
         with self._session.phase():
-            result = loadgen.accuracy(session, scenario=scenario, log_dir=log_dir, count=count)
+            result = loadgen.accuracy(
+                session, scenario=asked.traffic(), log_dir=log_dir, count=count, stall=asked.stall
+            )
         result.check()
         self._keep(result, result.measurements())
         return result
 
-    def _keep(self, result: PerformanceResult | AccuracyResult, measurements: Sequence[Measurement]) -> None:
-        """Show the result's notes and, with ``--gpuperf``, record the measurements for the verdict."""
-        for note in result.notes:
-            self._session.results.note(note)
+    def _keep(self, result: AnyResult, measurements: Sequence[Measurement]) -> None:
+        """With ``--gpuperf``, record the measurements for the verdict, and with them the result's notes.
+
+        The notes are on the first one: only what is recorded gets out of this test's own process.
+        """
         if not self._session.options.active:
             return
-        options = test_options(self._item)
+        options, notes = test_options(self._item), list(result.notes)
         for measurement in measurements:
             contract = options.versioned(measurement.contract)
-            recorder_of(self._item).add(replace(measurement, contract=contract))
+            details = {**measurement.details, "notes": notes} if notes else measurement.details
+            notes = []
+            recorder_of(self._item).add(replace(measurement, contract=contract, details=details))
 
     def _log_dir(self, phase: str) -> Path:
         """Make the folder of this phase's logs in .gpuperf, in place of the last run's."""

@@ -9,6 +9,8 @@ interrupt.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -19,55 +21,89 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, settings
-from pytest_gpuperf.mlperf.datasets import Dataset
-from pytest_gpuperf.mlperf.phase import Callbacks, Phase
+from pytest_gpuperf.mlperf.accuracy import Gate, shifted
+from pytest_gpuperf.mlperf.callbacks import Callbacks
+from pytest_gpuperf.mlperf.datasets import Dataset, open_dataset
+from pytest_gpuperf.mlperf.logged import early_stopping
+from pytest_gpuperf.mlperf.phase import Phase
+from pytest_gpuperf.mlperf.request import STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
+from pytest_gpuperf.mlperf.sut import ScoreResult, SutSession, scored
 
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
+SHORTEST_SUBMITTED = 600.0  # seconds
 CPU_PERFORMANCE_SAMPLES = 64  # keeps the loading of a phase on the CPU under a second
-STALL = 60.0
+EASY = 0.5  # of what full batches alone would give: the rate of a server that was given none
+LATE = "Reduce target QPS to improve latency"  # LoadGen's words for a server that is too slow
 TOLERANCE = 0.05  # of the invariants between a phase's rate and its mean latency
 GAP = 20e-6  # seconds; seen with a model that does nothing: 1.1 us in SingleStream, 2.6 in MultiStream
 
 
+class InvalidPhase(GpuperfError):
+    """LoadGen calls a phase INVALID, or met errors in it; ``too_slow`` if only its latency was too long."""
+
+    def __init__(self, scenario: Scenario, detail: logs.Detail) -> None:
+        state = str(detail.values.get("result_validity", "without a result"))
+        self.qps = scenario.qps
+        self.too_slow = scenario.server and not detail.num_errors and LATE in detail.reason
+        super().__init__(
+            f"LoadGen calls this {scenario.name} phase {state} with {detail.num_errors} errors, so it has no "
+            f"figures: {detail.reason or 'no reason given'} ({detail.path})"
+        )
+
+
 def performance(
     session: Session,
-    scenario: str,
+    scenario: str | Scenario,
     *,
     log_dir: Path,
     profile: str = "short",
     seconds: float | None = None,
     stall: float = STALL,
+    keep_trace: bool = True,
+    warm_up: float | None = None,
+    loaded: int | None = None,
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
-    ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds without a completion. Raises
-    GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
+    ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
+    completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``; ``loaded`` images
+    are in memory, and queries are drawn from them. Raises GpuperfError
+    for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
-    batch, dataset = asked.batch(session.batch_sizes[-1]), session.model.dataset(None)
-    phase = Phase(session, dataset, batch, log_dir, stall)
-    loaded = _loaded(session, dataset)
+    batch, dataset = asked.batch(session.batch_sizes[-1]), _dataset(session, None)
+    phase = Phase(session, dataset, batch, log_dir, stall, asked.max_wait if asked.server else None)
+    if loaded is None:
+        loaded = _loaded(session, dataset, chosen)
+    elif loaded > len(dataset):
+        raise GpuperfError(
+            f"performance_sample_count={loaded}, and the dataset {dataset.name} has {len(dataset)} images"
+        )
     limit = seconds if seconds is not None else chosen.seconds
-    # For a GPU's clocks, or for a CPU's caches and thread pools.
-    warm_up = 3.0 if _on_device(session) else 0.1 * (limit if limit is not None else 10.0)
+    if warm_up is None:  # for a GPU's clocks, or for a CPU's caches and thread pools
+        warm_up = 3.0 if _on_device(session) or limit is None else min(3.0, 0.1 * limit)
+    notes: list[str] = []
 
     def prepare() -> Any:
+        nonlocal asked
         phase.callbacks.load(range(loaded))
+        for size in session.batch_sizes[:-1] if asked.server else ():
+            session.run(phase.callbacks.library.slice(0, size))
         load = Load(batch, loaded, _probe(phase.callbacks, session, batch, warm_up))
-        return settings.performance(phase.lg, asked, chosen, chosen.measured(limit, warm_up), load)
+        if asked.server and not asked.qps:
+            asked = replace(asked, qps=EASY * batch / load.seconds)
+        fits = _fitting(asked, chosen, load, limit, notes)
+        return settings.performance(phase.lg, asked, chosen, fits, load)
 
-    used = phase.run(prepare, trace=not asked.one_query)
-    detail = logs.read_detail(log_dir)
-    if detail.num_errors or not detail.valid:
-        state = str(detail.values.get("result_validity", "without a result"))
-        raise GpuperfError(
-            f"LoadGen calls this {scenario} phase {state} with {detail.num_errors} errors, so it has no "
-            f"figures: {detail.reason or 'no reason given'} ({detail.path})"
-        )
-    timing = _timing(asked, phase.callbacks, detail, log_dir)
+    with logs.tracing(log_dir, keep=keep_trace) if not asked.one_query else nullcontext():
+        used = phase.run(prepare, trace=not asked.one_query)
+        detail = logs.read_detail(log_dir)
+        if detail.num_errors or not detail.valid:
+            raise InvalidPhase(asked, detail)
+        timing = _timing(asked, phase.callbacks, detail, log_dir)
     contract = {
         **_contract(session, dataset, asked, detail),
         "profile": chosen.name,
@@ -77,42 +113,104 @@ def performance(
         "qsl": "host",
         "input_copy": True,
     }
+    if threads := getattr(session, "threads", None):
+        contract["threads"] = threads
+    if asked.server:
+        contract |= {"target_qps": asked.qps, "max_latency": asked.max_latency}
+        contract |= {"max_wait": asked.max_wait, "max_batchsize": batch}
     environment = {**session.description, "batch": batch}
-    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, phase.notes)
+    said = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
+    bound = early_stopping(detail)
+    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said, bound)
+
+
+def _fitting(
+    scenario: Scenario, profile: Profile, load: Load, seconds: float | None, notes: list[str]
+) -> float | None:
+    """Return the seconds that LoadGen's memory is enough for, and note it if those are fewer.
+
+    Raises GpuperfError if a phase that follows MLPerf's rules would have to be shorter.
+    """
+    longest, wanted = settings.longest(scenario, profile, load), seconds or SHORTEST_SUBMITTED
+    if wanted <= longest:
+        return seconds
+    why = (
+        f"LoadGen makes up all queries beforehand, and those of {wanted:g} s at {load.seconds * 1e6:.3g} us "
+        f"a batch would take more than {profile.memory >> 30} GiB"
+    )
+    if profile.name == "valid":
+        raise GpuperfError(f'{why}: ask for seconds={longest:.0f} or less, or profile="short"')
+    notes.append(f"measured {longest:.2g} s: {why}")
+    return longest
+
+
+def _reservations(profile: Profile, loaded: int, seconds: float | None) -> list[str]:
+    """Say where a phase is not what was asked for, or not what MLPerf takes."""
+    said = []
+    if profile.name == "valid" and loaded < PERFORMANCE_SAMPLES:
+        said.append(
+            f"MLPerf takes phases with {PERFORMANCE_SAMPLES:,} loaded images or more; here were {loaded:,}"
+        )
+    if profile.name == "valid" and seconds is not None and seconds < SHORTEST_SUBMITTED:
+        said.append(f"MLPerf takes phases of {SHORTEST_SUBMITTED:g} s or more; this one was of {seconds:g} s")
+    return said
 
 
 def accuracy(
     session: Session,
     *,
     log_dir: Path,
-    scenario: str = "Offline",
+    scenario: str | Scenario = "Offline",
     count: int | None = None,
     stall: float = STALL,
-) -> AccuracyResult:
+) -> AccuracyResult | ScoreResult:
     """Run an accuracy phase over the first ``count`` images (None: all); raises as ``performance`` does."""
-    asked, dataset = Scenario.of(scenario), session.model.dataset(count)
-    phase = Phase(session, dataset, asked.batch(session.batch_sizes[-1]), log_dir, stall)
-    phase.run(lambda: settings.accuracy(phase.lg, asked, _loaded(session, dataset)), trace=False)
+    asked, dataset = Scenario.of(scenario), _dataset(session, count)
+    wait = asked.max_wait if asked.server else None
+    phase = Phase(session, dataset, asked.batch(session.batch_sizes[-1]), log_dir, stall, wait)
+    if isinstance(session, SutSession):
+        session.collect, session.answers = session.model.score is not None, []
+    loaded = _loaded(session, dataset, Profile.of("short"))
+    phase.run(lambda: settings.accuracy(phase.lg, asked, loaded), trace=False)
     detail = logs.read_detail(log_dir)
     if detail.num_errors:
         raise GpuperfError(f"LoadGen met {detail.num_errors} errors ({detail.path}): {detail.reason}")
+    classes, contract = logs.read_accuracy(log_dir, len(dataset)), _contract(session, dataset, asked, detail)
+    contract["mode"] = "accuracy"
+    if isinstance(session, SutSession) and session.collect:
+        return scored(session, classes, dataset.labels, contract, log_dir, phase.notes)
+    labels = np.asarray(dataset.labels, np.int64)
+    reference = session.model.reference
+    scope = reference.scope(len(dataset)) if isinstance(reference, Gate) else ""
     return AccuracyResult(
         session.model,
         session.precision,
-        logs.read_accuracy(log_dir, len(dataset)),
-        dataset.labels,
-        {**_contract(session, dataset, asked, detail), "mode": "accuracy"},
+        classes,
+        labels,
+        contract,
         session.description,
         log_dir,
-        phase.notes,
+        (*phase.notes, *filter(None, [scope, shifted(classes, labels)])),
     )
 
 
-def _loaded(session: Session, dataset: Dataset) -> int:
-    """Return how many images are loaded at once: whole largest batches, so that a batch is a slice."""
-    limit = min(len(dataset), PERFORMANCE_SAMPLES if _on_device(session) else CPU_PERFORMANCE_SAMPLES)
+def _dataset(session: Session, count: int | None) -> Dataset:
+    classes = getattr(session.model, "score", None) is None
+    return open_dataset(session.model.name, session.model.dataset, count, classes)
+
+
+def _loaded(session: Session, dataset: Dataset, profile: Profile) -> int:
+    """Return how many images are loaded at once: whole largest batches, so that a batch is a slice.
+
+    "valid" loads no fewer than MLPerf asks for, if there are so many.
+    """
+    few = profile.name == "short" and not _on_device(session)
+    limit = min(len(dataset), CPU_PERFORMANCE_SAMPLES if few else PERFORMANCE_SAMPLES)
     largest = session.batch_sizes[-1]
-    return limit - limit % largest if limit > largest else limit
+    whole = limit - limit % largest
+    if whole < limit and profile.name == "valid":
+        return min(whole + largest, len(dataset))
+    return whole or limit
 
 
 def _on_device(session: Session) -> bool:
@@ -147,12 +245,27 @@ def _timing(
         trace = logs.read_trace(log_dir)
         queries = len(trace.latencies)
         latency = Latency.of(trace.latencies, queries)
-        require_consistent(scenario.name, latency, queries, trace.duration)
+        require_complete(scenario, detail, trace, latency)
+        if not scenario.server:
+            require_consistent(scenario.name, latency, queries, trace.duration)
         return latency, queries, trace.samples, trace.duration
     ends = np.array([end for end, _ in calls.completions]) - (calls.issued or 0.0)
     sizes = np.array([size for _, size in calls.completions])
     duration = float(detail.values["result_max_latency_ns"]) * 1e-9
     return Latency.of(np.repeat(ends, sizes), 1), 1, int(sizes.sum()), duration
+
+
+def require_complete(scenario: Scenario, detail: logs.Detail, trace: logs.Trace, latency: Latency) -> None:
+    """Raise GpuperfError unless the trace holds what LoadGen counted, and gives its median."""
+    counted, median_ns = (detail.values.get(key) for key in ("result_query_count", scenario.median_key))
+    queries, samples = len(trace.latencies), len(trace.latencies) * scenario.samples_per_query
+    median_here = round(latency.p50 * 1e9)
+    if (counted, median_ns, trace.samples) != (queries, median_here, samples):
+        raise GpuperfError(
+            f"LoadGen's trace is not whole: {queries:,} queries with {trace.samples:,} samples and a median "
+            f"of {median_here} ns, where LoadGen counted {counted} and {median_ns} ns; is the disk of the "
+            f"cache full? ({detail.path})"
+        )
 
 
 def require_consistent(scenario: str, latency: Latency, queries: int, duration: float) -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import socket
+import tempfile
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.files import cache_folder
 
 DETAIL = "mlperf_log_detail.txt"
 TRACE = "mlperf_log_trace.json"
@@ -57,11 +65,15 @@ def read_detail(folder: Path) -> Detail:
             entry = json.loads(text)
             values[entry["key"]] = entry["value"]
         except (ValueError, KeyError) as error:
-            raise GpuperfError(f"{path} has a line that is no MLLOG entry: {text[:120]}") from error
+            raise GpuperfError(
+                f"{path} has a line that is no MLLOG entry: {text[:120]} (is the disk full?)"
+            ) from error
         if entry.get("metadata", {}).get("is_error"):
             errors.append(str(entry["value"]))
     if "power_end" not in values:  # the last entry that both modes write
-        raise GpuperfError(f"{path} stops before LoadGen's last lines: the phase did not end")
+        raise GpuperfError(
+            f"{path} stops before LoadGen's last lines: the phase did not end, or the disk is full"
+        )
     return Detail(path, values, tuple(errors))
 
 
@@ -81,21 +93,65 @@ _SAMPLE = re.compile(
 )
 
 
+@contextmanager
+def tracing(folder: Path, keep: bool = False) -> Iterator[None]:
+    """Let LoadGen write its trace for ``folder`` into the cache, as long as the block lasts.
+
+    It is some 300 bytes a sample. It is removed, also what a killed process left, unless it is to be kept.
+    Raises GpuperfError if the cache cannot be written.
+    """
+    link, traces = folder / TRACE, cache_folder() / "traces"
+    mine = f"{socket.gethostname()}-{os.getpid()}"
+    try:
+        traces.mkdir(0o700, parents=True, exist_ok=True)
+        _sweep(traces)
+        with tempfile.NamedTemporaryFile("wb", dir=traces, prefix=f"{mine}-", suffix=".json") as file:
+            folder.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(file.name)
+            try:
+                yield
+            finally:
+                link.unlink(missing_ok=True)
+                if keep:
+                    shutil.copyfile(file.name, link)
+    except OSError as error:
+        raise GpuperfError(
+            f"LoadGen's trace cannot be kept in {traces} ({error.strerror}); "
+            "point PYTEST_GPUPERF_CACHE at a folder that can be written"
+        ) from error
+
+
+def _sweep(traces: Path) -> None:
+    """Remove the traces of this host's processes that are no more."""
+    for path in traces.glob(f"{socket.gethostname()}-*.json"):
+        with suppress(ValueError, OSError):
+            try:
+                os.kill(int(path.stem.rsplit("-", 2)[-2]), 0)
+            except ProcessLookupError:
+                path.unlink(missing_ok=True)
+
+
 def read_trace(folder: Path) -> Trace:
     """Read the trace; raises GpuperfError if it holds no sample. A query ends with its last sample."""
     path = folder / TRACE
+    starts, numbers, lasted = array("d"), array("q"), array("d")
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
-            found = [match.groups() for match in map(_SAMPLE.search, lines) if match]
+            for match in filter(None, map(_SAMPLE.search, lines)):
+                start, number, complete = match.groups()
+                starts.append(float(start))
+                numbers.append(int(number))
+                lasted.append(float(complete))
     except OSError as error:
         raise GpuperfError(f"LoadGen wrote no {path} ({error.strerror})") from error
-    if not found:
+    if not starts:
         raise GpuperfError(f"{path} holds no sample: this LoadGen writes its trace in another form")
-    table = np.array(found, dtype=np.float64)
-    start, query, complete = table[:, 0] * 1e-6, table[:, 1].astype(np.int64), table[:, 2] * 1e-9
+    start, query = np.frombuffer(starts) * 1e-6, np.frombuffer(numbers, np.int64)
+    complete = np.frombuffer(lasted) * 1e-9
     latencies = np.zeros(query.max() + 1)
     np.maximum.at(latencies, query, complete)
-    return Trace(latencies, float((start + complete).max() - start.min()), len(found))
+    return Trace(latencies, float((start + complete).max() - start.min()), len(query))
 
 
 def read_accuracy(folder: Path, count: int) -> np.ndarray:

@@ -12,14 +12,21 @@ from typing import Any, Literal
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import short
 from pytest_gpuperf.files import cached, sha256
 from pytest_gpuperf.mlperf import imported, resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
-from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, shipped
+from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, open_dataset, shipped
+from pytest_gpuperf.mlperf.sut import Sut
 
 Precision = Literal["fp32", "fp16"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
 INPUTS = {"fp32": "tensor(float)", "fp16": "tensor(float16)"}
+INTEGERS: Mapping[str, Any] = {  # inputs that no precision changes, such as bytes or tokens
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+}
 OUTPUTS: Mapping[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -39,8 +46,8 @@ class Model:
     ``recipe`` says how the weights were made, and is part of the contract; the file's bytes are judged and
     are not. ``dataset(count)`` gives the first ``count`` images (None: all). ``output`` names the output to
     use (None: the only one): integer classes [n], or scores [n, classes]. ``label_offset`` is added to the
-    class: -1 where class 0 means background. Without a ``reference`` no prediction is wrong, and the number
-    of correct ones is stored.
+    class: -1 where class 0 means background. Without a ``reference`` no prediction is wrong, and all of
+    them are held to those that the baseline recorded.
     """
 
     name: str
@@ -52,10 +59,39 @@ class Model:
     label_offset: int = 0
     reference: Reference | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.path, str):
+            object.__setattr__(self, "path", Path(self.path))
+
+
+def require_usable(model: Any, count: int | None = None) -> None:
+    """Raise GpuperfError unless ``model`` is one, its file is there and its dataset has ``count`` images."""
+    if isinstance(model, Sut):
+        model.require_usable()
+        open_dataset(model.name, model.dataset, count, classes=model.score is None)
+        return
+    if not isinstance(model, Model):
+        raise GpuperfError(
+            f"loadgen: {short(model)} is no model; give a Model or a Sut of pytest_gpuperf.mlperf, "
+            "or the fixture resnet50"
+        )
+    require_file(model)
+    open_dataset(model.name, model.dataset, count)
+
+
+def require_file(model: Model) -> None:
+    """Raise GpuperfError unless the model's file is there."""
+    if not isinstance(model.path, Path):
+        raise GpuperfError(f'{model.name}: path={short(model.path)}; give a Path, such as Path("model.onnx")')
+    if not model.path.is_file():
+        why = "is no file" if model.path.exists() else "does not exist"
+        raise GpuperfError(f"{model.path} {why}; {model.name} must be an ONNX file")
+
 
 class Interface:
     """The input and the output in use of a model's ONNX Runtime session: ``input`` and ``output`` name them.
 
+    ``dtype`` is what the input takes: whole numbers, or floats of the precision.
     Raises GpuperfError if they are not what the model's dataset gives and ``Model.output`` says.
     """
 
@@ -67,7 +103,8 @@ class Interface:
             not isinstance(size, int) or size == wanted
             for size, wanted in zip(shape, model.input_shape, strict=True)
         )
-        if len(inputs) != 1 or inputs[0].type != expected or not fits:
+        kind = inputs[0].type if inputs else ""
+        if len(inputs) != 1 or kind not in (expected, *INTEGERS) or not fits:
             raise GpuperfError(
                 f"{model.path} takes {found or 'no input'}; {model.name} is fed one {expected} "
                 f"[N, {', '.join(map(str, model.input_shape))}]"
@@ -79,7 +116,13 @@ class Interface:
                 f'{model.path} has the outputs {", ".join(outputs)}; Model.output is "{model.output}"'
             )
         self.input, self.output = inputs[0].name, name
+        self.dtype: Any = INTEGERS.get(kind) or DTYPES[precision]
         self._model, self._batch, self._found = model, inputs[0].shape[0], outputs[name]
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """Return the only batch size that the file takes, None if it takes any."""
+        return self._batch if isinstance(self._batch, int) else None
 
     def require_batch(self, size: int) -> None:
         """Raise GpuperfError if the file's batch size is fixed and another one."""
@@ -107,9 +150,18 @@ class Interface:
         return [size, *rest], OUTPUTS[output.type]
 
     def classes(self, output: np.ndarray) -> np.ndarray:
-        """Return int64 [n] from integer classes [n] or [n, 1], or from scores [n, classes]."""
+        """Return int64 [n] from integer classes [n] or [n, 1], or from scores [n, classes].
+
+        Raises GpuperfError for any other form.
+        """
         found = output if np.issubdtype(output.dtype, np.integer) else output.argmax(axis=-1)
-        return found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
+        classes = found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
+        if len(classes) != len(output):
+            raise GpuperfError(
+                f"{self._model.path}: output {self.output} has the shape {list(output.shape)} for "
+                f"{len(output)} images; a classifier gives classes [n] or scores [n, classes]"
+            )
+        return classes
 
 
 def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Path | None = None) -> Model:
@@ -198,4 +250,4 @@ def half_precision(model: Model) -> Path:
 
         return bytes(convert_float_to_float16(onnx.load(str(model.path))).SerializeToString())
 
-    return cached(f"models/{model.name}-{digest}-fp16.onnx", convert)
+    return cached(f"models/{digest}-fp16.onnx", convert)

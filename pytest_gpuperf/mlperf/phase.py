@@ -11,22 +11,18 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import imported, logs
+from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset
+from pytest_gpuperf.mlperf.library import SampleLibrary
+from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.session import Session
-
-Run = Callable[[np.ndarray], np.ndarray]
-Hold = Callable[[np.ndarray], Callable[[], None]]
 
 _running = threading.Lock()
 _poison: list[str] = []
@@ -43,12 +39,21 @@ def poisoned() -> str | None:
 class Phase:
     """One call of StartTest, with the callbacks around ``session`` and the logs in ``log_dir``.
 
-    ``batch`` is how many images a run of the model gets at most, ``stall`` the seconds allowed without a
-    completion. CUDA graphs belong to the thread that captured them, so the warm-up runs on StartTest's
-    thread too.
+    ``batch`` is how many images a run of the model gets at most, ``stall`` the seconds allowed in which
+    neither a batch is completed nor an image loaded. ``max_wait`` is given for a server, which batches what
+    comes in. CUDA graphs belong to the thread that captured them, so the warm-up runs on the thread that runs
+    the model.
     """
 
-    def __init__(self, session: Session, dataset: Dataset, batch: int, log_dir: Path, stall: float) -> None:
+    def __init__(
+        self,
+        session: Session,
+        dataset: Dataset,
+        batch: int,
+        log_dir: Path,
+        stall: float,
+        max_wait: float | None = None,
+    ) -> None:
         self.lg = imported("mlperf_loadgen", "MLPerf's LoadGen cannot be imported")
         if len(dataset) == 0:
             raise GpuperfError(f"the dataset {dataset.name} of {session.model.name} has no images")
@@ -56,7 +61,8 @@ class Phase:
         self._session, self._log_dir, self._stall = session, log_dir, stall
         self._total = len(dataset)
         library = SampleLibrary(dataset, session.dtype, session.hold)
-        self.callbacks = Callbacks(self.lg, session.run, library, batch)
+        arguments = self.lg, session.run, library, batch
+        self.callbacks = Callbacks(*arguments) if max_wait is None else Batcher(*arguments, max_wait)
         self.notes: tuple[str, ...] = ()
         if Path("audit.config").exists():
             self.notes = (f"{Path('audit.config').resolve()} lies in the working directory and was not used",)
@@ -94,7 +100,7 @@ class Phase:
     def _body(self, prepare: Callable[[], Any], trace: bool, outcome: dict[str, Any]) -> None:
         collecting = gc.isenabled()
         try:
-            outcome["settings"] = prepare()
+            outcome["settings"] = self.callbacks.start(prepare)
             # A collection in the middle of a query would add to its latency.
             gc.collect()
             gc.disable()
@@ -103,6 +109,7 @@ class Phase:
         except BaseException as error:
             outcome["error"] = error
         finally:
+            self.callbacks.stop()
             if collecting:
                 gc.enable()
 
@@ -112,7 +119,7 @@ class Phase:
         output.outdir = str(self._log_dir)
         log = lg.LogSettings()
         log.log_output, log.enable_trace = output, trace
-        # There is nothing to flush: every query is run when it is issued.
+        # There is nothing to flush: every query is run, or waits its bounded time, when it is issued.
         sut = lg.ConstructFastSUT(calls.issue, lambda: None)
         loaded = settings.performance_sample_count_override
         qsl = lg.ConstructQSL(self._total, loaded, calls.load, calls.unload)
@@ -120,18 +127,21 @@ class Phase:
         lg.StartTestWithLogSettings(sut, qsl, settings, log, "")
         lg.DestroyQSL(qsl)
         lg.DestroySUT(sut)
+        if not trace:
+            (self._log_dir / logs.TRACE).unlink(missing_ok=True)  # an empty one
 
     def _wait(self, thread: threading.Thread) -> None:
         try:
             while thread.is_alive():
                 thread.join(0.5)
                 if thread.is_alive() and perf_counter() - self.callbacks.progress > self._stall:
-                    reason = f"{self._session.model.name} completed nothing for {self._stall:g} s"
+                    what = "loaded no image" if self.callbacks.loading else "completed nothing"
+                    reason = f"{self._session.model.name} {what} for {self._stall:g} s"
                     self.callbacks.abandoned = True
                     _poison.append(reason)
                     raise GpuperfError(
-                        f"{reason}: the query was given up (LoadGen itself would wait for ever); "
-                        f"its logs are in {self._log_dir}"
+                        f"{reason}: the phase was given up (LoadGen itself would wait for ever); "
+                        f"if it is only slow, give stall= more seconds; its logs are in {self._log_dir}"
                     )
         except KeyboardInterrupt:
             # Queries are then completed unanswered, which ends StartTest in an orderly way.
@@ -158,115 +168,3 @@ def _require_folder(log_dir: Path) -> None:
         raise GpuperfError(
             f"LoadGen's logs cannot be written to {log_dir} ({error.strerror}): name another folder"
         ) from error
-
-
-class SampleLibrary:
-    """LoadGen's QSL: the loaded images in host memory, in the order LoadGen loaded them.
-
-    LoadGen walks its loaded set in that order in Offline and in runs of eight in MultiStream, so nearly every
-    batch is a slice of one array and is not copied.
-    """
-
-    def __init__(self, dataset: Dataset, dtype: Any, hold: Hold) -> None:
-        self._dataset, self._dtype, self._hold = dataset, dtype, hold
-        self._release: Callable[[], None] = lambda: None
-        self._slots: dict[int, int] = {}
-        self._images = np.empty(0, dtype)
-
-    def load(self, indices: Sequence[int]) -> None:
-        """Load the images of LoadGen's sample indices, in place of those loaded before."""
-        self.unload()
-        # MultiStream pads its set with repeated indices.
-        distinct = list(dict.fromkeys(indices))
-        self._slots = {index: slot for slot, index in enumerate(distinct)}
-        self._images = np.ascontiguousarray(self._dataset.images(distinct), dtype=self._dtype)
-        self._release = self._hold(self._images)
-
-    def unload(self) -> None:
-        release, self._release = self._release, lambda: None
-        release()
-        self._slots = {}
-        self._images = np.empty(0, self._dtype)
-
-    def batch(self, indices: Sequence[int]) -> np.ndarray:
-        """Return the images of LoadGen's sample indices, C-contiguous [n, *input_shape]."""
-        first = self._slots[indices[0]]
-        if len(indices) == 1:
-            return self._images[first : first + 1]
-        slots = [self._slots[index] for index in indices]
-        if slots == list(range(first, first + len(slots))):
-            return self._images[first : first + len(slots)]
-        return self._images[slots]
-
-    def slice(self, start: int, size: int) -> np.ndarray:
-        """Return ``size`` images for a warm-up, from ``start`` on if so many are loaded."""
-        start = start % max(1, len(self._images) - size + 1)
-        if len(self._images) >= size:
-            return self._images[start : start + size]
-        return self._images[np.arange(size) % len(self._images)]
-
-
-class Callbacks:
-    """Issue, load and unload for one phase.
-
-    ``failure`` is the first exception; ``progress`` when something last completed; ``completions`` the time
-    and the number of samples of each completed batch (seconds on ``perf_counter``); ``issued`` when the
-    first query came.
-    """
-
-    def __init__(self, loadgen: Any, run: Run, library: SampleLibrary, batch: int) -> None:
-        self._loadgen, self._run, self.library, self._batch = loadgen, run, library, batch
-        self.failure: BaseException | None = None
-        self.abandoned = False
-        self.progress = perf_counter()
-        self.issued: float | None = None
-        self.completions: list[tuple[float, int]] = []
-
-    def load(self, indices: Sequence[int]) -> None:
-        self._guarded(self.library.load, indices)
-
-    def unload(self, indices: Sequence[int]) -> None:
-        self._guarded(self.library.unload)
-
-    def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
-        try:
-            call(*arguments)
-        except BaseException as error:
-            self.failure = self.failure or error
-        self.progress = perf_counter()
-
-    def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
-        """Run the samples ``indices`` in batches and complete their query ``ids``."""
-        if self.issued is None:
-            self.issued = perf_counter()
-        if len(ids) <= self._batch:
-            self._guarded(self._complete, ids, self._classes(indices))
-            return
-        # LoadGen takes a batch in while the device computes the next: 3 % of the time of fp16 on an H200.
-        with ThreadPoolExecutor(1, "completions") as completing:
-            for start in range(0, len(ids), self._batch):
-                stop = start + self._batch
-                classes = self._classes(indices[start:stop])
-                completing.submit(self._guarded, self._complete, ids[start:stop], classes)
-
-    def _classes(self, indices: Sequence[int]) -> np.ndarray:
-        """Predict int64 [n]; zeros once anything has failed, since a query must be completed all the same."""
-        classes = np.zeros(len(indices), np.int64)
-        self._guarded(self._predict, indices, classes)
-        return classes
-
-    def _predict(self, indices: Sequence[int], classes: np.ndarray) -> None:
-        if self.failure is not None or self.abandoned:
-            return
-        found = self._run(self.library.batch(indices))
-        if found.shape != classes.shape:
-            raise ValueError(f"{len(indices)} images gave classes of shape {found.shape}")
-        classes[:] = found
-
-    def _complete(self, ids: Sequence[int], classes: np.ndarray) -> None:
-        # LoadGen copies the bytes before QuerySamplesComplete returns, so the array may go then.
-        first, size = classes.ctypes.data, classes.itemsize
-        addresses = range(first, first + classes.nbytes, size)
-        responses = map(self._loadgen.QuerySampleResponse, ids, addresses, repeat(size))
-        self._loadgen.QuerySamplesComplete(list(responses))
-        self.completions.append((perf_counter(), len(ids)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_gpuperf.measurement import Kind, Measurement, Metric
+from pytest_gpuperf.measurement import Better, Kind, Measurement, Metric
 from pytest_gpuperf.mlperf import accuracy
 from pytest_gpuperf.mlperf.models import Model
 from pytest_gpuperf.mlperf.settings import Scenario
@@ -94,7 +94,8 @@ class PerformanceResult:
 
     ``samples_per_second`` and ``qps`` are rates over the whole phase, first issue to last completion;
     ``duration`` that time in seconds. ``notes`` are sentences worth showing (an audit.config that was left
-    alone).
+    alone). ``early_stopping`` is MLPerf's own metric of a stream, in seconds: a bound on its target
+    percentile (p50 of a "short" phase, p90 and p99 of a "valid" one) with 99 % confidence.
     """
 
     scenario: str
@@ -106,6 +107,7 @@ class PerformanceResult:
     environment: Mapping[str, Any]
     log_dir: Path
     notes: tuple[str, ...] = ()
+    early_stopping: float | None = None
 
     @property
     def samples_per_second(self) -> float:
@@ -123,17 +125,20 @@ class PerformanceResult:
     def measurements(self, kind: Kind = "noisy", tails: Sequence[str] = ()) -> list[Measurement]:
         """Return what is stored and judged: p50 latency (not in Offline), throughput, the ``tails`` named.
 
+        In Server the rate is what was asked for and is shown; p99 is a tail that is always named.
         ``kind`` is "shown" for a machine whose times are not judged; a tail, such as "p99", without enough
         queries always is.
         """
-        if Scenario.of(self.scenario).one_query:
+        asked = Scenario.of(self.scenario)
+        if asked.one_query:
             taken = [self._measurement("samples_per_second", "1/s", self.samples_per_second, kind)]
         else:
             shown = {name: [float(value), value.enough] for name, value in self.latency.percentiles().items()}
             taken = [
                 self._measurement("latency_p50", "s", self.latency.p50, kind, percentiles=shown),
-                self._measurement("qps", "1/s", self.qps, kind),
+                self._measurement("qps", "1/s", self.qps, "shown" if asked.server else kind),
             ]
+            tails = tuple(dict.fromkeys(["p99", *tails] if asked.server else tails))
         for name in tails:
             value = self.latency[name]
             label = f"latency_{name.replace('.', '_')}"
@@ -187,20 +192,30 @@ class AccuracyResult:
         """Raise AssertionError with ``problems`` if there are any."""
         __tracebackhide__ = True  # the failure shows the test's line, not this one
         if problems := self.problems():
-            raise AssertionError(f"{self.model.name} in {self.precision}: " + "; ".join(problems))
+            hint = accuracy.shifted(self.predictions, self.labels)
+            told = "; ".join(filter(None, [*problems, hint]))
+            raise AssertionError(f"{self.model.name} in {self.precision}: {told}")
 
     def measurements(self) -> list[Measurement]:
-        """Return the exact metric to store, and the number of correct predictions, which is shown.
+        """Return the exact metrics to store, and what is shown.
 
-        It is how many predictions differ from the model's reference more than the precision explains (0 if
-        nothing is wrong). Without a reference the number of correct ones is the exact metric itself.
+        With a reference it is how many predictions differ from it more than the precision explains (0 if
+        nothing is wrong); the number of correct ones is shown. Without one it is that number, and the
+        fingerprint of the answers: as many other wrong ones are another result.
         """
         details = {"correct": self.correct, "total": self.total}
-        kind: Kind = "exact" if self.model.reference is None else "shown"
-        count = Metric("correct", "1", "higher", kind, "accuracy")
-        taken = [Measurement(count, self.contract, (float(self.correct),), details=details)]
-        if self.model.reference is not None:
-            wrong = self.model.reference.unexplained(self.predictions, self.labels, self.precision)
-            metric = Metric("unexplained_predictions", "1", "lower", "exact", "accuracy")
-            taken.insert(0, Measurement(metric, self.contract, (float(wrong),), details=details))
-        return taken
+
+        def exact(name: str, better: Better, value: float, kind: Kind = "exact") -> Measurement:
+            instrument = "answers" if name == "answers" else "accuracy"
+            metric = Metric(name, "1", better, kind, instrument)
+            return Measurement(metric, self.contract, (float(value),), details=details)
+
+        reference = self.model.reference
+        if reference is None:
+            answers = accuracy.fingerprint(self.predictions)
+            return [exact("correct", "higher", self.correct), exact("answers", "higher", answers)]
+        wrong = reference.unexplained(self.predictions, self.labels, self.precision)
+        return [
+            exact("unexplained_predictions", "lower", wrong),
+            exact("correct", "higher", self.correct, "shown"),
+        ]

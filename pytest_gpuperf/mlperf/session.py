@@ -29,17 +29,17 @@ USE_TF32: Mapping[Precision, str] = {"fp32": "0", "fp16": "1"}
 
 
 class Session(Protocol):
-    """A system under test, as far as LoadGen uses it; a suite may bring its own.
+    """A system under test, as far as LoadGen uses it: of a Model, or of a Sut.
 
     ``batch_sizes`` are the sizes that run without padding, in increasing order; ``dtype`` is that of the
-    images. A session that computes on a GPU also has ``on_device = True``; without it, it counts as one on
-    the CPU.
+    images, None for the dataset's own. A session that computes on a GPU also has ``on_device = True``;
+    without it, it counts as one on the CPU.
     """
 
-    model: Model
-    precision: Precision
+    model: Any
+    precision: Any
     batch_sizes: tuple[int, ...]
-    dtype: type[np.floating[Any]]
+    dtype: Any
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -58,9 +58,11 @@ def open_session(
     precision: Precision = "fp32",
     batch_sizes: Sequence[int] = (1, 8),
     stream: int | None = None,
+    threads: int | None = None,
 ) -> CpuSession | CudaSession:
     """Load the model, on the CUDA stream with the handle ``stream``, or on one of ONNX Runtime's own.
 
+    On the CPU ``threads`` compute one batch, as many as there are cores unless given.
     Raises Unavailable naming the package that is missing, GpuperfError if the model does not fit its dataset
     or the device's memory.
     """
@@ -73,7 +75,8 @@ def open_session(
     kind = SESSIONS[backend]
     if kind.on_device:
         cuda_runtime.require(onnxruntime)
-    return kind(onnxruntime, model, precision, sizes, stream)
+    models.require_file(model)
+    return kind(onnxruntime, model, precision, sizes, stream, threads)
 
 
 class OnnxSession:
@@ -89,10 +92,11 @@ class OnnxSession:
         precision: Precision,
         sizes: tuple[int, ...],
         stream: int | None = None,
+        threads: int | None = None,
     ) -> None:
-        self.ort = onnxruntime
+        self.ort, self.threads = onnxruntime, threads
         self.model, self.precision, self.batch_sizes = model, precision, sizes
-        self.dtype = DTYPES[precision]
+        self.dtype: Any = DTYPES[precision]
         self._path = model.path if precision == "fp32" else models.half_precision(model)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
@@ -109,6 +113,8 @@ class OnnxSession:
         """Return an InferenceSession all of whose nodes are on the provider ``name``; raises GpuperfError."""
         options = self.ort.SessionOptions()
         options.log_severity_level = 3  # warnings (of unused initialisers, ...) would flood a test's output
+        if self.threads:
+            options.intra_op_num_threads = self.threads
         if self.on_device:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -148,7 +154,7 @@ def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
 
 
 class CpuSession(OnnxSession):
-    """ONNX Runtime's CPU provider; any batch size runs unpadded."""
+    """ONNX Runtime's CPU provider; any batch size runs unpadded, unless the file has one of its own."""
 
     on_device = False
     offline_batch = 8
@@ -156,10 +162,19 @@ class CpuSession(OnnxSession):
     def load(self, stream: int | None) -> None:
         self._session = self.open("CPUExecutionProvider", {})
         self._io = Interface(self._session, self.model, self.precision)
-        for size in self.batch_sizes:
-            self._io.require_batch(size)
+        self.dtype, self._fixed = self._io.dtype, self._io.fixed_batch
+        if self._fixed:
+            self.description["fixed_batch"] = self._fixed
 
     def run(self, batch: np.ndarray) -> np.ndarray:
+        size = self._fixed or len(batch)
+        if len(batch) == size:
+            return self._infer(batch)
+        padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
+        parts = [self._infer(padded[start : start + size]) for start in range(0, len(padded), size)]
+        return np.concatenate(parts)[: len(batch)]
+
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
         try:
             output = self._session.run([self._io.output], {self._io.input: batch})[0]
         except Exception as error:
@@ -221,6 +236,7 @@ class _Lane:
         self._session = owner.open(cuda_runtime.PROVIDER, settings)
         self._io = Interface(self._session, model, owner.precision)
         self._io.require_batch(size)
+        owner.dtype = self._io.dtype
         self._staging = np.zeros((size, *model.input_shape), owner.dtype)
         shape, dtype = self._io.output_form(size)
         try:

@@ -11,6 +11,10 @@ from pytest_gpuperf.errors import GpuperfError
 # Seconds; below what a callback into Python takes, so that no model makes LoadGen prepare for millions.
 LEAST_LATENCY = 3e-6
 SAMPLE_COST = 1.5e-6  # seconds that LoadGen and Python add to a sample, seen in Offline with a null model
+SERVER_QUERIES = 662  # as many as a p99 needs
+ACCURACY_QPS = 100_000.0
+# Bytes that LoadGen 6.0 holds for a query that it made up, for each sample of one, and for one of Offline's.
+QUERY_BYTES, SAMPLE_BYTES, OFFLINE_BYTES = 264, 46, 203
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +23,26 @@ class Scenario:
 
     A stream has one query of ``samples_per_query`` images under way at a time; its latencies and its queries
     per second are judged. With ``one_query`` the whole phase is a single query, run in the session's largest
-    batches: its latencies only tell how far the work was, and images per second are judged.
+    batches: its latencies only tell how far the work was, and images per second are judged. A ``server``
+    gets ``qps`` queries a second at random times, and must answer 99 of 100 within ``max_latency`` seconds;
+    they may wait ``max_wait`` seconds for a fuller batch. ``median_key`` is what LoadGen's log calls its
+    median.
     """
 
     name: str
     samples_per_query: int = 1
     one_query: bool = False
+    server: bool = False
+    qps: float = 0.0
+    max_latency: float = 0.015  # MLPerf's for ResNet-50
+    max_wait: float = 0.0
+    median_key: str = "result_50.00_percentile_latency_ns"
 
     @classmethod
-    def of(cls, name: str) -> Scenario:
+    def of(cls, name: str | Scenario) -> Scenario:
         """Return the scenario called ``name``; raises GpuperfError naming those that exist."""
+        if isinstance(name, Scenario):
+            return name
         if name not in SCENARIOS:
             *others, last = SCENARIOS
             raise GpuperfError(f'there is no scenario "{name}"; use {", ".join(others)} or {last}')
@@ -36,24 +50,29 @@ class Scenario:
 
     def batch(self, largest: int) -> int:
         """Return how many images the model runs at a time if the session takes up to ``largest``."""
-        return largest if self.one_query else self.samples_per_query
+        return largest if self.one_query or self.server else self.samples_per_query
 
 
 SCENARIOS: Mapping[str, Scenario] = {
     "SingleStream": Scenario("SingleStream"),
-    "MultiStream": Scenario("MultiStream", samples_per_query=8),  # since inference v2.0
+    "MultiStream": Scenario(  # eight since inference v2.0
+        "MultiStream", samples_per_query=8, median_key="result_50.00_percentile_per_query_latency_ns"
+    ),
+    "Server": Scenario("Server", server=True),
     "Offline": Scenario("Offline", one_query=True),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The length of a phase. ``seconds`` includes the warm-up in "short" and excludes it in "valid".
+    """The length of a phase; its ``seconds`` are those that LoadGen measures, after the warm-up.
 
     ``min_queries`` and ``percentile`` None leave MLPerf's own (600 s; 100, 662 and 24,576; p90 and p99).
     "short" asks LoadGen's early stopping for the percentile that is judged, the median, which needs 11
     queries. ``hint`` is the fraction of the probe's time that LoadGen is told to expect; 0.25 bears a
     fourfold faster machine and costs 0.3 kB for each query that is never asked, too much at 600 s.
+    ``offline`` is that of an Offline phase, which lasts 1.1 / ``offline`` times as long as asked: LoadGen
+    asks for a tenth more than is expected. ``memory`` is what its queries may take, in bytes.
     """
 
     name: str
@@ -61,7 +80,8 @@ class Profile:
     min_queries: int | None
     percentile: float | None
     hint: float
-    includes_warm_up: bool
+    offline: float
+    memory: int
 
     @classmethod
     def of(cls, name: str) -> Profile:
@@ -70,16 +90,10 @@ class Profile:
             raise GpuperfError(f'there is no LoadGen profile "{name}"; use {" or ".join(PROFILES)}')
         return PROFILES[name]
 
-    def measured(self, seconds: float | None, warm_up: float) -> float | None:
-        """Return how much of a phase of ``seconds`` LoadGen gets; None leaves MLPerf's own."""
-        if seconds is None or not self.includes_warm_up:
-            return seconds
-        return max(0.1, seconds - warm_up)
-
 
 PROFILES: Mapping[str, Profile] = {
-    "short": Profile("short", 10.0, 11, 0.5, hint=0.25, includes_warm_up=True),
-    "valid": Profile("valid", None, None, None, hint=0.6, includes_warm_up=False),
+    "short": Profile("short", 10.0, 11, 0.5, hint=0.25, offline=0.25, memory=1 << 30),
+    "valid": Profile("valid", None, None, None, hint=0.6, offline=0.9, memory=1 << 32),
 }
 
 
@@ -94,7 +108,26 @@ class Load:
 
 def accuracy(lg: Any, scenario: Scenario, loaded: int) -> Any:
     """Return the settings of an accuracy phase that loads so many images at a time."""
-    return _mlperf(lg, scenario, lg.TestMode.AccuracyOnly, loaded)
+    settings = _mlperf(lg, scenario, lg.TestMode.AccuracyOnly, loaded)
+    settings.multi_stream_samples_per_query = scenario.samples_per_query
+    settings.server_target_qps = ACCURACY_QPS  # LoadGen paces this mode as well
+    return settings
+
+
+def longest(scenario: Scenario, profile: Profile, load: Load) -> float:
+    """Return how many seconds of a phase LoadGen can hold in memory: it makes up every query beforehand."""
+    expected = _expected(load)
+    if scenario.one_query:
+        extra = 1.1 / profile.offline if profile.min_queries is None else 1.0
+        return profile.memory / (OFFLINE_BYTES * extra) * expected / load.batch
+    size = QUERY_BYTES + SAMPLE_BYTES * scenario.samples_per_query
+    if scenario.server:
+        return profile.memory / size / scenario.qps
+    return profile.memory / size * max(expected * profile.hint, LEAST_LATENCY) / 2  # it makes twice as many
+
+
+def _expected(load: Load) -> float:
+    return load.seconds + SAMPLE_COST * load.batch
 
 
 def performance(lg: Any, scenario: Scenario, profile: Profile, seconds: float | None, load: Load) -> Any:
@@ -106,16 +139,21 @@ def performance(lg: Any, scenario: Scenario, profile: Profile, seconds: float | 
     settings = _mlperf(lg, scenario, lg.TestMode.PerformanceOnly, load.loaded)
     if seconds is not None:
         settings.min_duration_ms = max(1, round(seconds * 1000))
-    expected = load.seconds + SAMPLE_COST * load.batch
+    expected = _expected(load)
     hint = round(max(expected * profile.hint, LEAST_LATENCY) * 1e9)
     settings.single_stream_expected_latency_ns = hint
     settings.multi_stream_expected_latency_ns = hint
-    settings.offline_expected_qps = load.batch / expected / profile.hint
+    settings.offline_expected_qps = load.batch / expected / profile.offline
+    settings.multi_stream_samples_per_query = scenario.samples_per_query
+    if scenario.server:
+        settings.server_target_qps = scenario.qps
+        settings.server_target_latency_ns = round(scenario.max_latency * 1e9)
+        settings.server_coalesce_queries = True  # those that are due together come in one call
     if profile.percentile is not None:
         settings.single_stream_target_latency_percentile = profile.percentile
         settings.multi_stream_target_latency_percentile = profile.percentile
     if profile.min_queries is not None:
-        settings.min_query_count = profile.min_queries
+        settings.min_query_count = SERVER_QUERIES if scenario.server else profile.min_queries
         if scenario.one_query:
             # A single query cannot be extended: it asks for whole batches, as many as fit the duration as
             # expected, whatever they then take. Only a phase ten times too short is INVALID.

@@ -36,6 +36,8 @@ def _step(old: Baseline, new: Baseline) -> str:
 
 def _change(new: Baseline, before: float) -> str:
     """Return the signed change with its direction: ``+2.80 % (worse)``."""
+    if new.metric.constants.identity:
+        return "others"
     direction = "worse" if loss(new.metric, before, new.value) > 0 else "better"
     return f"{percent(new.value / before - 1)} ({direction})" if before > 0 else direction
 

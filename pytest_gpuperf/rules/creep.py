@@ -53,8 +53,11 @@ def yardstick(baseline: Baseline, tolerance: float) -> Milestone | None:
 def loss(metric: Metric, before: float, now: float) -> float:
     """Return how much worse ``now`` is than ``before``, a fraction like a tolerance; negative if better.
 
-    Of a noisy metric it is a slowdown, of an exact one a share of ``before``; infinite from 0.
+    Of a noisy metric it is a slowdown, of an exact one a share of ``before``; infinite from 0. Of one that
+    only names what was found there is none.
     """
+    if metric.constants.identity:
+        return 0.0
     if metric.kind == "noisy":
         return math.expm1(metric.worse(before, now))
     worse = now - before if metric.better == "lower" else before - now

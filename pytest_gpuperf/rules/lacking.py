@@ -85,6 +85,8 @@ def incomparable(
     metric, counter = measured.metric, _counter(measured.metric)
     if metric.kind == "shown":
         return _turned_shown(stored.get(metric.name), measured, record)
+    if metric.constants.identity and metric.name not in stored and stored:
+        return Verdict(Outcome.SHOWN, now=measured.value, reason=NEW_IN_PLUGIN)
     if counter and counter.figure in _TOTALS:
         if metric.name not in stored and any(_sibling(counter, name) for name in stored):
             return Verdict(Outcome.SHOWN, now=measured.value, reason=NEW_IN_PLUGIN)

@@ -162,6 +162,8 @@ def _why_inconclusive(metric: Metric, found: RunsEstimate, limit: float, replica
 def _judge_exact(baseline: Baseline, measured: Measurement, theta: float) -> Verdict:
     """Compare exact values directly; theta is then a fraction of the baseline, not of a logarithm."""
     metric, old, new = measured.metric, baseline.value, measured.value
+    if metric.constants.identity:
+        return _judge_identity(baseline, measured)
     worse = new - old if metric.better == "lower" else old - new
     allowed = theta * abs(old) + EXACT_SLACK * max(abs(old), abs(new))
     reason = ""
@@ -179,6 +181,20 @@ def _judge_exact(baseline: Baseline, measured: Measurement, theta: float) -> Ver
         detectable=theta,
         exceeds=outcome is Outcome.REGRESSED,
         reason=reason,
+    )
+
+
+def _judge_identity(baseline: Baseline, measured: Measurement) -> Verdict:
+    """Compare what only names a finding: a difference has no size, and no tolerance covers it."""
+    old, new = baseline.value, measured.value
+    if new == old:
+        return Verdict(Outcome.EQUAL, now=new, baseline=old, change=0.0, tolerance=0.0, detectable=0.0)
+    reason = (
+        f"not the {measured.metric.name} that the baseline recorded, however many are right: "
+        "if they are meant to be others, record them with --gpuperf-update"
+    )
+    return Verdict(
+        Outcome.REGRESSED, now=new, baseline=old, tolerance=0.0, detectable=0.0, exceeds=True, reason=reason
     )
 
 

@@ -1,0 +1,86 @@
+"""Read the log folder of a phase that any harness ran under LoadGen, MLPerf's own among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_gpuperf.mlperf import logs
+from pytest_gpuperf.mlperf.logs import Detail
+
+_PERCENTILES = {
+    "p50": "50.00",
+    "p90": "90.00",
+    "p95": "95.00",
+    "p97": "97.00",
+    "p99": "99.00",
+    "p99.9": "99.90",
+}
+_EARLY = {"SingleStream": "early_stopping_latency_ss", "MultiStream": "early_stopping_latency_ms"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedPhase:
+    """What LoadGen's detail log says of one phase.
+
+    ``mode`` is LoadGen's own name, such as "PerformanceOnly". ``latency`` are its percentiles in seconds, of
+    queries, and ``samples_per_second`` its rate; both are empty or None after an accuracy phase. ``valid``
+    holds only without errors. ``early_stopping`` is MLPerf's metric of the streams: the bound that their
+    target percentile keeps with 99 % confidence, in seconds. ``values`` has every key of the log.
+    """
+
+    scenario: str
+    mode: str
+    valid: bool
+    reason: str
+    queries: int | None
+    latency: Mapping[str, float]
+    samples_per_second: float | None
+    early_stopping: float | None
+    loadgen: str
+    values: Mapping[str, Any]
+
+
+def read_logs(folder: str | Path) -> LoggedPhase:
+    """Read the log folder of one phase; raises GpuperfError if its detail log is missing or cut off."""
+    detail = logs.read_detail(Path(folder))
+    values = detail.values
+    return LoggedPhase(
+        scenario=str(values.get("effective_scenario", "")),
+        mode=str(values.get("effective_test_mode", "")),
+        valid=detail.valid and not detail.num_errors,
+        reason=detail.reason,
+        queries=values.get("result_query_count"),
+        latency=_latency(values),
+        samples_per_second=_rate(values),
+        early_stopping=early_stopping(detail),
+        loadgen=str(values.get("loadgen_version", "")),
+        values=values,
+    )
+
+
+def early_stopping(detail: Detail) -> float | None:
+    """Return the early-stopping bound of a stream's target percentile in seconds, None if there is none."""
+    found = detail.values.get(_EARLY.get(str(detail.values.get("effective_scenario")), ""))
+    return found * 1e-9 if found else None
+
+
+def _latency(values: Mapping[str, Any]) -> dict[str, float]:
+    per_query = "result_{}_percentile_per_query_latency_ns"
+    form = per_query if per_query.format("50.00") in values else "result_{}_percentile_latency_ns"
+    found = {name: values.get(form.format(percent)) for name, percent in _PERCENTILES.items()}
+    return {name: ns * 1e-9 for name, ns in found.items() if ns is not None}
+
+
+def _rate(values: Mapping[str, Any]) -> float | None:
+    for key in (
+        "result_samples_per_second",
+        "result_completed_samples_per_sec",
+        "result_qps_with_loadgen_overhead",
+    ):
+        if key in values:
+            return float(values[key])
+    mean = values.get("result_mean_query_latency_ns")  # MultiStream logs no rate
+    return values["effective_samples_per_query"] / (mean * 1e-9) if mean else None

@@ -1,0 +1,144 @@
+"""What a test asks of LoadGen, checked as a whole before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import number, short
+from pytest_gpuperf.mlperf.models import DTYPES
+from pytest_gpuperf.mlperf.result import FRACTIONS
+from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
+
+MODES = ("performance", "accuracy")
+STALL = 60.0  # seconds without progress after which a phase is given up
+LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
+# What one mode alone has a use for.
+_OF_A_MODE: Mapping[str, Sequence[str]] = {
+    "performance": ("profile", "seconds", "tails", "performance_sample_count"),
+    "accuracy": ("count",),
+}
+_OF_A_SCENARIO: Mapping[str, Sequence[str]] = {
+    "qps": ("Server",),
+    "max_latency": ("Server",),
+    "max_wait": ("Server",),
+    "max_batchsize": ("Server", "Offline"),
+    "samples_per_query": ("MultiStream",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The arguments of a call of ``loadgen``; ``tails`` are names of percentiles, such as "p99"."""
+
+    scenario: str
+    mode: str
+    precision: str
+    profile: str
+    seconds: float | None
+    tails: tuple[str, ...]
+    count: int | None
+    stall: float
+    keep_trace: bool
+    qps: float | None
+    max_latency: float | None
+    max_wait: float | None
+    max_batchsize: int | None
+    samples_per_query: int | None
+    performance_sample_count: int | None
+    threads: int | None
+
+    @classmethod
+    def of(cls, **given: Any) -> Request:
+        """Check the arguments as they were given, None where they were not; raises GpuperfError."""
+        mode = _choice("mode", given.get("mode"), MODES)
+        for other, names in _OF_A_MODE.items():
+            for name in names:
+                if other != mode and given.get(name) is not None:
+                    raise GpuperfError(f'loadgen: {name}= is for mode="{other}", and this one is "{mode}"')
+        scenario = _choice("scenario", given.get("scenario"), SCENARIOS)
+        for name, scenarios in _OF_A_SCENARIO.items():
+            if given.get(name) is not None and scenario not in scenarios:
+                raise GpuperfError(f"loadgen: {name}= is for {' and '.join(scenarios)}, not for {scenario}")
+        return cls(
+            scenario=scenario,
+            mode=mode,
+            precision=_choice("precision", given.get("precision"), DTYPES),
+            profile=_choice(
+                "profile", "short" if given.get("profile") is None else given.get("profile"), PROFILES
+            ),
+            seconds=None if given.get("seconds") is None else _seconds("seconds", given.get("seconds")),
+            tails=_tails(given.get("tails")),
+            count=_count("count", given.get("count")),
+            stall=STALL if given.get("stall") is None else _seconds("stall", given.get("stall")),
+            keep_trace=bool(given.get("keep_trace")),
+            qps=_above_zero("qps", given.get("qps")),
+            max_latency=_above_zero("max_latency", given.get("max_latency")),
+            max_wait=_above_zero("max_wait", given.get("max_wait")),
+            max_batchsize=_count("max_batchsize", given.get("max_batchsize")),
+            samples_per_query=_count("samples_per_query", given.get("samples_per_query")),
+            performance_sample_count=_count(
+                "performance_sample_count", given.get("performance_sample_count")
+            ),
+            threads=_count("threads", given.get("threads")),
+        )
+
+    def traffic(self) -> Scenario:
+        """Return the scenario with what was asked of it."""
+        names = ("qps", "max_latency", "max_wait", "samples_per_query")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(Scenario.of(self.scenario), **given)
+
+
+def _choice(name: str, given: Any, choices: Sequence[str] | Mapping[str, Any]) -> str:
+    if not isinstance(given, str) or given not in choices:
+        *others, last = choices
+        which = next((each for each in choices if each.lower() == str(given).lower()), None)
+        hint = f'did you mean "{which}"?' if which else f"use {', '.join(others)} or {last}"
+        raise GpuperfError(f"loadgen: there is no {name} {_quoted(given)}; {hint}")
+    return given
+
+
+def _seconds(name: str, given: Any) -> float:
+    found = number(given)
+    if found is None or not math.isfinite(found) or not 0 < found <= LONGEST:
+        raise GpuperfError(
+            f"loadgen: {name}={short(given)}; give a number of seconds above 0 and up to {LONGEST:,.0f}"
+        )
+    return found
+
+
+def _above_zero(name: str, given: Any) -> float | None:
+    if given is None:
+        return None
+    found = number(given)
+    if found is None or not math.isfinite(found) or found <= 0:
+        raise GpuperfError(f"loadgen: {name}={short(given)}; give a number above 0")
+    return found
+
+
+def _count(name: str, given: Any) -> int | None:
+    if given is None:
+        return None
+    found = number(given)
+    if found is None or not math.isfinite(found) or found != int(found) or found < 1:
+        raise GpuperfError(f"loadgen: {name}={short(given)}; give a whole number of at least 1")
+    return int(found)
+
+
+def _tails(given: Any) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else () if given is None else given
+    if not isinstance(names, Sequence):
+        raise GpuperfError(f'loadgen: tails={short(given)}; give names such as ("p99", "p99.9")')
+    for name in names:
+        if not isinstance(name, str) or name.replace(".", "_") not in FRACTIONS:
+            known = ", ".join(each.replace("_", ".") for each in FRACTIONS)
+            raise GpuperfError(f"loadgen: there is no tail {_quoted(name)}; the percentiles are {known}")
+    return tuple(dict.fromkeys(names))
+
+
+def _quoted(given: Any) -> str:
+    return f'"{short(given)[1:-1]}"' if isinstance(given, str) else short(given)

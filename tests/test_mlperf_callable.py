@@ -1,0 +1,224 @@
+"""A Python callable as the system under test: its answers, their score, and LoadGen really around it."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mlperf_child import shown
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import Sut, models
+from pytest_gpuperf.mlperf.sut import SutSession, scored
+
+
+class Words:
+    """Texts for a callable that looks them up: a sample is its text's number."""
+
+    name = "words"
+    texts = ("one", "two", "three", "four")
+
+    def __init__(self, count=None):
+        self.labels = [text.upper() for text in self.texts[:count]]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        return np.array(indices)
+
+
+def exact(answers, labels):
+    return [bool(np.all(answer == label)) for answer, label in zip(answers, labels, strict=True)]
+
+
+def upper(batch):
+    return [Words.texts[number].upper() for number in batch]
+
+
+def sut(**changes):
+    return Sut(**{"name": "upper", "run": upper, "dataset": Words, "score": exact, **changes})
+
+
+def test_answers_come_back_in_the_order_of_the_dataset():
+    session = SutSession(sut(), 2)
+    session.collect = True
+    places = np.concatenate([session.run(np.array([2, 3])), session.run(np.array([0, 1]))])
+    places = places[[2, 3, 0, 1]]  # as LoadGen's log has them, by sample
+    result = scored(session, places, Words().labels, {"model": "upper"}, Path("logs"), ())
+    assert result.answers == ("ONE", "TWO", "THREE", "FOUR")
+    assert (result.score, result.scores, result.total) == (1.0, (1.0,) * 4, 4)
+
+
+def result_of(answers, score=exact, labels=("A", "B")):
+    session = SutSession(sut(score=score), 2)
+    session.answers = list(answers)
+    return scored(session, np.arange(len(answers)), labels, {}, Path("logs"), ())
+
+
+@pytest.mark.parametrize(
+    ("score", "value", "each"),
+    [
+        (exact, 0.5, (1.0, 0.0)),
+        (lambda answers, labels: 0.25, 0.25, ()),  # one for all, as of a corpus
+        (lambda answers, labels: np.array([0.5, 1.0]), 0.75, (0.5, 1.0)),
+        (lambda answers, labels: (np.float32(1) for _ in answers), 1.0, (1.0, 1.0)),
+    ],
+)
+def test_a_score_is_one_for_each_or_one_for_all(score, value, each):
+    result = result_of(["A", "C"], score)
+    assert (result.score, result.scores) == (value, each)
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        (lambda answers, labels: [True], r"score\(\) returned \[True\]; it must return a number for each of"),
+        (lambda answers, labels: "good", r"score\(\) returned 'good'"),
+        (lambda answers, labels: None, r"score\(\) returned None"),
+        (lambda answers, labels: float("nan"), r"score\(\) returned nan, which is not finite"),
+        (lambda answers, labels: 1 / 0, r"score\(\) failed: ZeroDivisionError"),
+    ],
+)
+def test_a_score_that_is_none_is_one_sentence(score, said):
+    with pytest.raises(GpuperfError, match=f"^upper: {said}"):
+        result_of(["A", "C"], score)
+
+
+def test_as_good_other_answers_are_told_unless_they_are_rounded():
+    stored = [
+        [m.metric.name for m in result_of(a).measurements()] for a in ("AC", [1, 1.5], [np.ones(2)] * 2)
+    ]
+    assert stored == [["score", "answers"], ["score"], ["score"]]
+    prints = [
+        result_of(answers, labels=labels).measurements()[1].value
+        for answers, labels in (
+            (["A", "C"], "AB"),
+            (["A", "D"], "AB"),
+            ([b"A", b"C"], "AB"),
+            (["A", "C"], "AC"),
+        )
+    ]
+    assert prints[0] == prints[3]  # of the answers alone
+    assert len(set(prints)) == 3
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (lambda batch: 3, r"run\(\) returned 3 for 2 samples; it must return a sequence"),
+        (lambda batch: ["a"], r"run\(\) returned 1 answers for 2 samples"),
+    ],
+)
+def test_answers_that_are_not_one_each(run, said):
+    with pytest.raises(GpuperfError, match=f"^upper: {said}"):
+        SutSession(sut(run=run), 2).run(np.array([0, 1]))
+
+
+def test_without_a_score_answers_are_classes():
+    session = SutSession(sut(score=None, run=lambda batch: batch.tolist()), 2)
+    assert session.run(np.array([3, 1])).tolist() == [3, 1]
+    with pytest.raises(
+        GpuperfError, match=r"run\(\) returned <U3 \[2\]; without a score= an answer is a whole"
+    ):
+        SutSession(sut(score=None), 2).run(np.array([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"run": 3}, "run and score must be callables"),
+        ({"score": "f1"}, "run and score must be callables"),
+        ({"name": 3}, "name=3; give a text"),
+        ({"max_batchsize": 0}, "max_batchsize=0; give at least 1"),
+        ({"max_batchsize": 2.5}, "max_batchsize=2.5; give a whole number"),
+        ({"dataset": lambda count: SimpleNamespace(labels=[])}, r"does not fit \(TypeError"),
+        ({"score": None}, "a whole number for each"),  # the labels are texts
+    ],
+)
+def test_a_sut_that_cannot_be_used_is_one_sentence(change, said):
+    models.require_usable(sut())
+    with pytest.raises(GpuperfError, match=said):
+        models.require_usable(sut(**change))
+
+
+needs_loadgen = pytest.mark.skipif(
+    find_spec("mlperf_loadgen") is None, reason="LoadGen is not installed: pip install mlcommons-loadgen"
+)
+
+
+@needs_loadgen
+def test_a_callable_under_loadgen(tmp_path):
+    found = shown(
+        """
+        from dataclasses import replace
+        from pytest_gpuperf.mlperf import Sut, settings
+        from pytest_gpuperf.mlperf.sut import SutSession
+        class Pairs(Numbers):
+            def __init__(self, count=None):
+                self.labels = [str(i % 10) * 2 for i in range(100)][:count]
+            def images(self, indices):
+                return np.asarray(indices, np.int32)
+        seen = set()
+        def run(batch):
+            seen.add((str(batch.dtype), len(batch)))
+            time.sleep(0.001)
+            return [str(i % 10) * 2 if i != 7 else "?" for i in batch.tolist()]
+        def same(answers, labels):
+            return [a == b for a, b in zip(answers, labels)]
+        pairs = SutSession(Sut(name="pairs", run=run, dataset=Pairs, score=same, recipe="2"), 8)
+        out = {}
+        for scenario in ("SingleStream", "MultiStream", "Offline", "Server"):
+            asked = replace(settings.Scenario.of(scenario), qps=300.0, max_latency=0.5)
+            r = loadgen.performance(pairs, asked, log_dir=Path("p"), seconds=0.2)
+            a = loadgen.accuracy(pairs, log_dir=Path("a"), scenario=scenario, count=61)
+            out[scenario] = [a.score, a.total, a.answers[7], list(a.answers[:3]), r.samples > 11]
+        show(out=out, contract=dict(a.contract), seen=sorted(seen), kept=len(pairs.answers))
+        """,
+        tmp_path,
+    )
+    assert all(entry == [60 / 61, 61, "?", ["00", "11", "22"], True] for entry in found["out"].values())
+    assert (found["contract"]["model"], found["contract"]["recipe"]) == ("pairs", "2")
+    assert {kind for kind, _ in found["seen"]} == {"int32"}  # as the dataset has it
+    assert {1, 8} <= {size for _, size in found["seen"]} <= set(range(1, 9))
+    assert found["kept"] < 100  # of the last accuracy phase alone
+
+
+@needs_loadgen
+@pytest.mark.usefixtures("bare")
+def test_a_callable_in_a_suite(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        """
+        import numpy as np
+        from pathlib import Path
+        from pytest_gpuperf.mlperf import Sut
+
+        class Words:
+            name, texts = "words", ["one", "two", "three", "four"]
+            def __init__(self, count=None): self.labels = self.texts[:count]
+            def __len__(self): return len(self.labels)
+            def images(self, indices): return np.array(indices)
+
+        def echo(batch):
+            worse = Path("worse").exists()
+            return ["" if worse and number == 2 else Words.texts[number] for number in batch]
+
+        def exact(answers, labels): return [a == b for a, b in zip(answers, labels)]
+
+        mine = Sut(name="echo", run=echo, dataset=Words, score=exact)
+
+        def test_speed(loadgen):
+            assert loadgen(mine, "SingleStream", seconds=0.2).latency.p50 < 1
+
+        def test_score(loadgen):
+            loadgen(mine, mode="accuracy")
+        """
+    )
+    (pytester.path / "baselines").mkdir()
+    flags = ("-p", "no:cacheprovider", "--gpuperf")
+    pytester.runpytest_subprocess(*flags, "--gpuperf-update").assert_outcomes(passed=2)
+    (pytester.path / "worse").touch()
+    result = pytester.runpytest_subprocess(*flags, "-k", "test_score")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*regressed: score -25.00 %*"])

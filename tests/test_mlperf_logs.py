@@ -1,0 +1,158 @@
+"""LoadGen's logs read, its trace kept out of the project, and what it counted itself."""
+
+import json
+import os
+import socket
+import subprocess
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import logs
+from pytest_gpuperf.mlperf.loadgen import require_complete
+from pytest_gpuperf.mlperf.result import Latency
+from pytest_gpuperf.mlperf.settings import Scenario
+
+
+def mllog(key, value, **metadata):
+    return ":::MLLOG " + json.dumps({"key": key, "value": value, "metadata": metadata}) + "\n"
+
+
+def test_detail_log(tmp_path):
+    (tmp_path / logs.DETAIL).write_text(
+        "noise\n"
+        + mllog("error_runtime", "Ran out of generated queries.", is_error=True)
+        + mllog("result_validity", "INVALID")
+        + mllog("result_invalid_reason", "Increase it. ")
+        + mllog("num_errors", 1)
+        + mllog("power_end", "now")
+    )
+    detail = logs.read_detail(tmp_path)
+    assert not detail.valid
+    assert detail.num_errors == 1
+    assert detail.reason == "Increase it. Ran out of generated queries."
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "ran nothing"),
+        (mllog("result_validity", "VALID"), "did not end"),
+        (":::MLLOG {oops\n", "no MLLOG entry: {oops"),
+    ],
+)
+def test_a_detail_log_that_is_no_result(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / logs.DETAIL).write_text(content)
+    with pytest.raises(GpuperfError, match=said) as error:
+        logs.read_detail(tmp_path)
+    assert logs.DETAIL in str(error.value)
+
+
+def sample(start_us, query, index, complete_ns):
+    return (
+        f'{{"name":"Sample","cat":"default","ph":"b","pid":1,"id":0,"ts":{start_us},"args":{{"sample_seq":0,'
+        f'"query_seq":{query},"sample_idx":{index},"issue_start_ns":0,"complete_ns":{complete_ns}}}}},\n'
+    )
+
+
+def test_trace_of_queries_with_several_samples(tmp_path):
+    (tmp_path / logs.TRACE).write_text(
+        '{"traceEvents":[\n{"name":"LogDetail","args":{"key":""loadgen_version""}},\n'
+        + sample("3000.000", 1, 7, 1_000_000)
+        + sample("1000.000", 0, 5, 1_500_000)
+        + sample("1000.000", 0, 6, 2_000_000)
+        + sample("3000.000", 1, 8, 900_000)
+    )
+    trace = logs.read_trace(tmp_path)
+    assert trace.latencies == pytest.approx([0.002, 0.001])
+    assert trace.duration == pytest.approx(0.003)  # from 1.0 ms to 4.0 ms
+    assert trace.samples == 4
+
+
+def lines(latencies_ns, samples=1):
+    return "".join(sample("1000.000", q, 0, ns) for q, ns in enumerate(latencies_ns) for _ in range(samples))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "counted", "median", "whole"),
+    [
+        ("SingleStream", 3, 2_000_000, True),
+        ("SingleStream", 4, 2_000_000, False),  # the trace lost its end
+        ("SingleStream", 3, 2_000_001, False),
+        ("MultiStream", 3, 2_000_000, False),  # of one sample each
+    ],
+)
+def test_a_trace_that_is_not_what_loadgen_counted_has_no_figures(tmp_path, scenario, counted, median, whole):
+    asked = Scenario.of(scenario)
+    (tmp_path / logs.TRACE).write_text(lines([1_000_000, 2_000_000, 3_000_000]))
+    trace = logs.read_trace(tmp_path)
+    values = {"result_query_count": counted, asked.median_key: median}
+    arguments = asked, logs.Detail(tmp_path, values, ()), trace, Latency.of(trace.latencies, 3)
+    if whole:
+        require_complete(*arguments)
+    else:
+        with pytest.raises(GpuperfError, match=r"trace is not whole: 3 queries with 3 samples.*disk"):
+            require_complete(*arguments)
+
+
+def test_the_trace_lies_in_the_cache_and_goes(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+    folder, link = tmp_path / "logs", tmp_path / "logs" / logs.TRACE
+    traces = tmp_path / "cache" / "traces"
+    traces.mkdir(parents=True)
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    left = [traces / f"{socket.gethostname()}-{pid}-x.json" for pid in (gone.pid, os.getppid())]
+    for path in left:
+        path.touch()
+    for keep in (False, True):
+        with logs.tracing(folder, keep):
+            link.write_text(lines([5]))
+            (inside,) = set(traces.iterdir()) - set(left)
+            assert inside.read_text() == link.read_text()
+            assert logs.read_trace(folder).samples == 1
+        assert list(traces.iterdir()) == left[1:]  # of a process that lives
+        assert link.exists() == keep
+    assert not link.is_symlink()
+    assert link.read_text() == lines([5])
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "file"))
+    said = r"trace cannot be kept in .*point PYTEST_GPUPERF_CACHE at"
+    with pytest.raises(GpuperfError, match=said), logs.tracing(tmp_path / "logs"):
+        pass
+
+
+def test_trace_in_another_form(tmp_path):
+    (tmp_path / logs.TRACE).write_text("{}")
+    with pytest.raises(GpuperfError, match="holds no sample"):
+        logs.read_trace(tmp_path)
+
+
+def entry(index, value):
+    return {"seq_id": 0, "qsl_idx": index, "data": np.int64(value).tobytes().hex()}
+
+
+def test_accuracy_log_counts_a_repeated_sample_once(tmp_path):
+    (tmp_path / logs.ACCURACY).write_text(json.dumps([entry(1, 5), entry(0, -1), entry(1, 6)]))
+    assert logs.read_accuracy(tmp_path, 2).tolist() == [-1, 5]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (json.dumps([entry(0, 1)]), "lacks 1 of 2 samples, first 1"),
+        (json.dumps([entry(0, 1), entry(2, 1)]), "sample 2 with 8 bytes"),
+        (json.dumps([{"qsl_idx": 0, "data": "00"}]), "sample 0 with 1 bytes"),
+        ("[", "is no accuracy log"),
+        ("[1]", "is no accuracy log"),
+    ],
+)
+def test_a_damaged_accuracy_log(tmp_path, content, said):
+    (tmp_path / logs.ACCURACY).write_text(content)
+    with pytest.raises(GpuperfError, match=said):
+        logs.read_accuracy(tmp_path, 2)

@@ -1,0 +1,141 @@
+"""What a test asks of LoadGen, and models and datasets that do not fit, before anything runs."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import datasets, models
+from pytest_gpuperf.mlperf.request import STALL, Request
+
+PLAIN = {"scenario": "SingleStream", "mode": "performance", "precision": "fp32"}
+
+
+def test_what_was_not_given_has_its_default():
+    asked = Request.of(**PLAIN)
+    assert (asked.profile, asked.seconds, asked.tails, asked.stall) == ("short", None, (), STALL)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"seconds": np.float32(2)}, {"seconds": 2.0}),
+        ({"tails": "p99"}, {"tails": ("p99",)}),  # one name by itself
+        ({"tails": ["p99.9", "p90", "p90"]}, {"tails": ("p99.9", "p90")}),
+        ({"mode": "accuracy", "count": np.int64(5)}, {"count": 5}),
+        ({"scenario": "Offline", "max_batchsize": 32}, {"max_batchsize": 32}),
+    ],
+)
+def test_what_is_meant_is_taken(given, taken):
+    asked = Request.of(**{**PLAIN, **given})
+    assert {name: getattr(asked, name) for name in taken} == taken
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        *(({"seconds": bad}, "seconds=") for bad in (0, -1, math.nan, math.inf, "5", True, 1e9, [1])),
+        *(({"stall": bad}, "stall=") for bad in (0, "x")),
+        *(({"mode": "accuracy", "count": bad}, "count=") for bad in (0, -5, 2.5, "all", False, math.nan)),
+        ({"count": 5}, 'count= is for mode="accuracy", and this one is "performance"'),
+        ({"mode": "accuracy", "seconds": 5}, 'seconds= is for mode="performance"'),
+        ({"mode": "accuracy", "tails": "p99"}, 'tails= is for mode="performance"'),
+        ({"tails": ("p99.5",)}, 'no tail "p99.5"; the percentiles are p50, p80, p90, p95, p99, p99.9'),
+        ({"tails": (99,)}, "no tail 99"),
+        ({"tails": 99}, "tails=99; give names"),
+        ({"scenario": "singlestream"}, 'no scenario "singlestream"; did you mean "SingleStream"?'),
+        ({"scenario": ["Offline"]}, r"no scenario \['Offline'\]"),
+        ({"mode": "acc"}, 'no mode "acc"; use performance or accuracy'),
+        *(({"scenario": "Server", "qps": bad}, "qps=") for bad in (0, -1, "many", math.inf)),
+        ({"scenario": "Server", "max_wait": -1}, "max_wait=-1; give a number above 0"),
+        ({"scenario": "Server", "max_batchsize": 0}, "max_batchsize=0"),
+        ({"threads": 0}, "threads=0"),
+        ({"performance_sample_count": "all"}, "performance_sample_count='all'"),
+        ({"mode": "accuracy", "performance_sample_count": 5}, 'performance_sample_count= is for mode="perf'),
+        ({"scenario": "MultiStream", "samples_per_query": 1.5}, "samples_per_query=1.5"),
+        ({"qps": 5}, "qps= is for Server, not for SingleStream"),
+        ({"max_batchsize": 5}, "max_batchsize= is for Server and Offline, not for SingleStream"),
+        ({"samples_per_query": 4}, "samples_per_query= is for MultiStream"),
+        ({"profile": "full"}, 'no profile "full"; use short or valid'),
+        ({"precision": "int8"}, 'no precision "int8"; use fp32 or fp16'),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(given, said):
+    with pytest.raises(GpuperfError, match=f"^loadgen: .*{said}") as error:
+        Request.of(**{**PLAIN, **given})
+    assert "\n" not in str(error.value)
+
+
+def test_a_scenario_gets_what_was_asked_of_it():
+    server = Request.of(**{**PLAIN, "scenario": "Server", "qps": 50, "max_wait": 0.002}).traffic()
+    assert (server.name, server.qps, server.max_latency, server.max_wait) == ("Server", 50, 0.015, 0.002)
+    assert Request.of(**{**PLAIN, "scenario": "MultiStream"}).traffic().samples_per_query == 8
+    asked = {**PLAIN, "scenario": "MultiStream", "samples_per_query": 3}
+    assert Request.of(**asked).traffic().samples_per_query == 3
+
+
+class Ten:
+    name = "ten"
+
+    def __init__(self, count=None):
+        self.labels = np.arange(10)[:count]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        return np.zeros((len(indices), 1))
+
+
+def variant(**changes):
+    return type("Variant", (Ten,), changes)
+
+
+def test_a_dataset_that_fits():
+    assert len(datasets.open_dataset("m", Ten, 4)) == 4
+    assert (
+        len(datasets.open_dataset("m", variant(labels=[1, 2], __init__=lambda self, count: None), None)) == 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "count", "said"),
+    [
+        (Ten(), None, r"dataset=<.*Ten object.*; give what makes one of a count"),
+        (Ten, 11, "count=11, and the dataset ten has 10 images"),
+        (lambda count: Ten(), 5, "was made of count=5 and has 10 images"),
+        (lambda: Ten(), None, r"does not fit \(TypeError"),
+        (variant(images=None), None, r"must have a text as its name, and images\(indices\)"),
+        (variant(name=3), None, "must have a text as its name"),
+        (lambda count: [1, 2], None, r"does not fit \(AttributeError"),
+        (variant(__len__=lambda self: 11), None, r"has 11 images and labels int64 \[10\]"),
+        (variant(labels=np.eye(10), __init__=lambda s, c: None), None, r"labels float64 \[10, 10\]"),
+        (variant(labels=np.ones(10), __init__=lambda s, c: None), None, "a whole number for each"),
+    ],
+)
+def test_a_dataset_that_does_not_fit_is_one_sentence(make, count, said):
+    with pytest.raises(GpuperfError, match=f"^m: .*{said}"):
+        datasets.open_dataset("m", make, count)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"path": "a.onnx"}, "^a.onnx does not exist"),  # a text is a path
+        ({"path": None}, "^m: path=None; give a Path"),
+        ({"path": Path("nowhere.onnx")}, "^nowhere.onnx does not exist; m must be an ONNX file"),
+        ({"path": Path(__file__).parent}, "is no file; m must be"),
+        ({"dataset": Ten()}, "^m: dataset="),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_one_sentence(change, said):
+    values = {"name": "m", "path": Path(__file__), "recipe": "", "dataset": Ten, **change}
+    with pytest.raises(GpuperfError, match=said):
+        models.require_usable(models.Model(**values))
+
+
+def test_something_else_is_no_model():
+    with pytest.raises(GpuperfError, match="loadgen: 'resnet50' is no model; give a Model"):
+        models.require_usable("resnet50")
