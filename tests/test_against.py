@@ -150,7 +150,8 @@ def test_code_that_cannot_be_taken_from_the_revision_is_never_called_equal(repos
 
 
 def test_the_plugin_is_this_one_on_both_sides(repository: Repository, monkeypatch):
-    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    for name in ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_PLUGINS"):
+        monkeypatch.delenv(name)
     repository.write("pytest_gpuperf/__init__.py", "raise ImportError('the old plugin')")
     repository.commit()
     (repository.path / "pytest_gpuperf/__init__.py").unlink()

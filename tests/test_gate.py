@@ -672,9 +672,10 @@ def test_a_function_of_less_than_a_microsecond_is_judged(pytester: pytest.Pytest
         """,
         function="def work(): return sum(range(20))",
     )
-    assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update", "--gpuperf-runs=3").ret == 0
+    flags = ("-p", "pytest_benchmark.plugin", "--gpuperf")
+    assert pytester.runpytest_subprocess(*flags, "--gpuperf-update", "--gpuperf-runs=3").ret == 0
     pytester.makepyfile(function="def work(): return sum(range(200))")
-    result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on")
+    result = pytester.runpytest_subprocess(*flags, "--gpuperf-strict=on")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed: benchmark *"])
 

@@ -36,7 +36,9 @@ def run(project: pytest.Pytester) -> tuple[pytest.RunResult, set[str]]:
 
 def test_the_shipped_suites_are_green_under_strict(project: pytest.Pytester):
     kernels = [*sorted((project.path / "suites").glob("test_[!r]*.py")), "suites/test_reduce.py"]
-    result = project.runpytest_subprocess(*kernels, *EMULATED, "--gpuperf-strict=on")
+    pytest.importorskip("pytest_benchmark")
+    flags = ("-p", "pytest_benchmark.plugin", *EMULATED, "--gpuperf-strict=on")
+    result = project.runpytest_subprocess(*kernels, *flags)
     assert result.ret == 0, result.stdout.str()
 
 

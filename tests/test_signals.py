@@ -47,8 +47,7 @@ LOADGEN = """
     from pathlib import Path
 
     import numpy as np
-    from pytest_gpuperf.mlperf.fixtures import LoadGen
-    from pytest_gpuperf.mlperf.models import Model
+    from pytest_gpuperf.mlperf import Sut
 
     class Numbers:
         name = "numbers"
@@ -57,21 +56,16 @@ LOADGEN = """
         def __len__(self): return 64
         def images(self, indices): return (np.asarray(indices) % 10).astype(np.float32)[:, None]
 
-    class Echo:
-        precision, batch_sizes, dtype, on_device = "fp32", (1, 8), np.float32, False
-        description = {"provider": "none"}
-        model = Model("echo", Path("echo.onnx"), "by hand", Numbers, input_shape=(1,))
-        runs = 0
-        def hold(self, images): return lambda: None
-        def run(self, batch):
-            self.runs += 1
-            if self.runs == 100:  # well past the warm-up
-                Path(os.environ["PIDS"], str(os.getpid())).touch()
-            return batch[:, 0].astype(np.int64)
+    runs = []
 
-    def test_model(loadgen, monkeypatch):
-        monkeypatch.setattr(LoadGen, "_open", lambda *_: Echo())
-        loadgen(Echo.model, "SingleStream", seconds=60)
+    def run(batch):
+        runs.append(0)
+        if len(runs) == 100:  # well past the warm-up
+            Path(os.environ["PIDS"], str(os.getpid())).touch()
+        return batch[:, 0].astype(np.int64)
+
+    def test_model(loadgen):
+        loadgen(Sut(name="echo", run=run, dataset=Numbers), "SingleStream", seconds=60)
 """
 STAGES = {
     "collecting": ("collecting", ()),
