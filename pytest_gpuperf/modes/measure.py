@@ -100,9 +100,8 @@ def skip_elsewhere(session: GpuperfSession, item: pytest.Item) -> None:
     """Skip a test that is marked for a real GPU where there is none; nobody is to miss its figures here."""
     if test_options(item).backend is None:
         return
-    with contextlib.suppress(
-        Unavailable
-    ):  # a driver that does not start, told by whoever asks for the device
+    # of a driver that does not start whoever asks for the device is told
+    with contextlib.suppress(Unavailable):
         if session.stand_in is None and not session.expects_device():
             item.stash[RESULT] = Payload(elsewhere=True)
             pytest.skip('needs a real GPU (backend="cuda"), and there is none here')
