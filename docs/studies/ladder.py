@@ -10,7 +10,7 @@ installed. Without a GPU it runs emulated, on small arrays, which shows the coun
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,33 +92,36 @@ class Ladder:
         )
 
 
+def row(ladder: Ladder, name: str, rung: Rung, small: Rung, rate: Callable[[float], str]) -> str:
+    """Return a line of the table; ``small`` is the rung on few elements, which is what is counted."""
+    launch, args = rung
+    took = ladder.seconds(launch, *args)
+    return f"| `{name}` | {took * 1e6:,.1f} | {rate(took)} | {ladder.traffic(small)} |"
+
+
 def transposes(ladder: Ladder, side: int) -> Iterator[str]:
     copy, moved = ladder.copy(side), 8 * side * side
     yield f"| copy, {side} x {side} | {copy * 1e6:,.1f} | {moved / copy / 1e9:,.0f} GB/s | 100 % | | |"
     for name in TRANSPOSES:
-        launch, args = ladder.transpose(name, side)
-        took = ladder.seconds(launch, *args)
-        rate = f"{moved / took / 1e9:,.0f} GB/s | {100 * copy / took:.1f} %"
-        yield f"| `{name}` | {took * 1e6:,.1f} | {rate} | {ladder.traffic(ladder.transpose(name, 256))} |"
+        rungs = ladder.transpose(name, side), ladder.transpose(name, 256)
+        yield row(ladder, name, *rungs, lambda s: f"{moved / s / 1e9:,.0f} GB/s | {100 * copy / s:.1f} %")
 
 
 def sums(ladder: Ladder, side: int) -> Iterator[str]:
     read, copied = 4 * side * side, 8 * side * side / ladder.copy(side)
     for name in SUMS:
-        launch, args = ladder.sum(name, side)
-        took = ladder.seconds(launch, *args)
-        rate = f"{read / took / 1e9:,.0f} GB/s | {100 * read / took / copied:.1f} %"
-        yield f"| `{name}` | {took * 1e6:,.1f} | {rate} | {ladder.traffic(ladder.sum(name, 256))} |"
+        rungs = ladder.sum(name, side), ladder.sum(name, 256)
+        yield row(
+            ladder, name, *rungs, lambda s: f"{read / s / 1e9:,.0f} GB/s | {100 * read / s / copied:.1f} %"
+        )
 
 
 def matmuls(ladder: Ladder, n: int) -> Iterator[str]:
     best, flops = cublas(ladder, n), 2 * n**3
     yield f"| cuBLAS, {n} x {n} | {best * 1e6:,.1f} | {flops / best / 1e12:.1f} TFLOP/s | 100 % | | |"
     for name in MATMULS:
-        launch, args = ladder.matmul(name, n)
-        took = ladder.seconds(launch, *args)
-        rate = f"{flops / took / 1e12:.1f} TFLOP/s | {100 * best / took:.1f} %"
-        yield f"| `{name}` | {took * 1e6:,.1f} | {rate} | {ladder.traffic(ladder.matmul(name, 64))} |"
+        rungs = ladder.matmul(name, n), ladder.matmul(name, 64)
+        yield row(ladder, name, *rungs, lambda s: f"{flops / s / 1e12:.1f} TFLOP/s | {100 * best / s:.1f} %")
 
 
 def cublas(ladder: Ladder, n: int) -> float:
