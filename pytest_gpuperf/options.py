@@ -92,10 +92,15 @@ SETTINGS = (
             "Before a test is called regressed: run the baseline's own code here and now, in alternation "
             "(auto), or judge by the stored runs alone (off)."),
     Setting("json", "FILE", None, str, "Write the run's results as JSON, for programs."),
+    Setting("benchmark_json", "FILE", None, str,
+            "Write the times of the run in pytest-benchmark's format, for pytest-benchmark compare."),
+    Setting("history", "FOLDER|URL", None, str,
+            "Add a JSON Lines file of this run's figures to a folder or, with the extra history, an "
+            "fsspec URL; a failure's since comes from there."),
 )  # fmt: skip
 JUDGING = ("backend", "strict", "pool", "baselines", "tolerances", "quarantine", "acquit")
 """Settings whose ini keys decide what fails; gpuperf_judge_host_times does, too."""
-REPORTS = ("json",)
+REPORTS = ("json", "benchmark_json", "history")
 HOST_TIMES = "gpuperf_judge_host_times"
 _MEASURED = {
     "update": "records what it measures",
@@ -188,6 +193,8 @@ class Options:
     acquit: bool
     skip_unchanged: bool
     json: str | None
+    benchmark_json: str | None
+    history: str | None
 
     @property
     def reports(self) -> tuple[str, ...]:
@@ -239,6 +246,8 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
         "acquit": given["acquit"] == "auto",
         "tolerance": tuple(given["tolerance"] or ()),
     }
+    if given["history"] and "://" not in given["history"]:
+        changed["history"] = str(config.invocation_params.dir / given["history"])
     return Options(
         active=config.option.gpuperf and given["plan"] is None,
         child=config.option.gpuperf_child,

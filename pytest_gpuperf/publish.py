@@ -18,8 +18,6 @@ from pytest_gpuperf.session import GpuperfSession
 if TYPE_CHECKING:
     from pytest_gpuperf.report.results import Document
 
-_FILES = ("json", "html", "benchmark_json")
-
 
 def check(session: GpuperfSession) -> None:
     """Find out now whether each report can be written; raises GpuperfError, one sentence."""
@@ -27,7 +25,11 @@ def check(session: GpuperfSession) -> None:
         return
     known: dict[Path, str] = {}
     for name in session.options.reports:
-        if name in _FILES:
+        if name == "history":
+            from pytest_gpuperf.report import history
+
+            history.check(str(session.options.history))
+        else:
             path, flag = _path(session, name), _flag(session, name)
             other = known.setdefault(Path(os.path.realpath(path)), name)
             if reason := _why_not(path):
@@ -41,13 +43,14 @@ def write(session: GpuperfSession) -> None:
     if session.in_worker or not session.options.reports:
         return
     document = document_of(session)
-    makers: Mapping[str, Callable[[Document], bytes]] = {"json": _json}
     for name in session.options.reports:
         try:
-            replace_file(_path(session, name), makers[name](document))
+            _WRITERS[name](session, document)
         except OSError as error:
             text = f"{_flag(session, name)}: not written ({error.strerror or error})"
             session.results.finding("setup", text)
+        except GpuperfError as error:
+            session.results.finding("setup", str(error))
 
 
 def document_of(session: GpuperfSession) -> Document:
@@ -78,10 +81,29 @@ def document_of(session: GpuperfSession) -> Document:
     )
 
 
-def _json(document: Document) -> bytes:
+def _json(session: GpuperfSession, document: Document) -> None:
     from pytest_gpuperf.report.results import render
 
-    return render(document)
+    replace_file(_path(session, "json"), render(document))
+
+
+def _benchmark_json(session: GpuperfSession, document: Document) -> None:
+    from pytest_gpuperf.report.benchmark import render
+
+    replace_file(_path(session, "benchmark_json"), render(document))
+
+
+def _history(session: GpuperfSession, document: Document) -> None:
+    from pytest_gpuperf.report.history import append
+
+    append(str(session.options.history), document)
+
+
+_WRITERS: Mapping[str, Callable[[GpuperfSession, Document], None]] = {
+    "json": _json,
+    "benchmark_json": _benchmark_json,
+    "history": _history,
+}
 
 
 def _path(session: GpuperfSession, name: str) -> Path:
