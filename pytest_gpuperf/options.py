@@ -92,15 +92,16 @@ SETTINGS = (
             "Before a test is called regressed: run the baseline's own code here and now, in alternation "
             "(auto), or judge by the stored runs alone (off)."),
     Setting("json", "FILE", None, str, "Write the run's results as JSON, for programs."),
+    Setting("html", "FILE", None, str, "Write the run's results as a page: one file, which loads nothing."),
     Setting("benchmark_json", "FILE", None, str,
             "Write the times of the run in pytest-benchmark's format, for pytest-benchmark compare."),
     Setting("history", "FOLDER|URL", None, str,
             "Add a JSON Lines file of this run's figures to a folder or, with the extra history, an "
-            "fsspec URL; a failure's since comes from there."),
+            "fsspec URL; the page's trends and a failure's since are its."),
 )  # fmt: skip
 JUDGING = ("backend", "strict", "pool", "baselines", "tolerances", "quarantine", "acquit")
 """Settings whose ini keys decide what fails; gpuperf_judge_host_times does, too."""
-REPORTS = ("json", "benchmark_json", "history")
+REPORTS = ("json", "html", "benchmark_json", "history")
 HOST_TIMES = "gpuperf_judge_host_times"
 _MEASURED = {
     "update": "records what it measures",
@@ -193,6 +194,7 @@ class Options:
     acquit: bool
     skip_unchanged: bool
     json: str | None
+    html: str | None
     benchmark_json: str | None
     history: str | None
 

@@ -93,6 +93,18 @@ def _benchmark_json(session: GpuperfSession, document: Document) -> None:
     replace_file(_path(session, "benchmark_json"), render(document))
 
 
+def _html(session: GpuperfSession, document: Document) -> None:
+    from pytest_gpuperf.report.page.write import render
+
+    earlier: dict[tuple[str, str, str, str], list[tuple[str, float]]] = {}
+    if session.options.history:
+        from pytest_gpuperf.report.history import read
+
+        for key, lines in read(session.options.history).items():
+            earlier[key] = [(line.date, line.value) for line in lines if line.value is not None]
+    replace_file(_path(session, "html"), render(document, earlier))
+
+
 def _history(session: GpuperfSession, document: Document) -> None:
     from pytest_gpuperf.report.history import append
 
@@ -102,6 +114,7 @@ def _history(session: GpuperfSession, document: Document) -> None:
 _WRITERS: Mapping[str, Callable[[GpuperfSession, Document], None]] = {
     "json": _json,
     "benchmark_json": _benchmark_json,
+    "html": _html,
     "history": _history,
 }
 

@@ -34,8 +34,8 @@ _ENDING = ".jsonl"
 class Line(Struct, frozen=True):
     """One metric in one run; ``low`` and ``high`` are the interval of the change.
 
-    What is not known is null, or "" where it is text. ``commit`` is the checkout's, ``p50`` to ``p99_9`` are a
-    LoadGen phase's latencies in seconds.
+    What is not known is null, or "" where it is text. ``commit`` is the checkout's, ``p50`` to ``p99_9`` are
+    latencies of a LoadGen phase in seconds.
     """
 
     schema: int
