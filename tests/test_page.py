@@ -132,6 +132,7 @@ def test_every_element_is_closed_and_every_picture_named(page):
     checker = Checker()
     checker.feed(page.read_text())
     assert checker.open == []
+    assert '<th scope="row" role="rowheader"' in page.read_text()
     assert len(checker.pictures) >= 8
     assert all(checker.pictures)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pytest_gpuperf.figures import quantity
 from pytest_gpuperf.report.results import Figure, MetricResult, Percentile
 
-_WIDTH, _LEFT, _RIGHT = 720, 170, 16
+_WIDTH, _LEFT, _RIGHT = 720, 196, 16
 _STORED = 12
 """Runs of a baseline that are drawn, the newest."""
 SHARES = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}

@@ -22,6 +22,16 @@ Earlier = Mapping[tuple[str, str, str, str], Sequence[tuple[str, float]]]
 _ORDER = [outcome.value for outcome in Outcome]
 _GOOD = {"equal", "improved", "unchanged"}
 _BAD = {"regressed", "environment moved"}
+_ROLES = {
+    "<table": "table",
+    "<thead": "rowgroup",
+    "<tbody": "rowgroup",
+    "<tr": "row",
+    "<td": "cell",
+    '<th scope="col"': "columnheader",
+    '<th scope="row"': "rowheader",
+}
+"""What a screen reader would no longer know where the style makes blocks of a table's parts, on a phone."""
 Each = tuple[TestResult, MetricResult]
 
 
@@ -39,7 +49,10 @@ def render(document: Document, earlier: Earlier) -> bytes:
     )
     template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     title, head = _head(document)
-    page = template.substitute(title=title, head=head, main="\n".join(filter(None, sections)))
+    main = "\n".join(filter(None, sections))
+    for tag, role in _ROLES.items():
+        main = main.replace(tag, f'{tag} role="{role}"')
+    page = template.substitute(title=title, head=head, main=main)
     return page.encode(errors="backslashreplace")
 
 
@@ -52,7 +65,7 @@ def _head(document: Document) -> tuple[str, str]:
     failed = sum(test.outcome == "failed" for test in document.tests)
     counts = Counter(metric.label for _, metric in document.metrics())
     told = ", ".join(f"{count} {label}" for label, count in sorted(counts.items(), key=_by_rank))
-    tests = "no test failed" if not failed else f"{failed} test{'s' if failed > 1 else ''} failed"
+    tests = f"{_count(failed, 'test')} failed" if failed else "no test failed"
     title = f"{tests}: {told or 'nothing was measured'}"
     changed = " with changes" if document.dirty else ""
     commit = f", commit {document.commit[:10]}{changed}" if document.commit else ""
@@ -237,7 +250,7 @@ def _counters(metrics: Sequence[Each]) -> str:
     names = ("test", "counter", "now", "baseline", "verdict")
     headers = "".join(f'<th scope="col">{name}</th>' for name in names)
     table = f'<table class="list"><thead><tr>{headers}</tr></thead><tbody>{rows}</tbody></table>'
-    told = f"<details><summary>{len(found)} counters</summary>{table}</details>"
+    told = f"<details><summary>{_count(len(found), 'counter')}</summary>{table}</details>"
     return f"<h2>Counters</h2>{told}" if rows else ""
 
 
@@ -246,9 +259,9 @@ def _counters(metrics: Sequence[Each]) -> str:
 
 def _machines(document: Document) -> str:
     differs = Counter(text for _, metric in document.metrics() for text in metric.differs)
+    told = [(text, _count(count, "metric")) for text, count in differs.most_common()]
     changed = "".join(
-        f'<li class="wrap">{_text(text)} <span class="soft">({count} metrics)</span></li>'
-        for text, count in differs.most_common()
+        f'<li class="wrap">{_text(text)} <span class="soft">({count})</span></li>' for text, count in told
     )
     parts = [f"<h3>Not as it was when the baselines were recorded</h3><ul>{changed}</ul>" if changed else ""]
     parts += [_machine(machine) for machine in document.machines]
@@ -268,6 +281,10 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         flat |= {f"{key} {k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
     return flat
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _text(text: str) -> str:
