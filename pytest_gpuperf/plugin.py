@@ -27,6 +27,7 @@ from pytest_gpuperf.modes.measure import (
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.options import add_options, read_options
 from pytest_gpuperf.processes.limits import limit_time, paused
+from pytest_gpuperf.publish import check, write
 from pytest_gpuperf.records import Payload, Recorder
 from pytest_gpuperf.report.message import properties
 from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, check_workers, recorder_of
@@ -108,6 +109,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Check before xdist starts workers, in which an error would be one of xdist's own."""
     with _usage_errors():
         session.config.stash[MODE].check([Path(arg.partition("::")[0]) for arg in session.config.args])
+        check(session.config.stash[SESSION])
 
 
 @contextmanager
@@ -204,9 +206,15 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ours = session.config.stash[SESSION]
     if ours.options.child is None:  # a child's parent decides
-        status = ours.results.exit_status(exitstatus, session.testsfailed)
-        ours.results.status = session.config.stash[MODE].status(status)
-        session.exitstatus = ours.results.status
+        mode = session.config.stash[MODE]
+
+        def decide() -> None:
+            status = ours.results.exit_status(exitstatus, session.testsfailed)
+            session.exitstatus = ours.results.status = mode.status(status)
+
+        decide()
+        write(ours)
+        decide()  # a report that could not be written fails the run
     if ours.in_worker:
         session.config.workeroutput[_TOLD] = ours.results.told(session.items)  # type: ignore[attr-defined]
     ours.close()

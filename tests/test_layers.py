@@ -35,6 +35,7 @@ LAYERS = (
     "report",
     "mlperf",
     "session",
+    "publish",
     "unchanged",
     "questions",
     "gpuperf",

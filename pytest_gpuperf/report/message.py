@@ -34,6 +34,7 @@ def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
         lines.append(f"  better    {row.details['better']}")
     lines.append(f"  device    {_device(record.device, record.environment)}")
     lines += _differs(row, baseline, record)
+    lines += _since(row, case)
     if row.command and verdict.outcome is not Outcome.NO_BASELINE:
         lenient = replace(case, strict=False)
         strict = " --gpuperf-strict=on" if row.cause and cause_of(row, lenient) is None else ""
@@ -103,6 +104,14 @@ def _differs(row: Row, baseline: Baseline | None, record: Record) -> list[str]:
     if row.verdict.outcome in (Outcome.REGRESSED, Outcome.ENVIRONMENT_MOVED):
         return [f"  differs   {'; '.join(found) or 'nothing known but the code'}"]
     return [f"  differs   {'; '.join(found)}"] if found and row.verdict.outcome is Outcome.UNFIT else []
+
+
+def _since(row: Row, case: Case) -> list[str]:
+    if not case.history:
+        return []
+    from pytest_gpuperf.report.history import since
+
+    return since(case.history, case.pool, row)
 
 
 def _noisy(row: Row) -> bool:
