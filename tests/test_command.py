@@ -177,7 +177,7 @@ def test_doctor_says_what_is_there_and_what_to_do(store, capsys, monkeypatch):
     found = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
     assert found["driver"]["state"] == "warn"
     assert found["host compiler"]["state"] == "ok"
-    assert found["git"]["state"] == "missing"
+    assert (found["git"]["state"], found["git"]["do"]) == ("missing", "git init, and commit")
     assert found["baselines"]["says"].startswith("emulated: newest of 2026-11-20")
     monkeypatch.setenv("CXX", "/no/such/compiler")
     assert main(["doctor"]) == 1

@@ -122,4 +122,9 @@ def test_the_wheels_command_starts_a_suite(python: Path, tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {"kernels/scale.cu", "suites/test_scale.py", ".github/workflows/gpuperf.yml"}
+    assert written == {
+        ".gitignore",
+        "kernels/scale.cu",
+        "suites/test_scale.py",
+        ".github/workflows/gpuperf.yml",
+    }

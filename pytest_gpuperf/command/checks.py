@@ -170,13 +170,13 @@ def _locks() -> Finding:
 
 
 def _onnxruntime(on_gpu: bool) -> Finding:
-    extra = "cuda" if on_gpu else "cpu"
     try:
         import onnxruntime
     except ImportError:
-        raise Unavailable(
-            f"not installed; only models need it: pip install 'pytest-gpuperf[mlperf,{extra}]'"
-        ) from None
+        from pytest_gpuperf.mlperf.cuda_runtime import INSTALL
+
+        remedy = INSTALL if on_gpu else "pip install onnxruntime"
+        raise Unavailable(f"not installed; only models need it: {remedy}") from None
     providers = ", ".join(
         name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()
     )
@@ -190,9 +190,13 @@ def _onnxruntime(on_gpu: bool) -> Finding:
 def _loadgen() -> Finding:
     from importlib.metadata import PackageNotFoundError, version
 
-    from pytest_gpuperf.mlperf import imported
-
-    imported("mlperf_loadgen", "not installed, or not to be imported; only loadgen needs it")
+    try:
+        import mlperf_loadgen  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(
+            f"cannot be imported, and only loadgen needs it ({error}): "
+            "pip install mlcommons-loadgen onnx opencv-python-headless"
+        ) from None
     try:
         return Finding("LoadGen", "ok", version("mlcommons-loadgen"))
     except PackageNotFoundError:  # built by hand
@@ -202,9 +206,16 @@ def _loadgen() -> Finding:
 def _git() -> Finding:
     from pathlib import Path
 
-    from pytest_gpuperf.git import git, toplevel
+    from pytest_gpuperf.git import GitError, git, toplevel
 
-    top = toplevel(Path.cwd())
+    try:
+        top = toplevel(Path.cwd())
+    except GitError as error:
+        if "not a git repository" not in str(error):
+            raise
+        raise GpuperfError(
+            f"{Path.cwd()} is in no git repository, so no baseline can name its commit; git init, and commit"
+        ) from None
     if git(top, "rev-parse", "--is-shallow-repository").strip() == "true":
         return Finding(
             "git", "warn", f"{top} is a shallow clone: old code and other revisions cannot be had",

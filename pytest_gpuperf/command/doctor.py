@@ -49,6 +49,6 @@ def _looked(name: str, check: Callable[[], Finding], needed: bool) -> Finding:
         return check()
     except GpuperfError as error:
         text = str(error)
-        cut = max(text.rfind("; "), text.rfind(": pip "))
+        cut = text.rfind(": pip ") if ": pip " in text else text.rfind("; ")
         says, do = (text[:cut], text[cut + 2 :]) if cut > 0 else (text, "")
         return Finding(name, "missing", says, do.rstrip("."), needed)

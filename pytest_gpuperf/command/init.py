@@ -23,12 +23,20 @@ def run(given: argparse.Namespace) -> int:
     """Write what is not there, and say what comes next."""
     folder = Path(given.folder)
     templates = Path(__file__).parent / "templates"
-    files = {"kernels/scale.cu": "scale.cu", "suites/test_scale.py": "test_scale.txt"}
+    files = {
+        "kernels/scale.cu": "scale.cu",
+        "suites/test_scale.py": "test_scale.txt",
+        ".gitignore": "ignored.txt",
+    }
     if given.ci != "none":
         files[WORKFLOWS[given.ci]] = f"{given.ci}.yml"
+    wrote = []
     for name, template in files.items():
         text = (templates / template).read_text().replace("@REQUIREMENT@", requirement())
-        print(f"{'wrote' if _write(folder / name, text) else 'kept '}  {folder / name}")
+        wrote += [name] if _write(folder / name, text) else []
+        print(f"{'wrote' if name in wrote else 'kept '}  {folder / name}")
+    if WORKFLOWS.get(given.ci) in wrote and "git+" not in requirement():
+        print(f"\n{WORKFLOWS[given.ci]} installs {requirement()}: name there where your runners find it")
     inside = "" if folder.resolve() == Path.cwd() else f"cd {given.folder}; "
     print(
         f"\nNext:\n  {inside}git init; git add -A; git commit -m 'A first kernel'\n"
