@@ -14,6 +14,7 @@ import pytest_gpuperf.report.results  # noqa: F401
 from pytest_gpuperf.command import SUBCOMMANDS, main
 from pytest_gpuperf.command import checks as looked_at
 from pytest_gpuperf.errors import Unavailable
+from pytest_gpuperf.files import writing
 from pytest_gpuperf.measurement import Baseline, Metric, Run
 from pytest_gpuperf.storage.baselines import Store
 
@@ -93,6 +94,16 @@ def test_a_rename_that_was_cut_off_may_be_repeated(store, tmp_path):
     store.save(POOL, "suites/test_b.py", there)
     assert main(["rename", "suites/test_a.py::test_x", "suites/test_b.py::test_z"]) == 0
     assert set(Store(tmp_path / "baselines").load(POOL, "suites/test_b.py")) == {"test_z[1]", "test_z[2]"}
+
+
+def test_a_rename_waits_for_who_writes_the_file(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pytest_gpuperf.files._PATIENCE", 0.2)
+    path = store.path(POOL, "suites/test_a.py")
+    before = path.read_bytes()
+    with writing(path, store.folder):
+        assert main(["rename", "suites/test_a.py", "suites/test_b.py"]) == 2
+    assert "Another process has been writing it" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_rename_names_the_quarantine_entry(store, tmp_path, capsys):

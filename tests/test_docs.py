@@ -79,6 +79,8 @@ def shell(tmp_path, bare_environment):
 def test_every_block_of_a_page_runs_or_says_why_not(page, shell, kernel_cache):
     if not shutil.which("g++"):
         pytest.skip("needs a C++ compiler")
+    text = re.sub(BLOCK, "", (CHECKOUT / page).read_text())
+    assert not re.search(r"^    \S", text, re.M), f"{page}: an indented block is not run; fence it"
     for block in blocks(page):
         if block.mark.startswith("not run: "):
             assert len(block.about) > 10
