@@ -44,6 +44,7 @@ LAYERS = (
     "mlperf.fixtures",
     "modes",
     "plugin",
+    "command",
 )
 OUTSIDE_OF_RULES = {
     "pytest",

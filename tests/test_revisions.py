@@ -19,7 +19,8 @@ from pytest_gpuperf.processes.reporter import borrowed
 
 # Imported here, since pytester takes back what a test imports, and two copies of a class are not one.
 from pytest_gpuperf.storage import format  # noqa: F401
-from pytest_gpuperf.storage.baselines import RevisionStore, Store
+from pytest_gpuperf.storage.baselines import Store
+from pytest_gpuperf.storage.revisions import RevisionStore
 
 
 @pytest.fixture

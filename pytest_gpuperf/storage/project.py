@@ -20,8 +20,9 @@ from pytest_gpuperf.measurement import Baseline, TestKey
 from pytest_gpuperf.options import Options, owner_of
 from pytest_gpuperf.rules.stated import Stated
 from pytest_gpuperf.rules.waivers import Quarantine, parse_quarantine
-from pytest_gpuperf.storage.baselines import RevisionStore, Store
+from pytest_gpuperf.storage.baselines import Store
 from pytest_gpuperf.storage.markers import Markers
+from pytest_gpuperf.storage.revisions import RevisionStore
 
 QUARANTINE = "quarantine.toml"
 LONGEST = 256 << 10
