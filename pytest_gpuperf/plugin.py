@@ -28,7 +28,7 @@ from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.options import add_options, read_options
 from pytest_gpuperf.processes.limits import limit_time, paused
 from pytest_gpuperf.records import Payload, Recorder
-from pytest_gpuperf.report.message import properties
+from pytest_gpuperf.report.junit import properties
 from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, check_workers, recorder_of
 
 MODE = pytest.StashKey[Mode]()
@@ -233,7 +233,16 @@ def pytest_terminal_summary(
             results.rows, records, session.options, lambda *tests: measuring(config, *(tests or config.args))
         )
         lines = (*results.notes, *results.findings, *steps, *exit_code(results.status, exitstatus))
-        summarise(terminalreporter, title(records), results.rows, lines)
+        if config.option.collectonly and not results.rows and not results.findings:
+            return
+        summarise(
+            terminalreporter,
+            title(records),
+            results.rows,
+            lines,
+            verbosity=config.option.verbose,
+            against=bool(session.options.against),
+        )
 
 
 @pytest.hookimpl(trylast=True)

@@ -15,11 +15,14 @@ from pytest_gpuperf.measurement import JUDGED
 from pytest_gpuperf.modes import quarantine, terms
 from pytest_gpuperf.modes.missing import Scope
 from pytest_gpuperf.records import Payload, Record, Row, attach, payload_of
-from pytest_gpuperf.report.message import explain, properties
+from pytest_gpuperf.report.failure import failure, why
+from pytest_gpuperf.report.junit import properties
+from pytest_gpuperf.report.message import explain
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import worst
 from pytest_gpuperf.rules.waivers import EXPECTED
 from pytest_gpuperf.session import GpuperfSession
+from pytest_gpuperf.storage.project import Project
 
 Phase = Literal["call", "teardown"]
 
@@ -31,12 +34,15 @@ class Judged(NamedTuple):
     text: str = ""
 
 
-def conclude(case: Case, record: Record, rows: tuple[Row, ...], processes: int = 0) -> Judged:
+def conclude(
+    case: Case, record: Record, rows: tuple[Row, ...], project: Project, processes: int = 0
+) -> Judged:
     """Say what its rows mean for a test; ``processes`` of each side were compared, if any."""
     failing = [row for row in rows if row.cause]
     if failing or case.refused:
         texts = [f"not accepted: {case.refused}\n  again     {case.again}"] if case.refused else []
-        texts += [explain(row, case, record, processes) for row in failing]
+        if failing:
+            texts.append(explain(failing, case, record, processes, project.since))
         return Judged(Payload(record, rows, "wrong" if case.refused else worst(rows)), "\n\n".join(texts))
     expected = any(row.excuse == EXPECTED for row in rows)
     return Judged(Payload(record, rows), str(case.waiver) if expected else "")
@@ -158,7 +164,8 @@ class Mode:
         attach(report, replace(payload, left_out=item.nodeid in self._results.left_out))
         if payload.cause:
             vars(report).pop("wasxfail", None)  # of a mark that was made for something else
-            report.outcome, report.longrepr = "failed", text
+            path, line = item.path, (item.location[1] or 0) + 1
+            report.outcome, report.longrepr = "failed", failure(text, why(payload, text), path, line)
         elif text:
             report.outcome, report.wasxfail = "skipped", f"reason: {text}"
 
