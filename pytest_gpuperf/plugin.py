@@ -243,6 +243,30 @@ def pytest_terminal_summary(
             verbosity=config.option.verbose,
             against=bool(session.options.against),
         )
+        _tell_the_pull_request(terminalreporter, session, title(records), lines)
+
+
+def _tell_the_pull_request(
+    reporter: pytest.TerminalReporter, session: GpuperfSession, title: str, lines: Sequence[str]
+) -> None:
+    """Write the Markdown that was asked for, and annotate the failed tests' lines under GitHub Actions."""
+    results, config = session.results, session.config
+    if session.options.markdown or os.environ.get("GITHUB_STEP_SUMMARY"):
+        from pytest_gpuperf.report.markdown import markdown, write
+
+        try:
+            text = markdown(title, results.rows, lines, results.status)
+            write(text, session.options.markdown, config.invocation_params.dir)
+        except OSError as error:
+            reporter.write_line(f"gpuperf: {error.filename}: cannot be written ({error.strerror})")
+    others = config.pluginmanager.has_plugin("pytest_github_actions_annotate_failures")
+    if os.environ.get("GITHUB_ACTIONS") == "true" and not others:
+        from pytest_gpuperf.report.markdown import annotation
+
+        top = os.environ.get("GITHUB_WORKSPACE") or config.rootpath
+        for nodeid, (file, line, why) in results.failed.items():
+            path = os.path.relpath(config.rootpath / file, top)
+            reporter.write_line(annotation(path, line, nodeid, why))
 
 
 @pytest.hookimpl(trylast=True)
