@@ -16,7 +16,6 @@ from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, test_options
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
 from pytest_gpuperf.processes.limits import paused
 from pytest_gpuperf.records import Cause, Payload, Record, attach
-from pytest_gpuperf.report.failure import failure, why
 from pytest_gpuperf.session import GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
@@ -123,6 +122,8 @@ def finish_report(
             path, line = _location(item)
             report.outcome, report.longrepr = "skipped", (str(path), line, f"Skipped: {error}")
             return
+        from pytest_gpuperf.report.failure import failure
+
         path, line = _where(item, call)
         root = item.config.rootpath
         shown = path.relative_to(root) if path.is_relative_to(root) else path
@@ -134,6 +135,8 @@ def finish_report(
         del report.wasxfail
         report.outcome = "failed"
     if report.failed and kept.cause and isinstance(error, pytest.fail.Exception):
+        from pytest_gpuperf.report.failure import failure, why
+
         report.longrepr = failure(str(error), why(kept, str(error)), *_location(item))
     if report.when == "call" and item.nodeid in session.results.left_out:
         payload = replace(payload, left_out=True)
