@@ -123,7 +123,8 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_an_idle_plugin_loads_nothing_that_judges_or_reports():
     """Counted, not timed: every module is some tenths of a millisecond of every pytest session."""
-    code = "import sys, pytest_gpuperf.plugin; print(*(m for m in sys.modules if m.startswith('pytest_gpuperf')))"
+    ours = "(name for name in sys.modules if name.startswith('pytest_gpuperf'))"
+    code = f"import sys, pytest_gpuperf.plugin; print(*{ours})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
     late = (
