@@ -88,6 +88,8 @@ SETTINGS = (
     Setting("baselines_from", "REV", None, str,
             "Judge by the baselines, quarantine, tolerances, strictness and waivers that a git revision has, "
             "so that a change cannot rewrite or waive its own."),
+    Setting("markdown", "FILE", None, str,
+            "Write the summary as Markdown, for a comment on a pull request."),
     Setting("acquit", "auto|off", "auto", one_of("auto", "off"),
             "Before a test is called regressed: run the baseline's own code here and now, in alternation "
             "(auto), or judge by the stored runs alone (off)."),
@@ -192,6 +194,7 @@ class Options:
     baselines_from: Revision | None
     accept: bool
     acquit: bool
+    markdown: str | None
     skip_unchanged: bool
     json: str | None
     html: str | None
@@ -292,6 +295,7 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
         "budget": "bounds what is measured",
         "against": "is about what is measured",
         "baselines_from": "is about what is measured",
+        "markdown": "writes what was measured",
     }
     for name, does in needing.items():
         flag = _flag(name) + ("=N" if name == "calibrate" else "")

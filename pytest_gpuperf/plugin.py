@@ -29,7 +29,7 @@ from pytest_gpuperf.options import add_options, read_options
 from pytest_gpuperf.processes.limits import limit_time, paused
 from pytest_gpuperf.publish import check, write
 from pytest_gpuperf.records import Payload, Recorder
-from pytest_gpuperf.report.message import properties
+from pytest_gpuperf.report.junit import properties
 from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, check_workers, recorder_of
 
 MODE = pytest.StashKey[Mode]()
@@ -241,7 +241,40 @@ def pytest_terminal_summary(
             results.rows, records, session.options, lambda *tests: measuring(config, *(tests or config.args))
         )
         lines = (*results.notes, *results.findings, *steps, *exit_code(results.status, exitstatus))
-        summarise(terminalreporter, title(records), results.rows, lines)
+        if config.option.collectonly and not results.rows and not results.findings:
+            return
+        summarise(
+            terminalreporter,
+            title(records),
+            results.rows,
+            lines,
+            verbosity=config.option.verbose,
+            against=bool(session.options.against),
+        )
+        _tell_the_pull_request(terminalreporter, session, title(records), lines)
+
+
+def _tell_the_pull_request(
+    reporter: pytest.TerminalReporter, session: GpuperfSession, title: str, lines: Sequence[str]
+) -> None:
+    """Write the Markdown that was asked for, and annotate the failed tests' lines under GitHub Actions."""
+    results, config = session.results, session.config
+    if session.options.markdown or os.environ.get("GITHUB_STEP_SUMMARY"):
+        from pytest_gpuperf.report.markdown import markdown, write
+
+        try:
+            text = markdown(title, results.rows, lines, results.status)
+            write(text, session.options.markdown, config.invocation_params.dir)
+        except OSError as error:
+            reporter.write_line(f"gpuperf: {error.filename}: cannot be written ({error.strerror})")
+    others = config.pluginmanager.has_plugin("pytest_github_actions_annotate_failures")
+    if os.environ.get("GITHUB_ACTIONS") == "true" and not others:
+        from pytest_gpuperf.report.markdown import annotation
+
+        top = os.environ.get("GITHUB_WORKSPACE") or config.rootpath
+        for nodeid, (file, line, why) in results.failed.items():
+            path = os.path.relpath(config.rootpath / file, top)
+            reporter.write_line(annotation(path, line, nodeid, why))
 
 
 @pytest.hookimpl(trylast=True)

@@ -17,6 +17,7 @@ from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.marker import FIXTURES_OF_DEVICE, FIXTURES_OF_NUMBERS, fixtures_of
 from pytest_gpuperf.options import Options
+from pytest_gpuperf.processes.result import crash_line
 from pytest_gpuperf.records import Cause, Keeper, Keeping, Record, Recorder, Row, detach, payload_of
 from pytest_gpuperf.storage.project import Project
 
@@ -58,6 +59,7 @@ class Results:
     ``collections`` is how each file's collection ended, with the reason of a skip.
     ``left_out`` are tests that were not measured in full because the budget was spent. ``findings`` are
     failures of the run as a whole, ``notes`` lines for the summary, ``status`` is the exit code at its end.
+    ``failed`` is where each failed test stands, and why it failed in one line.
     Records have their samples only in a run that writes them down, and some of them in one that reports them.
     """
 
@@ -66,6 +68,7 @@ class Results:
         self.records: dict[str, Record] = {}
         self.outcomes: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
+        self.failed: dict[str, tuple[str, int, str]] = {}
         self.collected: set[str] = set()
         self.collections: dict[str, tuple[str, str]] = {}
         self.causes: set[Cause] = set()
@@ -103,6 +106,7 @@ class Results:
         if report.failed:
             self._failures += not hasattr(report, "wasxfail")
             self.causes.add(payload.cause or "wrong")
+            self.failed[report.nodeid] = report.location[0], (report.location[1] or 0) + 1, crash_line(report)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self) -> None:
