@@ -34,10 +34,22 @@ void add_global(Traffic &traffic, Group first, Group last, std::vector<uint64_t>
   traffic.ideal += (bytes + kSector - 1) / kSector;
 }
 
-void add_shared_part(Traffic &traffic, Group first, Group last, std::vector<uint64_t> &words) {
+// The address of each lane of a request, 0 of those that take no part.
+using Lanes = uint64_t[kWarp];
+
+// Does every lane of [begin, end) want what the lane whose number differs by `bit` wants, if that takes part?
+bool agree(const Lanes &addresses, unsigned begin, unsigned end, unsigned bit) {
+  for (unsigned lane = begin; lane < end; lane++) {
+    uint64_t mine = addresses[lane], other = addresses[lane ^ bit];
+    if (mine && other && mine != other) return false;
+  }
+  return true;
+}
+
+void add_shared_part(Traffic &traffic, const Lanes &addresses, unsigned begin, unsigned end, uint32_t size, std::vector<uint64_t> &words) {
   words.clear();
-  for (Group access = first; access != last; ++access)
-    for (uint64_t w = access->address / kBankBytes; w <= (access->address + access->size - 1) / kBankBytes; w++) words.push_back(w);
+  for (unsigned lane = begin; lane < end; lane++)
+    for (uint64_t w = addresses[lane] / kBankBytes; addresses[lane] && w <= (addresses[lane] + size - 1) / kBankBytes; w++) words.push_back(w);
   size_t count = distinct(words);
   unsigned in_bank[kBanks] = {}, busiest = 0;
   for (uint64_t word : words) busiest = std::max(busiest, ++in_bank[word % kBanks]);
@@ -45,12 +57,20 @@ void add_shared_part(Traffic &traffic, Group first, Group last, std::vector<uint
   traffic.ideal += (count + kBanks - 1) / kBanks;
 }
 
+// Wide accesses go in parts of a warp, two of which are served at once where neighbours want the same words.
 void add_shared(Traffic &traffic, Group first, Group last, std::vector<uint64_t> &words) {
   traffic.requests++;
-  uint32_t size = std::max(first->size, kBankBytes);
-  long lanes = std::max<long>(1, kWavefrontBytes / size);
-  for (Group part = first; part < last; part += std::min<long>(lanes, last - part))
-    add_shared_part(traffic, part, part + std::min<long>(lanes, last - part), words);
+  unsigned lanes = kWavefrontBytes / std::max(first->size, kBankBytes);
+  Lanes addresses = {};
+  for (Group access = first; access != last; ++access) addresses[access->lane] = access->address;
+  for (unsigned begin = 0, end; begin < kWarp; begin = end) {
+    end = begin + lanes;
+    if (lanes < kWarp && begin % (2 * lanes) == 0) {
+      unsigned both = begin + 2 * lanes;
+      if (agree(addresses, begin, both, 1) || agree(addresses, begin, both, 2)) end = both;
+    }
+    add_shared_part(traffic, addresses, begin, end, first->size, words);
+  }
 }
 
 }  // namespace
