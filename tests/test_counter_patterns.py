@@ -16,18 +16,6 @@ from pytest_gpuperf.errors import Unavailable
 
 TABLE = Path(__file__).parent / "kept/h100_patterns.jsonl"
 KEPT = {row.pop("pattern"): row for row in map(json.loads, TABLE.read_text().splitlines())}
-OTHERWISE = {
-    "shared odd warps": "a GPU counts a store whose lanes are all switched off, the model none",
-} | {
-    f"banks {kind}, broadcast": "a GPU serves two groups of lanes at once that want the same words"
-    for kind in ("double", "float2", "float4")
-}
-
-
-def replayed():
-    for name in KEPT:
-        marks = pytest.mark.xfail(strict=True, reason=OTHERWISE[name]) if name in OTHERWISE else ()
-        yield pytest.param(name, marks=marks, id=name.replace(", ", "-").replace(" ", "_"))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +23,7 @@ def program(backend: Backend):
     return loaded(backend)
 
 
-@pytest.mark.parametrize("name", list(replayed()))
+@pytest.mark.parametrize("name", list(KEPT))
 def test_the_model_counts_what_a_gpu_counted(backend, program, name):
     assert PATTERNS[name].counted(backend, program) == KEPT[name]
 
