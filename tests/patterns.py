@@ -190,10 +190,9 @@ def guarded() -> Iterator[Pattern]:
 
 PATTERNS = {
     pattern.name: pattern
-    for family in (strided, indexed, partial, looped, structures, banks)
+    for family in (strided, indexed, partial, looped, structures, banks, shared_places, guarded)
     for pattern in family()
 }
-PROBES = {pattern.name: pattern for family in (shared_places, guarded) for pattern in family()}
 
 
 def loaded(backend: Backend) -> Program:
@@ -206,7 +205,7 @@ def main(path: str) -> None:
     backend = CudaBackend()
     program = loaded(backend)
     with open(path, "w") as file:
-        for name, pattern in (PATTERNS | PROBES).items():
+        for name, pattern in PATTERNS.items():
             file.write(json.dumps({"pattern": name, **pattern.counted(backend, program)}) + "\n")
     print(f"{len(PATTERNS)} patterns on {backend.device_name}, {backend.software()}, nvcc", end=" ")
     print(backend.compiler_version)

@@ -37,9 +37,9 @@ void add_global(Traffic &traffic, Group first, Group last, std::vector<uint64_t>
 // The address of each lane of a request, 0 of those that take no part.
 using Lanes = uint64_t[kWarp];
 
-// Does every lane of [begin, end) want what the lane whose number differs by `bit` wants, if that takes part?
-bool agree(const Lanes &addresses, unsigned begin, unsigned end, unsigned bit) {
-  for (unsigned lane = begin; lane < end; lane++) {
+// Does every lane want what the lane whose number differs by `bit` wants, if that takes part?
+bool agree(const Lanes &addresses, unsigned bit) {
+  for (unsigned lane = 0; lane < kWarp; lane++) {
     uint64_t mine = addresses[lane], other = addresses[lane ^ bit];
     if (mine && other && mine != other) return false;
   }
@@ -57,21 +57,16 @@ void add_shared_part(Traffic &traffic, const Lanes &addresses, unsigned begin, u
   traffic.ideal += (count + kBanks - 1) / kBanks;
 }
 
-// Wide accesses go in parts of a warp, two of which are served at once where neighbours want the same words.
+// Wide accesses go in parts of a warp; of loads, two parts are served at once where neighbours want the same words.
 void add_shared(Traffic &traffic, Group first, Group last, uint32_t size, std::vector<uint64_t> &words) {
   traffic.requests++;
   unsigned lanes = kWavefrontBytes / std::max(size, kBankBytes);
   Lanes addresses = {};
   for (Group access = first; access != last; ++access)
     if (access->size) addresses[access->lane] = access->address;
-  for (unsigned begin = 0, end; begin < kWarp; begin = end) {
-    end = begin + lanes;
-    if (lanes < kWarp && begin % (2 * lanes) == 0) {
-      unsigned both = begin + 2 * lanes;
-      if (agree(addresses, begin, both, 1) || agree(addresses, begin, both, 2)) end = both;
-    }
-    add_shared_part(traffic, addresses, begin, end, size, words);
-  }
+  bool load = !(first->kind & 1);
+  if (load && lanes < kWarp && (agree(addresses, 1) || agree(addresses, 2))) lanes *= 2;
+  for (unsigned begin = 0; begin < kWarp; begin += lanes) add_shared_part(traffic, addresses, begin, begin + lanes, size, words);
 }
 
 }  // namespace
