@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
 from pytest_gpuperf.backends.emulated.launchers import launchers
@@ -40,9 +41,9 @@ _OLDEST = 11
 
 _RUNTIME_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-pthread", "-ftls-model=initial-exec", "-U_FORTIFY_SOURCE"]
 # -O1 and nothing else: counters are those of one optimisation level. A variable that nobody writes must not
-# become a constant, since the hooks pass over those. Without SRA a float4 stays one
-# access of 16 bytes; unique symbols would be shared between libraries; contraction depends on the CPU;
-# addr2line loses the included file's name in DWARF 5.
+# become a constant, since the hooks pass over those. Without SRA a float4 stays one access of 16 bytes; jumps
+# that are threaded through a barrier would give an access two places; unique symbols would be shared between
+# libraries; contraction depends on the CPU; addr2line loses the included file's name in DWARF 5.
 _KERNEL_FLAGS = [
     *("-O1", "-g", "-gdwarf-4", "-w", "-fPIC", "-fno-exceptions", "-U_FORTIFY_SOURCE"),
     *("-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"),
@@ -52,6 +53,7 @@ _KERNEL_FLAGS = [
         "-fno-ipa-sra",
         "-fno-ipa-reference-addressable",
         "-fno-crossjumping",
+        "-fno-thread-jumps",
         "-fno-math-errno",
         "-ffp-contract=off",
     ),
@@ -132,10 +134,13 @@ def build_kernels(
     code = _preprocessed(compiler, path, list(file), flags)
 
     def build(output: Path) -> None:
-        _compile(compiler, runtime, path, code, flags, output, with_loops if counting else str)
+        _compile(compiler, runtime, path, code, flags, output, _counting if counting else str)
 
     # These files decide too what is made of the code.
-    makers = (Path(__file__).with_name(name).read_bytes() for name in ("compiler.py", "loops.py", "casts.py"))
+    makers = (
+        Path(__file__).with_name(name).read_bytes()
+        for name in ("compiler.py", "loops.py", "branches.py", "casts.py")
+    )
     key = fingerprint(compiler.identity, *flags, runtime.name, code, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
 
@@ -210,6 +215,10 @@ def _compile(
         raise KernelError(
             f"{shown(path)} does not link: {what}; define it, or run this test on a GPU if CUDA has it."
         )
+
+
+def _counting(assembly: str) -> str:
+    return with_loops(with_branches(assembly))
 
 
 _DATA = r"\t\.(?:zero|byte|value|long|quad|octa|string|ascii|float|double)\b[^\n]*\n"

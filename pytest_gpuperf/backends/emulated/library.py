@@ -62,11 +62,19 @@ class Library:
     @cached_property
     def loops(self) -> np.ndarray:
         """Return the blocks of the code's loops, in a build for counting: uint64[n, 3] (loops.py)."""
+        return self._table("gpuperf_loop_block_count", "gpuperf_loop_blocks")
+
+    @cached_property
+    def branches(self) -> np.ndarray:
+        """Return the accesses in branches that a GPU goes through switched off (branches.py), likewise."""
+        return self._table("gpuperf_branch_access_count", "gpuperf_branch_accesses")
+
+    def _table(self, count: str, rows: str) -> np.ndarray:
         try:
-            count = ctypes.c_uint64.in_dll(self._library, "gpuperf_loop_block_count").value
+            length = ctypes.c_uint64.in_dll(self._library, count).value
         except ValueError:
             return np.empty((0, 3), np.uint64)
-        table = (ctypes.c_uint64 * (3 * count)).in_dll(self._library, "gpuperf_loop_blocks")
+        table = (ctypes.c_uint64 * (3 * length)).in_dll(self._library, rows)
         return np.array(table, np.uint64).reshape(-1, 3)
 
     def function(self, name: str) -> int:

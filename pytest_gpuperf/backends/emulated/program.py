@@ -127,6 +127,7 @@ class EmulatedProgram:
             variables=library.variable_spans,
             shared=library.shared_spans,
             loops=library.loops,
+            branches=library.branches,
             workers=1 if alone else min(blocks, self._threads),
             counting=library is not self._plain,
             seconds=self._seconds,
