@@ -16,10 +16,10 @@ from pytest_gpuperf.mlperf.library import SampleLibrary
 from pytest_gpuperf.mlperf.server import Batcher
 
 
-def batcher(loadgen, run=lambda images: images[:, 0].astype(np.int64), max_wait=0.0):
+def batcher(loadgen, run=lambda images: images[:, 0].astype(np.int64), max_wait=0.0, workers=1):
     dataset = SimpleNamespace(images=lambda indices: 10.0 * np.array(indices)[:, None])
     loaded = SampleLibrary(dataset, np.float32, lambda images: lambda: None)
-    made = Batcher(loadgen, run, loaded, BATCH, max_wait)
+    made = Batcher(loadgen, [SimpleNamespace(run=run)] * workers, loaded, BATCH, max_wait)
     made.load(range(32))
     return made
 
@@ -41,7 +41,8 @@ def test_a_server_answers_what_has_gathered_meanwhile_in_batches():
         return images[:, 0].astype(np.int64)
 
     server = batcher(loadgen, run)
-    assert server.start(lambda: threading.current_thread().name) == "server"
+    names = server.start(lambda: server.on_each(lambda worker: threading.current_thread().name))
+    assert names[0].startswith("worker-0")
     server.issue([100], [0])
     running.wait(20)
     for index in range(1, 11):

@@ -22,22 +22,26 @@ class LoadGen:
     def __init__(self, on_complete=lambda: None):
         self.answers, self.batches, self.on_complete = {}, [], on_complete
 
-    @staticmethod
-    def QuerySampleResponse(identity, address, size):
-        return identity, ctypes.string_at(address, size)
+    class QuerySampleResponse:
+        """Points to an answer, which is read when its query is completed."""
+
+        def __init__(self, identity, address, size):
+            self.id, self.address, self.size = identity, address, size
 
     def QuerySamplesComplete(self, responses):
         self.on_complete()
         self.batches.append(len(responses))
-        for identity, data in responses:
-            assert identity not in self.answers, "completed twice"
-            self.answers[identity] = int(np.frombuffer(data, np.int64)[0])
+        for response in responses:
+            assert response.id not in self.answers, "completed twice"
+            data = ctypes.string_at(response.address, response.size)
+            self.answers[response.id] = int(np.frombuffer(data, np.int64)[0])
 
 
 def callbacks(loadgen, run=lambda images: images[:, 0].astype(np.int64)):
     """A model that answers with its images' first number, which is ten times their index."""
     dataset = SimpleNamespace(images=lambda indices: 10.0 * np.array(indices)[:, None])
-    made = Callbacks(loadgen, run, SampleLibrary(dataset, np.float32, lambda images: lambda: None), BATCH)
+    loaded = SampleLibrary(dataset, np.float32, lambda images: lambda: None)
+    made = Callbacks(loadgen, [SimpleNamespace(run=run)], loaded, BATCH)
     made.load(range(32))
     return made
 
@@ -49,8 +53,10 @@ def test_every_sample_is_completed_once_with_its_own_class(count):
     called.issue(range(100, 100 + count), range(count))
     assert called.failure is None
     assert loadgen.answers == {100 + index: 10 * index for index in range(count)}
-    assert sum(loadgen.batches) == sum(size for _, size in called.completions) == count
+    assert sum(loadgen.batches) == count
     assert max(loadgen.batches) <= BATCH
+    if count > BATCH:  # the clock of a query in parts; a query of one batch has LoadGen's trace
+        assert sum(size for _, size in called.completions) == count
     times = [time for time, _ in called.completions]
     assert times == sorted(times)
 
