@@ -29,7 +29,7 @@ from pytest_gpuperf.mlperf.logged import early_stopping
 from pytest_gpuperf.mlperf.phase import Phase
 from pytest_gpuperf.mlperf.request import STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
-from pytest_gpuperf.mlperf.session import Session
+from pytest_gpuperf.mlperf.session import ALONE, Session, Team
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
 from pytest_gpuperf.mlperf.sut import ScoreResult, SutSession, scored
 
@@ -112,8 +112,7 @@ def performance(
         "seconds": limit if limit is not None else used.min_duration_ms / 1000,
         "performance_samples": loaded,
         "samples_per_query": asked.samples_per_query,
-        "qsl": "host",
-        "input_copy": True,
+        **_placed(session),
     }
     if threads := getattr(session, "threads", None):
         contract["threads"] = threads
@@ -219,6 +218,14 @@ def _loaded(session: Session, dataset: Dataset, profile: Profile) -> int:
 def _on_device(session: Session) -> bool:
     """Say whether the session computes on a GPU; a suite's own need not have the attribute."""
     return getattr(session, "on_device", False)
+
+
+def _placed(session: Session) -> dict[str, Any]:
+    """Return where the images lie, and on how many streams and devices they are run, if on more than one."""
+    team: Team = getattr(session, "team", ALONE)
+    several = {"streams": team.streams, "devices": team.devices}
+    placed = {"qsl": team.qsl, "input_copy": team.qsl == "host"}
+    return placed | {name: count for name, count in several.items() if count > 1}
 
 
 def _workers(session: Session, scenario: Scenario) -> Sequence[Any]:
