@@ -1,7 +1,7 @@
 """LoadGen on a GPU: all nodes there, every scenario, what is counted and in which order it comes.
 
-``-s`` prints the figures; beside a bare loop's they are in docs/studies, for a shared host's percentages prove
-nothing. LoadGen runs in this process, which is what a child of the plugin does too.
+``-s`` prints the figures. How far LoadGen's are from a bare loop's is in docs/studies: a shared host's
+percentages prove nothing. LoadGen runs in this process, which is what a child of the plugin does too.
 """
 
 from __future__ import annotations

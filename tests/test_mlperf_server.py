@@ -56,6 +56,22 @@ def test_a_server_answers_what_has_gathered_meanwhile_in_batches():
     assert server.failure is None
 
 
+def test_several_workers_serve_at_once():
+    loadgen, meeting = LoadGen(), threading.Barrier(2)
+
+    def run(images):
+        meeting.wait(20)
+        return images[:, 0].astype(np.int64)
+
+    server = batcher(loadgen, run, workers=2)
+    server.start(lambda: None)
+    server.issue(range(2 * BATCH), range(2 * BATCH))  # at once, for each of them a batch
+    wait_for(lambda: len(loadgen.answers) == 2 * BATCH)
+    server.stop()
+    assert server.failure is None
+    assert loadgen.answers == {index: 10 * index for index in range(2 * BATCH)}
+
+
 def test_a_server_waits_for_a_fuller_batch_but_no_longer_than_it_may():
     loadgen = LoadGen()
     server = batcher(loadgen, max_wait=30)
