@@ -63,7 +63,7 @@ def test_what_is_meant_is_taken(given, taken):
         ({"max_batchsize": 5}, "max_batchsize= is for Server and Offline, not for SingleStream"),
         ({"samples_per_query": 4}, "samples_per_query= is for MultiStream"),
         ({"profile": "full"}, 'no profile "full"; use short or valid'),
-        ({"precision": "int8"}, 'no precision "int8"; use fp32 or fp16'),
+        ({"precision": "int4"}, 'no precision "int4"; use fp32, fp16 or int8'),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(given, said):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import sha256
-from pytest_gpuperf.mlperf import cuda_runtime, imported, models
+from pytest_gpuperf.mlperf import cuda_runtime, imported, models, quantised
 from pytest_gpuperf.mlperf.cuda_copies import Copies
-from pytest_gpuperf.mlperf.lane import Lane, Worker, failure
+from pytest_gpuperf.mlperf.cuda_lane import Lane, Worker, failure
 from pytest_gpuperf.mlperf.models import DTYPES, Interface, Model, Precision
 
 Backend = Literal["cuda", "cpu"]
@@ -29,6 +30,13 @@ CUDA_OPTIONS = {
 # "fp32" means float32 arithmetic. In fp16 the switch must stay on: off, ONNX Runtime leaves out cuDNN's
 # tensor core engines whatever the type, finds none for the fused graph and runs each convolution unfused.
 USE_TF32: Mapping[Precision, str] = {"fp32": "0", "fp16": "1"}
+
+
+def precision_file(model: Model, precision: Precision) -> Path:
+    """Return the ONNX file of a model in the precision, converted if it is not fp32."""
+    if precision == "int8":
+        return quantised.int8(model)
+    return model.path if precision == "fp32" else models.half_precision(model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,11 @@ def open_session(
     if not sizes or sizes[0] < 1:
         raise GpuperfError(f"batch sizes {list(batch_sizes)} must be one or more positive numbers")
     kind = SESSIONS[backend]
+    if precision == "int8" and kind.on_device:
+        raise GpuperfError(
+            "int8 runs on the CPU: ONNX Runtime's CUDA provider has no convolutions in int8; "
+            'use precision="fp16"'
+        )
     if kind.on_device:
         cuda_runtime.require(onnxruntime)
     models.require_file(model)
@@ -119,7 +132,7 @@ class OnnxSession:
         self.ort, self.threads, self.team = onnxruntime, threads, team
         self.model, self.precision, self.batch_sizes = model, precision, sizes
         self.dtype: Any = DTYPES[precision]
-        self._path = model.path if precision == "fp32" else models.half_precision(model)
+        self._path = precision_file(model, precision)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
             "model_sha256": sha256(model.path)[:16],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import imported, models, resnet50
+from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.mlperf import models, resnet50
 from pytest_gpuperf.mlperf.datasets import Dataset, Digits
 from pytest_gpuperf.mlperf.sut import Sut
 
@@ -32,7 +33,7 @@ def torch_sut(
     ``precision``, "fp32" or "fp16", on the device, with TF32 off. ``fields`` are those of ``Sut``, such as
     ``score``, which gets the module's outputs as arrays. Raises Unavailable without PyTorch.
     """
-    torch = imported("torch", f"{name} needs PyTorch", "torch")
+    torch = _torch(name)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision not in models.DTYPES or (place == "cpu" and precision != "fp32"):
         raise GpuperfError(f'{name}: precision="{precision}" on {place}; give "fp32", or on a GPU "fp16"')
@@ -53,6 +54,13 @@ def torch_sut(
         on_device=place != "cpu",
         **fields,
     )
+
+
+def _torch(name: str) -> Any:
+    try:
+        return import_module("torch")
+    except ImportError as error:
+        raise Unavailable(f"{name} needs PyTorch ({error}): pip install torch") from error
 
 
 class _Eager:
@@ -120,7 +128,7 @@ def digits_module() -> Any:
 
     Raises Unavailable without PyTorch.
     """
-    torch = imported("torch", f"{models.DIGITS} in PyTorch needs it", "torch")
+    torch = _torch(f"{models.DIGITS}-torch")
     head = models.digits_head()
 
     def conv(given: resnet50.Conv) -> Any:
