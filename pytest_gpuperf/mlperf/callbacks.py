@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.machine.energy import EnergyMeter
 from pytest_gpuperf.mlperf.library import SampleLibrary
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class Callbacks:
         self.progress = perf_counter()
         self.issued: float | None = None
         self.completions: list[tuple[float, int]] = []
+        self.meter: EnergyMeter | None = None  # which runs from the images' loading to their unloading
         self._answered: dict[int, tuple[np.ndarray, list[Any]]] = {}
         self._own = len(workers) > 1 or not self.alone
         self._threads: list[ThreadPoolExecutor] = []
@@ -73,6 +75,8 @@ class Callbacks:
         self.loading = True
         self._guarded(self.library.load, indices, self._tick)
         self.loading = False
+        if self.meter is not None:
+            self._guarded(self.meter.begin)
 
     def _tick(self) -> None:
         if self.abandoned:
@@ -80,6 +84,8 @@ class Callbacks:
         self.progress = perf_counter()
 
     def unload(self, indices: Sequence[int]) -> None:
+        if self.meter is not None:
+            self._guarded(self.meter.end)
         self._guarded(self.library.unload)
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.machine.energy import EnergyMeter
 from pytest_gpuperf.mlperf import logs, settings
 from pytest_gpuperf.mlperf.accuracy import Gate, shifted
 from pytest_gpuperf.mlperf.callbacks import Callbacks
@@ -79,6 +80,8 @@ def performance(
     workers = _workers(session, asked)
     wait = asked.max_wait if asked.server else None
     phase = Phase(session, dataset, batch, log_dir, stall, wait, workers)
+    meter = EnergyMeter(session.addresses()) if hasattr(session, "addresses") else None
+    phase.callbacks.meter = meter
     if loaded is None:
         loaded = _loaded(session, dataset, chosen)
     elif loaded > len(dataset):
@@ -120,9 +123,11 @@ def performance(
         contract |= {"target_qps": asked.qps, "max_latency": asked.max_latency}
         contract |= {"max_wait": asked.max_wait, "max_batchsize": batch}
     environment = {**session.description, "batch": batch}
-    said = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
+    said: tuple[str, ...] = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
     bound = early_stopping(detail)
-    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said, bound)
+    energy = (meter.joules, meter.step) if meter is not None and meter.joules is not None else None
+    said = (*said, meter.note) if meter is not None and meter.note else said
+    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said, bound, energy)
 
 
 def _fitting(
