@@ -1,6 +1,7 @@
 """The CUDA session against a stand-in for ONNX Runtime: what it asks for, and that no node is on the CPU."""
 
 import ctypes
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import cuda_runtime, models, session
+from pytest_gpuperf.mlperf import cuda_lane, cuda_runtime, models, session
 from pytest_gpuperf.mlperf.cuda_copies import Copies
 from pytest_gpuperf.mlperf.session import CudaSession, Team, open_session
 
@@ -292,8 +293,24 @@ def test_the_session_says_how_the_images_are_held(model, cudart, code, said):
     assert cudart.registered == before
 
 
-def test_a_run_is_enqueued_as_a_whole_and_waited_for_once(model, cudart):
+def test_a_lane_that_goes_unlocks_its_pages(model, cudart):
+    opened = CudaSession(FakeRuntime(), model, "fp32", (1, 8))
+    assert len(cudart.registered) == 2
+    del opened
+    gc.collect()
+    assert cudart.registered == {}
+
+
+def test_a_small_batch_is_waited_for_after_each_step(model, cudart):
+    runtime = FakeRuntime()
+    CudaSession(runtime, model, "fp32", (1,), stream=9).run(images(3))
+    assert cudart.calls == [("put", 9, 4), ("wait", 9, 0), ("fetch", 9, 8), ("wait", 9, 0)]
+    assert runtime.runs == [([3.0], None)]
+
+
+def test_a_run_is_enqueued_as_a_whole_and_waited_for_once(model, cudart, monkeypatch):
     """The copies are on the graph's own stream, and a gathered batch is copied image by image."""
+    monkeypatch.setattr(cuda_lane, "APART", 0)
     runtime = FakeRuntime()
     opened = CudaSession(runtime, model, "fp32", (1, 4), stream=9)
     held = images(10, 11, 12, 13, 14)

@@ -89,7 +89,16 @@ def together(calls: Sequence[Callable[[int], object]], seconds: float) -> float:
     ready, counts = threading.Barrier(len(calls)), [0] * len(calls)
     spans = [(0.0, 0.0)] * len(calls)
 
+    failed: list[BaseException] = []
+
     def loop(place: int) -> None:
+        try:
+            walk(place)
+        except BaseException as error:
+            failed.append(error)
+            ready.abort()
+
+    def walk(place: int) -> None:
         for number in range(6):
             calls[place](number)
         ready.wait(60)
@@ -104,6 +113,8 @@ def together(calls: Sequence[Callable[[int], object]], seconds: float) -> float:
         thread.start()
     for thread in threads:
         thread.join()
+    if failed:
+        raise failed[0]
     return sum(counts) / (max(end for _, end in spans) - min(begin for begin, _ in spans))
 
 

@@ -74,6 +74,11 @@ class Copies:
         if code:
             self._check(code, "waiting for the device")
 
+    def wait(self, stream: int) -> None:
+        """Wait for all that is on the stream."""
+        if code := self._synchronise(stream):
+            self._check(code, "waiting for the device")
+
     def resident(self, array: np.ndarray, device: int) -> tuple[int, Callable[[], None]]:
         """Copy a host array to the device; returns its address there and what frees it."""
         address = ctypes.c_void_p()

@@ -87,6 +87,9 @@ class _Graphs:
         self.dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
         self._module = module.eval().to(place, self.dtype, memory_format=torch.channels_last)
         self._mine = threading.local()
+        self._capturing = (
+            threading.Lock()
+        )  # beginning a capture waits for the device, and none may go on then
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         return self.lane(tuple(batch.shape))(self._torch.from_numpy(np.ascontiguousarray(batch)))
@@ -95,7 +98,8 @@ class _Graphs:
         """Return what runs a batch of that shape, a tensor on the host, on this thread."""
         lanes: dict[tuple[int, ...], Callable[[Any], np.ndarray]] = vars(self._mine).setdefault("lanes", {})
         if shape not in lanes:
-            lanes[shape] = self._capture(shape)
+            with self._capturing:
+                lanes[shape] = self._capture(shape)
         return lanes[shape]
 
     def _capture(self, shape: tuple[int, ...]) -> Callable[[Any], np.ndarray]:
