@@ -19,9 +19,13 @@ from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
 from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, open_dataset, shipped
 from pytest_gpuperf.mlperf.sut import Sut
 
-Precision = Literal["fp32", "fp16"]
-DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
-INPUTS = {"fp32": "tensor(float)", "fp16": "tensor(float16)"}
+Precision = Literal["fp32", "fp16", "int8"]
+DTYPES: Mapping[str, type[np.floating[Any]]] = {
+    "fp32": np.float32,
+    "fp16": np.float16,
+    "int8": np.float32,  # the images: what is quantised is inside
+}
+INPUTS = {"fp32": "tensor(float)", "fp16": "tensor(float16)", "int8": "tensor(float)"}
 INTEGERS: Mapping[str, Any] = {  # inputs that no precision changes, such as bytes or tokens
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import sha256
-from pytest_gpuperf.mlperf import cuda_runtime, imported, models
+from pytest_gpuperf.mlperf import cuda_runtime, imported, models, quantised
+from pytest_gpuperf.mlperf.cuda_copies import Copies
+from pytest_gpuperf.mlperf.cuda_lane import Lane, Worker, failure
 from pytest_gpuperf.mlperf.models import DTYPES, Interface, Model, Precision
 
 Backend = Literal["cuda", "cpu"]
@@ -28,12 +32,35 @@ CUDA_OPTIONS = {
 USE_TF32: Mapping[Precision, str] = {"fp32": "0", "fp16": "1"}
 
 
+def precision_file(model: Model, precision: Precision) -> Path:
+    """Return the ONNX file of a model in the precision, converted if it is not fp32."""
+    if precision == "int8":
+        return quantised.int8(model)
+    return model.path if precision == "fp32" else models.half_precision(model)
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """How many batches a session runs at a time, and where the images lie: ``qsl`` "host" or "device".
+
+    There are ``streams`` of each of the ``devices``; on the CPU so many batches run beside each other.
+    """
+
+    streams: int = 1
+    devices: int = 1
+    qsl: str = "host"
+
+
+ALONE = Team()
+
+
 class Session(Protocol):
     """A system under test, as far as LoadGen uses it: of a Model, or of a Sut.
 
     ``batch_sizes`` are the sizes that run without padding, in increasing order; ``dtype`` is that of the
     images, None for the dataset's own. A session that computes on a GPU also has ``on_device = True``;
-    without it, it counts as one on the CPU.
+    without it, it counts as one on the CPU. One that runs several batches at a time has ``workers``, each
+    with ``run``.
     """
 
     model: Any
@@ -59,10 +86,12 @@ def open_session(
     batch_sizes: Sequence[int] = (1, 8),
     stream: int | None = None,
     threads: int | None = None,
+    team: Team = ALONE,
 ) -> CpuSession | CudaSession:
     """Load the model, on the CUDA stream with the handle ``stream``, or on one of ONNX Runtime's own.
 
-    On the CPU ``threads`` compute one batch, as many as there are cores unless given.
+    On the CPU ``threads`` compute one batch, as many as there are cores unless given; ``team`` says how many
+    batches run at a time.
     Raises Unavailable naming the package that is missing, GpuperfError if the model does not fit its dataset
     or the device's memory.
     """
@@ -73,10 +102,15 @@ def open_session(
     if not sizes or sizes[0] < 1:
         raise GpuperfError(f"batch sizes {list(batch_sizes)} must be one or more positive numbers")
     kind = SESSIONS[backend]
+    if precision == "int8" and kind.on_device:
+        raise GpuperfError(
+            "int8 runs on the CPU: ONNX Runtime's CUDA provider has no convolutions in int8; "
+            'use precision="fp16"'
+        )
     if kind.on_device:
         cuda_runtime.require(onnxruntime)
     models.require_file(model)
-    return kind(onnxruntime, model, precision, sizes, stream, threads)
+    return kind(onnxruntime, model, precision, sizes, stream, threads, team)
 
 
 class OnnxSession:
@@ -93,11 +127,12 @@ class OnnxSession:
         sizes: tuple[int, ...],
         stream: int | None = None,
         threads: int | None = None,
+        team: Team = ALONE,
     ) -> None:
-        self.ort, self.threads = onnxruntime, threads
+        self.ort, self.threads, self.team = onnxruntime, threads, team
         self.model, self.precision, self.batch_sizes = model, precision, sizes
         self.dtype: Any = DTYPES[precision]
-        self._path = model.path if precision == "fp32" else models.half_precision(model)
+        self._path = precision_file(model, precision)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
             "model_sha256": sha256(model.path)[:16],
@@ -143,16 +178,6 @@ class OnnxSession:
         return f"{count} of {count} on {name}"
 
 
-def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
-    """Put ONNX Runtime's exception into one sentence, by its text: its classes have no public base."""
-    text = " ".join(str(error).split())
-    if "allocate memory" in text or "out of memory" in text.lower():
-        return GpuperfError(
-            f"{model.name} does not fit into memory while {doing}: use a smaller batch ({text[:300]})"
-        )
-    return GpuperfError(f"ONNX Runtime failed while {doing} ({model.name}, {model.path}): {text[:500]}")
-
-
 class CpuSession(OnnxSession):
     """ONNX Runtime's CPU provider; any batch size runs unpadded, unless the file has one of its own."""
 
@@ -162,6 +187,7 @@ class CpuSession(OnnxSession):
     def load(self, stream: int | None) -> None:
         self._session = self.open("CPUExecutionProvider", {})
         self._io = Interface(self._session, self.model, self.precision)
+        self.workers = (self,) * self.team.streams  # a session on the CPU may be run by several threads
         self.dtype, self._fixed = self._io.dtype, self._io.fixed_batch
         if self._fixed:
             self.description["fixed_batch"] = self._fixed
@@ -189,85 +215,82 @@ class CudaSession(OnnxSession):
     """ONNX Runtime's CUDA provider alone.
 
     Each batch size has a session of its own, whose whole run is one CUDA graph over fixed buffers: a query
-    is a copy of its images to the device, one graph launch, and a copy of the classes back.
+    is a copy of its images to the device, one graph launch, and a copy of the classes back. Every stream of
+    every device is a worker with such sessions of its own.
     """
 
     on_device = True
     offline_batch = 256  # the fastest of those measured
 
     def load(self, stream: int | None) -> None:
+        self._copies = Copies(cuda_runtime.cuda_major(self.ort))
+        self._require_devices()
         options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
-        on_stream = {**options, "user_compute_stream": str(stream)} if stream else options
-        self._lanes = {size: _Lane(self, size, on_stream) for size in self.batch_sizes}
         self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in options.items())
+        places = [
+            (device, number) for device in range(self.team.devices) for number in range(self.team.streams)
+        ]
+        self.workers: tuple[Any, ...] = tuple(
+            self._worker(options, device, stream if (device, number) == (0, 0) else None)
+            for device, number in places
+        )
+
+    def _require_devices(self) -> None:
+        wanted = self.team.devices
+        if wanted > 1 and (found := self._copies.devices()) < wanted:
+            raise GpuperfError(
+                f"loadgen: devices={wanted}, and this process sees {found}; a worker of pytest-xdist sees one"
+            )
+
+    def _worker(self, options: Mapping[str, str], device: int, stream: int | None) -> Worker:
+        """Open a session for each batch size on the stream with that handle, or on a new one."""
+        handle = stream or self._copies.stream(device)
+        settings = {**options, "device_id": str(device), "user_compute_stream": str(handle)}
+        lanes = {}
+        for size in self.batch_sizes:
+            session = self.open(cuda_runtime.PROVIDER, settings)
+            io = Interface(session, self.model, self.precision)
+            self.dtype = io.dtype
+            lanes[size] = Lane(self.ort, session, self.model, io, self._copies, (device, handle), size)
+        return Worker(lanes, self.dtype, self._copies)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        count = len(batch)
-        size = next((size for size in self.batch_sizes if size >= count), None)
-        if size is None:
-            raise GpuperfError(
-                f"a batch of {count} was run, the session was opened for {list(self.batch_sizes)}"
-            )
-        return self._lanes[size].run(batch)
+        classes: np.ndarray = self.workers[0].run(batch)
+        return classes
 
     def replay(self, images: np.ndarray) -> Callable[[], None]:
         """Return what enqueues the graph of the largest batch size, over so many images, on the stream.
 
         It waits for nothing, but for ONNX Runtime before May 2026 (pull request 28686 there).
         """
-        lane = self._lanes[self.batch_sizes[-1]]
-        # Captures the graph for this thread: ONNX Runtime keeps one for each.
-        lane.run(np.ascontiguousarray(images, self.dtype))
-        return lane.enqueue
+        enqueue: Callable[[], None] = self.workers[0].replay(images)
+        return enqueue
 
     def hold(self, images: np.ndarray) -> Callable[[], None]:
-        """Lock the images' pages; if that is refused, ``description`` says so and copies are slower."""
-        release = cuda_runtime.page_lock(images, cuda_runtime.cuda_major(self.ort))
-        self.description["images"] = "pageable" if release is None else "page-locked"
-        return release or (lambda: None)
+        """Lock the images' pages, or copy the images to each device (``team.qsl``).
 
+        If CUDA refuses the lock, ``description`` says so and copies are slower.
+        """
+        releases = [self._copies.page_lock(images)]
+        self.description["images"] = "pageable" if releases[0] is None else "page-locked"
+        base, resident = images.ctypes.data, self.team.qsl == "device"
+        for place, worker in enumerate(self.workers):
+            if resident:
+                self.description["images"] = "on the device"
+                if place % self.team.streams == 0:
+                    base, release = self._copies.resident(images, place // self.team.streams)
+                    releases.append(release)
+            worker.held(base, resident)
 
-class _Lane:
-    """One batch size on the device: its ONNX Runtime session, CUDA graph and buffers."""
+        def let_go() -> None:
+            for release in filter(None, releases):
+                release()
 
-    def __init__(self, owner: CudaSession, size: int, settings: Mapping[str, str]) -> None:
-        ort, model = owner.ort, owner.model
-        self._model, self._size = model, size
-        self._session = owner.open(cuda_runtime.PROVIDER, settings)
-        self._io = Interface(self._session, model, owner.precision)
-        self._io.require_batch(size)
-        owner.dtype = self._io.dtype
-        self._staging = np.zeros((size, *model.input_shape), owner.dtype)
-        shape, dtype = self._io.output_form(size)
-        try:
-            self._input = ort.OrtValue.ortvalue_from_numpy(self._staging, "cuda", 0)
-            self._output = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", 0)
-        except Exception as error:
-            raise failure(model, f"allocating the buffers for batch {size}", error) from error
-        self._binding = self._session.io_binding()
-        self._binding.bind_ortvalue_input(self._io.input, self._input)
-        self._binding.bind_ortvalue_output(self._io.output, self._output)
-        self._unsynchronised = ort.RunOptions()
-        self._unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        return let_go
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        count = len(batch)
-        if count < self._size:
-            self._staging[:count] = batch
-            batch = self._staging
-        try:
-            self._input.update_inplace(batch)
-            self._session.run_with_iobinding(self._binding)
-            output = self._output.numpy()
-        except Exception as error:
-            raise failure(self._model, f"running a batch of {self._size}", error) from error
-        return self._io.classes(output[:count])
-
-    def enqueue(self) -> None:
-        try:
-            self._session.run_with_iobinding(self._binding, self._unsynchronised)
-        except Exception as error:
-            raise failure(self._model, f"enqueueing a batch of {self._size}", error) from error
+    def addresses(self) -> list[str]:
+        """Return the PCI addresses of the devices in use."""
+        return [self._copies.pci(device) for device in range(self.team.devices)]
 
 
 SESSIONS: Mapping[Backend, type[CpuSession] | type[CudaSession]] = {"cpu": CpuSession, "cuda": CudaSession}
