@@ -27,7 +27,6 @@ from pytest_gpuperf.modes.measure import (
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.options import add_options, read_options
 from pytest_gpuperf.processes.limits import limit_time, paused
-from pytest_gpuperf.publish import check, write
 from pytest_gpuperf.records import Payload, Recorder
 from pytest_gpuperf.report.junit import properties
 from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, check_workers, recorder_of
@@ -109,7 +108,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Check before xdist starts workers, in which an error would be one of xdist's own."""
     with _usage_errors():
         session.config.stash[MODE].check([Path(arg.partition("::")[0]) for arg in session.config.args])
-        check(session.config.stash[SESSION])
+        if (ours := session.config.stash[SESSION]).options.reports:
+            from pytest_gpuperf import publish
+
+            publish.check(ours)
 
 
 @contextmanager
@@ -213,7 +215,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             session.exitstatus = ours.results.status = mode.status(status)
 
         decide()
-        write(ours)
+        if ours.options.reports:
+            from pytest_gpuperf import publish
+
+            publish.write(ours)
         decide()  # a report that could not be written fails the run
     if ours.in_worker:
         session.config.workeroutput[_TOLD] = ours.results.told(session.items)  # type: ignore[attr-defined]

@@ -87,7 +87,7 @@ def _host_compiler(on_gpu: bool) -> Finding:
 
 
 def _counters() -> Finding:
-    """Count one empty launch: only that tells whether the driver lets this user."""
+    """Count what nothing launches: only that tells whether the driver lets this user."""
     from pytest_gpuperf.backends.cuda import cupti
 
     cupti.library()
@@ -96,8 +96,7 @@ def _counters() -> Finding:
 
     device = CudaBackend()
     try:
-        profiler = cupti.RangeProfiler(tuple(METRICS))
-        profiler.close()
+        cupti.RangeProfiler(METRICS).count(lambda: None, device.synchronize)
     except Unavailable as error:
         return Finding("counters", "missing", str(error), _RUNNABLE)
     finally:

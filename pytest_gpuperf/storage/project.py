@@ -23,7 +23,6 @@ from pytest_gpuperf.rules.stated import Stated
 from pytest_gpuperf.rules.waivers import Quarantine, parse_quarantine
 from pytest_gpuperf.storage.baselines import Store
 from pytest_gpuperf.storage.markers import Markers
-from pytest_gpuperf.storage.revisions import RevisionStore
 
 QUARANTINE = "quarantine.toml"
 LONGEST = 256 << 10
@@ -113,6 +112,8 @@ class Project:
         if folder not in self._stores:
             if revision := self._options.terms:
                 inside(folder, self.root, revision)
+                from pytest_gpuperf.storage.revisions import RevisionStore
+
                 self._stores[folder] = RevisionStore(folder, revision)
             else:
                 self._stores[folder] = Store(folder)
