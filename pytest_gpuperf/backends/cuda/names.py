@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from pytest_gpuperf.backends.cuda.compile import compile_cubin
@@ -60,14 +60,16 @@ class Names:
     """
 
     def __init__(self, cubin: bytes, compile: Callable[[str], bytes], instance: Signature | None) -> None:
-        self._compile = compile
+        self._cubin, self._compile = cubin, compile
         self._symbols: dict[str, str] = {}
         self._probed: dict[str, bytes] = {}
-        kernels, variables = symbols(cubin)
-        self._kernels = {_UNNAMED.sub("", name): name for name in kernels}
-        self._variables = {_UNNAMED.sub("", name): name for name in variables}
         if instance:
-            self._symbols[instance.name] = self._kernels.get(instance.symbol, instance.symbol)
+            self._symbols[instance.name] = self._known[0].get(instance.symbol, instance.symbol)
+
+    @cached_property
+    def _known(self) -> tuple[dict[str, str], ...]:
+        """Return the cubin's kernels and its variables, by names that do not depend on the file's."""
+        return tuple({_UNNAMED.sub("", name): name for name in names} for names in symbols(self._cubin))
 
     def symbol(self, name: str) -> str:
         """Return a kernel's name in the machine code."""
@@ -81,8 +83,8 @@ class Names:
         if found not in symbols(probe)[0]:
             raise Unresolved("that is no kernel")
         symbol = _UNNAMED.sub("", found)
-        self._symbols[name] = self._kernels.get(symbol, symbol)
-        return Signature(name, symbol, rows_of(table), symbol not in self._kernels)
+        self._symbols[name] = self._known[0].get(symbol, symbol)
+        return Signature(name, symbol, rows_of(table), symbol not in self._known[0])
 
     def variable(self, name: str) -> Variable | None:
         """Return None if no kernel uses it; raises Unresolved if the expression names no variable."""
@@ -91,7 +93,7 @@ class Names:
         _, found = contents(probe, "gpuperf_address")
         if found not in symbols(probe)[1]:
             raise Unresolved("that is no variable")
-        symbol = self._variables.get(_UNNAMED.sub("", found))
+        symbol = self._known[1].get(_UNNAMED.sub("", found))
         return variable_of(name, symbol, rows_of(table)) if symbol else None
 
     def _probe(self, name: str) -> bytes:
