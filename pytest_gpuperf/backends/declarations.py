@@ -62,8 +62,8 @@ class Parameter:
 class Declaration:
     """A ``__global__`` function: its name, parameters and the line of its name, from 1.
 
-    ``plain``: it is launched by that name alone, and all its types are the language's own. Of another one only
-    the compiler knows the parameters: a template, one with C++ linkage or types of other names.
+    ``plain``: it is launched by that name alone, and all its types are the language's own. Of another one
+    only the compiler knows the parameters: a template, one with C++ linkage or types of other names.
     """
 
     name: str

@@ -89,7 +89,7 @@ class KernelFile:
         return [self.program, *self._instances.values()]
 
     def _find(self, name: str) -> Declaration:
-        """Return a kernel's declaration: as the text says, or as the compiler does where the text does not."""
+        """Return a kernel's declaration: as the text says, or where that does not, the compiler."""
         if name in self.declarations:
             return self.declarations[name]
         if name not in self._declared:
@@ -114,7 +114,7 @@ class KernelFile:
 
 
 class Constants:
-    """The ``__constant__`` and ``__device__`` variables of a kernel file, read and written as NumPy arrays."""
+    """The ``__constant__`` and ``__device__`` variables of a kernel file, as NumPy arrays."""
 
     def __init__(self, file: KernelFile) -> None:
         self._file = file
@@ -207,7 +207,7 @@ class Launch:
         return self.program.code_hash(self.name)
 
     def work_hash(self, *arguments: Any) -> str | None:
-        """Hash all that the device is told to do: machine code, geometry, scalars, arrays' and variables' contents.
+        """Hash all that the device is told to do: machine code, geometry, scalars, arrays' contents, variables'.
 
         It ends with "?" where an array's contents are not known: such work is the same as none. The arrays'
         addresses are left out. None if there is no machine code.
@@ -220,7 +220,16 @@ class Launch:
         contents = [getattr(a, "contents", None) for a in arrays]
         places = [[id(a) for a in arrays].index(id(a)) for a in arrays]  # which of them are one array
         shape = self.geometry
-        told = (code, self.name, shape.grid, shape.block, shape.shared, scalars, contents, places)
+        told: tuple[Any, ...] = (
+            code,
+            self.name,
+            shape.grid,
+            shape.block,
+            shape.shared,
+            scalars,
+            contents,
+            places,
+        )
         if put := sorted(self.file.constants.digests.items()):
             told = (*told, put)
         unknown = "?" if None in contents else ""

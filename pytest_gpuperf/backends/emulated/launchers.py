@@ -14,7 +14,8 @@ _LAUNCHER = """
 static __attribute__((no_sanitize("thread"))) void gpuperf_call_{number}(void **arguments) {{
   gpuperf::call({kernel}, arguments);
 }}
-static constexpr auto gpuperf_types_{number} = gpuperf_types::Described<std::decay<decltype({kernel})>::type>::table();
+static constexpr auto gpuperf_types_{number} =
+    gpuperf_types::Described<std::decay<decltype({kernel})>::type>::table();
 """
 _TABLE = """
 extern "C" const gpuperf::Kernel gpuperf_kernels[] = {{{rows} {{}}}};
@@ -54,7 +55,7 @@ def launchers(code: Code) -> str:
 
 def launcher_of(name: str) -> str:
     """Return the launcher of the one kernel that a C++ expression names; raises Unresolved if it cannot."""
-    kernel = f"gpuperf_kernel_{0}"
+    kernel = "gpuperf_kernel_0"
     made = f'\n# 1 "{PLACE}"\nconstexpr auto {kernel} = {address_of(name)};\n' + _LAUNCHER.format(
         number=0, kernel=kernel
     )
@@ -68,7 +69,8 @@ def probe_of(name: str) -> str:
 
 def _row(number: int, name: str, file: str, line: int, bounds: str, kernel: str) -> str:
     texts = ", ".join(json.dumps(text, ensure_ascii=False) for text in (name, file))
-    return f"{{{texts}, {line}, {bounds}, &gpuperf_types_{number}, gpuperf_call_{number}, (const void *){kernel}}}, "
+    entered = f"gpuperf_call_{number}, (const void *){kernel}"
+    return f"{{{texts}, {line}, {bounds}, &gpuperf_types_{number}, {entered}}}, "
 
 
 def _name(code: Code, function: Function) -> tuple[str, int, str]:
