@@ -282,7 +282,7 @@ class Backend(Protocol):
     ) -> Program:
         """Compile a kernel file, or take it from the cache; raises KernelError with the compiler's line.
 
-        ``options`` are nvcc's. ``instance``: a template's, which the program has beside the file's own kernels.
+        ``options`` are nvcc's. ``instance``: a template's, to be compiled with the file's own kernels.
         """
 
     def count(self, work: Callable[[], Any]) -> list[Counted]:
