@@ -207,7 +207,7 @@ class Launch:
         return self.program.code_hash(self.name)
 
     def work_hash(self, *arguments: Any) -> str | None:
-        """Hash all that the device is told to do: machine code, geometry, scalars, what arrays and variables hold.
+        """Hash all that the device is told to do: machine code, scalars, what arrays and variables hold.
 
         It ends with "?" where an array's contents are not known: such work is the same as none. The arrays'
         addresses are left out. None if there is no machine code.
