@@ -24,7 +24,8 @@ def check(session: GpuperfSession) -> None:
     if session.in_worker:
         return
     known: dict[Path, str] = {}
-    for name in session.options.reports:
+    files = ("markdown",) if session.options.markdown else ()
+    for name in (*session.options.reports, *files):
         if name == "history":
             from pytest_gpuperf.report import history
 

@@ -81,6 +81,7 @@ def _check_schema(path: Path) -> None:
     ("flags", "says"),
     [
         (["--gpuperf", "--gpuperf-json=file/r.json"], "*cannot be written (*file is no folder)*"),
+        (["--gpuperf", "--gpuperf-markdown=file/r.md"], "*cannot be written (*file is no folder)*"),
         (["--gpuperf", "--gpuperf-html=."], "--gpuperf-html=.: cannot be written (it is no regular file)*"),
         (["--gpuperf", "--gpuperf-html=r", "--gpuperf-json=./r"], "*name one file: give each its own"),
         (["--gpuperf", "--gpuperf-history=file"], "*file is a file: name a folder*"),
