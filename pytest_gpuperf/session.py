@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
     from pytest_gpuperf.processes.child import Children
 
-SESSION = pytest.StashKey["GpuperfSession"]()
 RECORDER = pytest.StashKey[Recorder]()
 EXIT_INFRASTRUCTURE = 20
 EXIT_ENVIRONMENT = 21
