@@ -115,7 +115,7 @@ def runtest_setup(item: pytest.Item) -> None:
 
 def runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     session = item.config.stash[SESSION]
-    with measuring(session, item):
+    with session.live, measuring(session, item):
         try:
             result = yield
         except BaseException:
