@@ -1,4 +1,4 @@
-"""The fixtures of a suite of models: ``resnet50`` and ``loadgen``."""
+"""What the fixtures ``resnet50`` and ``loadgen`` do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_gpuperf.files import LOCAL_FOLDER, local_folder
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Kind, Measurement
 from pytest_gpuperf.questions import question, timed
-from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
+from pytest_gpuperf.session import GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.mlperf.models import Model, Precision
@@ -50,39 +50,6 @@ def name_model(metafunc: pytest.Metafunc) -> None:
         return
     name = "resnet50" if folders(metafunc.config)[0] else "resnet50-digits"
     metafunc.parametrize("resnet50", [name], indirect=True)
-
-
-@pytest.fixture
-def resnet50(request: pytest.FixtureRequest) -> Model:
-    """Give ResNet-50: MLPerf's own if ``--gpuperf-model-dir`` or MODEL_DIR holds it, else the embedded one.
-
-    That is ``resnet50-digits``: ResNet-50 v1.5's graph with seeded weights and a head fitted to handwritten
-    digits.
-    """
-    from pytest_gpuperf.mlperf.models import resolve
-
-    return resolve(getattr(request, "param", None), *folders(request.config))
-
-
-@pytest.fixture
-def loadgen(request: pytest.FixtureRequest) -> LoadGen:
-    """Run a model under MLPerf's LoadGen: ``loadgen(resnet50, "SingleStream", seconds=10)``.
-
-    The model is one of the fixture ``resnet50``, or a ``Model`` or a ``Sut`` of ``pytest_gpuperf.mlperf``.
-    ``scenario`` "SingleStream", "MultiStream" (``samples_per_query`` 8), "Server" (``qps`` queries a second,
-    answered within ``max_latency``; see ``loadgen.find_peak``) or "Offline"; ``mode`` "performance" or
-    "accuracy"; ``max_batchsize`` of Server and Offline, ``max_wait`` seconds for a fuller one; ``threads`` of
-    the CPU for one batch; ``streams`` of a device, so many batches at a time, and ``devices``, of Server and
-    Offline; ``qsl`` "host" or "device", where the images lie; ``performance_sample_count`` images in memory,
-    from which queries are drawn; ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's
-    durations); ``seconds`` of the phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput;
-    ``count`` images of an accuracy phase; ``stall`` seconds without progress after which it is given up;
-    ``keep_trace=True`` leaves LoadGen's trace beside its logs. The result has ``.latency.p50`` ...
-    ``.latency.p99_9`` (seconds), ``.qps``, ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a
-    wrong prediction fails the test. On a GPU the device time of a batch is judged too. The whole test runs in
-    a process of its own. Without ``--gpuperf`` a phase lasts a second and is not judged.
-    """
-    return LoadGen(request.config.stash[SESSION], request.node)
 
 
 _NO_OPTIONS = ("self", "model", "resolution")
