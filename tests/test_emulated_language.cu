@@ -262,3 +262,9 @@ extern "C" __global__ void casts(const double *x, long long *out, int n)
     out[3 * n + i] = (long long)f;
     out[4 * n + i] = d > 1 ? (int)(d * 0.5) : (int)-f;
 }
+extern "C" __global__ void atomics_of_16_bits(half *h, __half2 *pair, __nv_bfloat16 *b, unsigned short *s)
+{
+    atomicAdd(h, __half(0.5f)), atomicAdd(pair, __floats2half2_rn(1, 0.25f)), atomicAdd_block(b, __nv_bfloat16(2));
+    unsigned short old = s[1], seen;
+    do { seen = old; old = atomicCAS(&s[1], seen, (unsigned short)(seen + 3)); } while (old != seen);
+}

@@ -340,3 +340,10 @@ def test_casts_to_signed_integers_clamp(backend, program):
     ]
     expected.append([cast(v * 0.5, 32) if v > 1 else cast(-w, 32) for v, w in zip(x, single, strict=True)])
     assert out.get().tolist() == expected
+
+
+def test_atomics_of_16_bits(backend, program):
+    h, pair, b, s = (backend.to_device(np.zeros(2, t)) for t in ("f2", "f2", "u2", "u2"))
+    program.launch("atomics_of_16_bits", Geometry.of((2, 1, 1), (32, 1, 1)), [h, pair, b, s])
+    found = [h.get(), pair.get(), (b.get().astype(np.uint32) << 16).view(np.float32), s.get()]
+    assert [array.tolist() for array in found] == [[32, 0], [64, 16], [128, 0], [0, 192]]

@@ -76,7 +76,7 @@ class Code:
         return segment.file, segment.line + self.user.count("\n", start, offset)
 
     def erase(self, begin: int, end: int) -> None:
-        """Replace code by spaces, with what macros of system headers (NULL, stderr) have put inside; lines stay."""
+        """Replace code by spaces, with what system macros (NULL, stderr) have put inside; lines stay."""
         first, last = (bisect_right(self._starts, offset) - 1 for offset in (begin, end - 1))
         self._emptied.update(range(first, last))
         for name in ("user", "code"):
