@@ -11,6 +11,7 @@
 #include <cuComplex.h>
 #include <cuda_fp16.h>
 #include <cuda_bf16.h>
+#include <nvtx3/nvToolsExt.h>
 #include "parts/scale.cuh"
 
 __constant__ float weights[4] = {1, 10, 100, 1000};
@@ -188,6 +189,14 @@ extern "C" __global__ void groups(int *out)
         out[320 + i] = 0;
     cg::sync(block);
     block.sync();
+}
+struct Work { cudaStream_t stream; cudaEvent_t done; };
+cudaError_t submit(Work *work, cudaStream_t stream = NULL);
+__device__ int rank_in(cg::thread_block_tile<8> tile) { return tile.thread_rank() + 100 * tile.meta_group_rank(); }
+extern "C" __global__ void tiles_as_parameters(int *out)
+{
+    cg::thread_block_tile<8> tile = cg::tiled_partition<8>(cg::this_thread_block());
+    out[threadIdx.x] = rank_in(cg::tiled_partition<8>(cg::this_thread_block())) + 10000 * tile.thread_rank();
 }
 extern "C" __global__ void warp_functions(int *out)
 {

@@ -201,6 +201,12 @@ def test_cooperative_groups(run):
     assert np.array_equal(run("groups", (64,), shape=(6, 64), dtype=np.int32), expected)
 
 
+def test_a_tile_of_any_parent_is_a_parameter_beside_types_of_the_runtime(run):
+    i = np.arange(16)
+    found = run("tiles_as_parameters", (16,), shape=(16,), dtype=np.int32)
+    assert np.array_equal(found, i % 8 * 10001 + i // 8 * 100)
+
+
 def test_warp_functions_of_narrow_types_and_reductions(run):
     found = run("warp_functions", (32,), shape=(3, 32), dtype=np.int32)
     assert np.array_equal(found, [np.full(32, 13), np.full(32, 496 + 7), np.zeros(32)])
