@@ -12,6 +12,8 @@
 #include <cuda_fp16.h>
 #include <cuda_bf16.h>
 #include <nvtx3/nvToolsExt.h>
+#include <nvtx3/nvToolsExtCudaRt.h>
+#include <cublasLt.h>
 #include "parts/scale.cuh"
 
 __constant__ float weights[4] = {1, 10, 100, 1000};
@@ -190,7 +192,8 @@ extern "C" __global__ void groups(int *out)
     cg::sync(block);
     block.sync();
 }
-struct Work { cudaStream_t stream; cudaEvent_t done; };
+static cudaDeviceProp device;
+struct Work { cublasHandle_t blas; cublasLtHandle_t light; cudaStream_t stream; cudaEvent_t done; };
 cudaError_t submit(Work *work, cudaStream_t stream = NULL);
 __device__ int rank_in(cg::thread_block_tile<8> tile) { return tile.thread_rank() + 100 * tile.meta_group_rank(); }
 extern "C" __global__ void tiles_as_parameters(int *out)

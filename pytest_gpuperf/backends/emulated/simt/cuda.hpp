@@ -63,6 +63,7 @@ constexpr int warpSize = 32;
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
 enum cudaError_t { cudaSuccess = 0 };
+struct cudaDeviceProp {};
 
 #include "intrinsics.hpp"
 #include "mathematics.hpp"
