@@ -322,6 +322,7 @@ def _contract(session: Session, dataset: Dataset, scenario: Scenario, detail: lo
         "images": len(dataset),
         "scenario": scenario.name,
         "precision": session.precision,
+        **getattr(session, "contract", {}),
         "loadgen": metadata.version("mlcommons-loadgen"),
         "seed_qsl": detail.values["effective_qsl_rng_seed"],
         "seed_sample": detail.values["effective_sample_index_rng_seed"],
