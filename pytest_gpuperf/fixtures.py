@@ -103,7 +103,8 @@ def loadgen(request: pytest.FixtureRequest) -> LoadGen:
     answered within ``max_latency``; see ``loadgen.find_peak``) or "Offline"; ``mode`` "performance" or
     "accuracy"; ``max_batchsize`` of Server and Offline, ``max_wait`` seconds for a fuller one; ``threads`` of
     the CPU for one batch; ``streams`` of a device, so many batches at a time, and ``devices``, of Server and
-    Offline; ``qsl`` "host" or "device", where the images lie; ``performance_sample_count`` images in memory,
+    Offline; ``qsl`` "host" or "device", where the images lie; ``backend``
+    "tensorrt" for that provider on a GPU; ``performance_sample_count`` images in memory,
     from which queries are drawn; ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's
     durations); ``seconds`` of the phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput;
     ``count`` images of an accuracy phase; ``stall`` seconds without progress after which it is given up;

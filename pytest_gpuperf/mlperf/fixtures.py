@@ -86,6 +86,7 @@ class LoadGen:
         streams: int | None = None,
         devices: int | None = None,
         qsl: str | None = None,
+        backend: str | None = None,
     ) -> AnyResult:
         given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
         __tracebackhide__ = True
@@ -111,6 +112,7 @@ class LoadGen:
         streams: int | None = None,
         devices: int | None = None,
         qsl: str | None = None,
+        backend: str | None = None,
     ) -> PeakResult:
         """Find the highest rate at which 99 of 100 of Server's queries are answered within ``max_latency``.
 
@@ -178,13 +180,15 @@ class LoadGen:
         on_gpu, traffic = self._session.expects_device(), asked.traffic()
         if asked.threads and (on_gpu or isinstance(model, Sut)):
             raise GpuperfError("loadgen: threads= is for ONNX models on the CPU")
-        if not on_gpu and (asked.devices or asked.qsl != "host"):
-            raise GpuperfError("loadgen: devices= and qsl= are for a GPU")
+        if not on_gpu and (asked.devices or asked.qsl != "host" or asked.backend):
+            raise GpuperfError("loadgen: devices=, qsl= and backend= are for a GPU")
         if isinstance(model, Sut):
-            if asked.streams or asked.devices or asked.qsl != "host":
-                raise GpuperfError("loadgen: streams=, devices= and qsl= are for ONNX models, not for a Sut")
+            if asked.streams or asked.devices or asked.qsl != "host" or asked.backend:
+                raise GpuperfError(
+                    "loadgen: streams=, devices=, qsl= and backend= are for ONNX models, not for a Sut"
+                )
             return SutSession(model, traffic.batch(asked.max_batchsize or model.max_batchsize))
-        backend: Backend = "cuda" if on_gpu else "cpu"
+        backend = cast("Backend", (asked.backend or "cuda") if on_gpu else "cpu")
         largest = SESSIONS[backend].offline_batch
         size = traffic.batch(
             asked.max_batchsize or (min(largest, SERVER_BATCH) if traffic.server else largest)
@@ -207,6 +211,7 @@ class LoadGen:
         images = dataset.images([index % len(dataset) for index in range(size)])
         asked: dict[str, Any] = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
         asked |= {"precision": session.precision, "images": size, "input_copy": False}
+        asked |= getattr(session, "contract", {})
         enqueue = session.replay(images)
         reached = question(self._session, self._item, DEVICE_TIME, enqueue, more=asked)
         return [timed(self._session, self._item, enqueue, (), reached)]

@@ -15,6 +15,7 @@ from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
 
 MODES = ("performance", "accuracy")
 QSLS = ("host", "device")
+BACKENDS = ("cuda", "tensorrt")  # of a GPU
 STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
 # What one mode alone has a use for.
@@ -56,6 +57,7 @@ class Request:
     streams: int | None
     devices: int | None
     qsl: str
+    backend: str | None
 
     @classmethod
     def of(cls, **given: Any) -> Request:
@@ -93,6 +95,9 @@ class Request:
             streams=_count("streams", given.get("streams")),
             devices=_count("devices", given.get("devices")),
             qsl=_choice("qsl", "host" if given.get("qsl") is None else given.get("qsl"), QSLS),
+            backend=None
+            if given.get("backend") is None
+            else _choice("backend", given.get("backend"), BACKENDS),
         )
 
     def traffic(self) -> Scenario:

@@ -11,12 +11,12 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import sha256
-from pytest_gpuperf.mlperf import cuda_runtime, imported, models, quantised
+from pytest_gpuperf.mlperf import cuda_runtime, imported, models, quantised, tensorrt
 from pytest_gpuperf.mlperf.cuda_copies import Copies
 from pytest_gpuperf.mlperf.cuda_lane import Lane, Worker, failure
 from pytest_gpuperf.mlperf.models import DTYPES, Interface, Model, Precision
 
-Backend = Literal["cuda", "cpu"]
+Backend = Literal["cuda", "tensorrt", "cpu"]
 
 # fuse_conv_bias works only with prefer_nhwc (without it cuDNN finds no engine). EXHAUSTIVE, ONNX Runtime's
 # default, decides the speed and is pinned; since 1.20 it is heuristic mode B of cuDNN's front end, which
@@ -104,11 +104,13 @@ def open_session(
     kind = SESSIONS[backend]
     if precision == "int8" and kind.on_device:
         raise GpuperfError(
-            "int8 runs on the CPU: ONNX Runtime's CUDA provider has no convolutions in int8; "
-            'use precision="fp16"'
+            "int8 runs on the CPU: ONNX Runtime's CUDA provider has no convolutions in int8, and "
+            'TensorRT is not asked for them; use precision="fp16"'
         )
     if kind.on_device:
         cuda_runtime.require(onnxruntime)
+    if backend == "tensorrt":
+        tensorrt.require(onnxruntime)
     models.require_file(model)
     return kind(onnxruntime, model, precision, sizes, stream, threads, team)
 
@@ -118,6 +120,7 @@ class OnnxSession:
 
     on_device: ClassVar[bool]
     offline_batch: ClassVar[int]  # images of a batch in Offline
+    contract: ClassVar[Mapping[str, str]] = {}  # what makes its figures others than those of its like
 
     def __init__(
         self,
@@ -221,11 +224,12 @@ class CudaSession(OnnxSession):
 
     on_device = True
     offline_batch = 256  # the fastest of those measured
+    provider: ClassVar[str] = cuda_runtime.PROVIDER
 
     def load(self, stream: int | None) -> None:
         self._copies = Copies(cuda_runtime.cuda_major(self.ort))
         self._require_devices()
-        options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
+        options = self._options()
         self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in options.items())
         places = [
             (device, number) for device in range(self.team.devices) for number in range(self.team.streams)
@@ -234,6 +238,14 @@ class CudaSession(OnnxSession):
             self._worker(options, device, stream if (device, number) == (0, 0) else None)
             for device, number in places
         )
+
+    def _options(self) -> dict[str, str]:
+        """Return the provider's options that all of its sessions have in common."""
+        return {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
+
+    def _options_of(self, size: int) -> dict[str, str]:
+        """Return those of the sessions of a batch size."""
+        return {}
 
     def _require_devices(self) -> None:
         wanted = self.team.devices
@@ -248,7 +260,7 @@ class CudaSession(OnnxSession):
         settings = {**options, "device_id": str(device), "user_compute_stream": str(handle)}
         lanes = {}
         for size in self.batch_sizes:
-            session = self.open(cuda_runtime.PROVIDER, settings)
+            session = self.open(self.provider, {**settings, **self._options_of(size)})
             io = Interface(session, self.model, self.precision)
             self.dtype = io.dtype
             lanes[size] = Lane(self.ort, session, self.model, io, self._copies, (device, handle), size)
@@ -293,4 +305,30 @@ class CudaSession(OnnxSession):
         return [self._copies.pci(device) for device in range(self.team.devices)]
 
 
-SESSIONS: Mapping[Backend, type[CpuSession] | type[CudaSession]] = {"cpu": CpuSession, "cuda": CudaSession}
+class TensorrtSession(CudaSession):
+    """ONNX Runtime's TensorRT provider alone; the engines are built, or read from the cache, as it is opened.
+
+    TensorRT builds when it first sees a shape, which takes minutes: that is no warm-up, and no stall.
+    """
+
+    provider = tensorrt.PROVIDER
+    contract: ClassVar[Mapping[str, str]] = {"backend": "tensorrt"}
+
+    def load(self, stream: int | None) -> None:
+        super().load(stream)
+        for worker in self.workers:
+            for size in self.batch_sizes:
+                worker.run(np.zeros((size, *self.model.input_shape), self.dtype))
+
+    def _options(self) -> dict[str, str]:
+        return tensorrt.options(self.precision)
+
+    def _options_of(self, size: int) -> dict[str, str]:
+        return tensorrt.cache(self.ort, self._path, size)
+
+
+SESSIONS: Mapping[Backend, type[CpuSession] | type[CudaSession]] = {
+    "cpu": CpuSession,
+    "cuda": CudaSession,
+    "tensorrt": TensorrtSession,
+}

@@ -111,6 +111,7 @@ class ChildReporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        self._leave_out_summaries()
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:  # the parent sees which tests did not report
             session.exitstatus = pytest.ExitCode.OK
 
@@ -125,6 +126,12 @@ class ChildReporter:
         phase = sys.modules.get("pytest_gpuperf.mlperf.phase")
         if phase is not None and phase.poisoned():
             os._exit(1)  # LoadGen would abort an ordinary exit; every report is sent
+
+    def _leave_out_summaries(self) -> None:
+        """Let no plugin add to a summary that nobody reads: hypothesis would load all of itself for that."""
+        name, manager = "pytest_terminal_summary", self.config.pluginmanager
+        plugins = [each.plugin for each in getattr(manager.hook, name).get_hookimpls()]
+        setattr(manager.hook, name, manager.subset_hook_caller(name, plugins))
 
     def _end_with_parent(self) -> None:
         while self.link.recv(1024):
