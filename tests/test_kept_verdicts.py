@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,6 +105,9 @@ def judged(case, told, record):
     return decide(case, record, evidence)
 
 
+NO_PROJECT = SimpleNamespace(since=lambda commit: "")  # nobody knows how far back a commit is
+
+
 @pytest.mark.parametrize("number", range(len(CASES)))
 def test_a_kept_file_judges_as_it_did(number):
     told = CASES[number]
@@ -116,7 +120,7 @@ def test_a_kept_file_judges_as_it_did(number):
     )
     case = case_of(number, told, stored, record)
     rows, wanted = judged(case, told, record), told["verdict"]
-    payload, text = conclude(case, record, rows)
+    payload, text = conclude(case, record, rows, NO_PROJECT)
     assert (payload.cause, bool(text) and not payload.cause) == (wanted["cause"], wanted["xfail"])
     found = [
         {

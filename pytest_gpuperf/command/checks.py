@@ -7,6 +7,7 @@ import os
 from functools import partial
 from typing import Any
 
+from pytest_gpuperf.backends import expects_device
 from pytest_gpuperf.command.finding import Checks, Finding
 from pytest_gpuperf.command.folders import baselines
 from pytest_gpuperf.errors import GpuperfError, Unavailable
@@ -17,13 +18,10 @@ _RUNNABLE = "sudo modprobe nvidia NVreg_RestrictProfilingToAdminUsers=0, or give
 
 def checks(backend: str, folder: str | None) -> Checks:
     """Yield a name, its check, and whether kernels here need it."""
-    from pytest_gpuperf.backends.cuda import driver
-
     try:
-        count = 0 if backend == "emulated" else driver.device_count()
+        on_gpu = expects_device(backend)
     except Unavailable:
-        count = 1  # there is one, and the first line says what is wrong with it
-    on_gpu = backend == "cuda" or count > 0
+        on_gpu = True  # there is one, and the first line says what is wrong with it
     yield "driver", partial(_driver, on_gpu), on_gpu
     if on_gpu:
         yield "PyCUDA", _pycuda, True
