@@ -134,7 +134,10 @@ def test_a_model_that_does_not_fit(tmp_path, ort, arguments, change, said):
 def test_an_output_that_is_no_class_is_one_sentence(tmp_path, ort):
     session = open_session(classifier(tmp_path / "m.onnx"), "cpu")
     session._session = SimpleNamespace(run=lambda *given: [np.zeros((1, 40, 6625), np.float32)])
-    with pytest.raises(GpuperfError, match=r"output scores has the shape \[1, 40, 6625\] for 1 images"):
+    with pytest.raises(
+        GpuperfError,
+        match=r"output scores has the shape \[1, 40, 6625\] for 1 samples; a classifier .* need a score=",
+    ):
         session.run(values(3))
 
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pytest_gpuperf.mlperf.peak import PeakResult
     from pytest_gpuperf.mlperf.request import Request
     from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
+    from pytest_gpuperf.mlperf.scores import ScoreResult
     from pytest_gpuperf.mlperf.session import Backend, CpuSession, CudaSession
-    from pytest_gpuperf.mlperf.sut import ScoreResult, Sut, SutSession
+    from pytest_gpuperf.mlperf.sut import Sut, SutSession
 
     AnySession = CpuSession | CudaSession | SutSession
     AnyResult = PerformanceResult | AccuracyResult | ScoreResult
@@ -98,7 +99,7 @@ class LoadGen:
     def __call__(
         self,
         model: Model | Sut,
-        scenario: str = "Offline",
+        scenario: str | None = None,
         *,
         mode: str = "performance",
         precision: Precision = "fp32",
@@ -168,8 +169,10 @@ class LoadGen:
         from pytest_gpuperf.mlperf.request import Request
 
         __tracebackhide__ = True
+        if given["scenario"] is None:  # the quickest that the model can have
+            given["scenario"] = "SingleStream" if getattr(model, "state", None) else "Offline"
         asked = Request.of(**given)
-        require_usable(model, asked.count)
+        require_usable(model, asked.count, asked.traffic())
         return asked
 
     def _judged(self) -> Kind:
@@ -222,12 +225,16 @@ class LoadGen:
         """Measure the device time of a batch: the model's part of a query's time, without the host's."""
         if not session.on_device or not self._session.options.active or not hasattr(session, "replay"):
             return []
+        from pytest_gpuperf.mlperf.datasets import dataset_of
+        from pytest_gpuperf.mlperf.library import SampleLibrary
+
         size, model = session.batch_sizes[-1], session.model
-        dataset = model.dataset(size)
-        images = dataset.images([index % len(dataset) for index in range(size)])
+        dataset = dataset_of(model, None)
+        library = SampleLibrary(dataset, session.dtype, lambda images: lambda: None)
+        library.load(range(min(size, len(dataset))))
         asked: dict[str, Any] = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
         asked |= {"precision": session.precision, "images": size, "input_copy": False}
-        enqueue = session.replay(images)
+        enqueue = session.replay(library.slice(0, size))
         reached = question(self._session, self._item, DEVICE_TIME, enqueue, more=asked)
         return [timed(self._session, self._item, enqueue, (), reached)]
 

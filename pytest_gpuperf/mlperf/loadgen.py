@@ -23,14 +23,16 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, settings
 from pytest_gpuperf.mlperf.accuracy import Gate, shifted
 from pytest_gpuperf.mlperf.callbacks import Callbacks
-from pytest_gpuperf.mlperf.datasets import Dataset, open_dataset
+from pytest_gpuperf.mlperf.datasets import Dataset, dataset_of
+from pytest_gpuperf.mlperf.library import InOrder
 from pytest_gpuperf.mlperf.logged import early_stopping
+from pytest_gpuperf.mlperf.models import require_scenario
 from pytest_gpuperf.mlperf.phase import Phase
 from pytest_gpuperf.mlperf.request import STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
+from pytest_gpuperf.mlperf.scores import ScoreResult, scored
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
-from pytest_gpuperf.mlperf.sut import ScoreResult, SutSession, scored
 
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 SHORTEST_SUBMITTED = 600.0  # seconds
@@ -74,7 +76,8 @@ def performance(
     for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
-    batch, dataset = asked.batch(session.batch_sizes[-1]), _dataset(session, None)
+    require_scenario(session.model, asked)
+    batch, dataset = asked.batch(session.batch_sizes[-1]), dataset_of(session.model, None)
     phase = Phase(session, dataset, batch, log_dir, stall, asked.max_wait if asked.server else None)
     if loaded is None:
         loaded = _loaded(session, dataset, chosen)
@@ -165,19 +168,23 @@ def accuracy(
     stall: float = STALL,
 ) -> AccuracyResult | ScoreResult:
     """Run an accuracy phase over the first ``count`` images (None: all); raises as ``performance`` does."""
-    asked, dataset = Scenario.of(scenario), _dataset(session, count)
+    asked, dataset = Scenario.of(scenario), dataset_of(session.model, count)
+    require_scenario(session.model, asked)
     wait = asked.max_wait if asked.server else None
     phase = Phase(session, dataset, asked.batch(session.batch_sizes[-1]), log_dir, stall, wait)
-    if isinstance(session, SutSession):
-        session.collect, session.answers = session.model.score is not None, []
+    scoring = getattr(session.model, "score", None) is not None
+    if scoring:
+        session.answers.keep(True)  # type: ignore[attr-defined]
     loaded = _loaded(session, dataset, Profile.of("short"))
     phase.run(lambda: settings.accuracy(phase.lg, asked, loaded), trace=False)
     detail = logs.read_detail(log_dir)
     if detail.num_errors:
         raise GpuperfError(f"LoadGen met {detail.num_errors} errors ({detail.path}): {detail.reason}")
     classes, contract = logs.read_accuracy(log_dir, len(dataset)), _contract(session, dataset, asked, detail)
+    if isinstance(phase.callbacks.library, InOrder):
+        classes = classes[phase.callbacks.library.order]
     contract["mode"] = "accuracy"
-    if isinstance(session, SutSession) and session.collect:
+    if scoring:
         return scored(session, classes, dataset.labels, contract, log_dir, phase.notes)
     labels = np.asarray(dataset.labels, np.int64)
     reference = session.model.reference
@@ -192,11 +199,6 @@ def accuracy(
         log_dir,
         (*phase.notes, *filter(None, [scope, shifted(classes, labels)])),
     )
-
-
-def _dataset(session: Session, count: int | None) -> Dataset:
-    classes = getattr(session.model, "score", None) is None
-    return open_dataset(session.model.name, session.model.dataset, count, classes)
 
 
 def _loaded(session: Session, dataset: Dataset, profile: Profile) -> int:

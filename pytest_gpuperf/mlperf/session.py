@@ -10,7 +10,10 @@ import numpy as np
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import sha256
 from pytest_gpuperf.mlperf import cuda_runtime, imported, models
-from pytest_gpuperf.mlperf.models import DTYPES, Interface, Model, Precision
+from pytest_gpuperf.mlperf.interface import Interface, failure
+from pytest_gpuperf.mlperf.lane import Lane
+from pytest_gpuperf.mlperf.models import DTYPES, Model, Precision
+from pytest_gpuperf.mlperf.scores import Answers
 
 Backend = Literal["cuda", "cpu"]
 
@@ -32,8 +35,8 @@ class Session(Protocol):
     """A system under test, as far as LoadGen uses it: of a Model, or of a Sut.
 
     ``batch_sizes`` are the sizes that run without padding, in increasing order; ``dtype`` is that of the
-    images, None for the dataset's own. A session that computes on a GPU also has ``on_device = True``;
-    without it, it counts as one on the CPU.
+    images, None for the dataset's own, or one for each name of several inputs. A session that computes on a
+    GPU also has ``on_device = True``; without it, it counts as one on the CPU.
     """
 
     model: Any
@@ -97,7 +100,8 @@ class OnnxSession:
         self.ort, self.threads = onnxruntime, threads
         self.model, self.precision, self.batch_sizes = model, precision, sizes
         self.dtype: Any = DTYPES[precision]
-        self._path = model.path if precision == "fp32" else models.half_precision(model)
+        self.answers = Answers()
+        self.path = model.path if precision == "fp32" else models.half_precision(model)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
             "model_sha256": sha256(model.path)[:16],
@@ -109,6 +113,32 @@ class OnnxSession:
         """Open what runs the batch sizes, on the CUDA stream with that handle."""
         raise NotImplementedError
 
+    def run(self, batch: Any) -> np.ndarray:
+        """Return the class of each sample, or where its answer is kept."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Begin again with the state that goes from query to query."""
+
+    def _taken(self, answers: Any) -> np.ndarray:
+        return answers if self.model.score is None else self.answers.places(answers)
+
+    def _settle(self, io: Interface) -> None:
+        """Take over what the file takes: its types, and its batch size if it has but one."""
+        self.dtype = io.dtype
+        if io.fixed_batch:
+            self.batch_sizes = (io.fixed_batch,)
+            self.description["fixed_batch"] = io.fixed_batch
+
+    def _in_parts(self, batch: Any, size: int, run: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """Run a batch in parts of ``size``, the last one filled up with its last sample."""
+        count = len(batch)
+        parts = []
+        for start in range(0, count, size):
+            chosen = np.minimum(np.arange(start, start + size), count - 1)
+            parts.append(run(batch[chosen])[: min(size, count - start)])
+        return np.concatenate(parts)
+
     def open(self, name: str, settings: Mapping[str, str]) -> Any:
         """Return an InferenceSession all of whose nodes are on the provider ``name``; raises GpuperfError."""
         options = self.ort.SessionOptions()
@@ -119,7 +149,7 @@ class OnnxSession:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            session = self.ort.InferenceSession(str(self._path), options, providers=[(name, settings)])
+            session = self.ort.InferenceSession(str(self.path), options, providers=[(name, settings)])
         except Exception as error:
             raise failure(self.model, "loading the graph", error) from error
         session.disable_fallback()
@@ -143,16 +173,6 @@ class OnnxSession:
         return f"{count} of {count} on {name}"
 
 
-def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
-    """Put ONNX Runtime's exception into one sentence, by its text: its classes have no public base."""
-    text = " ".join(str(error).split())
-    if "allocate memory" in text or "out of memory" in text.lower():
-        return GpuperfError(
-            f"{model.name} does not fit into memory while {doing}: use a smaller batch ({text[:300]})"
-        )
-    return GpuperfError(f"ONNX Runtime failed while {doing} ({model.name}, {model.path}): {text[:500]}")
-
-
 class CpuSession(OnnxSession):
     """ONNX Runtime's CPU provider; any batch size runs unpadded, unless the file has one of its own."""
 
@@ -162,24 +182,28 @@ class CpuSession(OnnxSession):
     def load(self, stream: int | None) -> None:
         self._session = self.open("CPUExecutionProvider", {})
         self._io = Interface(self._session, self.model, self.precision)
-        self.dtype, self._fixed = self._io.dtype, self._io.fixed_batch
-        if self._fixed:
-            self.description["fixed_batch"] = self._fixed
+        self._settle(self._io)
+        self._names = [*self._io.outputs, *self._io.state.values()]
+        self._given: dict[str, np.ndarray] = {}
+        self.restart()
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        size = self._fixed or len(batch)
-        if len(batch) == size:
-            return self._infer(batch)
-        padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
-        parts = [self._infer(padded[start : start + size]) for start in range(0, len(padded), size)]
-        return np.concatenate(parts)[: len(batch)]
+    def restart(self) -> None:
+        self._given = {**self._io.constants, **self._io.first_state()}
 
-    def _infer(self, batch: np.ndarray) -> np.ndarray:
+    def run(self, batch: Any) -> np.ndarray:
+        size = self._io.fixed_batch
+        if size is None or len(batch) == size:
+            return self._infer(batch, len(batch))
+        return self._in_parts(batch, size, lambda part: self._infer(part, size))
+
+    def _infer(self, batch: Any, count: int) -> np.ndarray:
         try:
-            output = self._session.run([self._io.output], {self._io.input: batch})[0]
+            outputs = self._session.run(self._names, {**self._given, **self._io.arrays(batch)})
         except Exception as error:
-            raise failure(self.model, f"running a batch of {len(batch)}", error) from error
-        return self._io.classes(output)
+            raise failure(self.model, f"running a batch of {count}", error) from error
+        if self._io.state:
+            self._given.update(zip(self._io.state, outputs[len(self._io.outputs) :], strict=True))
+        return self._taken(self._io.answers(outputs[: len(self._io.outputs)], count))
 
     def hold(self, images: np.ndarray) -> Callable[[], None]:
         return lambda: None
@@ -198,76 +222,49 @@ class CudaSession(OnnxSession):
     def load(self, stream: int | None) -> None:
         options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
         on_stream = {**options, "user_compute_stream": str(stream)} if stream else options
-        self._lanes = {size: _Lane(self, size, on_stream) for size in self.batch_sizes}
+        lane = Lane(self, self.batch_sizes[-1], on_stream)
+        self._settle(lane.io)
+        others = {size: Lane(self, size, on_stream) for size in self.batch_sizes if size != lane.size}
+        self._lanes = {lane.size: lane, **others}
         self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in options.items())
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
+    def restart(self) -> None:
+        for lane in self._lanes.values():
+            lane.restart()
+
+    def run(self, batch: Any) -> np.ndarray:
         count = len(batch)
+        if "fixed_batch" in self.description and count > self.batch_sizes[-1]:
+            return self._in_parts(batch, self.batch_sizes[-1], self.run)
         size = next((size for size in self.batch_sizes if size >= count), None)
         if size is None:
             raise GpuperfError(
                 f"a batch of {count} was run, the session was opened for {list(self.batch_sizes)}"
             )
-        return self._lanes[size].run(batch)
+        return self._taken(self._lanes[size].run(batch))
 
-    def replay(self, images: np.ndarray) -> Callable[[], None]:
+    def replay(self, images: Any) -> Callable[[], None]:
         """Return what enqueues the graph of the largest batch size, over so many images, on the stream.
 
         It waits for nothing, but for ONNX Runtime before May 2026 (pull request 28686 there).
         """
         lane = self._lanes[self.batch_sizes[-1]]
         # Captures the graph for this thread: ONNX Runtime keeps one for each.
-        lane.run(np.ascontiguousarray(images, self.dtype))
+        lane.run(np.ascontiguousarray(images, self.dtype) if isinstance(images, np.ndarray) else images)
         return lane.enqueue
 
-    def hold(self, images: np.ndarray) -> Callable[[], None]:
+    def hold(self, images: Any) -> Callable[[], None]:
         """Lock the images' pages; if that is refused, ``description`` says so and copies are slower."""
-        release = cuda_runtime.page_lock(images, cuda_runtime.cuda_major(self.ort))
-        self.description["images"] = "pageable" if release is None else "page-locked"
-        return release or (lambda: None)
+        arrays = next(iter(self._lanes.values())).io.arrays(images).values()
+        major = cuda_runtime.cuda_major(self.ort)
+        releases = [cuda_runtime.page_lock(array, major) for array in arrays]
+        self.description["images"] = "pageable" if None in releases else "page-locked"
 
+        def release() -> None:
+            for each in filter(None, releases):
+                each()
 
-class _Lane:
-    """One batch size on the device: its ONNX Runtime session, CUDA graph and buffers."""
-
-    def __init__(self, owner: CudaSession, size: int, settings: Mapping[str, str]) -> None:
-        ort, model = owner.ort, owner.model
-        self._model, self._size = model, size
-        self._session = owner.open(cuda_runtime.PROVIDER, settings)
-        self._io = Interface(self._session, model, owner.precision)
-        self._io.require_batch(size)
-        owner.dtype = self._io.dtype
-        self._staging = np.zeros((size, *model.input_shape), owner.dtype)
-        shape, dtype = self._io.output_form(size)
-        try:
-            self._input = ort.OrtValue.ortvalue_from_numpy(self._staging, "cuda", 0)
-            self._output = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", 0)
-        except Exception as error:
-            raise failure(model, f"allocating the buffers for batch {size}", error) from error
-        self._binding = self._session.io_binding()
-        self._binding.bind_ortvalue_input(self._io.input, self._input)
-        self._binding.bind_ortvalue_output(self._io.output, self._output)
-        self._unsynchronised = ort.RunOptions()
-        self._unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
-
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        count = len(batch)
-        if count < self._size:
-            self._staging[:count] = batch
-            batch = self._staging
-        try:
-            self._input.update_inplace(batch)
-            self._session.run_with_iobinding(self._binding)
-            output = self._output.numpy()
-        except Exception as error:
-            raise failure(self._model, f"running a batch of {self._size}", error) from error
-        return self._io.classes(output[:count])
-
-    def enqueue(self) -> None:
-        try:
-            self._session.run_with_iobinding(self._binding, self._unsynchronised)
-        except Exception as error:
-            raise failure(self._model, f"enqueueing a batch of {self._size}", error) from error
+        return release
 
 
 SESSIONS: Mapping[Backend, type[CpuSession] | type[CudaSession]] = {"cpu": CpuSession, "cuda": CudaSession}
