@@ -77,7 +77,8 @@ def loadgen(request: pytest.FixtureRequest) -> LoadGen:
     ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
     phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy
     phase; ``stall`` seconds without progress after which it is given up; ``keep_trace=True`` leaves
-    LoadGen's trace beside its logs. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds),
+    LoadGen's trace beside its logs; ``mlperf_conf``, ``user_conf`` and ``audit_conf`` are files of MLPerf's
+    configuration, over LoadGen's own. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds),
     ``.qps``, ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the
     test. On a GPU the device time of a batch is judged too. The whole test runs in a process of its own.
     Without ``--gpuperf`` a phase lasts a second and is not judged.
@@ -116,6 +117,9 @@ class LoadGen:
         samples_per_query: int | None = None,
         performance_sample_count: int | None = None,
         threads: int | None = None,
+        mlperf_conf: str | Path | None = None,
+        user_conf: str | Path | None = None,
+        audit_conf: str | Path | None = None,
     ) -> AnyResult:
         given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
         __tracebackhide__ = True
@@ -171,7 +175,8 @@ class LoadGen:
         __tracebackhide__ = True
         if given["scenario"] is None:  # the quickest that the model can have
             given["scenario"] = "SingleStream" if getattr(model, "state", None) else "Offline"
-        asked = Request.of(**given)
+        name = str(getattr(model, "name", ""))
+        asked = Request.of((name, name.partition("-")[0]), **given)  # resnet50-digits is a resnet50
         require_usable(model, asked.count, asked.traffic())
         return asked
 
@@ -194,6 +199,7 @@ class LoadGen:
                 stall=asked.stall,
                 keep_trace=asked.keep_trace,
                 loaded=asked.performance_sample_count,
+                configured=asked.configured,
             )
         taken = result.measurements(self._judged(), asked.tails)
         self._keep(result, [*taken, *self._on_device(session)])

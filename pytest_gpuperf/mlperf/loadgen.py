@@ -9,18 +9,20 @@ interrupt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import logs, settings
+from pytest_gpuperf.mlperf import configuration, logs, settings
 from pytest_gpuperf.mlperf.accuracy import Gate, shifted
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset, dataset_of
@@ -67,13 +69,14 @@ def performance(
     keep_trace: bool = True,
     warm_up: float | None = None,
     loaded: int | None = None,
+    configured: Mapping[str, int | float] = MappingProxyType({}),
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
     completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``; ``loaded`` images
-    are in memory, and queries are drawn from them. Raises GpuperfError
-    for everything in the module's docstring, and Unavailable without LoadGen.
+    are in memory, and queries are drawn from them; ``configured`` is what a configuration file says beyond
+    that. Raises GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
     require_scenario(session.model, asked)
@@ -99,7 +102,9 @@ def performance(
         if asked.server and not asked.qps:
             asked = replace(asked, qps=EASY * batch / load.seconds)
         fits = _fitting(asked, chosen, load, limit, notes)
-        return settings.performance(phase.lg, asked, chosen, fits, load)
+        made = settings.performance(phase.lg, asked, chosen, fits, load)
+        configuration.apply(made, configured, asked.name)
+        return made
 
     with logs.tracing(log_dir, keep=keep_trace) if not asked.one_query else nullcontext():
         used = phase.run(prepare, trace=not asked.one_query)
@@ -116,6 +121,8 @@ def performance(
         "qsl": "host",
         "input_copy": True,
     }
+    if configured:
+        contract["configuration"] = " ".join(f"{key}={value}" for key, value in sorted(configured.items()))
     if threads := getattr(session, "threads", None):
         contract["threads"] = threads
     if asked.server:
