@@ -76,7 +76,7 @@ def test_performance(loadgen, tiny, scenario):
     assert result.samples_per_second > 0
 
 def test_accuracy(loadgen, tiny):
-    assert loadgen(tiny, mode="accuracy").correct == 64
+    assert loadgen(tiny, mode="accuracy", output="out").correct == 64
 
 def test_server(loadgen, tiny):
     result = loadgen(tiny, "Server", qps=200, max_latency=0.5, seconds=0.5)
@@ -117,6 +117,7 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
 def test_without_the_flag_phases_are_short_and_nothing_is_judged(pytester: pytest.Pytester):
     result = run(pytester, PHASES.replace("seconds=0.5", "seconds=600"))
     result.assert_outcomes(passed=7)
+    assert '"good_items": 64' in (pytester.path / "out" / "results.json").read_text()
     assert "verdict" not in result.stdout.str()
 
 

@@ -78,9 +78,10 @@ def loadgen(request: pytest.FixtureRequest) -> LoadGen:
     phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy
     phase; ``stall`` seconds without progress after which it is given up; ``keep_trace=True`` leaves
     LoadGen's trace beside its logs; ``mlperf_conf``, ``user_conf`` and ``audit_conf`` are files of MLPerf's
-    configuration, over LoadGen's own. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds),
-    ``.qps``, ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the
-    test. On a GPU the device time of a batch is judged too. The whole test runs in a process of its own.
+    configuration, over LoadGen's own; ``output`` a folder for ``results.json``. The result has
+    ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``, ``.samples_per_second``, or ``.accuracy``; an
+    INVALID phase or a wrong prediction fails the test. On a GPU the device time of a batch is judged too. The
+    whole test runs in a process of its own.
     Without ``--gpuperf`` a phase lasts a second and is not judged.
     """
     return LoadGen(request.config.stash[SESSION], request.node)
@@ -120,6 +121,7 @@ class LoadGen:
         mlperf_conf: str | Path | None = None,
         user_conf: str | Path | None = None,
         audit_conf: str | Path | None = None,
+        output: str | Path | None = None,
     ) -> AnyResult:
         given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
         __tracebackhide__ = True
@@ -128,8 +130,15 @@ class LoadGen:
             raise GpuperfError(
                 "loadgen: Server needs qps=, the queries a second; loadgen.find_peak finds the highest"
             )
+        if not isinstance(output, str | Path | None):
+            raise GpuperfError(f"loadgen: output={output!r}; give the folder that results.json is to be in")
         session = self._open(model, asked)
-        return self._accuracy(session, asked) if mode == "accuracy" else self._performance(session, asked)
+        result = self._accuracy(session, asked) if mode == "accuracy" else self._performance(session, asked)
+        if output is not None:
+            from pytest_gpuperf.mlperf import reference
+
+            reference.write(self._session.config.rootpath / output, result, {"model": model.name, **given})
+        return result
 
     def find_peak(
         self,
