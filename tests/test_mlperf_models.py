@@ -1,6 +1,7 @@
 """Which model is meant, the embedded one built and cached, and ImageNet read as MLPerf does."""
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,21 @@ def test_missing_images_are_named_at_the_start_and_others_when_they_are_read(tmp
         imagenet.ImageNet(tmp_path)
     with pytest.raises(GpuperfError, match=r"text\.jpg is missing or is no image"):
         imagenet.ImageNet(tmp_path, 1).images([0])
+
+
+def test_images_are_decoded_at_once_and_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    (tmp_path / "val_map.txt").write_text("".join(f"{i}.jpg {i}\n" for i in range(6)))
+    for i in range(6):
+        (tmp_path / f"{i}.jpg").touch()
+    together = threading.Barrier(3, timeout=20)  # one thread alone would wait in vain
+
+    def decode(path):
+        together.wait()
+        return np.full((3, 2, 2), int(path.stem), np.float32)
+
+    monkeypatch.setattr(imagenet, "preprocess", decode)
+    assert imagenet.ImageNet(tmp_path).images(np.arange(6)[::-1])[:, 0, 0, 0].tolist() == [5, 4, 3, 2, 1, 0]
 
 
 def test_a_val_map_of_a_windows_editor(tmp_path):
