@@ -40,7 +40,9 @@ class FakeRuntime:
     __version__ = "1.31.1"
     cuda_version = "13.0"
 
-    def __init__(self, elsewhere=(), providers=(cuda_runtime.PROVIDER,), failure=None, form="tensor(float)"):
+    def __init__(
+        self, elsewhere=(), providers=(cuda_runtime.PROVIDER,), failure=None, form="tensor(float)", batch="N"
+    ):
         self.elsewhere, self.providers, self.failure = list(elsewhere), list(providers), failure
         self.opened, self.runs = [], []
         runtime = self
@@ -66,7 +68,7 @@ class FakeRuntime:
                 return runtime.providers
 
             def get_inputs(self):
-                return [SimpleNamespace(name="x", type=form, shape=["N", 1])]
+                return [SimpleNamespace(name="x", type=form, shape=[batch, 1])]
 
             def get_outputs(self):
                 return [SimpleNamespace(name="class", type="tensor(int64)", shape=["N"])]
@@ -140,6 +142,16 @@ def test_a_batch_runs_at_the_next_size_and_gives_only_its_own_classes(model):
     assert session.run(images(5, 4, 3)).tolist() == [5, 4, 3]
     with pytest.raises(GpuperfError, match=r"a batch of 9 was run, the session was opened for \[1, 8\]"):
         session.run(images(*range(9)))
+
+
+def test_a_file_of_one_batch_size_has_one_lane_and_gets_its_batches_padded(model):
+    runtime = FakeRuntime(batch=4)
+    session = CudaSession(runtime, model, "fp32", (1, 8))
+    assert session.batch_sizes == (4,)
+    assert len(runtime.opened) == 1
+    assert session.run(images(1, 2, 3, 4, 5)).tolist() == [1, 2, 3, 4, 5]
+    assert [values for values, _ in runtime.runs] == [[1, 2, 3, 4], [5, 5, 5, 5]]
+    assert session.run(images(7)).tolist() == [7]
 
 
 def test_a_replay_is_the_largest_batch_and_waits_for_nothing(model):
