@@ -65,7 +65,7 @@ def _counted(
     try:
         if isinstance(launch, Launch) and not keywords:
             checked = check(launch.declaration, args, launch.backend)
-            return count(launch.file.program, launch.name, launch.geometry, checked, device.models_traffic)
+            return count(launch.program, launch.name, launch.geometry, checked, device.models_traffic)
         return count_all(device, lambda: launch(*args, **keywords), label)
     except Unavailable as error:
         if "counters" in session.options.require:

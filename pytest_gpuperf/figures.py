@@ -115,22 +115,57 @@ def slug(pool: str) -> str:
 
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_THOUSANDS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_BASE = frozenset({"B", "B/s", "FLOP", "FLOP/s", "Hz", "J", "W", "bit", "bit/s"})
+# What a prefix would be put before a second time, or that is no word: "GB/s", "ms/token", "1/s", "%".
+_SCALED = re.compile(r"[fpnuµμmkMGTPE]i?(s|B|b|bits?|bps|Hz|J|W|V|A|FLOPS?|FLOP/s|OPS)\b.*|[^A-Za-z].*|.")
 
 
 def quantity(value: float | None, unit: str, digits: int = 4) -> str:
-    """Format a value with its unit, to four significant digits: 193.5 µs, 15 270 samples/s, 4."""
+    """Format a value with its unit, to four significant digits: 193.5 µs, 20 GB, 15.27 k samples/s, 4."""
     if value is None:
         return "-"
     if unit == "s":
         scale, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1])
         return f"{_digits(value / scale, digits)} {prefix}s"
-    number = _digits(value, digits)
-    return number if unit == "1" else f"{number} {unit}"
+    if unit == "1":
+        return _digits(value, digits)
+    scale, prefix = _THOUSANDS[-1]
+    if unit in _BASE or not _SCALED.fullmatch(unit):
+        scale, prefix = next((p for p in _THOUSANDS if abs(value) >= p[0]), _THOUSANDS[-1])
+    if not prefix:
+        return f"{_digits(value, digits)} {unit}"
+    return f"{_trimmed(_digits(value / scale, digits))} {prefix}{'' if unit in _BASE else ' '}{unit}"
+
+
+def told_apart(values: Sequence[float], unit: str) -> list[str]:
+    """Format values in one unit with as many digits as it takes that different ones look different."""
+    for digits in range(4, 18):
+        found = [quantity(value, unit, digits) for value in values]
+        shown = {(_trimmed(number), unit) for number, _, unit in (text.rpartition(" ") for text in found)}
+        if len(shown) == len(set(values)):
+            break
+    return found
+
+
+def percent(fraction: float | None) -> str:
+    """Format a signed change: +8.31 %, or x32 from twice as much on."""
+    if fraction is None:
+        return "-"
+    if 0.99995 <= fraction < math.inf:
+        return f"x{_trimmed(_digits(1 + fraction, 3))}"
+    return f"{100 * fraction:+.2f} %"
+
+
+def _trimmed(number: str) -> str:
+    return number.rstrip("0").rstrip(".") if "." in number else number
 
 
 def _digits(value: float, digits: int) -> str:
+    """Write a number with so many significant digits, but a whole one below a million with all of them."""
     if value == int(value) and abs(value) < 1e6:
-        return f"{value:.0f}"
+        return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1e4 else f"{value:.0f}"
     if abs(value) >= 1000:
-        return f"{value:,.0f}".replace(",", " ")
+        decimals = max(0, digits - len(str(int(abs(value)))))
+        return f"{value:,.{decimals}f}".replace(",", " ")
     return f"{value:#.{digits}g}".rstrip(".")

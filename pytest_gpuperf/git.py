@@ -172,6 +172,11 @@ def new_code(folder: Path) -> list[str]:
     return [name for name in listed.split("\0") if name]
 
 
+def commits_since(folder: Path, commit: str) -> int:
+    """Count the commits that the checkout of ``folder`` has and ``commit`` does not; raises GitError."""
+    return int(git(folder, "rev-list", "--count", f"{commit}..HEAD", "--", timeout=_SECONDS))
+
+
 def modified(top: Path) -> int:
     """Count the tracked files that differ from the commit that is checked out."""
     return len(git(top, "status", "--porcelain", "--untracked-files=no").splitlines())

@@ -13,6 +13,7 @@ from typing import Any
 import iniconfig
 import pytest
 
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.git import GitError, Revision, files_at, inside, toplevel
 
 # In the order in which pytest looks for them in a folder.
@@ -69,6 +70,20 @@ def ini_at(config: pytest.Config, revision: Revision) -> IniFile | None:
         if keys is not None:
             return IniFile(where, top / PurePosixPath(name).parent, keys)
     return IniFile(f"the ini file at {revision}", own.parent if own else config.rootpath, {})
+
+
+def ini_above(folder: Path) -> IniFile | None:
+    """Return the ini file that pytest would use in ``folder``, None if there is none; raises GpuperfError."""
+    for parent in (folder, *folder.parents):
+        for name in _NAMES:
+            path = parent / name
+            try:
+                keys = _keys(name, path.read_text(), named=False) if path.is_file() else None
+            except (OSError, ValueError, AttributeError, iniconfig.ParseError) as error:
+                raise GpuperfError(f"{path}: cannot be read: {error}") from None
+            if keys is not None:
+                return IniFile(str(path), parent, keys)
+    return None
 
 
 def _lies_in(path: Path, root: Path, revision: Revision) -> str:

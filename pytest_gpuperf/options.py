@@ -88,12 +88,22 @@ SETTINGS = (
     Setting("baselines_from", "REV", None, str,
             "Judge by the baselines, quarantine, tolerances, strictness and waivers that a git revision has, "
             "so that a change cannot rewrite or waive its own."),
+    Setting("markdown", "FILE", None, str,
+            "Write the summary as Markdown, for a comment on a pull request."),
     Setting("acquit", "auto|off", "auto", one_of("auto", "off"),
             "Before a test is called regressed: run the baseline's own code here and now, in alternation "
             "(auto), or judge by the stored runs alone (off)."),
+    Setting("json", "FILE", None, str, "Write the run's results as JSON, for programs."),
+    Setting("html", "FILE", None, str, "Write the run's results as a page: one file, which loads nothing."),
+    Setting("benchmark_json", "FILE", None, str,
+            "Write the times of the run in pytest-benchmark's format, for pytest-benchmark compare."),
+    Setting("history", "FOLDER|URL", None, str,
+            "Add a JSON Lines file of this run's figures to a folder or, with the extra history, an "
+            "fsspec URL; the page's trends and a failure's since are its."),
 )  # fmt: skip
 JUDGING = ("backend", "strict", "pool", "baselines", "tolerances", "quarantine", "acquit")
 """Settings whose ini keys decide what fails; gpuperf_judge_host_times does, too."""
+REPORTS = ("json", "html", "benchmark_json", "history")
 HOST_TIMES = "gpuperf_judge_host_times"
 _MEASURED = {
     "update": "records what it measures",
@@ -184,7 +194,18 @@ class Options:
     baselines_from: Revision | None
     accept: bool
     acquit: bool
+    markdown: str | None
     skip_unchanged: bool
+    json: str | None
+    html: str | None
+    benchmark_json: str | None
+    history: str | None
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """Return the reports that this run writes: addopts may ask for some, and not every run judges."""
+        judges = self.active and self.child is None and not self.only_records
+        return tuple(name for name in REPORTS if judges and getattr(self, name))
 
     @property
     def terms(self) -> Revision | None:
@@ -230,6 +251,8 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
         "acquit": given["acquit"] == "auto",
         "tolerance": tuple(given["tolerance"] or ()),
     }
+    if given["history"] and "://" not in given["history"]:
+        changed["history"] = str(config.invocation_params.dir / given["history"])
     return Options(
         active=config.option.gpuperf and given["plan"] is None,
         child=config.option.gpuperf_child,
@@ -272,6 +295,7 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
         "budget": "bounds what is measured",
         "against": "is about what is measured",
         "baselines_from": "is about what is measured",
+        "markdown": "writes what was measured",
     }
     for name, does in needing.items():
         flag = _flag(name) + ("=N" if name == "calibrate" else "")
@@ -281,12 +305,18 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
     if config.option.gpuperf_skip_unchanged:
         given = {**given, "accept": config.option.gpuperf_accept}
         _check_skipping(active, [name for name in _MEASURED if given[name]])
-    for name in ("strict", "pool", "tolerance", "runs", "max_confirm", "blocks", "acquit"):
+    for name in ("strict", "pool", "tolerance", "runs", "max_confirm", "blocks", "acquit", *REPORTS):
         reads = isinstance(calibrate, Path)  # and measures nothing
         reads = reads or (given["plan"] is not None and name in ("pool", "strict"))
         if _typed(config, name) and not (active or reads or config.option.gpuperf_child is not None):
             raise pytest.UsageError(
                 f"{_flag(name)} is about what is measured, so it needs --gpuperf beside it"
+            )
+    for name in REPORTS if update or calibrate is not None else ():
+        if _typed(config, name):
+            recording = _flag("update" if update else "calibrate")
+            raise pytest.UsageError(
+                f"{_flag(name)} reports verdicts and {recording} records: leave one of them out"
             )
     if _typed(config, "runs") and active and not update and calibrate is None:
         raise pytest.UsageError(

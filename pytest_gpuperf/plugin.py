@@ -28,7 +28,7 @@ from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.options import add_options, read_options
 from pytest_gpuperf.processes.limits import limit_time, paused
 from pytest_gpuperf.records import Payload, Recorder
-from pytest_gpuperf.report.message import properties
+from pytest_gpuperf.report.junit import properties
 from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, check_workers, recorder_of
 
 MODE = pytest.StashKey[Mode]()
@@ -108,6 +108,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Check before xdist starts workers, in which an error would be one of xdist's own."""
     with _usage_errors():
         session.config.stash[MODE].check([Path(arg.partition("::")[0]) for arg in session.config.args])
+        if (ours := session.config.stash[SESSION]).options.reports:
+            from pytest_gpuperf import publish
+
+            publish.check(ours)
 
 
 @contextmanager
@@ -204,9 +208,18 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ours = session.config.stash[SESSION]
     if ours.options.child is None:  # a child's parent decides
-        status = ours.results.exit_status(exitstatus, session.testsfailed)
-        ours.results.status = session.config.stash[MODE].status(status)
-        session.exitstatus = ours.results.status
+        mode = session.config.stash[MODE]
+
+        def decide() -> None:
+            status = ours.results.exit_status(exitstatus, session.testsfailed)
+            session.exitstatus = ours.results.status = mode.status(status)
+
+        decide()
+        if ours.options.reports:
+            from pytest_gpuperf import publish
+
+            publish.write(ours)
+        decide()  # a report that could not be written fails the run
     if ours.in_worker:
         session.config.workeroutput[_TOLD] = ours.results.told(session.items)  # type: ignore[attr-defined]
     ours.close()
@@ -233,7 +246,40 @@ def pytest_terminal_summary(
             results.rows, records, session.options, lambda *tests: measuring(config, *(tests or config.args))
         )
         lines = (*results.notes, *results.findings, *steps, *exit_code(results.status, exitstatus))
-        summarise(terminalreporter, title(records), results.rows, lines)
+        if config.option.collectonly and not results.rows and not results.findings:
+            return
+        summarise(
+            terminalreporter,
+            title(records),
+            results.rows,
+            lines,
+            verbosity=config.option.verbose,
+            against=bool(session.options.against),
+        )
+        _tell_the_pull_request(terminalreporter, session, title(records), lines)
+
+
+def _tell_the_pull_request(
+    reporter: pytest.TerminalReporter, session: GpuperfSession, title: str, lines: Sequence[str]
+) -> None:
+    """Write the Markdown that was asked for, and annotate the failed tests' lines under GitHub Actions."""
+    results, config = session.results, session.config
+    if session.options.markdown or os.environ.get("GITHUB_STEP_SUMMARY"):
+        from pytest_gpuperf.report.markdown import markdown, write
+
+        try:
+            text = markdown(title, results.rows, lines, results.status)
+            write(text, session.options.markdown, config.invocation_params.dir)
+        except OSError as error:
+            reporter.write_line(f"gpuperf: {error.filename}: cannot be written ({error.strerror})")
+    others = config.pluginmanager.has_plugin("pytest_github_actions_annotate_failures")
+    if os.environ.get("GITHUB_ACTIONS") == "true" and not others:
+        from pytest_gpuperf.report.markdown import annotation
+
+        top = os.environ.get("GITHUB_WORKSPACE") or config.rootpath
+        for nodeid, (file, line, why) in results.failed.items():
+            path = os.path.relpath(config.rootpath / file, top)
+            reporter.write_line(annotation(path, line, nodeid, why))
 
 
 @pytest.hookimpl(trylast=True)

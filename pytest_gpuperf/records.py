@@ -6,8 +6,9 @@ and the session itself pass them on in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pytest_gpuperf.errors import GpuperfError
@@ -60,8 +61,10 @@ class Row:
     """A line of the summary: one metric of one test and what was decided about it.
 
     ``excuse`` is why it does not fail its test although its outcome would: "quarantined" or "expected".
-    ``over_budget``: unmeasured only because the run's time was up, so that strict alone decides.
-    ``cause`` is why it fails its test, None if it does not.
+    ``over_budget``: unmeasured only because the run's time was up, so that strict alone decides. ``cause``
+    is why it fails its test, None if it does not. ``here`` are the values of the fresh processes that
+    measured it again, ``there`` those of the code that it was compared with. ``nodeid`` is the test's in
+    this run, "" if it was not in it.
     """
 
     test: TestKey
@@ -72,6 +75,9 @@ class Row:
     excuse: str = ""
     over_budget: bool = False
     cause: Cause | None = None
+    here: tuple[float, ...] = ()
+    there: tuple[float, ...] = ()
+    nodeid: str = ""
 
     @property
     def label(self) -> str:
@@ -117,26 +123,60 @@ def detach(report: pytest.TestReport) -> None:
     vars(report).pop("gpuperf", None)
 
 
+REPORTED_SAMPLES = 101
+"""Samples of a metric that reports show, evenly spaced in order of size. Odd, so that the median is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What all samples of a metric were; ``sd`` is their standard deviation, 0 of one."""
+
+    count: int
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Sampled:
+        mean = fmean(samples)
+        return cls(len(samples), mean, stdev(samples, mean) if len(samples) > 1 else 0.0)
+
+
+def thinned(samples: Sequence[float], most: int = REPORTED_SAMPLES) -> tuple[float, ...]:
+    """Return at most ``most`` samples (odd), ascending: evenly spaced order statistics, with the median."""
+    ordered = sorted(samples)
+    if (last := len(ordered) - 1) < most:
+        return tuple(ordered)
+    steps, middle = most - 1, median(ordered)
+    return tuple(middle if 2 * i == steps else ordered[round(i * last / steps)] for i in range(most))
+
+
 _T = TypeVar("_T")
 _NAMES_DEVICE = ("device_name", "device_uuid")
+
+
+Keeping = Literal["names", "reported", "whole"]
+"""What a session keeps of each record: metrics' names, what reports show of them, or all."""
 
 
 class Keeper:
     """Makes what a session keeps of each test small: thousands of tests are nearly the same.
 
-    ``whole``: records are kept with their samples, since a file will be written from them at the end.
+    Records are kept ``whole``, with their samples, where a file will be written from them at the end. For
+    reports at most REPORTED_SAMPLES of them are, ascending, and what all of them were (``Sampled``).
     """
 
-    def __init__(self, whole: bool) -> None:
-        self._whole = whole
+    def __init__(self, keeping: Keeping = "names") -> None:
+        self._keeping = keeping
         self._known: dict[str, Any] = {}
 
     def record(self, record: Record) -> Record:
         """Return what is needed of a record once its test is judged: of which metrics, on which machine."""
         measurements, environment = record.measurements, record.environment
-        if not self._whole:
+        if self._keeping == "names":
             measurements = self._same(tuple(Measurement(m.metric, {}, ()) for m in measurements))
             environment = {key: environment[key] for key in _NAMES_DEVICE if key in environment}
+        elif self._keeping == "reported":
+            measurements = tuple(map(self._reported, measurements))
         return Record(
             measurements,
             self._same(record.device),
@@ -145,12 +185,20 @@ class Keeper:
             record.unfit,
         )
 
-    def row(self, row: Row) -> Row:
-        """Return an equal row that shares with others what they have in common."""
+    def _reported(self, measured: Measurement) -> Measurement:
+        shown = {"sampled": Sampled.of(measured.samples)}
+        contract = self._same(dict(measured.contract))
+        return Measurement(
+            self._same(measured.metric), contract, thinned(measured.samples), None, shown, measured.bounds
+        )
+
+    def row(self, row: Row, nodeid: str = "") -> Row:
+        """Return an equal row of the test ``nodeid`` that shares with others what they have in common."""
         details = row.details
         if not any(isinstance(value, float | dict) for value in details.values()):  # figures are its own
             details = self._same(details)
-        return replace(row, test=self._same(row.test), metric=self._same(row.metric), details=details)
+        test, metric = self._same(row.test), self._same(row.metric)
+        return replace(row, test=test, metric=metric, details=details, nodeid=nodeid)
 
     def _same(self, value: _T) -> _T:
         kept: _T = self._known.setdefault(repr(value), value)

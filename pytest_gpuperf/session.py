@@ -17,7 +17,8 @@ from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.marker import FIXTURES_OF_DEVICE, FIXTURES_OF_NUMBERS, fixtures_of
 from pytest_gpuperf.options import Options
-from pytest_gpuperf.records import Cause, Keeper, Record, Recorder, Row, detach, payload_of
+from pytest_gpuperf.processes.result import crash_line
+from pytest_gpuperf.records import Cause, Keeper, Keeping, Record, Recorder, Row, detach, payload_of
 from pytest_gpuperf.storage.project import Project
 
 if TYPE_CHECKING:
@@ -58,14 +59,16 @@ class Results:
     ``collections`` is how each file's collection ended, with the reason of a skip.
     ``left_out`` are tests that were not measured in full because the budget was spent. ``findings`` are
     failures of the run as a whole, ``notes`` lines for the summary, ``status`` is the exit code at its end.
-    Records have their samples only in a run that writes them down.
+    ``failed`` is where each failed test stands, and why it failed in one line.
+    Records have their samples only in a run that writes them down, and some of them in one that reports them.
     """
 
-    def __init__(self, whole: bool) -> None:
+    def __init__(self, keeping: Keeping) -> None:
         self.rows: list[Row] = []
         self.records: dict[str, Record] = {}
         self.outcomes: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
+        self.failed: dict[str, tuple[str, int, str]] = {}
         self.collected: set[str] = set()
         self.collections: dict[str, tuple[str, str]] = {}
         self.causes: set[Cause] = set()
@@ -75,7 +78,7 @@ class Results:
         self.elsewhere: set[str] = set()
         self.deselected = False
         self.status = 0
-        self._keep = Keeper(whole)
+        self._keep = Keeper(keeping)
         self._failures = 0
         self._seen: list[pytest.TestReport] = []
 
@@ -84,7 +87,7 @@ class Results:
         """Take in a report, from this process, a worker or a child."""
         self._seen.append(report)
         payload = payload_of(report)
-        self.rows.extend(map(self._keep.row, payload.rows))
+        self.rows.extend(self._keep.row(row, report.nodeid) for row in payload.rows)
         for line in payload.accepted:
             self.note(line)
         for row in payload.rows:
@@ -103,6 +106,7 @@ class Results:
         if report.failed:
             self._failures += not hasattr(report, "wasxfail")
             self.causes.add(payload.cause or "wrong")
+            self.failed[report.nodeid] = report.location[0], (report.location[1] or 0) + 1, crash_line(report)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self) -> None:
@@ -172,7 +176,8 @@ class GpuperfSession:
         self.config = config
         self.options = options
         self.project = Project(config.rootpath, config.inipath.parent if config.inipath else None, options)
-        self.results = Results(whole=options.only_records)
+        reported: Keeping = "reported" if options.reports else "names"
+        self.results = Results("whole" if options.only_records else reported)
         bounded = options.budget if options.active and options.child is None else None
         self.budget = Budget(bounded) if bounded else None
         self.batches: dict[str, dict[str, int]] = {}

@@ -22,7 +22,6 @@ RUNGS = {
     "transpose_best": 1,
     "transpose_quads": 1.01,
 }
-RECORDED = [name for name in TILE_AND_BLOCK if name != "transpose_quads"]  # it has no baseline of a GPU yet
 each_transpose = pytest.mark.parametrize("name", TILE_AND_BLOCK)
 
 # Around every tile's edge, and far enough to need several tiles.
@@ -68,7 +67,7 @@ def test_touches_nothing_of_an_empty_matrix(gpu, transpose, name, rows, cols):
     assert np.all(dst.get() == 7)
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@each_transpose
 def test_latency(gpu, transpose, gpuperf, side, name):
     src, dst = gpu.random((side, side), seed=1), gpu.empty((side, side))
     gpuperf(transpose(name, side, side), src, dst, side, side, bytes=2 * src.nbytes)
@@ -94,6 +93,7 @@ TRAFFIC = {
     "transpose_tile16_unpadded": (4, 4, 8, 1),
     "transpose_tiled": (4, 4, 1, 1),
     "transpose_best": (16, 16, 1, 1),  # 32 lanes of 16 bytes cannot be fewer than 16 sectors
+    "transpose_quads": (16, 16, 4, 4),  # nor than 4 wavefronts
 }
 
 
@@ -109,7 +109,7 @@ def test_traffic(gpu, transpose, counters, name):
     )
 
 
-@pytest.mark.parametrize("name", ["transpose_tiled", "transpose_best"])
+@pytest.mark.parametrize("name", ["transpose_tiled", "transpose_best", "transpose_quads"])
 def test_no_bank_conflicts_at_the_edges_either(gpu, transpose, counters, name):
     src, dst = gpu.random((257, 255), seed=1), gpu.empty((255, 257))
     found = counters(transpose(name, 257, 255), src, dst, 257, 255)

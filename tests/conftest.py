@@ -36,7 +36,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch, tmp_path_factory):
     """No test's outcome depends on where it runs: CI's variables and the user's own settings stay out."""
-    for name in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS", "MODEL_DIR", "DATA_DIR"):
+    for name in (
+        "CI",
+        "BUILD_NUMBER",
+        "GITHUB_ACTIONS",
+        "GITHUB_STEP_SUMMARY",
+        "PYTEST_ADDOPTS",
+        "MODEL_DIR",
+        "DATA_DIR",
+    ):
         monkeypatch.delenv(name, raising=False)
     if not device_count():  # on a GPU machine, tests in several processes must see each other's locks
         monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path_factory.getbasetemp() / "locks"))

@@ -142,6 +142,87 @@ extern "C" __global__ void banks_by_index(const int *index, float *out)
     __syncthreads();
     out[threadIdx.x] = tile[index[threadIdx.x]];
 }
+// Stores and loads of lanes that are on in the mask, at places that an index gives; threads of a place store alike.
+template <class T> static __device__ __forceinline__ void places(const int *index, T *out, T value, unsigned mask)
+{
+    __shared__ T tile[SPAN];
+    bool on = mask >> (threadIdx.x & 31) & 1;
+    int place = index[threadIdx.x];
+    if (on)
+        tile[place] = value;
+    __syncthreads();
+    if (on)
+        out[threadIdx.x] = tile[place];
+}
+extern "C" __global__ void places_float2(const int *index, float2 *out, int mask) { places(index, out, make_float2(mask, mask), mask); }
+extern "C" __global__ void places_float4(const int *index, float4 *out, int mask)
+{
+    places(index, out, make_float4(mask, mask, mask, mask), mask);
+}
+
+// Branches that some warps of a block do not enter, with more or less in them.
+extern "C" __global__ void tree(float *out)
+{
+    __shared__ float s[256];
+    int t = threadIdx.x;
+    s[t] = t;
+    __syncthreads();
+#pragma unroll 1
+    for (int d = blockDim.x / 2; d > 0; d >>= 1) {
+        if (t < d)
+            s[t] += s[t + d];
+        __syncthreads();
+    }
+    if (t == 0)
+        out[blockIdx.x] = s[0];
+}
+template <class Body> static __device__ __forceinline__ void guarded(float *out, int m, Body body)
+{
+    __shared__ float s[512];
+    int t = threadIdx.x;
+    for (int i = 0; i < 512; i += blockDim.x)
+        s[i + t] = m;
+    __syncthreads();
+    body(s, t);
+    __syncthreads();
+    out[t] = s[t ^ 1];
+}
+extern "C" __global__ void guarded_two_stores(const float *in, float *out, int m)
+{
+    guarded(out, m, [=](float *s, int t) { if (t < m) { s[t] = 1; s[t + 64] = 2; } });
+}
+extern "C" __global__ void guarded_eight_stores(const float *in, float *out, int m)
+{
+    guarded(out, m, [=](float *s, int t) { if (t < m) {
+        s[t] = 1; s[t + 64] = 2; s[t + 128] = 3; s[t + 192] = 4;
+        s[t + 256] = 5; s[t + 320] = 6; s[t + 384] = 7; s[t + 448] = 8;
+    } });
+}
+extern "C" __global__ void guarded_load_to_shared(const float *in, float *out, int m)
+{
+    guarded(out, m, [=](float *s, int t) { if (t < m) s[t] = in[t]; });
+}
+extern "C" __global__ void guarded_either(const float *in, float *out, int m)
+{
+    guarded(out, m, [=](float *s, int t) { if (t < m) s[t] = in[t]; else s[t] = 0; });
+}
+extern "C" __global__ void guarded_division(const float *in, float *out, int m)
+{
+    guarded(out, m, [=](float *s, int t) { if (t % 32 == 0) s[t / 32] = t / (m + 1); });
+}
+extern "C" __global__ void guarded_leaders(const float *in, float *out, int m)
+{
+    guarded(out, m, [=](float *s, int t) { if (t % 32 == 0 && t < m) s[t / 32] = m; });
+}
+extern "C" __global__ void guarded_swap(const float *in, float *out, int m)
+{
+    guarded(out, m, [=](float *s, int t) { if (t < m) { float a = s[t]; s[t] = s[t + 64]; s[t + 64] = a; } });
+}
+extern "C" __global__ void guarded_global_store(const float *in, float *out, int m)
+{
+    guarded(out, m, [=](float *s, int t) { if (t < m) out[t + 64] = s[t]; });
+}
+
 extern "C" __global__ void banks_of_some_lanes(float *out, int mask, int rest)
 {
     __shared__ float tile[SPAN];

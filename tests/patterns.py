@@ -138,9 +138,59 @@ def banks() -> Iterator[Pattern]:
         yield Pattern(f"tile {tile} x {width}", f"tile_{tile}x{width}", (2, 2), (tile, tile), given)
 
 
+def shared_places() -> Iterator[Pattern]:
+    """Wide accesses of lanes that want each other's words, or some of them, and of some lanes only."""
+    lane = np.arange(32, dtype=np.int32)
+    upper = lane >= 16
+    indices = {
+        "pairs": lane // 2,
+        "pairs but one": np.where(lane == 31, 31, lane // 2),
+        "pairs in the lower half": np.where(upper, lane, lane // 2),
+        "pairs by 2": lane & ~2,
+        "pairs by 1, then by 2": np.where(upper, lane & ~2, lane & ~1),
+        "pairs by 4": lane & ~4,
+        "fours": lane // 4,
+        "halves alike": lane % 16,
+        "quarters alike": lane % 8,
+        "pairs in one bank": lane // 2 * 16,
+        "pairs in a bank for each half": lane // 2 * 16 + upper,
+        "pairs, apart": lane // 2 * 2,
+        "backwards": lane[::-1].copy(),
+    }
+    masks = {
+        "even lanes": 0x55555555,
+        "odd lanes": 0xAAAAAAAA,
+        "every fourth lane": 0x11111111,
+        "lanes without bit 1": 0x33333333,
+        "lower half": 0xFFFF,
+        "upper half": 0xFFFF0000,
+        "first quarter": 0xFF,
+        "a quarter of each half": 0xFF00FF,
+        "all but one": 0xFFFFFFDF,
+        "some": 0x0F3CA581,
+    }
+    for kind in ("float2", "float4"):
+        for name, index in indices.items():
+            given = (index.astype(np.int32), zeros(32, kind), -1)
+            yield Pattern(f"places {kind}, {name}", f"places_{kind}", 1, 32, given)
+        for name, mask in masks.items():
+            given = (lane, zeros(32, kind), int(np.int64(mask).astype(np.int32)))
+            yield Pattern(f"places {kind}, {name}", f"places_{kind}", 1, 32, given)
+
+
+def guarded() -> Iterator[Pattern]:
+    """Branches that some warps do not enter: nvcc switches the lanes off where there is little in them."""
+    yield Pattern("tree", "tree", 2, 256, (zeros(2),))
+    bodies = ("two_stores", "eight_stores", "load_to_shared", "either", "division", "leaders", "swap")
+    for body in (*bodies, "global_store"):
+        for m in (0, 20, 64):
+            given = (zeros(512), zeros(512), m)
+            yield Pattern(f"guarded {body}, {m}", f"guarded_{body}", 1, 64, given)
+
+
 PATTERNS = {
     pattern.name: pattern
-    for family in (strided, indexed, partial, looped, structures, banks)
+    for family in (strided, indexed, partial, looped, structures, banks, shared_places, guarded)
     for pattern in family()
 }
 

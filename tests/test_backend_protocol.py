@@ -19,6 +19,7 @@ from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.backends.emulated.program import EmulatedProgram
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
+from pytest_gpuperf.backends.signature import Unresolved
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments import counters, device_time
 from pytest_gpuperf.machine import environment, sentinels
@@ -53,6 +54,18 @@ class FakeProgram:
 
     def figures(self, name):
         return {}
+
+    def signature(self, name):
+        raise Unresolved("no such kernel")
+
+    def variable(self, name):
+        raise Unresolved("no such variable")
+
+    def read(self, variable):
+        raise AssertionError
+
+    def write(self, variable, values):
+        raise AssertionError
 
 
 class FakeBackend:
@@ -96,7 +109,7 @@ class FakeBackend:
     def free_memory(self):
         return 2**30
 
-    def load(self, file, options=()):
+    def load(self, file, options=(), instance=None):
         return FakeProgram(self._device)
 
     def count(self, work):

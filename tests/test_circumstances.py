@@ -101,8 +101,8 @@ def test_an_unfit_machine_is_told_by_what_differs():
     stored = Baseline(METRIC, {}, {}, 0.0006, (Run((1.0,), {"gpus": 1}),))
     row = Row(TestKey("s.py", "t"), METRIC, Verdict(Outcome.UNFIT, reason="the machine moved"))
     case = Case(key=row.test, stored={METRIC.name: stored})
-    assert "  differs   gpus 1 -> 2" in explain(row, case, Record((), environment={"gpus": 2})).splitlines()
-    assert "differs" not in explain(row, case, Record((), environment={"gpus": 1}))
+    assert "  differs   gpus 1 -> 2" in explain([row], case, Record((), environment={"gpus": 2})).splitlines()
+    assert "differs" not in explain([row], case, Record((), environment={"gpus": 1}))
 
 
 # --------------------------------------------------------------------------- the whole way

@@ -92,6 +92,14 @@ def test_bank_conflicts_are_those_of_a_gpu(modelled, told):
         assert found[access][2] == told[access][2], access
 
 
+@pytest.mark.parametrize("told", [told for told in KEPT if told["kernel"].startswith("sum_")], ids=named)
+def test_shared_requests_of_a_tree_are_those_of_a_gpu(modelled, told):
+    """Most of them are of warps that a GPU goes through switched off."""
+    found = modelled[told["test"], told["kernel"]]
+    for access in ("shared_load", "shared_store"):
+        assert found[access] == told[access], access
+
+
 def test_the_table_has_conflicts_and_scattered_accesses():
     assert any(told["shared_load"][2] for told in KEPT)
     assert any(told["global_load"][1] == 32 * told["global_load"][0] > 0 for told in KEPT)

@@ -94,7 +94,7 @@ def test_its_sums_are_judged_under_its_name(project):
     more = "counters(lambda: (work(), work()), name='two_kernels')"
     result = project(more, "--gpuperf", "--gpuperf-strict=on")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["regressed: two_kernels global_load.requests +100.00 %, tolerance 0 %"])
+    result.stdout.fnmatch_lines(["regressed: two_kernels global_load.requests x2, tolerance 0 %"])
 
 
 def test_kernels_of_others_are_a_skip_that_says_what_they_need(project):
@@ -122,15 +122,27 @@ def test_an_error_of_the_callable_is_its_own(project):
 # --------------------------------------------------------------------------- CUPTI, without a GPU
 
 
+BUSY = 26
+
+
 class Cupti:
     """libcupti on a device where each figure of a kernel is the number that it was launched with."""
 
     def __init__(self) -> None:
         self.ran: list[float] = []
         self.room, self.listener, self.subscribers = 0, None, 0
+        self.held = self.busy = 0
 
     def __getattr__(self, name):
         return lambda *_: 0
+
+    def cuptiRangeProfilerEnable(self, _):
+        self.held += 1
+        return 0
+
+    def cuptiRangeProfilerDisable(self, _):
+        self.held -= 1
+        return 0
 
     def cuptiRangeProfilerSetConfig(self, given):
         self.room = given._obj.ranges
@@ -138,7 +150,8 @@ class Cupti:
 
     def cuptiRangeProfilerStart(self, _):
         self.ran = []
-        return 0
+        self.busy -= 1
+        return BUSY if self.busy >= 0 else 0
 
     def cuptiRangeProfilerDecodeData(self, given):
         given._obj.dropped = max(0, len(self.ran) - self.room)
@@ -163,7 +176,8 @@ class Cupti:
         return 0
 
     def cuptiGetResultString(self, result, said):
-        said._obj.value = b"CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED"
+        names = {BUSY: b"CUPTI_ERROR_HARDWARE_BUSY", 39: b"CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED"}
+        said._obj.value = names[result]
         return 0
 
     def launch(self, symbol, *figures, function=307, context=1, result=0, graph=None):
@@ -269,6 +283,29 @@ def test_nothing_to_count_is_refused(device):
         count_all(device, lambda: None, "it")
 
 
+def test_the_devices_counters_are_held_for_no_longer_than_a_count(library, device):
+    held = []
+    count_all(device, lambda: (library.launch(b"a", 1), held.append(library.held)), "it")
+    assert (held[-1], library.held) == (1, 0)
+    good_once = iter([1, 0])
+    with pytest.raises(ZeroDivisionError):
+        count_all(device, lambda: 1 / next(good_once), "it")
+    assert library.held == 0
+
+
+def test_another_sessions_count_is_waited_for(library, device):
+    library.busy = 2
+    assert count_all(device, lambda: library.launch(b"a", 10), "it").launches == 1
+
+
+def test_counters_that_another_process_keeps_are_a_sentence(library, device, monkeypatch):
+    monkeypatch.setattr(cupti, "_PATIENCE", 0)
+    library.busy = 100
+    with pytest.raises(Unavailable, match=r"another process holds the GPU's counters .*DCGM"):
+        count_all(device, lambda: library.launch(b"a", 10), "it")
+    assert library.held == 0
+
+
 def test_another_profiler_in_the_process_is_named(library, device):
     library.subscribers = 1
     with pytest.raises(Unavailable, match="another profiler listens to CUPTI"):
@@ -289,12 +326,12 @@ def told(found) -> str:
 
 @pytest.fixture(scope="module")
 def cuda():
-    """A CUDA device that lets this user count, one for all: a context has one profiler."""
+    """A CUDA device that lets this user count, one for all."""
     from pytest_gpuperf.backends.cuda.device import CudaBackend
 
     backend = CudaBackend()
     try:
-        assert backend.profiler
+        backend.profiler.count(lambda: None, backend.synchronize)
     except Unavailable as error:
         pytest.skip(str(error))
     yield backend

@@ -178,7 +178,7 @@ def test_the_warning_names_what_was_better_once():
     text = crept(KEY, updates(*chain), 0.02)
     assert text.startswith(WARNING)
     assert "suites/test_a.py::test_x: time is worse than it was" in text
-    assert "1.010 s, +102.00 % (worse) since its best, 500 ms on 2026-08-01 (0.5):" in text
+    assert "1.010 s, x2.02 (worse) since its best, 500 ms on 2026-08-01 (0.5):" in text
     assert "twice the tolerance of 2 %" in text
     assert crept(KEY, updates(*chain[:2]), 0.02) == ""
     assert all(len(line) <= 80 for line in text.splitlines())

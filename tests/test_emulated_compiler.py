@@ -60,8 +60,6 @@ def launched(backend, program):
         ("static __device__ void f(cudaSurfaceObject_t s);", "surfaces"),
         ("__global__ void f() { k<<<1, 1>>>(0); }", r"launches from a kernel file \(<<<>>>\)"),
         ("__managed__ int m;", r"managed memory \(__managed__\)"),
-        ("__constant__ float table[64];", "constant memory that the host fills"),
-        ("extern __constant__ float table[64];", "constant memory that the host fills"),
         ("__cluster_dims__(2, 1, 1)", "thread block clusters"),
         ("static __device__ void *f() { return malloc(4); }", "allocation inside a kernel"),
     ],

@@ -90,9 +90,12 @@ def test_a_real_regression_fails_its_test(project: Project):
     result.stdout.no_fnmatch_line("exit code *")  # 1 is what pytest says of a failed test by itself
     junit = (project.pytester.path / "out.xml").read_text()
     assert 'failures="1"' in junit
-    assert re.search(
-        r'name="gpuperf.latency" value="regressed 1.300 s \+29.95 % \[\+\S+ %, \+\S+ %\]"', junit
-    )
+    found = dict(re.findall(r'name="gpuperf\.latency\.(\w+)" value="([^"]*)"', junit))
+    assert (found["verdict"], found["unit"]) == ("regressed", "s")
+    assert float(found["value"]) == pytest.approx(1.3)
+    assert float(found["change_low"]) < float(found["change"]) < float(found["change_high"])
+    assert float(found["value"]) / float(found["baseline"]) - 1 == pytest.approx(float(found["change"]))
+    assert float(found["tolerance"]) == 0.05
 
 
 def test_a_slow_screen_alone_is_no_regression(project: Project):

@@ -35,6 +35,7 @@ LAYERS = (
     "report",
     "mlperf",
     "session",
+    "publish",
     "unchanged",
     "questions",
     "gpuperf",
@@ -43,6 +44,7 @@ LAYERS = (
     "mlperf.fixtures",
     "modes",
     "plugin",
+    "command",
 )
 OUTSIDE_OF_RULES = {
     "pytest",
@@ -119,3 +121,21 @@ def test_no_module_imports_itself_by_way_of_others():
     while free := {module for module, wanted in below.items() if not wanted}:
         below = {module: wanted - free for module, wanted in below.items() if module not in free}
     assert not below, f"these import each other: {below}"
+
+
+def test_an_idle_plugin_loads_nothing_that_judges_or_reports():
+    """Counted, not timed: every module is some tenths of a millisecond of every pytest session."""
+    ours = "(name for name in sys.modules if name.startswith('pytest_gpuperf'))"
+    code = f"import sys, pytest_gpuperf.plugin; print(*{ours})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    late = (
+        "rules.decide",
+        "report.message",
+        "report.table",
+        "report.markdown",
+        "modes.judge",
+        "modes.missing",
+    )
+    assert not {f"pytest_gpuperf.{name}" for name in late} & set(loaded)
+    assert len(loaded) <= 50

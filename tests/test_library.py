@@ -5,6 +5,7 @@ import pytest
 
 from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.kernels import Kernels
+from pytest_gpuperf.backends.signature import Unresolved
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.measurement import Measurement, Metric, Run
 
@@ -32,6 +33,9 @@ class Recorder:
 
     def code_hash(self, name):
         return f"hash of {name}"
+
+    def signature(self, name):
+        raise Unresolved("no such name")
 
     def prepare(self, *call):
         return lambda: self.launched.append(call)

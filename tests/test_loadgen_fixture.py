@@ -11,6 +11,8 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf.fixtures import LoadGen
 from pytest_gpuperf.mlperf.request import Request
+from pytest_gpuperf.mlperf.session import Team
+from pytest_gpuperf.mlperf.sut import Sut
 
 pytestmark = [
     pytest.mark.usefixtures("bare"),
@@ -188,10 +190,25 @@ def test_the_batch_sizes_that_a_gpu_is_prepared_for(monkeypatch, asked, sizes):
     monkeypatch.setattr("pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given))
     session = SimpleNamespace(expects_device=lambda: True, options=SimpleNamespace(active=False))
     LoadGen(session, None)._open("m", Request.of(mode="performance", precision="fp16", **asked))
-    assert opened == [("m", "cuda", "fp16", sizes, None, None)]
+    assert opened == [("m", "cuda", "fp16", sizes, None, None, Team())]
     threads = Request.of(mode="performance", precision="fp16", threads=2, **asked)
     with pytest.raises(GpuperfError, match="threads= is for ONNX models on the CPU"):
         LoadGen(session, None)._open("m", threads)
+
+
+def test_streams_devices_and_resident_images_are_for_a_model_on_a_gpu(monkeypatch):
+    opened = []
+    monkeypatch.setattr("pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given))
+    given = {"streams": 2, "devices": 3, "qsl": "device"}
+    asked = Request.of(scenario="Offline", mode="performance", precision="fp16", **given)
+    gpu = SimpleNamespace(expects_device=lambda: True, options=SimpleNamespace(active=False))
+    LoadGen(gpu, None)._open("m", asked)
+    assert opened[0][-1] == Team(2, 3, "device")
+    with pytest.raises(GpuperfError, match="streams=, devices= and qsl= are for ONNX models, not for a Sut"):
+        LoadGen(gpu, None)._open(Sut(name="s", run=len, dataset=Digits), asked)
+    cpu = SimpleNamespace(expects_device=lambda: False)
+    with pytest.raises(GpuperfError, match="devices= and qsl= are for a GPU"):
+        LoadGen(cpu, None)._open("m", asked)
 
 
 class Digits:

@@ -81,6 +81,14 @@ def test_several_inputs_go_in_by_name_and_several_outputs_come_back_by_name(tmp_
     assert not np.allclose(first["end_logits"], second["end_logits"])
 
 
+def test_int8_is_for_models_with_one_input(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        GpuperfError, match=r"bert.onnx has the inputs .*, .*; precision=.int8. is for models"
+    ):
+        open_session(bert(tmp_path), "cpu", "int8")
+
+
 def test_one_output_by_name_is_the_answer_itself(tmp_path):
     session = open_session(bert(tmp_path, output="end_logits"), "cpu")
     session.answers.keep(True)

@@ -1,5 +1,7 @@
 """The CUDA session against a stand-in for ONNX Runtime: what it asks for, and that no node is on the CPU."""
 
+import ctypes
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import cuda_runtime, models
-from pytest_gpuperf.mlperf.session import CudaSession, open_session
+from pytest_gpuperf.mlperf import cuda_lane, cuda_runtime, models, session
+from pytest_gpuperf.mlperf.cuda_copies import Copies
+from pytest_gpuperf.mlperf.session import CudaSession, Team, open_session
 
 
 class Value:
@@ -24,6 +27,9 @@ class Value:
 
     def numpy(self):
         return self.array.copy()
+
+    def data_ptr(self):
+        return self.array.ctypes.data
 
 
 class Binding:
@@ -115,55 +121,91 @@ def images(*values):
 
 def test_each_batch_size_has_a_session_that_may_not_fall_back(model):
     runtime = FakeRuntime()
-    session = CudaSession(runtime, model, "fp32", (1, 8))
+    opened = CudaSession(runtime, model, "fp32", (1, 8))
     assert len(runtime.opened) == 2
     for entries, providers in runtime.opened:
         assert entries["session.disable_cpu_ep_fallback"] == "1"
         ((name, options),) = providers
         assert name == "CUDAExecutionProvider"
         assert options["enable_cuda_graph"] == options["prefer_nhwc"] == options["fuse_conv_bias"] == "1"
-    assert session.description["nodes"] == "2 of 2 on CUDAExecutionProvider"
+    assert opened.description["nodes"] == "2 of 2 on CUDAExecutionProvider"
 
 
 @pytest.mark.parametrize(("precision", "switch"), [("fp32", "0"), ("fp16", "1")])
 def test_fp32_is_float32_arithmetic_and_fp16_keeps_its_tensor_cores(model, monkeypatch, precision, switch):
     monkeypatch.setattr(models, "half_precision", lambda model: model.path)
     runtime = FakeRuntime(form={"fp32": "tensor(float)", "fp16": "tensor(float16)"}[precision])
-    session = CudaSession(runtime, model, precision, (1,))
+    opened = CudaSession(runtime, model, precision, (1,))
     ((_, ((_, options),)),) = runtime.opened
     assert options["use_tf32"] == switch
-    assert f"use_tf32={switch}" in session.description["provider_options"]
+    assert f"use_tf32={switch}" in opened.description["provider_options"]
 
 
 def test_a_batch_runs_at_the_next_size_and_gives_only_its_own_classes(model):
-    session = CudaSession(FakeRuntime(), model, "fp32", (1, 8))
-    assert session.run(images(1, 2, 3, 4, 5, 6, 7, 8)).tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert session.run(images(9)).tolist() == [9]
-    assert session.run(images(5, 4, 3)).tolist() == [5, 4, 3]
+    opened = CudaSession(FakeRuntime(), model, "fp32", (1, 8))
+    assert opened.run(images(1, 2, 3, 4, 5, 6, 7, 8)).tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert opened.run(images(9)).tolist() == [9]
+    assert opened.run(images(5, 4, 3)).tolist() == [5, 4, 3]
     with pytest.raises(GpuperfError, match=r"a batch of 9 was run, the session was opened for \[1, 8\]"):
-        session.run(images(*range(9)))
+        opened.run(images(*range(9)))
 
 
 def test_a_file_of_one_batch_size_has_one_lane_and_gets_its_batches_padded(model):
     runtime = FakeRuntime(batch=4)
-    session = CudaSession(runtime, model, "fp32", (1, 8))
-    assert session.batch_sizes == (4,)
+    opened = CudaSession(runtime, model, "fp32", (1, 8))
+    assert opened.batch_sizes == (4,)
     assert len(runtime.opened) == 1
-    assert session.run(images(1, 2, 3, 4, 5)).tolist() == [1, 2, 3, 4, 5]
+    assert opened.run(images(1, 2, 3, 4, 5)).tolist() == [1, 2, 3, 4, 5]
     assert [values for values, _ in runtime.runs] == [[1, 2, 3, 4], [5, 5, 5, 5]]
-    assert session.run(images(7)).tolist() == [7]
+    assert opened.run(images(7)).tolist() == [7]
+    release = opened.hold(images(1, 2))
+    assert opened.description["images"] == "page-locked"
+    release()
+    runtime.runs.clear()
+    opened.replay(images(1, 2, 3, 4))()
+    assert runtime.runs[-1] == ([1, 2, 3, 4], {"disable_synchronize_execution_providers": "1"})
 
 
-def test_a_replay_is_the_largest_batch_and_waits_for_nothing(model):
+@pytest.mark.parametrize("team", [Team(streams=2), Team(qsl="device")])
+def test_several_streams_are_for_a_plain_model(model, team):
+    with pytest.raises(
+        GpuperfError, match=r"^m: streams=, devices= and qsl= are on a GPU for models with one"
+    ):
+        CudaSession(FakeRuntime(batch=4), model, "fp32", (1, 8), team=team)
+
+
+def test_a_worker_captures_the_graph_of_each_of_its_sizes(model):
+    runtime = FakeRuntime()
+    opened = CudaSession(runtime, model, "fp32", (1, 4), team=Team(streams=2))
+    for worker in opened.workers:
+        del runtime.runs[:]
+        for capture in worker.captures:
+            capture()
+        assert [(len(values), entries) for values, entries in runtime.runs] == [(1, None), (4, None)]
+    runtime.failure = "CUDA failure 900"
+    with pytest.raises(GpuperfError, match=r"failed while capturing a batch of 1 \(m, .*CUDA failure 900"):
+        opened.workers[0].captures[0]()
+
+
+def test_images_of_another_shape_are_not_copied(model, cudart):
+    opened = CudaSession(FakeRuntime(), model, "fp32", (1,))
+    before = dict(cudart.registered)
+    with pytest.raises(GpuperfError, match=r"samples of the shape \[1\]; the dataset of m gave \[2\]"):
+        opened.hold(np.zeros((8, 2), np.float32))
+    assert cudart.registered == before
+
+
+def test_a_replay_is_the_largest_batch_and_waits_for_nothing(model, cudart):
     runtime = FakeRuntime()
     replay = CudaSession(runtime, model, "fp32", (1, 2)).replay(np.array([[4.0], [5.0]]))
     captured = len(runtime.runs)
     assert captured
+    del cudart.calls[:]
     replay()
     replay()
     unsynchronised = {"disable_synchronize_execution_providers": "1"}
     assert runtime.runs[captured:] == [([4.0, 5.0], unsynchronised)] * 2
-    assert all(options is None for _, options in runtime.runs[:captured])
+    assert cudart.calls == []
 
 
 def test_a_failed_replay_names_the_model(model):
@@ -177,11 +219,11 @@ def test_a_failed_replay_names_the_model(model):
 def test_a_session_runs_on_the_stream_it_is_given(model):
     """Whose address is another in each process, and so nothing to compare environments by."""
     runtime = FakeRuntime()
-    session = CudaSession(runtime, model, "fp32", (1,), stream=94_000)
+    opened = CudaSession(runtime, model, "fp32", (1,), stream=94_000)
     CudaSession(runtime, model, "fp32", (1,))
     streams = [options.get("user_compute_stream") for _, ((_, options),) in runtime.opened]
-    assert streams == ["94000", None]
-    assert "94000" not in session.description["provider_options"]
+    assert streams == ["94000", "7000"]  # the other has one of its own
+    assert "94000" not in opened.description["provider_options"]
 
 
 def test_a_node_on_the_cpu_is_an_error(model):
@@ -198,34 +240,92 @@ def test_another_provider_is_an_error(model):
 
 def test_out_of_device_memory_says_to_use_a_smaller_batch(model):
     failure = "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 12"
-    session = CudaSession(FakeRuntime(failure=failure), model, "fp32", (8,))
+    opened = CudaSession(FakeRuntime(failure=failure), model, "fp32", (8,))
     with pytest.raises(
         GpuperfError, match="m does not fit into memory while running a batch of 8: use a smaller"
     ):
-        session.run(images(*range(8)))
+        opened.run(images(*range(8)))
 
 
 class FakeCudart:
-    """Knows which addresses are registered; refuses with ``code``."""
+    """CUDA's runtime over host memory: what is copied is there at once. ``code`` refuses memory."""
 
-    def __init__(self, code=0):
+    def __init__(self, code=0, devices=1):
         self.code, self.registered, self.cleared = code, {}, False
+        self.count, self.current, self.calls, self.streams, self.memory = devices, 0, [], {}, {}
 
-    def cudaHostRegister(self, address, size, flags):
+    def __getattr__(self, name):
+        """A function that takes argtypes, and forgets them."""
+        if not name.startswith("cuda"):
+            raise AttributeError(name)
+        call = getattr(type(self), f"_{name}")
+
+        class Function:
+            argtypes = restype = None
+
+            def __call__(_, *arguments):
+                return call(self, *arguments) or 0
+
+        setattr(self, name, Function())
+        return getattr(self, name)
+
+    def _cudaGetDeviceCount(self, count):
+        count._obj.value = self.count
+
+    def _cudaGetDevice(self, device):
+        device._obj.value = self.current
+
+    def _cudaSetDevice(self, device):
+        self.current = device.value
+
+    def _cudaStreamCreateWithFlags(self, stream, flags):
+        stream._obj.value = 7000 + len(self.streams)
+        self.streams[7000 + len(self.streams)] = self.current
+
+    def _cudaMemcpyAsync(self, target, source, size, kind, stream):
+        self.calls.append(({1: "put", 2: "fetch", 3: "move"}[kind], stream, size))
+        ctypes.memmove(target, source, size)
+
+    def _cudaStreamSynchronize(self, stream):
+        self.calls.append(("wait", stream, 0))
+
+    def _cudaMalloc(self, address, size):
+        buffer = ctypes.create_string_buffer(size.value)
+        address._obj.value = ctypes.addressof(buffer)
+        self.memory[ctypes.addressof(buffer)] = self.current, buffer
+        return self.code
+
+    def _cudaFree(self, address):
+        del self.memory[address.value]
+
+    def _cudaHostRegister(self, address, size, flags):
         if not self.code:
             self.registered[address.value] = size.value
         return self.code
 
-    def cudaHostUnregister(self, address):
+    def _cudaHostUnregister(self, address):
         del self.registered[address.value]
 
-    def cudaGetLastError(self):
+    def _cudaGetLastError(self):
         self.cleared = True
+
+    def _cudaGetErrorString(self, code):
+        return b"out of memory"
+
+    def _cudaDeviceGetPCIBusId(self, text, size, device):
+        text.value = b"0000:1B:00.%d" % device.value
+
+
+@pytest.fixture(autouse=True)
+def cudart(monkeypatch):
+    made = FakeCudart()
+    monkeypatch.setattr(session, "Copies", lambda major: Copies(major, lambda name: made, None))
+    return made
 
 
 def test_pages_are_locked_until_released():
     cudart, array = FakeCudart(), np.zeros((4, 3), np.float16)
-    release = cuda_runtime.page_lock(array, 13, {"libcudart.so.13": cudart}.__getitem__)
+    release = Copies(13, {"libcudart.so.13": cudart}.__getitem__, None).page_lock(array)
     assert cudart.registered == {array.ctypes.data: 24}
     release()
     assert cudart.registered == {}
@@ -233,22 +333,91 @@ def test_pages_are_locked_until_released():
 
 def test_a_refused_lock_is_no_error_and_leaves_none_behind():
     cudart = FakeCudart(code=2)
-    assert cuda_runtime.page_lock(np.zeros(4), 12, {"libcudart.so.12": cudart}.__getitem__) is None
+    assert Copies(12, {"libcudart.so.12": cudart}.__getitem__, None).page_lock(np.zeros(4)) is None
     assert cudart.cleared
 
 
 @pytest.mark.parametrize(("code", "said"), [(0, "page-locked"), (2, "pageable")])
-def test_the_session_says_how_the_images_are_held(model, monkeypatch, code, said):
-    cudart = FakeCudart(code)
-    real = cuda_runtime.page_lock
-    monkeypatch.setattr(
-        cuda_runtime, "page_lock", lambda array, major: real(array, major, lambda name: cudart)
-    )
-    session = CudaSession(FakeRuntime(), model, "fp32", (1,))
-    release = session.hold(np.zeros(8, np.float32))
-    assert session.description["images"] == said
+def test_the_session_says_how_the_images_are_held(model, cudart, code, said):
+    cudart.code = code
+    opened = CudaSession(FakeRuntime(), model, "fp32", (1,))
+    before = dict(cudart.registered)
+    release = opened.hold(np.zeros((8, 1), np.float32))
+    assert opened.description["images"] == said
     release()
+    assert cudart.registered == before
+
+
+def test_a_lane_that_goes_unlocks_its_pages(model, cudart):
+    opened = CudaSession(FakeRuntime(), model, "fp32", (1, 8))
+    assert len(cudart.registered) == 2
+    del opened
+    gc.collect()
     assert cudart.registered == {}
+
+
+def test_a_small_batch_is_waited_for_after_each_step(model, cudart):
+    runtime = FakeRuntime()
+    CudaSession(runtime, model, "fp32", (1,), stream=9).run(images(3))
+    assert cudart.calls == [("put", 9, 4), ("wait", 9, 0), ("fetch", 9, 8), ("wait", 9, 0)]
+    assert runtime.runs == [([3.0], None)]
+
+
+def test_a_run_is_enqueued_as_a_whole_and_waited_for_once(model, cudart, monkeypatch):
+    """The copies are on the graph's own stream, and a gathered batch is copied image by image."""
+    monkeypatch.setattr(cuda_lane, "APART", 0)
+    runtime = FakeRuntime()
+    opened = CudaSession(runtime, model, "fp32", (1, 4), stream=9)
+    held = images(10, 11, 12, 13, 14)
+    release = opened.hold(held)
+    (worker,) = opened.workers
+    assert worker.run_held([(3, 1)]).tolist() == [13]
+    assert cudart.calls == [("put", 9, 4), ("fetch", 9, 8), ("wait", 9, 0)]
+    del cudart.calls[:]
+    assert worker.run_held([(4, 1), (0, 2)]).tolist() == [14, 10, 11]
+    assert cudart.calls == [("put", 9, 4), ("put", 9, 8), ("fetch", 9, 24), ("wait", 9, 0)]
+    assert all(entries == {"disable_synchronize_execution_providers": "1"} for _, entries in runtime.runs)
+    release()
+
+
+def test_images_may_lie_on_the_device(model, cudart):
+    cudart.count = 2
+    team = Team(streams=2, devices=2, qsl="device")
+    opened = CudaSession(FakeRuntime(), model, "fp32", (1, 2), team=team)
+    held = images(5, 6, 7)
+    release = opened.hold(held)
+    held[:] = 0  # nothing is read from the host any more
+    del cudart.calls[:]
+    assert [worker.run_held([(1, 2)]).tolist() for worker in opened.workers] == [[6, 7]] * 4
+    assert {kind for kind, _, _ in cudart.calls} == {"move", "fetch", "wait"}
+    assert [device for device, _ in cudart.memory.values()] == [0, 1]
+    assert opened.description["images"] == "on the device"
+    release()
+    assert cudart.memory == {}
+    assert cudart.current == 0  # of the thread's own
+
+
+def test_each_stream_of_each_device_is_a_worker_with_sessions_of_its_own(model, cudart):
+    cudart.count = 2
+    runtime = FakeRuntime()
+    opened = CudaSession(runtime, model, "fp32", (1, 8), stream=9, team=Team(streams=2, devices=2))
+    assert len(opened.workers) == 4
+    places = [(options["device_id"], options["user_compute_stream"]) for _, ((_, options),) in runtime.opened]
+    assert places == [("0", "9")] * 2 + [("0", "7000")] * 2 + [("1", "7001")] * 2 + [("1", "7002")] * 2
+    assert cudart.streams == {7000: 0, 7001: 1, 7002: 1}
+    assert opened.addresses() == ["0000:1b:00.0", "0000:1b:00.1"]
+
+
+def test_more_devices_than_there_are_is_one_sentence(model, cudart):
+    with pytest.raises(GpuperfError, match="devices=2, and this process sees 1; a worker of pytest-xdist"):
+        CudaSession(FakeRuntime(), model, "fp32", (1,), team=Team(devices=2))
+
+
+def test_images_that_do_not_fit_on_the_device_are_one_sentence(model, cudart):
+    opened = CudaSession(FakeRuntime(), model, "fp32", (1,), team=Team(qsl="device"))
+    cudart.code = 2
+    with pytest.raises(GpuperfError, match=r"reserving 0 MiB for images .*of memory \(2\): use a smaller"):
+        opened.hold(images(1))
 
 
 @pytest.mark.gpu

@@ -52,6 +52,10 @@ def test_what_is_meant_is_taken(given, taken):
         ({"scenario": "Server", "max_wait": -1}, "max_wait=-1; give a number above 0"),
         ({"scenario": "Server", "max_batchsize": 0}, "max_batchsize=0"),
         ({"threads": 0}, "threads=0"),
+        ({"streams": 0, "scenario": "Offline"}, "streams=0"),
+        ({"devices": "two", "scenario": "Server"}, "devices='two'"),
+        ({"streams": 2}, "streams= is for Server and Offline, not for SingleStream"),
+        ({"qsl": "Device"}, 'there is no qsl "Device"; did you mean "device"?'),
         ({"performance_sample_count": "all"}, "performance_sample_count='all'"),
         ({"mode": "accuracy", "performance_sample_count": 5}, 'performance_sample_count= is for mode="perf'),
         ({"scenario": "MultiStream", "samples_per_query": 1.5}, "samples_per_query=1.5"),
@@ -59,7 +63,7 @@ def test_what_is_meant_is_taken(given, taken):
         ({"max_batchsize": 5}, "max_batchsize= is for Server and Offline, not for SingleStream"),
         ({"samples_per_query": 4}, "samples_per_query= is for MultiStream"),
         ({"profile": "full"}, 'no profile "full"; use short or valid'),
-        ({"precision": "int8"}, 'no precision "int8"; use fp32 or fp16'),
+        ({"precision": "int4"}, 'no precision "int4"; use fp32, fp16 or int8'),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(given, said):

@@ -16,10 +16,10 @@ from pytest_gpuperf.mlperf.library import SampleLibrary
 from pytest_gpuperf.mlperf.server import Batcher
 
 
-def batcher(loadgen, run=lambda images: images[:, 0].astype(np.int64), max_wait=0.0):
+def batcher(loadgen, run=lambda images: images[:, 0].astype(np.int64), max_wait=0.0, workers=1):
     dataset = SimpleNamespace(images=lambda indices: 10.0 * np.array(indices)[:, None])
     loaded = SampleLibrary(dataset, np.float32, lambda images: lambda: None)
-    made = Batcher(loadgen, run, loaded, BATCH, max_wait)
+    made = Batcher(loadgen, [SimpleNamespace(run=run)] * workers, loaded, BATCH, max_wait)
     made.load(range(32))
     return made
 
@@ -41,7 +41,8 @@ def test_a_server_answers_what_has_gathered_meanwhile_in_batches():
         return images[:, 0].astype(np.int64)
 
     server = batcher(loadgen, run)
-    assert server.start(lambda: threading.current_thread().name) == "server"
+    names = server.start(lambda: server.on_each(lambda worker: threading.current_thread().name))
+    assert names[0].startswith("worker-0")
     server.issue([100], [0])
     running.wait(20)
     for index in range(1, 11):
@@ -53,6 +54,22 @@ def test_a_server_answers_what_has_gathered_meanwhile_in_batches():
     assert loadgen.answers == {100 + index: 10 * index for index in range(11)}
     assert loadgen.batches == [1, 4, 4, 2]
     assert server.failure is None
+
+
+def test_several_workers_serve_at_once():
+    loadgen, meeting = LoadGen(), threading.Barrier(2)
+
+    def run(images):
+        meeting.wait(20)
+        return images[:, 0].astype(np.int64)
+
+    server = batcher(loadgen, run, workers=2)
+    server.start(lambda: None)
+    server.issue(range(2 * BATCH), range(2 * BATCH))  # at once, for each of them a batch
+    wait_for(lambda: len(loadgen.answers) == 2 * BATCH)
+    server.stop()
+    assert server.failure is None
+    assert loadgen.answers == {index: 10 * index for index in range(2 * BATCH)}
 
 
 def test_a_server_waits_for_a_fuller_batch_but_no_longer_than_it_may():

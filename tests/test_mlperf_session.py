@@ -107,6 +107,53 @@ def test_fp16_runs_a_converted_model_and_leaves_the_file(tmp_path, ort):
     assert model.path.read_bytes() == before
 
 
+def test_int8_quantises_the_convolutions_and_nothing_else(tmp_path, ort, caplog):
+    """A convolution that picks one of three pixels, and a product that makes classes of it."""
+    onnx = pytest.importorskip("onnx", reason="the model under test is written with onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    pick = np.array([[[[1.0, 0, 0]]], [[[0, 1.0, 0]]], [[[0, 0, 1.0]]]], np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["picked"]),
+        helper.make_node("Flatten", ["picked"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pixels",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 1, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(pick, "k"), numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(tmp_path / "m.onnx"))
+    images = np.eye(3, dtype=np.float32)[:, None, None, :]
+
+    class Pixels:
+        name, labels = "pixels", np.arange(3)
+
+        def __init__(self, count=None):
+            pass
+
+        def __len__(self):
+            return 3
+
+        def images(self, indices):
+            return images[list(indices)]
+
+    model = models.Model("pixels", tmp_path / "m.onnx", "by hand", Pixels, input_shape=(1, 1, 3))
+    session = open_session(model, "cpu", "int8")
+    assert session.run(images).tolist() == [0, 1, 2]
+    quantised = onnx.load(str(session.path)).graph
+    makers = {output: node.op_type for node in quantised.node for output in node.output}
+    sources = {node.op_type: [makers.get(name) for name in node.input] for node in quantised.node}
+    assert sources["Conv"][:2] == ["DequantizeLinear"] * 2
+    assert set(sources["MatMul"]) == {"Flatten", None}
+    kinds = {weight.name: weight.data_type for weight in quantised.initializer}
+    assert kinds["k_quantized"] == TensorProto.INT8
+    assert "pre-processing" not in caplog.text
+
+
 def test_the_description_says_what_ran_where(tmp_path, ort):
     description = open_session(classifier(tmp_path / "m.onnx"), "cpu", batch_sizes=(8, 1)).description
     assert description["provider"] == "CPUExecutionProvider"
@@ -162,8 +209,10 @@ def test_a_missing_file_is_named_before_anything_reads_it(tmp_path, ort):
 
 def test_bad_precision_and_batch_sizes(tmp_path, ort):
     model = models.Model("m", tmp_path / "m.onnx", "", lambda count: None)
-    with pytest.raises(GpuperfError, match='no precision "int8"; use fp32 or fp16'):
-        open_session(model, "cpu", "int8")
+    with pytest.raises(GpuperfError, match='no precision "int4"; use fp32 or fp16 or int8'):
+        open_session(model, "cpu", "int4")
+    with pytest.raises(GpuperfError, match=r"int8 runs on the CPU: .*CUDA provider"):
+        open_session(model, "cuda", "int8")
     with pytest.raises(GpuperfError, match=r"batch sizes \[0\]"):
         open_session(model, "cpu", batch_sizes=[0])
 

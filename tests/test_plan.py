@@ -61,7 +61,7 @@ def cubin(monkeypatch):
     """What the compiler makes, which needs none here: replace its first item."""
     made = [CUBIN]
     monkeypatch.setattr(
-        "pytest_gpuperf.backends.planned.device.compile_cubin", lambda *_: (made[0], Path("cached"))
+        "pytest_gpuperf.backends.cuda.names.compile_cubin", lambda *_: (made[0], Path("cached"))
     )
     for where in ("backends.planned.device", "modes.plan"):
         monkeypatch.setattr(f"pytest_gpuperf.{where}.compiler_version", lambda: "nvcc 13.0.88")

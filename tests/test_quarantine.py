@@ -128,7 +128,7 @@ def test_a_quarantined_test_is_shown_and_not_red(project: Project):
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "quarantined *test_it *2 *+100.00 %",
+            "quarantined *test_it *2 *x2",
             "1 quarantined, 1 equal",
             f"quarantine.toml: entry 1, test_suite.py::test_it (me: driver 580), holds until {SOON}",
         ]
@@ -239,3 +239,21 @@ def test_no_replica_is_spent_on_what_cannot_be_red(project: Project):
     (project.pytester.path / "processes").unlink()
     assert project.run().ret == 0
     assert (project.pytester.path / "processes").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.mkdir(), "(Is a directory): put a readable TOML file there"),
+        (
+            lambda path: path.write_bytes(b"# a\n# \xe9\n"),
+            "line 2 is not UTF-8 text: save the quarantine file",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_plain_sentence(tmp_path: Path, make, words: str):
+    make(tmp_path / "quarantine.toml")
+    with pytest.raises(GpuperfError) as refused:
+        read_quarantine(tmp_path / "quarantine.toml")
+    assert words in str(refused.value)
+    assert not any(word in str(refused.value) for word in ("Errno", "codec", "0xe9"))

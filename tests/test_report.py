@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.figures import percent, quantity, told_apart
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
-from pytest_gpuperf.report.message import elide, percent
+from pytest_gpuperf.report.message import elide, reason
 from pytest_gpuperf.report.summary import show_percentiles, summarise
 
 
@@ -20,7 +20,14 @@ from pytest_gpuperf.report.summary import show_percentiles, summarise
         (1.2e-8, "s", "12 ns"),
         (0.5640123e-3, "s", "564.0 µs"),
         (12.3456, "s", "12.35 s"),
-        (15270.4, "samples/s", "15 270 samples/s"),
+        (15270.4, "samples/s", "15.27 k samples/s"),
+        (1200.0, "tokens/s", "1.2 k tokens/s"),
+        (20e9, "B", "20 GB"),
+        (1.5e9, "B/s", "1.5 GB/s"),
+        (1234.4, "GB/s", "1 234 GB/s"),
+        (12345.0, "ms/token", "12 345 ms/token"),
+        (1234.0, "1/s", "1234 1/s"),
+        (65536.0, "1", "65 536"),
         (4.0, "1", "4"),
         (4.863281, "1", "4.863"),
         (0.0, "1", "0"),
@@ -35,7 +42,22 @@ def test_quantity(value, unit, text):
 def test_percent():
     assert percent(0.0831) == "+8.31 %"
     assert percent(-0.5) == "-50.00 %"
+    assert percent(0.99) == "+99.00 %"
+    assert [percent(times - 1) for times in (2, 2.35, 32, 65536)] == ["x2", "x2.35", "x32", "x65 536"]
     assert percent(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "texts"),
+    [
+        ((2e10, 2e10 + 1), "B", ["20 GB", "20.000000001 GB"]),
+        ((15270.4, 15270.9), "samples/s", ["15.27 k samples/s", "15.271 k samples/s"]),
+        ((1.0, 1.00000001), "s", ["1 s", "1.00000001 s"]),
+        ((4.0, 4.0), "1", ["4", "4"]),
+    ],
+)
+def test_figures_that_differ_look_different(values, unit, texts):
+    assert told_apart(values, unit) == texts
 
 
 def test_elided_names_keep_both_ends():
@@ -48,6 +70,8 @@ def test_elided_names_keep_both_ends():
 
 class Screen:
     """The few words of pytest's terminal reporter that the summary uses."""
+
+    isatty = True
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -73,11 +97,12 @@ def test_red_stands_first_and_every_line_fits_80_columns():
         row("test_red", Outcome.REGRESSED),
     ]
     summarise(screen, "NVIDIA H200 (cuda)", rows, ["a line"])
-    assert [line.split()[0] for line in screen.lines[2:5]] == ["regressed", "contract", "equal"]
-    assert screen.lines[2].split() == ["regressed", "test_red", "193.5", "µs", "+1.84", "%"]
-    assert screen.lines[4].endswith("2775 GB/s  94 %")
-    assert screen.lines[5] == "1 regressed, 1 contract changed, 1 equal"
-    assert screen.lines[6] == "a line"
+    verdicts = [line.split()[0] for line in screen.lines[2:-2] if line[0] not in " s"]
+    assert verdicts == ["regressed", "contract", "equal"]
+    assert screen.lines[3].split() == ["regressed", "test_red", "transpose_tiled"]
+    assert screen.lines[4].split() == ["193.5", "µs", "█▉│", "+1.84", "%"]
+    assert screen.lines[-3].endswith("2775 GB/s  94 %")
+    assert screen.lines[-2:] == ["1 regressed, 1 contract changed, 1 equal", "a line"]
     assert all(len(line) <= 80 for line in screen.lines)
 
 
@@ -97,7 +122,7 @@ BYTES = {"bytes_per_second": 1.1e11, "of_copy": 0.04}
 def test_a_rate_is_shown_with_its_share_of_the_nearer_limit(details, shown):
     screen = Screen()
     summarise(screen, "", [row("test_it", Outcome.EQUAL, **details)], [])
-    assert screen.lines[2].endswith(f"  {shown}")
+    assert screen.lines[3].endswith(f"  {shown}")
     assert screen.lines[1].split()[-2:] == ["rate,", "share"]
 
 
@@ -112,19 +137,23 @@ def named(metric: str, outcome: Outcome) -> Row:
 def test_several_metrics_that_nobody_must_act_on_are_one_line():
     screen = Screen()
     summarise(screen, "", [named(name, Outcome.EQUAL) for name in "abcd"], [])
-    assert screen.lines[2].split() == ["equal", "test_it", "4", "metrics"]
+    assert screen.lines[3].split() == ["equal", "test_it:", "4", "metrics"]
+    summarise(screen, "", [named(name, Outcome.EQUAL) for name in "abcd"], [], verbosity=1)
+    assert [line.split()[:2] for line in screen.lines[9:13]] == [["equal", name] for name in "abcd"]
 
 
 def test_every_red_metric_has_a_line_that_names_it():
     screen = Screen()
     summarise(screen, "", [named("loads", Outcome.REGRESSED), named("stores", Outcome.REGRESSED)], [])
-    assert [line.split()[:3] for line in screen.lines[2:4]] == [
-        ["regressed", "test_it", "loads"],
-        ["regressed", "test_it", "stores"],
+    assert [" ".join(line.split()) for line in screen.lines[2:6]] == [
+        "s.py",
+        "regressed test_it: 2 of 2 metrics",
+        "regressed loads 4 -",
+        "regressed stores 4 -",
     ]
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [40, 80, 120, 200])
 def test_no_two_lines_name_the_same(monkeypatch, columns):
     """Tests of one name in two files, and long names whose middle is what differs."""
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -137,13 +166,95 @@ def test_no_two_lines_name_the_same(monkeypatch, columns):
     metrics = [Metric(f"workspace {name}", "B", "lower", "exact", "record") for name in ("high", "low")]
     verdict = Verdict(Outcome.REGRESSED, now=2.0, baseline=1.0, change=1.0)
     summarise(screen, "", [Row(key, metric, verdict) for key in keys for metric in metrics], [])
-    table = "\n".join(screen.lines[2:-1])
-    rows = [" ".join(row.split()) for row in table.split("regressed")[1:]]
-    assert len(set(rows)) == len(keys) * len(metrics)
     assert all(len(line) <= columns for line in screen.lines)
-    assert all("2 B +100.00 %" in row for row in rows)
-    for name in ("conv", "gemm"):
-        assert any(f"{name}/test_{name}.py::test_traffic" in row for row in rows)
+    text = "".join(screen.lines[1:-1])
+    whole = "".join(text.replace("regressed", "").split())
+    for key in keys:
+        assert whole.count(f"{key.name}:2of2metrics") == (2 if key.name == "test_traffic" else 1)
+        assert whole.count(key.suite) == 1
+    assert whole.count("workspacehigh2Bx2workspacelow2Bx2") == len(keys)
+
+
+SCREEN = """\
+verdict       test                         now           change      rate, share
+suites/test_reduce.py
+regressed     test_sum[warp]          114.2 µs  ██│▊    +2.80 %  2350 GB/s  90 %
+inconclusive  test_sum[two]           113.9 µs  ██│▌    +2.50 %
+                somewhere from -0.50 % to +4.20 %
+                narrower by a higher --gpuperf-blocks or an idle machine
+suites/test_traffic.py
+regressed     test_tiled: 2 of 5 metrics
+regressed       bank_conflicts              31                -
+regressed       load.wavefronts         65 536              x32
+equal           3 metrics
+suites/test_reduce.py
+improved      test_sum[naive]         90.00 µs  ░░│░▶  -19.00 %
+equal         test_sum[tree]          111.2 µs  ▏ │     +0.10 %
+suites/test_llm.py
+equal         test_decode tokens     1.2 k t/s          -0.80 %
+3 regressed, 1 inconclusive, 1 improved, 5 equal"""
+
+
+def several() -> list[Row]:
+    """A run as a person has it: times on a GPU, counters, a rate of their own."""
+
+    def time(name, outcome, now, change, interval=None, **details):
+        metric = Metric(name, "s", "lower", "noisy", "device_time")
+        verdict = Verdict(outcome, now, 1.111e-4, change, interval, 0.02)
+        return Row(
+            TestKey("suites/test_reduce.py", f"test_sum[{name}]"),
+            metric,
+            replace(verdict, old_code="d34325c9ba"),
+            details,
+        )
+
+    def counter(name, outcome, now, before):
+        metric = Metric(name, "1", "lower", "exact", "counters")
+        verdict = Verdict(outcome, now, before, now / before - 1 if before else None, tolerance=0.0)
+        return Row(TestKey("suites/test_traffic.py", "test_tiled"), metric, verdict)
+
+    rate = Metric("tokens", "t/s", "higher", "noisy", "record")
+    return [
+        time("tree", Outcome.EQUAL, 1.112e-4, 0.001),
+        time("warp", Outcome.REGRESSED, 1.142e-4, 0.028, bytes_per_second=2.35e12, of_copy=0.9),
+        time("naive", Outcome.IMPROVED, 0.9e-4, -0.19),
+        time("two", Outcome.INCONCLUSIVE, 1.139e-4, 0.025, (-0.005, 0.042)),
+        *(counter(name, Outcome.EQUAL, 4.0, 4.0) for name in "abc"),
+        counter("bank_conflicts", Outcome.REGRESSED, 31.0, 0.0),
+        counter("load.wavefronts", Outcome.REGRESSED, 65536.0, 2048.0),
+        Row(
+            TestKey("suites/test_llm.py", "test_decode"), rate, Verdict(Outcome.EQUAL, 1200.0, 1210.0, -0.008)
+        ),
+    ]
+
+
+def test_the_whole_table_at_80_columns():
+    screen = Screen()
+    summarise(screen, "", several(), [])
+    assert "\n".join(screen.lines[1:]) == SCREEN
+
+
+def test_quiet_shows_what_somebody_must_act_on():
+    screen = Screen()
+    summarise(screen, "", several(), [], verbosity=-1)
+    assert [line.split()[0] for line in screen.lines[3:5]] == ["regressed", "inconclusive"]
+    assert not any(line.startswith(("equal", "improved")) for line in screen.lines)
+    summarise(screen, "", several(), [], verbosity=-2)
+    assert screen.lines[-2:] == ["gpuperf: ", SCREEN.splitlines()[-1]]
+
+
+def test_a_terminal_without_unicode_has_a_bar_too(monkeypatch):
+    monkeypatch.setattr("sys.__stdout__", type("Ascii", (), {"encoding": "ascii"}))
+    screen = Screen()
+    summarise(screen, "", several(), [])
+    assert all(line.isascii() for line in screen.lines)
+    assert "114.2 us  ##|#    +2.80 %" in screen.lines[3]
+
+
+def test_the_short_summary_tells_the_largest_change_first():
+    red = [row for row in several() if row.verdict.outcome is Outcome.REGRESSED]
+    assert reason(red[:1]) == "regressed +2.80 %: warp"
+    assert reason(red[1:]) == "2 metrics regressed, worst x32: load.wavefronts"
 
 
 def test_percentiles_without_enough_queries_stand_in_brackets():
@@ -157,14 +268,14 @@ def test_percentiles_without_enough_queries_stand_in_brackets():
 
 
 @pytest.mark.parametrize(
-    ("unit", "now"), [("GB/s", "1 234 GB/s"), ("requests per second and GPU", "1 234 request… and GPU")]
+    ("unit", "now"), [("GB/s", "1 234 GB/s"), ("requests per second and GPU", "1.234 k request… and GPU")]
 )
 def test_a_figure_stands_in_its_own_unit(unit: str, now: str):
     screen = Screen()
     metric = Metric("bandwidth", unit, "higher", "noisy", "record")
     rows = [Row(TestKey("s.py", "test_it"), metric, Verdict(Outcome.NO_BASELINE, now=1234.4))]
     summarise(screen, "", rows, [])
-    assert now in screen.lines[2]
+    assert now in screen.lines[3]
 
 
 def test_what_lines_of_a_test_share_is_told_once_below_them():
@@ -172,4 +283,4 @@ def test_what_lines_of_a_test_share_is_told_once_below_them():
     rows = [named(name, Outcome.NO_BASELINE) for name in "abcd"]
     told = [replace(r, verdict=r.verdict.because("why"), details={"better": "lower"}) for r in rows]
     summarise(screen, "", told, [])
-    assert [line.split() for line in screen.lines[3:5]] == [["why"], ["lower"]]
+    assert [line.split() for line in screen.lines[4:6]] == [["why"], ["lower"]]

@@ -145,9 +145,10 @@ def _launch(cuda: Any) -> None:
     from pathlib import Path
 
     from pytest_gpuperf.backends.base import Geometry
+    from pytest_gpuperf.backends.cuda.names import Names
     from pytest_gpuperf.backends.cuda.program import CudaProgram
 
-    program = CudaProgram(cuda, Path("twice.cu"), b"", None)
+    program = CudaProgram(cuda, Path("twice.cu"), b"", None, Names(b"", lambda behind: b"", None))
     program._functions["twice"] = SimpleNamespace(_launch_kernel=Full())
     program.prepare("twice", Geometry((8, 1, 1), (256, 1, 1), 0, None), [])()
 
@@ -170,7 +171,7 @@ def _copy(cuda: Any) -> None:
 )
 def test_whatever_else_has_no_room_says_what_it_was(cuda, monkeypatch, call, doing: str):
     monkeypatch.setattr(
-        "pytest_gpuperf.backends.cuda.device.compile_cubin", lambda *_: (bytes(4096), "0a1b.cubin")
+        "pytest_gpuperf.backends.cuda.names.compile_cubin", lambda *_: (bytes(4096), "0a1b.cubin")
     )
     match = f"^H100 has no room, seen while {doing}: 2\\.00 GiB free of 80\\.00 GiB; "
     with pytest.raises(GpuperfError, match=match) as caught:

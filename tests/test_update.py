@@ -227,7 +227,7 @@ def test_changes_that_are_not_committed_are_said_at_the_update_and_with_a_red(pr
     result.stdout.fnmatch_lines([f"gpuperf: r{words.replace('*', 'ing')}", f"R{words.replace('*', 'ed')}"])
     project.write(EXACT.format("6.0"))
     red = project._pytester.runpytest_subprocess("--gpuperf")
-    assert re.search(r"commit [0-9a-f]{10} with changes\)", red.stdout.str())
+    assert re.search(r"not committed, after [0-9a-f]{10}\)", red.stdout.str())
 
 
 def test_code_that_git_does_not_know_is_not_the_commits_either(project: Project):
@@ -240,7 +240,7 @@ def test_code_that_git_does_not_know_is_not_the_commits_either(project: Project)
     assert "commit" not in project.entry["origin"]
     project.write(EXACT.format("6.0"))
     red = project._pytester.runpytest_subprocess("--gpuperf")
-    assert re.search(r"commit [0-9a-f]{10} with changes\)", red.stdout.str())
+    assert re.search(r"not committed, after [0-9a-f]{10}\)", red.stdout.str())
     repository.write(".gitignore", "test_*.py")  # ignored on purpose, such as generated code
     result = project.update()
     assert "not committed" not in result.stdout.str()

@@ -129,7 +129,7 @@ def test_whatever_else_judges_is_the_revisions(project: Project, key: str, value
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "gpuperf: *strict on, baselines baselines at main (*)",
+            "gpuperf: *strict on, baselines in baselines at main (*)",
             "equal *",
             f"gpuperf_{key} of this change's ini file does not count: that of main (*) does",
         ]
@@ -312,7 +312,7 @@ def test_an_intended_slowdown_is_merged_with_its_new_baseline(project: Project):
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "gpuperf: *baselines baselines, accepted whatever main (*) has",
+            "gpuperf: *baselines in baselines, accepted whatever main (*) has",
             "accepted: test_suite.py::test_size: its own baseline of size (1 -> 1.100)",
         ]
     )

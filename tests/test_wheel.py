@@ -111,3 +111,20 @@ def test_a_users_project_records_and_gates(python: Path, project: Path):
     red = run(python, project, *emulated)
     assert red.returncode == 1, red.stdout + red.stderr
     assert "regressed: twice global_load.sectors_per_request" in red.stdout
+
+
+def test_the_wheels_command_starts_a_suite(python: Path, tmp_path: Path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    site = subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    )
+    command = [python, "-P", Path(site.strip()) / "bin" / "gpuperf", "init"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {
+        ".gitignore",
+        "kernels/scale.cu",
+        "suites/test_scale.py",
+        ".github/workflows/gpuperf.yml",
+    }

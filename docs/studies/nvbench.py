@@ -76,15 +76,16 @@ def theirs() -> Figures:
         result = Path(folder) / "nvbench.json"
         command = [sys.executable, __file__, "--nvbench", folder, "--jsonbin", str(result), "-d", "0"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return dict(zip(CASES, map(_read, json.loads(result.read_text())["benchmarks"]), strict=True))
+        read = [_read(each, Path(folder)) for each in json.loads(result.read_text())["benchmarks"]]
+        return dict(zip(CASES, read, strict=True))
 
 
-def _read(benchmark: Any) -> tuple[float, float]:
+def _read(benchmark: Any, folder: Path) -> tuple[float, float]:
     import numpy as np
 
     (state,) = benchmark["states"]
     data = {each["tag"]: {v["name"]: v["value"] for v in each["data"]} for each in state["summaries"]}
-    samples = np.fromfile(data["nv/json/bin:nv/cold/sample_times"]["filename"], "<f4")
+    samples = np.fromfile(folder / data["nv/json/bin:nv/cold/sample_times"]["filename"], "<f4")
     return float(np.median(samples)), float(data["nv/cold/walltime"]["value"])
 
 

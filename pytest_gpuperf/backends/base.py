@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # at run time it would be a third of the start of a process t
     import numpy as np
 
     from pytest_gpuperf.backends.declarations import Declarations
+    from pytest_gpuperf.backends.signature import Signature, Variable
 
 Dim3 = tuple[int, int, int]
 Traffic = tuple[int, int, int]
@@ -159,8 +160,24 @@ class Timer(Protocol):
 class Program(Protocol):
     """One compiled kernel file.
 
-    Arguments of a launch are checked already: device arrays, or NumPy scalars of the declared dtype.
+    Arguments of a launch are checked already: device arrays, or NumPy scalars of the declared dtype. Kernels
+    have the names by which ``signature`` was asked for them, or the plain ones of their declarations.
     """
+
+    def signature(self, name: str) -> Signature:
+        """Ask the compiler for the kernel that a C++ expression names; raises Unresolved if it names none."""
+
+    def variable(self, name: str) -> Variable | None:
+        """Ask the compiler for a variable; None if this program uses none of that name.
+
+        Raises Unresolved if the file has none.
+        """
+
+    def read(self, variable: Variable) -> np.ndarray:
+        """Copy a variable to the host, after everything enqueued so far has finished."""
+
+    def write(self, variable: Variable, values: np.ndarray) -> None:
+        """Copy values of the variable's own type and shape into it, after everything enqueued so far."""
 
     def code_hash(self, name: str | None) -> str | None:
         """Return the hash of the machine code of kernel ``name``, which other kernels do not change.
@@ -260,10 +277,12 @@ class Backend(Protocol):
     def free_memory(self) -> int:
         """Return how many bytes could be allocated now."""
 
-    def load(self, file: Declarations, options: Sequence[str] = ()) -> Program:
+    def load(
+        self, file: Declarations, options: Sequence[str] = (), instance: Signature | None = None
+    ) -> Program:
         """Compile a kernel file, or take it from the cache; raises KernelError with the compiler's line.
 
-        ``options`` are nvcc's.
+        ``options`` are nvcc's. ``instance``: a template's, to be compiled with the file's own kernels.
         """
 
     def count(self, work: Callable[[], Any]) -> list[Counted]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from pytest_gpuperf.backends.aliases import aliases_of
+from pytest_gpuperf.backends.signature import Row, Signature
 from pytest_gpuperf.backends.sources import blank, blanked, with_included
 from pytest_gpuperf.errors import KernelError
 
@@ -60,45 +60,87 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """An ``extern "C" __global__`` function: its name, parameters and the line of its name, from 1."""
+    """A ``__global__`` function: its name, parameters and the line of its name, from 1.
+
+    ``plain``: it is launched by that name alone, and all its types are the language's own. Of another one
+    only the compiler knows the parameters: a template, one with C++ linkage or types of other names.
+    """
 
     name: str
     parameters: tuple[Parameter, ...]
     line: int
     path: Path
+    plain: bool = True
+    template: bool = False
 
     @property
     def where(self) -> str:
         return f"{self.path.name}:{self.line}"
 
     def __str__(self) -> str:
-        return f"{self.name}({', '.join(map(str, self.parameters))})"
+        name = self.name.rpartition("(")[0] if self.name.endswith(")") else self.name
+        return f"{name}({', '.join(map(str, self.parameters))})"
 
 
 class Declarations(dict[str, Declaration]):
-    """The launchable kernels of one file by name; ``rejected`` says why others are not launchable."""
+    """The kernels of one file that are launched by their names alone; ``others`` are those that are not."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self.rejected: dict[str, str] = {}
-        self.macro = ""  # where a macro makes kernels, which are not seen
+        self.others: list[Declaration] = []
 
-    def find(self, name: str) -> Declaration:
-        """Return the declaration of a kernel; raises KernelError with what to write or which there are."""
-        if name in self:
-            return self[name]
-        if name in self.rejected:
-            raise KernelError(self.rejected[name])
+    def declared(self, signature: Signature) -> Declaration:
+        """Return the declaration of a kernel whose types a compiler knows, with the names in the source."""
+        last = _last_name(signature.name)
+        texts = [d for d in (*self.values(), *self.others) if _last_name(d.name) == last]
+        text = next((d for d in texts if len(d.parameters) == len(signature.rows)), None)
+        parameters = text.parameters if text else [None] * len(signature.rows)
+        merged = tuple(
+            _merged(parameter, row, number)
+            for number, (parameter, row) in enumerate(zip(parameters, signature.rows, strict=True), 1)
+        )
+        path, line = signature.where or ((text.path, text.line) if text else (self.path, 0))
+        return Declaration(signature.name, merged, line, path)
+
+    def unknown(self, name: str, said: str = "") -> KernelError:
+        """Return the error for a name that no kernel has: what to write instead, or which there are."""
         import difflib
 
-        known = sorted(self) or sorted(self.rejected)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "."
+        same = [d for d in self.others if _last_name(d.name) == _last_name(name)]
+        asked = f'kernels["{self.path.name}"]["{{}}"]'.format
+        if said:
+            said = f" The compiler says: {said.rstrip('.?')}."
+        if same and same[0].template:
+            others = "other arguments" if name.endswith(">") else "its arguments"
+            how = f"name {others}, as in {asked(same[0].name + '<float>')}"
+            return KernelError(f"{same[0].where}: {same[0].name} is a template; {how}.{said}")
+        if len(same) > 1 and not name.endswith(")"):
+            types = ", ".join(f"{p.type}{'*' * p.pointer}" for p in same[0].parameters)
+            how = f"name one by its parameters, as in {asked(f'{same[0].name}({types})')}"
+            return KernelError(f"{same[0].where}: {same[0].name} is declared more than once; {how}.{said}")
+        known = sorted({*self, *(d.name for d in self.others)})
+        close = [same[0].name] if same else difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close and close[0] != name else "."
         there = f"It declares {', '.join(known)}" if known else "It declares no __global__ function"
-        if self.macro:
-            hint += f" The macro in {self.macro} makes kernels, which are not seen: write {name} without it."
-        raise KernelError(f"{self.path} has no kernel {name!r}. {there}{hint}")
+        return KernelError(f"{self.path} has no kernel {name!r}. {there}{hint}{said}")
+
+
+def _last_name(name: str) -> str:
+    """Return a name without scopes, template arguments and parameters."""
+    return re.split("[<(]", name, maxsplit=1)[0].rpartition("::")[2].strip()
+
+
+def _merged(text: Parameter | None, row: Row, number: int) -> Parameter:
+    dtype = row.dtype
+    if text and text.pointer == row.pointer:
+        return replace(
+            text, const=row.const or (text.const and not row.pointer), dtype=dtype, lanes=row.lanes
+        )
+    kind = {"v": "void", "V": "struct"}.get(row.kind) or (dtype.name if dtype else "number")
+    lanes = f"x{row.lanes}" if row.lanes > 1 else ""
+    name = text.name if text else f"argument{number}"
+    return Parameter(name, f"{kind}{lanes}", row.pointer, row.const, dtype, row.lanes)
 
 
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*", re.MULTILINE)
@@ -110,13 +152,10 @@ def read(path: Path) -> Declarations:
     Raises KernelError if it cannot be read.
     """
     found = Declarations(path)
-    aliases: dict[str, str | None] = {}
     for file, source in reversed(with_included(path)):
-        aliases |= aliases_of(source)
-        more = parse(source, file, aliases)
+        more = parse(source, file)
         found |= more
-        found.rejected |= more.rejected
-        found.macro = more.macro or found.macro
+        found.others += more.others
     return found
 
 
@@ -176,18 +215,7 @@ def _canonical(words: list[str]) -> str:
     return " ".join([*sign, *(size or ["int"])])
 
 
-def _resolved(kind: str, aliases: Mapping[str, str | None]) -> tuple[str, int]:
-    """Return what a type's name stands for in the end, and how often as a pointer."""
-    stars = 0
-    for _ in range(8):  # an alias of an alias, and none of itself
-        if kind in _VECTORS or kind in _SCALARS or not (meant := aliases.get(kind)):
-            break
-        stars += meant.count("*")
-        kind = _canonical(re.findall(r"[\w:]+", _QUALIFIERS.sub(" ", meant)))
-    return kind, stars
-
-
-def _parameter(text: str, number: int, aliases: Mapping[str, str | None]) -> Parameter:
+def _parameter(text: str, number: int) -> Parameter:
     text, array = re.subn(r"\[[^\]]*\]", "", text.partition("=")[0])
     before_pointer = text.split("*")[0]
     stars = text.count("*") + array
@@ -196,61 +224,32 @@ def _parameter(text: str, number: int, aliases: Mapping[str, str | None]) -> Par
     if len(words) > 1 and words[-1] not in _TYPE_WORDS:
         name = words.pop()
     kind = _canonical(words)
-    meant, more = _resolved(kind, aliases)
-    stars += more
-    dtype, lanes = _VECTORS.get(meant) or (_SCALARS.get(meant), 1)
+    dtype, lanes = _VECTORS.get(kind) or (_SCALARS.get(kind), 1)
     if stars > 1:  # a table of pointers: 64-bit addresses, of a kind that nobody here can check
         dtype, lanes, kind = None, 1, kind + "*" * (stars - 1)
     const = re.search(r"\bconst\b", before_pointer) is not None
     return Parameter(name, kind, stars > 0, const, np.dtype(dtype) if dtype else None, lanes)
 
 
-def _advice(path: Path, line: int, name: str, template: bool, text: str) -> str:
-    if template:
-        return (
-            f"{path.name}:{line}: {name} is a template, which has no name to launch by; add a one-line "
-            f'wrapper, for example: extern "C" __global__ void {name}_f32(const float* src, float* dst, '
-            f"int n) {{ {name}_body<float>(src, dst, n); }} and a __device__ {name}_body for the work."
-        )
-    parameters = " ".join(text.split())
-    return (
-        f'{path.name}:{line}: {name} is __global__ but not extern "C", so its name is mangled; '
-        f'write: extern "C" __global__ void {name}({parameters})'
-    )
+def _known(parameter: Parameter) -> bool:
+    """Say whether a parameter's type is the language's own, and no name that stands for another."""
+    void = parameter.pointer and parameter.type in ("void", "void*")
+    tables = parameter.pointer and parameter.type.rstrip("*") in (*_SCALARS, *_VECTORS, "void")
+    return parameter.dtype is not None or void or tables
 
 
-_MACRO = re.compile(
-    r"^[ \t]*#[ \t]*define[ \t]+(\w+)(\(?)((?:\\\n|[^\n])*\b__global__\b(?:\\\n|[^\n])*)$", re.MULTILINE
-)
+def parse(source: str, path: Path) -> Declarations:
+    """Return the kernels that CUDA source declares, by name.
 
-
-def _with_macros(source: str, found: Declarations) -> str:
-    """Expand the macros without parameters that stand for a kernel's qualifiers, and note the others."""
-    for match in _MACRO.finditer(source):
-        if match[2]:
-            found.macro = f"{found.path.name}:{source.count(chr(10), 0, match.start()) + 1}"
-        else:
-            body = match[3].replace("\\\n", " ").strip()
-            source = re.sub(rf"(?<!define )\b{match[1]}\b", body.replace("\\", r"\\"), source)
-    return source
-
-
-def parse(source: str, path: Path, aliases: Mapping[str, str | None] | None = None) -> Declarations:
-    """Return the kernels that CUDA source declares ``extern "C" __global__``, by name.
-
-    The source is read as text, without a preprocessor: a kernel that a macro with parameters makes is not
-    seen. ``aliases`` say what other names of types stand for, those of ``source`` unless given.
-    Kernels that cannot be launched by name (C++ linkage, templates, two declarations that differ)
-    are left out; ``Declarations.find`` says why when one is asked for.
+    The source is read as text, without a preprocessor: what a macro makes is not seen, and a branch that is
+    off is. A compiler is asked for kernels that are not ``plain``, and for those that are not found here.
     """
     # Without comments, literals and preprocessor lines; offsets and lines stay.
     found = Declarations(path)
-    aliases = aliases_of(source) if aliases is None else aliases
-    expanded = _with_macros(blanked(source, keep=lambda text: text == '"C"'), found)
-    code = _DIRECTIVE.sub(blank, expanded)
+    code = _DIRECTIVE.sub(blank, blanked(source, keep=lambda text: text == '"C"'))
     blocks = [
-        (match.end() - 1, _closing(code, match.end() - 1))
-        for match in re.finditer(r'\bextern\s*"C"\s*\{', code)
+        (match.end() - 1, _closing(code, match.end() - 1), match[1])
+        for match in re.finditer(r'\b(?:extern\s*"C"|namespace\s+([\w:]+))\s*\{', code)
     ]
     for match in re.finditer(r"\b__global__\b", code):
         signature = _signature(code, match.end())
@@ -260,30 +259,35 @@ def parse(source: str, path: Path, aliases: Mapping[str, str | None] | None = No
         line = code.count("\n", 0, offset) + 1
         # What is before it in the same declaration: extern "C", template<...>, attributes.
         prefix = re.split("[;{}]", code[: match.start()])[-1]
-        c_linkage = re.search(r'\bextern\s*"C"', prefix) is not None or any(a < offset < b for a, b in blocks)
+        around = [scope for begin, end, scope in blocks if begin < offset < end]
+        c_linkage = re.search(r'\bextern\s*"C"', prefix) is not None or None in around
+        parameters = tuple(_parameter(part.strip(), number) for number, part in enumerate(_split(text), 1))
         template = re.search(r"\btemplate\b", prefix) is not None
-        if template or not c_linkage:
-            found.rejected.setdefault(name, _advice(path, line, name, template, text))
-            continue
-        parameters = tuple(
-            _parameter(part.strip(), number, aliases) for number, part in enumerate(_split(text), 1)
-        )
-        _add(found, Declaration(name, parameters, line, path), defined)
+        plain = c_linkage and not template and all(map(_known, parameters))
+        scope = "" if c_linkage else "".join(f"{scope}::" for scope in around)
+        _add(found, Declaration(scope + name, parameters, line, path, plain, template), defined)
     return found
 
 
 def _add(found: Declarations, new: Declaration, defined: bool) -> None:
-    """Keep ``new``; a definition replaces its forward declaration, one that differs makes both unusable."""
+    """Keep ``new``; a definition replaces its forward declaration.
+
+    Which of two counts that differ, only a compiler knows.
+    """
     old = found.get(new.name)
-    if old is None or _types(old) == _types(new):
-        if old is None or defined:
-            found[new.name] = new
+    for other in (*filter(None, [old]), *found.others):
+        if other.name == new.name and _types(other) == _types(new):
+            if defined and other.plain:
+                found[new.name] = new
+            elif defined:
+                found.others[found.others.index(other)] = new
+            return
+    if new.plain and old is None and all(other.name != new.name for other in found.others):
+        found[new.name] = new
         return
-    del found[new.name]
-    found.rejected[new.name] = (
-        f"{new.path.name}:{new.line}: {new.name} is declared with other parameters than on line {old.line}, "
-        "and preprocessor conditions are not evaluated here; give the two different names."
-    )
+    found.others.append(replace(new, plain=False))
+    if old:
+        found.others.append(replace(found.pop(new.name), plain=False))
 
 
 def _types(declaration: Declaration) -> list[tuple[str, bool]]:

@@ -2,6 +2,8 @@
 
 kernels["transpose.cu"].transpose_tiled[grid, block](src, dst, rows, cols)
 kernels["transpose.cu", "-DTILE=16"].transpose_tiled[grid, block, shared_bytes, stream](...)
+kernels["reduce.cu"]["reduce<float, 256>"][grid, block](...)
+kernels["filter.cu"].constants["weights"] = array
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pytest_gpuperf.backends.arguments import check
 from pytest_gpuperf.backends.base import Backend, Geometry, Program
 from pytest_gpuperf.backends.declarations import Declaration, read
 from pytest_gpuperf.backends.gpu import Gpu
+from pytest_gpuperf.backends.signature import Unresolved, Variable, fitting
 from pytest_gpuperf.errors import KernelError
 
 BY_KERNEL = "k-"
@@ -52,14 +57,21 @@ class Kernels:
 
 
 class KernelFile:
-    """One .cu file with one set of compile options; its kernels are attributes (or items, by name)."""
+    """One .cu file with one set of compile options; its kernels are attributes, or items by C++ expressions.
+
+    ``constants`` are its variables. An instantiation that the file does not make itself is compiled into a
+    program of its own, with variables of its own.
+    """
 
     def __init__(self, path: Path, options: tuple[str, ...], backend: Backend) -> None:
         self.path = path
         self.options = options
         self.backend = backend
         self.declarations = read(path)
+        self.constants = Constants(self)
         self._program: Program | None = None
+        self._instances: dict[str, Program] = {}
+        self._declared: dict[str, Declaration] = {}
 
     @property
     def program(self) -> Program:
@@ -68,13 +80,77 @@ class KernelFile:
             self._program = self.backend.load(self.declarations, self.options)
         return self._program
 
+    def program_of(self, name: str) -> Program:
+        """Return the program that has a kernel."""
+        return self._instances.get(name) or self.program
+
+    def programs(self) -> list[Program]:
+        """Return the file's program and those of its templates' instantiations."""
+        return [self.program, *self._instances.values()]
+
+    def _find(self, name: str) -> Declaration:
+        """Return a kernel's declaration: as the text says, or where that does not, the compiler."""
+        if name in self.declarations:
+            return self.declarations[name]
+        if name not in self._declared:
+            try:
+                signature = self.program.signature(name)
+            except Unresolved as said:
+                raise self.declarations.unknown(name, str(said)) from None
+            if signature.own:
+                instance = self.backend.load(self.declarations, self.options, signature)
+                self.constants.put_into(instance)
+                self._instances[name] = instance
+            self._declared[name] = self.declarations.declared(signature)
+        return self._declared[name]
+
     def __getitem__(self, name: str) -> Kernel:
-        return Kernel(self, self.declarations.find(name))
+        return Kernel(self, self._find(name))
 
     def __getattr__(self, name: str) -> Kernel:
         if name.startswith("__"):  # copy, pickle and inspect ask for these; no kernel has such a name
             raise AttributeError(name)
         return self[name]
+
+
+class Constants:
+    """The ``__constant__`` and ``__device__`` variables of a kernel file, as NumPy arrays."""
+
+    def __init__(self, file: KernelFile) -> None:
+        self._file = file
+        self._put: dict[str, np.ndarray] = {}
+        self.digests: dict[str, str] = {}
+        """What the host has put where: part of the work that a launch does."""
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        values = fitting(self._variable(name), values)
+        self._put[name] = values.copy()
+        self.digests[name] = hashlib.sha256(values.tobytes()).hexdigest()[:16]
+        for program in self._file.programs():
+            self._write(program, name)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._file.program.read(self._variable(name))
+
+    def put_into(self, program: Program) -> None:
+        """Put into another program of the file what the host has put into its variables so far."""
+        for name in self._put:
+            self._write(program, name)
+
+    def _write(self, program: Program, name: str) -> None:
+        if (variable := program.variable(name)) is not None:
+            program.write(variable, self._put[name])
+
+    def _variable(self, name: str) -> Variable:
+        try:
+            found = self._file.program.variable(name)
+        except Unresolved as said:
+            raise KernelError(
+                f"{self._file.path} has no variable {name!r} that is __constant__ or __device__: {said}."
+            ) from None
+        if found is None:
+            raise KernelError(f"{self._file.path}: no kernel uses {name}, so the compiler has left it out.")
+        return found
 
 
 class Kernel:
@@ -121,12 +197,17 @@ class Launch:
         self.geometry = geometry
 
     @property
+    def program(self) -> Program:
+        """Return the compiled program that has the kernel."""
+        return self.file.program_of(self.name)
+
+    @property
     def code_hash(self) -> str | None:
         """Return the hash of the kernel's machine code, None if there is none."""
-        return self.file.program.code_hash(self.name)
+        return self.program.code_hash(self.name)
 
     def work_hash(self, *arguments: Any) -> str | None:
-        """Hash all that the device is told to do: machine code, geometry, scalars, the arrays' contents.
+        """Hash all that the device is told to do: machine code, scalars, what arrays and variables hold.
 
         It ends with "?" where an array's contents are not known: such work is the same as none. The arrays'
         addresses are left out. None if there is no machine code.
@@ -139,9 +220,20 @@ class Launch:
         contents = [getattr(a, "contents", None) for a in arrays]
         places = [[id(a) for a in arrays].index(id(a)) for a in arrays]  # which of them are one array
         shape = self.geometry
-        told = repr((code, self.name, shape.grid, shape.block, shape.shared, scalars, contents, places))
+        told: tuple[Any, ...] = (
+            code,
+            self.name,
+            shape.grid,
+            shape.block,
+            shape.shared,
+            scalars,
+            contents,
+            places,
+        )
+        if put := sorted(self.file.constants.digests.items()):
+            told = (*told, put)
         unknown = "?" if None in contents else ""
-        return BY_KERNEL + hashlib.sha256(told.encode()).hexdigest()[:16] + unknown
+        return BY_KERNEL + hashlib.sha256(repr(told).encode()).hexdigest()[:16] + unknown
 
     def bind(self, *arguments: Any) -> Callable[[], None]:
         """Check the arguments once and return the launch, which a stopwatch calls many times."""
@@ -149,7 +241,7 @@ class Launch:
         for parameter, argument in zip(self.declaration.parameters, arguments, strict=True):
             if parameter.pointer and not parameter.const:
                 _may_be_written(argument)
-        return self.file.program.prepare(self.name, self.geometry, checked)
+        return self.program.prepare(self.name, self.geometry, checked)
 
     def __call__(self, *arguments: Any) -> None:
         """Check the arguments and enqueue one launch; raises KernelError if they do not fit."""

@@ -9,7 +9,7 @@ from typing import Any
 # nvml.h, nvmlClocksEventReasons. A software power cap (0x04) is how a GPU under load normally runs, and idle
 # (0x01) or chosen clocks (0x02, 0x10, 0x100) are no fault: they are not here. The general slowdown is set
 # together with the two particular ones and comes last, to be named only where neither is.
-_UNFIT = {
+UNFIT = {
     0x40: "its hardware slowed it down for heat",
     0x80: "its power supply made it slow down (power brake)",
     0x20: "its driver slowed it down for heat",
@@ -116,7 +116,7 @@ class FitnessWatch:
             self.note = f"throttling is not watched: NVML says {error}"
             self.close()
             return ""
-        return next((f"the device was throttled: {why}" for bit, why in _UNFIT.items() if reasons & bit), "")
+        return next((f"the device was throttled: {why}" for bit, why in UNFIT.items() if reasons & bit), "")
 
     def _utilisation(self) -> int:
         """Return in how many percent of the last moment a kernel ran; 0 if NVML does not tell."""

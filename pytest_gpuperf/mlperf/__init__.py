@@ -16,6 +16,7 @@ _PUBLIC = {
     "StoredPredictions": "accuracy",
     "Sut": "sut",
     "read_logs": "logged",
+    "torch_sut": "torch_module",
 }
 
 

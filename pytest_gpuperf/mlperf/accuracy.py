@@ -18,8 +18,9 @@ import numpy as np
 # How far the lead of the winning class may move without an error in the model. Measured on the 797 held-out
 # digits against ONNX Runtime 1.32's fp32 CPU kernels: other fp32 kernels (graph optimisation off, batch 4)
 # move a logit by at most 1.2e-5, fp16 by at most 0.0124. fp32 gets room for the algorithms of other
-# libraries (Winograd, FFT), fp16 four times what was seen.
-MARGINS: Mapping[str, float] = {"fp32": 0.001, "fp16": 0.05}
+# libraries (Winograd, FFT), fp16 four times what was seen. int8 moved a logit by at most 0.37 and changed
+# classes at margins of up to 0.105 (10 of 797).
+MARGINS: Mapping[str, float] = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25}
 
 
 class Reference(Protocol):

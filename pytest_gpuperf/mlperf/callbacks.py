@@ -2,47 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.machine.energy import EnergyMeter
 from pytest_gpuperf.mlperf.library import SampleLibrary
 
-Run = Callable[[np.ndarray], np.ndarray]
+T = TypeVar("T")
 
 
 class Callbacks:
     """Issue, load and unload for one phase.
 
-    ``failure`` is the first exception; ``progress`` when a batch was last completed, or an image loaded while
+    ``workers`` run the model; the first one on LoadGen's own thread if it is the only one, else each on a
+    thread of its own. A worker has ``run(batch)`` and, if it copies the held images itself,
+    ``run_held(parts)``; if it has CUDA graphs, ``captures`` are calls that capture them. ``failure`` is the
+    first exception; ``progress`` when a batch was last completed, a graph captured, or an image loaded while
     ``loading``; ``completions`` the time and the number of samples of each completed batch (seconds on
-    ``perf_counter``); ``issued`` when the first query came.
+    ``perf_counter``) of a query of several, and ``issued`` when the first of these came.
     """
 
-    def __init__(self, loadgen: Any, run: Run, library: SampleLibrary, batch: int) -> None:
-        self._loadgen, self._run, self.library, self._batch = loadgen, run, library, batch
+    alone = True  # a single worker shares LoadGen's thread
+
+    def __init__(self, loadgen: Any, workers: Sequence[Any], library: SampleLibrary, batch: int) -> None:
+        self._loadgen, self._workers, self.library, self._batch = loadgen, workers, library, batch
+        self._runs = [self._runner(worker) for worker in workers]
         self.failure: BaseException | None = None
         self.abandoned = self.loading = False
         self.progress = perf_counter()
         self.issued: float | None = None
         self.completions: list[tuple[float, int]] = []
+        self.meter: EnergyMeter | None = None  # which runs from the images' loading to their unloading
+        self._answered: dict[int, tuple[np.ndarray, list[Any]]] = {}
+        self._own = len(workers) > 1 or not self.alone
+        self._threads: list[ThreadPoolExecutor] = []
 
-    def start(self, prepare: Callable[[], Any]) -> Any:
-        """Call ``prepare`` on the thread that will run the model; returns what it returned."""
+    def _runner(self, worker: Any) -> Callable[[Sequence[int]], Any]:
+        """Return what runs the model on LoadGen's sample indices."""
+        if hasattr(worker, "run_held"):
+            parts, run_held = self.library.parts, worker.run_held
+            return lambda indices: run_held(parts(indices))
+        batch, run = self.library.batch, worker.run
+        return lambda indices: run(batch(indices))
+
+    def start(self, prepare: Callable[[], T]) -> T:
+        """Call ``prepare``, which may warm up ``on_each`` worker; returns what it returned."""
+        if self._own:  # CUDA graphs belong to the thread that captured them
+            self._threads = [ThreadPoolExecutor(1, f"worker-{place}") for place in range(len(self._workers))]
+        if len(self._workers) > 1:
+            self._capture()
         return prepare()
+
+    def _capture(self) -> None:
+        """Have the workers capture all their CUDA graphs in turn, each on its own thread.
+
+        ONNX Runtime captures at the first run of each thread and batch size, and in CUDA's global mode: what
+        any other thread does on a device at that time can break it. So nothing else runs until all are done,
+        and nothing is left to be captured afterwards.
+        """
+        for thread, worker in zip(self._threads, self._workers, strict=True):
+            for capture in getattr(worker, "captures", ()):
+                thread.submit(capture).result()
+                self.progress = perf_counter()
 
     def stop(self) -> None:
         """End what ``start`` began."""
+        for thread in self._threads:
+            thread.shutdown()
+
+    def on_each(self, call: Callable[[Any], T]) -> list[T]:
+        """Return ``call(worker)`` of every worker, all at once, each on the thread that runs the model."""
+        if not self._own:
+            return [call(worker) for worker in self._workers]
+        begun = [
+            thread.submit(call, worker) for thread, worker in zip(self._threads, self._workers, strict=True)
+        ]
+        return [future.result() for future in begun]
 
     def load(self, indices: Sequence[int]) -> None:
         self.loading = True
         self._guarded(self.library.load, indices, self._tick)
         self.loading = False
+        if self.meter is not None:
+            self._guarded(self.meter.begin)
 
     def _tick(self) -> None:
         if self.abandoned:
@@ -50,6 +99,8 @@ class Callbacks:
         self.progress = perf_counter()
 
     def unload(self, indices: Sequence[int]) -> None:
+        if self.meter is not None:
+            self._guarded(self.meter.end)
         self._guarded(self.library.unload)
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -61,39 +112,102 @@ class Callbacks:
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
         """Run the samples ``indices`` in batches and complete their query ``ids``."""
-        if self.issued is None:
-            self.issued = perf_counter()
-        if len(ids) <= self._batch:
-            self._guarded(self._complete, ids, self._classes(indices))
-            return
-        # LoadGen takes a batch in while the device computes the next: 3 % of the time of fp16 on an H200.
-        with ThreadPoolExecutor(1, "completions") as completing:
-            for start in range(0, len(ids), self._batch):
+        if len(ids) <= self._batch and not self._own:
+            self._answer(ids, indices)
+        else:
+            self.issued = self.issued or perf_counter()
+            self._in_batches(ids, indices)
+
+    def _answer(self, ids: Sequence[int], indices: Sequence[int]) -> None:
+        """Answer a query of one batch: what its latency consists of, beside the model's run.
+
+        Answers and responses are made once for each number of samples, and nothing else is called.
+        """
+        found = self._answered.get(len(ids))
+        answers, responses = found or self._prepared(len(ids))
+        try:
+            if self.failure is None and not self.abandoned:
+                classes = self._runs[0](indices)
+                if np.shape(classes) != answers.shape:
+                    raise misshapen(indices, classes)
+                answers[:] = classes
+            for response, identity in zip(responses, ids, strict=True):
+                response.id = identity
+            self._loadgen.QuerySamplesComplete(responses)
+        except BaseException as error:
+            self._recover(error, ids, answers)
+        self.progress = perf_counter()
+
+    def _prepared(self, count: int) -> tuple[np.ndarray, list[Any]]:
+        answers = np.zeros(count, np.int64)
+        self._answered[count] = made = answers, list(self._responses([0] * count, answers))
+        return made
+
+    def _recover(self, error: BaseException, ids: Sequence[int], answers: np.ndarray) -> None:
+        """Keep the first exception, and complete its query all the same, with zeros."""
+        self.failure = self.failure or error
+        answers[:] = 0
+        self._guarded(self._complete, ids, answers)
+
+    def _in_batches(self, ids: Sequence[int], indices: Sequence[int]) -> None:
+        """Run a query of many batches, each worker the next one that is left.
+
+        LoadGen takes a batch in while the device computes the next: 3 % of the time of fp16 on an H200.
+        """
+        starts, taking = iter(range(0, len(ids), self._batch)), threading.Lock()
+
+        def work(run: Callable[[Sequence[int]], Any]) -> None:
+            for start in _taken(starts, taking):
                 stop = start + self._batch
-                classes = self._classes(indices[start:stop])
+                classes = self._classes(run, indices[start:stop])
                 completing.submit(self._guarded, self._complete, ids[start:stop], classes)
 
-    def _classes(self, indices: Sequence[int]) -> np.ndarray:
+        with ThreadPoolExecutor(1, "completions") as completing:
+            if not self._own:
+                work(self._runs[0])
+                return
+            pairs = zip(self._threads, self._runs, strict=True)
+            for future in [thread.submit(work, run) for thread, run in pairs]:
+                future.result()
+
+    def _classes(self, run: Callable[[Sequence[int]], Any], indices: Sequence[int]) -> np.ndarray:
         """Predict int64 [n]; zeros once anything has failed, since a query must be completed all the same."""
         classes = np.zeros(len(indices), np.int64)
-        self._guarded(self._predict, indices, classes)
+        self._guarded(self._predict, run, indices, classes)
         return classes
 
-    def _predict(self, indices: Sequence[int], classes: np.ndarray) -> None:
+    def _predict(
+        self, run: Callable[[Sequence[int]], Any], indices: Sequence[int], classes: np.ndarray
+    ) -> None:
         if self.failure is not None or self.abandoned:
             return
-        found = self._run(self.library.batch(indices))
+        found = run(indices)
         if np.shape(found) != classes.shape:
-            shape = list(np.shape(found))
-            raise GpuperfError(
-                f"{len(indices)} images gave classes of shape {shape}; run() must return one for each"
-            )
+            raise misshapen(indices, found)
         classes[:] = found
 
     def _complete(self, ids: Sequence[int], classes: np.ndarray) -> None:
         # LoadGen copies the bytes before QuerySamplesComplete returns, so the array may go then.
+        self._loadgen.QuerySamplesComplete(list(self._responses(ids, classes)))
+        self.completions.append((perf_counter(), len(ids)))
+
+    def _responses(self, ids: Sequence[int], classes: np.ndarray) -> Iterator[Any]:
         first, size = classes.ctypes.data, classes.itemsize
         addresses = range(first, first + classes.nbytes, size)
-        responses = map(self._loadgen.QuerySampleResponse, ids, addresses, repeat(size))
-        self._loadgen.QuerySamplesComplete(list(responses))
-        self.completions.append((perf_counter(), len(ids)))
+        return map(self._loadgen.QuerySampleResponse, ids, addresses, repeat(size))
+
+
+def _taken(starts: Iterator[int], taking: threading.Lock) -> Iterator[int]:
+    """Yield what is left of an iterator that several threads share."""
+    while True:
+        with taking:
+            start = next(starts, None)
+        if start is None:
+            return
+        yield start
+
+
+def misshapen(indices: Sequence[int], found: Any) -> GpuperfError:
+    return GpuperfError(
+        f"{len(indices)} images gave classes of shape {list(np.shape(found))}; run() must return one for each"
+    )

@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pytest_gpuperf.backends.cuda import driver
 from pytest_gpuperf.backends.cuda.driver import Loader
@@ -100,20 +97,6 @@ def cuda_major(onnxruntime: Any) -> int:
             f"which is no version; reinstall it: {REINSTALL}"
         )
     return int(major)
-
-
-def page_lock(array: np.ndarray, built_for: int, load: Loader = ctypes.CDLL) -> Callable[[], None] | None:
-    """Lock a host array's pages, for copies at the link's speed; returns what unlocks them.
-
-    That must be called before the array goes. Returns None if CUDA refuses (a container's memory limit);
-    copies are then slower.
-    """
-    runtime = load(f"libcudart.so.{built_for}")
-    address = ctypes.c_void_p(array.ctypes.data)
-    if runtime.cudaHostRegister(address, ctypes.c_size_t(array.nbytes), ctypes.c_uint(0)):
-        runtime.cudaGetLastError()  # or the next CUDA call of this thread would report the refusal
-        return None
-    return lambda: runtime.cudaHostUnregister(address)
 
 
 def require_libraries(major: int, load: Loader) -> None:

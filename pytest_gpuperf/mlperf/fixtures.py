@@ -73,15 +73,16 @@ def loadgen(request: pytest.FixtureRequest) -> LoadGen:
     ``scenario`` "SingleStream", "MultiStream" (``samples_per_query`` 8), "Server" (``qps`` queries a second,
     answered within ``max_latency``; see ``loadgen.find_peak``) or "Offline"; ``mode`` "performance" or
     "accuracy"; ``max_batchsize`` of Server and Offline, ``max_wait`` seconds for a fuller one; ``threads`` of
-    the CPU for one batch; ``performance_sample_count`` images in memory, from which queries are drawn;
-    ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the
-    phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy
-    phase; ``stall`` seconds without progress after which it is given up; ``keep_trace=True`` leaves
-    LoadGen's trace beside its logs; ``mlperf_conf``, ``user_conf`` and ``audit_conf`` are files of MLPerf's
-    configuration, over LoadGen's own; ``output`` a folder for ``results.json``. The result has
-    ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``, ``.samples_per_second``, or ``.accuracy``; an
-    INVALID phase or a wrong prediction fails the test. On a GPU the device time of a batch is judged too. The
-    whole test runs in a process of its own.
+    the CPU for one batch; ``streams`` of a device, so many batches at a time, and ``devices``, of Server and
+    Offline; ``qsl`` "host" or "device", where the images lie; ``performance_sample_count`` images in memory,
+    from which queries are drawn; ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's
+    durations); ``seconds`` of the phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput;
+    ``count`` images of an accuracy phase; ``stall`` seconds without progress after which it is given up;
+    ``keep_trace=True`` leaves LoadGen's trace beside its logs; ``mlperf_conf``, ``user_conf`` and
+    ``audit_conf`` are files of MLPerf's configuration, over LoadGen's own; ``output`` a folder for
+    ``results.json``. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
+    ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. On a GPU
+    the device time of a batch is judged too. The whole test runs in a process of its own.
     Without ``--gpuperf`` a phase lasts a second and is not judged.
     """
     return LoadGen(request.config.stash[SESSION], request.node)
@@ -122,6 +123,9 @@ class LoadGen:
         user_conf: str | Path | None = None,
         audit_conf: str | Path | None = None,
         output: str | Path | None = None,
+        streams: int | None = None,
+        devices: int | None = None,
+        qsl: str | None = None,
     ) -> AnyResult:
         given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
         __tracebackhide__ = True
@@ -151,6 +155,9 @@ class LoadGen:
         stall: float | None = None,
         max_wait: float | None = None,
         max_batchsize: int | None = None,
+        streams: int | None = None,
+        devices: int | None = None,
+        qsl: str | None = None,
     ) -> PeakResult:
         """Find the highest rate at which 99 of 100 of Server's queries are answered within ``max_latency``.
 
@@ -216,13 +223,17 @@ class LoadGen:
 
     def _open(self, model: Model | Sut, asked: Request) -> AnySession:
         """Load the model for the scenario's batches, on the GPU if this run uses one."""
-        from pytest_gpuperf.mlperf.session import SESSIONS, open_session
+        from pytest_gpuperf.mlperf.session import SESSIONS, Team, open_session
         from pytest_gpuperf.mlperf.sut import Sut, SutSession
 
         on_gpu, traffic = self._session.expects_device(), asked.traffic()
         if asked.threads and (on_gpu or isinstance(model, Sut)):
             raise GpuperfError("loadgen: threads= is for ONNX models on the CPU")
+        if not on_gpu and (asked.devices or asked.qsl != "host"):
+            raise GpuperfError("loadgen: devices= and qsl= are for a GPU")
         if isinstance(model, Sut):
+            if asked.streams or asked.devices or asked.qsl != "host":
+                raise GpuperfError("loadgen: streams=, devices= and qsl= are for ONNX models, not for a Sut")
             return SutSession(model, traffic.batch(asked.max_batchsize or model.max_batchsize))
         backend: Backend = "cuda" if on_gpu else "cpu"
         largest = SESSIONS[backend].offline_batch
@@ -234,7 +245,9 @@ class LoadGen:
             sizes |= {1 << power for power in range(size.bit_length()) if 1 << power < size}
         # The device's own stream, so that its events see ONNX Runtime's work; only --gpuperf times by them.
         stream = int(self._session.gpu().stream.handle) if on_gpu and self._session.options.active else None
-        return open_session(model, backend, cast(Any, asked.precision), sorted(sizes), stream, asked.threads)
+        team = Team(asked.streams or 1, asked.devices or 1, asked.qsl)
+        precision = cast(Any, asked.precision)
+        return open_session(model, backend, precision, sorted(sizes), stream, asked.threads, team)
 
     def _on_device(self, session: Any) -> list[Measurement]:
         """Measure the device time of a batch: the model's part of a query's time, without the host's."""

@@ -62,7 +62,7 @@ class Interface:
                 raise GpuperfError(
                     f"{self._model.path}: input {name} is a {one.type}, not one of {', '.join(TENSORS)}"
                 )
-            if one.type == "tensor(float16)" and precision == "fp32":
+            if one.type == "tensor(float16)" and precision != "fp16":
                 raise GpuperfError(f'{self._model.path}: input {name} is float16; pass precision="fp16"')
 
     def _constant(self, name: str, value: Any) -> np.ndarray:
@@ -122,6 +122,12 @@ class Interface:
         sizes = {size for name in self.fed for size in self._inputs[name].shape[:1] if isinstance(size, int)}
         return min(sizes) if sizes else None
 
+    @property
+    def is_plain(self) -> bool:
+        """Say whether it is one array in and classes out, in batches of any size, and no other size open."""
+        given = self.constants or self.state or self._model.score is not None
+        return len(self.fed) == 1 and not given and self.fixed_batch is None and not self.is_open
+
     def arrays(self, batch: Any) -> dict[str, np.ndarray]:
         """Return the array of each input that the dataset gives."""
         return batch.arrays if isinstance(batch, Arrays) else {next(iter(self.fed)): batch}
@@ -176,7 +182,7 @@ class Interface:
                     "samples; its first size must be theirs"
                 )
         if self._model.score is None:
-            return self._classes(outputs[0][:count])
+            return self.classes(outputs[0][:count])
         if len(self.outputs) == 1 and not _is_several(self._model.output):
             return list(outputs[0][:count])
         return [
@@ -184,7 +190,11 @@ class Interface:
             for at in range(count)
         ]
 
-    def _classes(self, output: np.ndarray) -> np.ndarray:
+    def classes(self, output: np.ndarray) -> np.ndarray:
+        """Return int64 [n] from integer classes [n] or [n, 1], or from scores [n, classes].
+
+        Raises GpuperfError for any other form.
+        """
         found = output if np.issubdtype(output.dtype, np.integer) else output.argmax(axis=-1)
         classes = found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
         if len(classes) != len(output):
@@ -209,6 +219,8 @@ def _fits(found: Sequence[int], wanted: Sequence[Any]) -> bool:
 
 def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
     """Put ONNX Runtime's exception into one sentence, by its text: its classes have no public base."""
+    if isinstance(error, GpuperfError):
+        return error
     text = " ".join(str(error).split())
     if "allocate memory" in text or "out of memory" in text.lower():
         return GpuperfError(

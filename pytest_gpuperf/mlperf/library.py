@@ -20,7 +20,7 @@ class SampleLibrary:
     """LoadGen's QSL: the loaded images in host memory, in the order LoadGen loaded them.
 
     LoadGen walks its loaded set in that order in Offline and in runs of eight in MultiStream, so nearly every
-    batch is a slice of one array and is not copied.
+    batch is a slice of one array and is not copied. ``hold`` is told of that array before it is used.
     """
 
     def __init__(self, dataset: Dataset, dtype: Any, hold: Hold) -> None:
@@ -28,6 +28,7 @@ class SampleLibrary:
         self._release: Callable[[], None] = lambda: None
         self._slots: dict[int, int] = {}
         self._images: Any = np.empty(0)
+        self._single: dict[int, Any] = {}  # each image as a batch of one
 
     def load(self, indices: Sequence[int], progress: Callable[[], None] = lambda: None) -> None:
         """Load the images of LoadGen's sample indices, in place of those loaded before.
@@ -51,6 +52,7 @@ class SampleLibrary:
             progress()
             took = max(perf_counter() - begin, 1e-6)
             size = max(1, min(MOST_READ, int(len(read) * READING / took)))
+        self._single = {index: self._images[slot : slot + 1] for index, slot in self._slots.items()}
         self._release = self._hold(self._images)
 
     def _read(self, indices: Sequence[int]) -> Any:
@@ -118,14 +120,29 @@ class SampleLibrary:
     def unload(self) -> None:
         release, self._release = self._release, lambda: None
         release()
-        self._slots = {}
+        self._slots, self._single = {}, {}
         self._images = np.empty(0)
+
+    def parts(self, indices: Sequence[int]) -> list[tuple[int, int]]:
+        """Return where the images of LoadGen's sample indices lie in the held array: (first, count)."""
+        slots = self._slots
+        if len(indices) == 1:
+            return [(slots[indices[0]], 1)]
+        found: list[tuple[int, int]] = []
+        first, count = slots[indices[0]], 0
+        for index in indices:
+            slot = slots[index]
+            if slot != first + count:
+                found.append((first, count))
+                first, count = slot, 0
+            count += 1
+        return [*found, (first, count)]
 
     def batch(self, indices: Sequence[int]) -> Any:
         """Return the images of LoadGen's sample indices, C-contiguous [n, *input_shape]."""
-        first = self._slots[indices[0]]
         if len(indices) == 1:
-            return self._images[first : first + 1]
+            return self._single[indices[0]]
+        first = self._slots[indices[0]]
         slots = [self._slots[index] for index in indices]
         if slots == list(range(first, first + len(slots))):
             return self._images[first : first + len(slots)]

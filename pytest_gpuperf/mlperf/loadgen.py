@@ -9,7 +9,7 @@ interrupt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.machine.energy import EnergyMeter
 from pytest_gpuperf.mlperf import configuration, logs, settings
 from pytest_gpuperf.mlperf.accuracy import Gate, shifted
 from pytest_gpuperf.mlperf.callbacks import Callbacks
@@ -33,7 +34,7 @@ from pytest_gpuperf.mlperf.phase import Phase
 from pytest_gpuperf.mlperf.request import STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult
 from pytest_gpuperf.mlperf.scores import ScoreResult, scored
-from pytest_gpuperf.mlperf.session import Session
+from pytest_gpuperf.mlperf.session import ALONE, Session, Team
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
 
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
@@ -81,7 +82,11 @@ def performance(
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
     require_scenario(session.model, asked)
     batch, dataset = asked.batch(session.batch_sizes[-1]), dataset_of(session.model, None)
-    phase = Phase(session, dataset, batch, log_dir, stall, asked.max_wait if asked.server else None)
+    workers = _workers(session, asked)
+    wait = asked.max_wait if asked.server else None
+    phase = Phase(session, dataset, batch, log_dir, stall, wait, workers)
+    meter = EnergyMeter(session.addresses()) if hasattr(session, "addresses") else None
+    phase.callbacks.meter = meter
     if loaded is None:
         loaded = _loaded(session, dataset, chosen)
     elif loaded > len(dataset):
@@ -96,9 +101,8 @@ def performance(
     def prepare() -> Any:
         nonlocal asked
         phase.callbacks.load(range(loaded))
-        for size in session.batch_sizes[:-1] if asked.server else ():
-            session.run(phase.callbacks.library.slice(0, size))
-        load = Load(batch, loaded, _probe(phase.callbacks, session, batch, warm_up))
+        sizes = session.batch_sizes[:-1] if asked.server else ()
+        load = Load(batch, loaded, _probe(phase.callbacks, batch, sizes, warm_up))
         if asked.server and not asked.qps:
             asked = replace(asked, qps=EASY * batch / load.seconds)
         fits = _fitting(asked, chosen, load, limit, notes)
@@ -118,8 +122,7 @@ def performance(
         "seconds": limit if limit is not None else used.min_duration_ms / 1000,
         "performance_samples": loaded,
         "samples_per_query": asked.samples_per_query,
-        "qsl": "host",
-        "input_copy": True,
+        **_placed(session),
     }
     if configured:
         contract["configuration"] = " ".join(f"{key}={value}" for key, value in sorted(configured.items()))
@@ -129,9 +132,11 @@ def performance(
         contract |= {"target_qps": asked.qps, "max_latency": asked.max_latency}
         contract |= {"max_wait": asked.max_wait, "max_batchsize": batch}
     environment = {**session.description, "batch": batch}
-    said = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
+    said: tuple[str, ...] = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
     bound = early_stopping(detail)
-    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said, bound)
+    energy = (meter.joules, meter.step) if meter is not None and meter.joules is not None else None
+    said = (*said, meter.note) if meter is not None and meter.note else said
+    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said, bound, energy)
 
 
 def _fitting(
@@ -178,7 +183,8 @@ def accuracy(
     asked, dataset = Scenario.of(scenario), dataset_of(session.model, count)
     require_scenario(session.model, asked)
     wait = asked.max_wait if asked.server else None
-    phase = Phase(session, dataset, asked.batch(session.batch_sizes[-1]), log_dir, stall, wait)
+    batch, workers = asked.batch(session.batch_sizes[-1]), _workers(session, asked)
+    phase = Phase(session, dataset, batch, log_dir, stall, wait, workers)
     scoring = getattr(session.model, "score", None) is not None
     if scoring:
         session.answers.keep(True)  # type: ignore[attr-defined]
@@ -227,19 +233,42 @@ def _on_device(session: Session) -> bool:
     return getattr(session, "on_device", False)
 
 
-def _probe(calls: Callbacks, session: Session, batch: int, seconds: float) -> float:
-    """Warm up at the measured shape; returns the median seconds of a batch in the later half of the runs."""
-    times: list[float] = []
-    end = perf_counter() + seconds
-    while len(times) < 4 or perf_counter() < end:
-        images = calls.library.slice(len(times) * batch, batch)
-        begin = perf_counter()
-        session.run(images)
-        calls.progress = perf_counter()
-        times.append(calls.progress - begin)
-        if calls.abandoned:
-            break
-    return median(times[len(times) // 2 :])
+def _placed(session: Session) -> dict[str, Any]:
+    """Return where the images lie, and on how many streams and devices they are run, if on more than one."""
+    team: Team = getattr(session, "team", ALONE)
+    several = {"streams": team.streams, "devices": team.devices}
+    placed = {"qsl": team.qsl, "input_copy": team.qsl == "host"}
+    return placed | {name: count for name, count in several.items() if count > 1}
+
+
+def _workers(session: Session, scenario: Scenario) -> Sequence[Any]:
+    """Return what runs the batches; a stream has one at a time."""
+    workers: Sequence[Any] = getattr(session, "workers", ()) or (session,)
+    return workers if scenario.one_query or scenario.server else workers[:1]
+
+
+def _probe(calls: Callbacks, batch: int, sizes: Sequence[int], seconds: float) -> float:
+    """Warm up at the measured shape, and once at each of ``sizes``; returns the seconds of a batch.
+
+    They are the median of the later half of the runs, and of several workers what they take together.
+    """
+
+    def work(worker: Any) -> float:
+        for size in sizes:
+            worker.run(calls.library.slice(0, size))
+        times: list[float] = []
+        end = perf_counter() + seconds
+        while len(times) < 4 or perf_counter() < end:
+            images = calls.library.slice(len(times) * batch, batch)
+            begin = perf_counter()
+            worker.run(images)
+            calls.progress = perf_counter()
+            times.append(calls.progress - begin)
+            if calls.abandoned:
+                break
+        return median(times[len(times) // 2 :])
+
+    return 1 / sum(1 / each for each in calls.on_each(work))
 
 
 def _timing(

@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_gpuperf.mlperf import logs
 from pytest_gpuperf.mlperf.logs import Detail
+from pytest_gpuperf.mlperf.submission import objections
 
 _PERCENTILES = {
     "p50": "50.00",
@@ -29,6 +30,7 @@ class LoggedPhase:
     queries, and ``samples_per_second`` its rate; both are empty or None after an accuracy phase. ``valid``
     holds only without errors. ``early_stopping`` is MLPerf's metric of the streams: the bound that their
     target percentile keeps with 99 % confidence, in seconds. ``values`` has every key of the log.
+    ``objections`` are those of MLPerf's submission checker to a performance phase of ResNet-50.
     """
 
     scenario: str
@@ -41,6 +43,7 @@ class LoggedPhase:
     early_stopping: float | None
     loadgen: str
     values: Mapping[str, Any]
+    objections: tuple[str, ...] = ()
 
 
 def read_logs(folder: str | Path) -> LoggedPhase:
@@ -58,6 +61,7 @@ def read_logs(folder: str | Path) -> LoggedPhase:
         early_stopping=early_stopping(detail),
         loadgen=str(values.get("loadgen_version", "")),
         values=values,
+        objections=tuple(objections(values, detail.num_errors)),
     )
 
 

@@ -22,8 +22,12 @@ from pytest_gpuperf.mlperf.scores import Score
 from pytest_gpuperf.mlperf.settings import Scenario
 from pytest_gpuperf.mlperf.sut import Sut
 
-Precision = Literal["fp32", "fp16"]
-DTYPES: Mapping[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
+Precision = Literal["fp32", "fp16", "int8"]
+DTYPES: Mapping[str, type[np.floating[Any]]] = {
+    "fp32": np.float32,
+    "fp16": np.float16,
+    "int8": np.float32,  # the images: what is quantised is inside
+}
 
 DIGITS = "resnet50-digits"
 IMAGENET = "resnet50"

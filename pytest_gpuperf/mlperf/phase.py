@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -41,8 +41,7 @@ class Phase:
 
     ``batch`` is how many images a run of the model gets at most, ``stall`` the seconds allowed in which
     neither a batch is completed nor an image loaded. ``max_wait`` is given for a server, which batches what
-    comes in. CUDA graphs belong to the thread that captured them, so the warm-up runs on the thread that runs
-    the model.
+    comes in; ``workers`` for a session that runs several batches at a time.
     """
 
     def __init__(
@@ -53,6 +52,7 @@ class Phase:
         log_dir: Path,
         stall: float,
         max_wait: float | None = None,
+        workers: Sequence[Any] | None = None,
     ) -> None:
         self.lg = imported("mlperf_loadgen", "MLPerf's LoadGen cannot be imported")
         if len(dataset) == 0:
@@ -61,7 +61,7 @@ class Phase:
         self._session, self._log_dir, self._stall = session, log_dir, stall
         self._total = len(dataset)
         library = library_for(session, dataset)
-        arguments = self.lg, session.run, library, batch
+        arguments = self.lg, workers or (session,), library, batch
         self.callbacks = Callbacks(*arguments) if max_wait is None else Batcher(*arguments, max_wait)
         self.notes: tuple[str, ...] = ()
         if Path("audit.config").exists():

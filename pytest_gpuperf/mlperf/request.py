@@ -15,6 +15,7 @@ from pytest_gpuperf.mlperf.result import FRACTIONS
 from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
 
 MODES = ("performance", "accuracy")
+QSLS = ("host", "device")
 STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
 FILES = ("mlperf_conf", "user_conf", "audit_conf")  # what a later one says holds
@@ -39,6 +40,8 @@ _OF_A_SCENARIO: Mapping[str, Sequence[str]] = {
     "max_latency": ("Server",),
     "max_wait": ("Server",),
     "max_batchsize": ("Server", "Offline"),
+    "streams": ("Server", "Offline"),
+    "devices": ("Server", "Offline"),
     "samples_per_query": ("MultiStream",),
 }
 
@@ -63,6 +66,9 @@ class Request:
     samples_per_query: int | None
     performance_sample_count: int | None
     threads: int | None
+    streams: int | None
+    devices: int | None
+    qsl: str
     configured: Mapping[str, int | float] = field(default_factory=dict)
 
     @classmethod
@@ -102,6 +108,9 @@ class Request:
                 "performance_sample_count", given.get("performance_sample_count")
             ),
             threads=_count("threads", given.get("threads")),
+            streams=_count("streams", given.get("streams")),
+            devices=_count("devices", given.get("devices")),
+            qsl=_choice("qsl", "host" if given.get("qsl") is None else given.get("qsl"), QSLS),
             configured=configured,
         )
 

@@ -95,7 +95,8 @@ class PerformanceResult:
     ``samples_per_second`` and ``qps`` are rates over the whole phase, first issue to last completion;
     ``duration`` that time in seconds. ``notes`` are sentences worth showing (an audit.config that was left
     alone). ``early_stopping`` is MLPerf's own metric of a stream, in seconds: a bound on its target
-    percentile (p50 of a "short" phase, p90 and p99 of a "valid" one) with 99 % confidence.
+    percentile (p50 of a "short" phase, p90 and p99 of a "valid" one) with 99 % confidence. ``energy`` are
+    the joules that the devices took, and the seconds to which the counter's span is known.
     """
 
     scenario: str
@@ -108,6 +109,7 @@ class PerformanceResult:
     log_dir: Path
     notes: tuple[str, ...] = ()
     early_stopping: float | None = None
+    energy: tuple[float, float] | None = None
 
     @property
     def samples_per_second(self) -> float:
@@ -144,7 +146,17 @@ class PerformanceResult:
             label = f"latency_{name.replace('.', '_')}"
             judged = kind if value.enough else "shown"
             taken.append(self._measurement(label, "s", value, judged, "loadgen_tail"))
-        return taken
+        return [*taken, *self._energy(asked)]
+
+    def _energy(self, asked: Scenario) -> list[Measurement]:
+        """Return the joules of a query, or of Offline's of a sample, which are shown."""
+        if self.energy is None:
+            return []
+        (joules, step), count = self.energy, self.samples if asked.one_query else self.queries
+        name = "energy_per_sample" if asked.one_query else "energy_per_query"
+        metric = Metric(name, "J", "lower", "shown", "loadgen")
+        details = {"joules": joules, "step": f"{step:.3g} s of {self.duration:.3g} s"}
+        return [Measurement(metric, self.contract, (joules / count,), details=details)]
 
     def _measurement(
         self, name: str, unit: str, value: float, kind: Kind, instrument: str = "loadgen", **more: Any

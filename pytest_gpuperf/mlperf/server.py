@@ -1,4 +1,4 @@
-"""The callbacks of the Server scenario: queries queue up, and one thread runs them in batches."""
+"""The callbacks of the Server scenario: queries queue up, and workers run them in batches."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
-from pytest_gpuperf.mlperf.callbacks import Callbacks, Run
+from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.library import SampleLibrary
 
+T = TypeVar("T")
 _LOOK = 0.5  # seconds after which a worker without work says that it is well
 
 
@@ -19,66 +20,71 @@ class Batcher(Callbacks):
     """Run whatever waits, ``batch`` samples at most, after ``max_wait`` seconds for a fuller batch.
 
     LoadGen issues a query when its time has come, whether the last is done or not, so ``issue`` only queues.
-    CUDA graphs belong to the thread that captured them: what warms up runs on the worker, too.
     """
 
+    alone = False
+
     def __init__(
-        self, loadgen: Any, run: Run, library: SampleLibrary, batch: int, max_wait: float = 0.0
+        self,
+        loadgen: Any,
+        workers: Sequence[Any],
+        library: SampleLibrary,
+        batch: int,
+        max_wait: float = 0.0,
     ) -> None:
-        super().__init__(loadgen, run, library, batch)
+        super().__init__(loadgen, workers, library, batch)
         self._max_wait = max_wait
         self._waiting: deque[tuple[int, int, float]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._worker: threading.Thread | None = None
+        self._serving: list[Future[None]] = []
 
-    def start(self, prepare: Callable[[], Any]) -> Any:
-        """Call ``prepare`` on the worker, which then waits for queries; returns what it returned."""
-        ready: Future[Any] = Future()
-
-        def work() -> None:
-            try:
-                ready.set_result(prepare())
-            except BaseException as error:
-                ready.set_exception(error)
-            else:
-                self._serve()
-
-        self._worker = threading.Thread(target=work, daemon=True, name="server")
-        self._worker.start()
-        return ready.result()
+    def start(self, prepare: Callable[[], T]) -> T:
+        """Call ``prepare``, after which the workers wait for queries; returns what it returned."""
+        prepared = super().start(prepare)
+        pairs = zip(self._threads, self._runs, strict=True)
+        self._serving = [thread.submit(self._serve, run) for thread, run in pairs]
+        return prepared
 
     def stop(self) -> None:
-        """End the worker, which has nothing left to do."""
+        """End the workers, which have nothing left to do."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        if self._worker is not None:
-            self._worker.join()
+            self._changed.notify_all()
+        for each in self._serving:
+            each.result()
+        super().stop()
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
         now = perf_counter()
-        if self.issued is None:
-            self.issued = now
         with self._changed:
             self._waiting.extend((one, index, now) for one, index in zip(ids, indices, strict=True))
             self._changed.notify()
 
-    def _serve(self) -> None:
+    def _serve(self, run: Callable[[Sequence[int]], Any]) -> None:
         while taken := self._take():
             ids, indices = zip(*taken, strict=True)
-            self._guarded(self._complete, ids, self._classes(indices))
+            self._guarded(self._complete, ids, self._classes(run, indices))
 
     def _take(self) -> list[tuple[int, int]]:
         """Wait for queries and return a batch of them; none once there are no more to come."""
         with self._changed:
-            while not self._waiting:
-                if self._closed:
+            while not self._ready():
+                if self._closed and not self._waiting:
                     return []
                 self.progress = perf_counter()
-                self._changed.wait(_LOOK)
-            end = self._waiting[0][2] + self._max_wait
-            while len(self._waiting) < self._batch and (left := end - perf_counter()) > 0:
-                self._changed.wait(left)
+                self._changed.wait(self._left())
             count = min(len(self._waiting), self._batch)
-            return [self._waiting.popleft()[:2] for _ in range(count)]
+            taken = [self._waiting.popleft()[:2] for _ in range(count)]
+            if self._waiting:
+                self._changed.notify()  # what is left is for another worker
+            return taken
+
+    def _ready(self) -> bool:
+        return len(self._waiting) >= self._batch or (bool(self._waiting) and self._left() <= 0)
+
+    def _left(self) -> float:
+        """Return the seconds to wait: for a fuller batch, or for any query."""
+        if not self._waiting:
+            return _LOOK
+        return self._waiting[0][2] + self._max_wait - perf_counter()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import sha256
-from pytest_gpuperf.mlperf import cuda_runtime, imported, models
+from pytest_gpuperf.mlperf import cuda_runtime, imported, models, quantised
+from pytest_gpuperf.mlperf.cuda_copies import Copies
+from pytest_gpuperf.mlperf.cuda_lane import Lane, Place, Worker
+from pytest_gpuperf.mlperf.datasets import Arrays
+from pytest_gpuperf.mlperf.general_lane import GeneralLane, GeneralWorker
 from pytest_gpuperf.mlperf.interface import Interface, failure
-from pytest_gpuperf.mlperf.lane import Lane
 from pytest_gpuperf.mlperf.models import DTYPES, Model, Precision
 from pytest_gpuperf.mlperf.scores import Answers
 
@@ -31,12 +36,35 @@ CUDA_OPTIONS = {
 USE_TF32: Mapping[Precision, str] = {"fp32": "0", "fp16": "1"}
 
 
+def precision_file(model: Model, precision: Precision) -> Path:
+    """Return the ONNX file of a model in the precision, converted if it is not fp32."""
+    if precision == "int8":
+        return quantised.int8(model)
+    return model.path if precision == "fp32" else models.half_precision(model)
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """How many batches a session runs at a time, and where the images lie: ``qsl`` "host" or "device".
+
+    There are ``streams`` of each of the ``devices``; on the CPU so many batches run beside each other.
+    """
+
+    streams: int = 1
+    devices: int = 1
+    qsl: str = "host"
+
+
+ALONE = Team()
+
+
 class Session(Protocol):
     """A system under test, as far as LoadGen uses it: of a Model, or of a Sut.
 
     ``batch_sizes`` are the sizes that run without padding, in increasing order; ``dtype`` is that of the
     images, None for the dataset's own, or one for each name of several inputs. A session that computes on a
-    GPU also has ``on_device = True``; without it, it counts as one on the CPU.
+    GPU also has ``on_device = True``; without it, it counts as one on the CPU. One that runs several batches
+    at a time has ``workers``, each with ``run``.
     """
 
     model: Any
@@ -62,10 +90,12 @@ def open_session(
     batch_sizes: Sequence[int] = (1, 8),
     stream: int | None = None,
     threads: int | None = None,
+    team: Team = ALONE,
 ) -> CpuSession | CudaSession:
     """Load the model, on the CUDA stream with the handle ``stream``, or on one of ONNX Runtime's own.
 
-    On the CPU ``threads`` compute one batch, as many as there are cores unless given.
+    On the CPU ``threads`` compute one batch, as many as there are cores unless given; ``team`` says how many
+    batches run at a time.
     Raises Unavailable naming the package that is missing, GpuperfError if the model does not fit its dataset
     or the device's memory.
     """
@@ -76,10 +106,15 @@ def open_session(
     if not sizes or sizes[0] < 1:
         raise GpuperfError(f"batch sizes {list(batch_sizes)} must be one or more positive numbers")
     kind = SESSIONS[backend]
+    if precision == "int8" and kind.on_device:
+        raise GpuperfError(
+            "int8 runs on the CPU: ONNX Runtime's CUDA provider has no convolutions in int8; "
+            'use precision="fp16"'
+        )
     if kind.on_device:
         cuda_runtime.require(onnxruntime)
     models.require_file(model)
-    return kind(onnxruntime, model, precision, sizes, stream, threads)
+    return kind(onnxruntime, model, precision, sizes, stream, threads, team)
 
 
 class OnnxSession:
@@ -96,12 +131,13 @@ class OnnxSession:
         sizes: tuple[int, ...],
         stream: int | None = None,
         threads: int | None = None,
+        team: Team = ALONE,
     ) -> None:
-        self.ort, self.threads = onnxruntime, threads
+        self.ort, self.threads, self.team = onnxruntime, threads, team
         self.model, self.precision, self.batch_sizes = model, precision, sizes
         self.dtype: Any = DTYPES[precision]
         self.answers = Answers()
-        self.path = model.path if precision == "fp32" else models.half_precision(model)
+        self.path = precision_file(model, precision)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
             "model_sha256": sha256(model.path)[:16],
@@ -120,7 +156,8 @@ class OnnxSession:
     def restart(self) -> None:
         """Begin again with the state that goes from query to query."""
 
-    def _taken(self, answers: Any) -> np.ndarray:
+    def taken(self, answers: Any) -> np.ndarray:
+        """Return the classes, or where answers of another kind are kept."""
         return answers if self.model.score is None else self.answers.places(answers)
 
     def _settle(self, io: Interface) -> None:
@@ -130,7 +167,7 @@ class OnnxSession:
             self.batch_sizes = (io.fixed_batch,)
             self.description["fixed_batch"] = io.fixed_batch
 
-    def _in_parts(self, batch: Any, size: int, run: Callable[[Any], np.ndarray]) -> np.ndarray:
+    def in_parts(self, batch: Any, size: int, run: Callable[[Any], np.ndarray]) -> np.ndarray:
         """Run a batch in parts of ``size``, the last one filled up with its last sample."""
         count = len(batch)
         parts = []
@@ -183,6 +220,8 @@ class CpuSession(OnnxSession):
         self._session = self.open("CPUExecutionProvider", {})
         self._io = Interface(self._session, self.model, self.precision)
         self._settle(self._io)
+        # A session on the CPU may be run by several threads, but state goes from one query to the next.
+        self.workers = (self,) * (1 if self._io.state else self.team.streams)
         self._names = [*self._io.outputs, *self._io.state.values()]
         self._given: dict[str, np.ndarray] = {}
         self.restart()
@@ -194,7 +233,7 @@ class CpuSession(OnnxSession):
         size = self._io.fixed_batch
         if size is None or len(batch) == size:
             return self._infer(batch, len(batch))
-        return self._in_parts(batch, size, lambda part: self._infer(part, size))
+        return self.in_parts(batch, size, lambda part: self._infer(part, size))
 
     def _infer(self, batch: Any, count: int) -> np.ndarray:
         try:
@@ -203,7 +242,7 @@ class CpuSession(OnnxSession):
             raise failure(self.model, f"running a batch of {count}", error) from error
         if self._io.state:
             self._given.update(zip(self._io.state, outputs[len(self._io.outputs) :], strict=True))
-        return self._taken(self._io.answers(outputs[: len(self._io.outputs)], count))
+        return self.taken(self._io.answers(outputs[: len(self._io.outputs)], count))
 
     def hold(self, images: np.ndarray) -> Callable[[], None]:
         return lambda: None
@@ -213,58 +252,130 @@ class CudaSession(OnnxSession):
     """ONNX Runtime's CUDA provider alone.
 
     Each batch size has a session of its own, whose whole run is one CUDA graph over fixed buffers: a query
-    is a copy of its images to the device, one graph launch, and a copy of the classes back.
+    is a copy of its images to the device, one graph launch, and a copy of the classes back. Every stream of
+    every device is a worker with such sessions of its own.
     """
 
     on_device = True
     offline_batch = 256  # the fastest of those measured
 
     def load(self, stream: int | None) -> None:
-        options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
-        on_stream = {**options, "user_compute_stream": str(stream)} if stream else options
-        lane = Lane(self, self.batch_sizes[-1], on_stream)
-        self._settle(lane.io)
-        others = {size: Lane(self, size, on_stream) for size in self.batch_sizes if size != lane.size}
-        self._lanes = {lane.size: lane, **others}
-        self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in options.items())
+        self._copies = Copies(cuda_runtime.cuda_major(self.ort))
+        self._require_devices()
+        self._options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
+        self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in self._options.items())
+        place = 0, stream or self._copies.stream(0)
+        first = self._open_on(place)
+        self._io = Interface(first, self.model, self.precision)
+        self._settle(self._io)
+        self.workers: tuple[Any, ...]
+        if self._io.is_plain:
+            self.workers = self._worker(place, first), *map(self._worker, self._further_places())
+        else:
+            self._require_alone()
+            sessions = self._sessions(place, first)
+            lanes = {size: GeneralLane(self, each, self._io, size) for size, each in sessions.items()}
+            self.workers = (GeneralWorker(self, lanes),)
+
+    def _require_devices(self) -> None:
+        wanted = self.team.devices
+        if wanted > 1 and (found := self._copies.devices()) < wanted:
+            raise GpuperfError(
+                f"loadgen: devices={wanted}, and this process sees {found}; a worker of pytest-xdist sees one"
+            )
+
+    def _require_alone(self) -> None:
+        if self.team != ALONE:
+            raise GpuperfError(
+                f"{self.model.name}: streams=, devices= and qsl= are on a GPU for models with one input and "
+                "classes as their output, without constants, state, a score, a fixed batch size or open sizes"
+            )
+
+    def _further_places(self) -> Iterator[Place]:
+        """Make a stream for each worker but the first."""
+        for device in range(self.team.devices):
+            for number in range(self.team.streams):
+                if (device, number) != (0, 0):
+                    yield device, self._copies.stream(device)
+
+    def _open_on(self, place: Place) -> Any:
+        device, handle = place
+        settings = {**self._options, "device_id": str(device), "user_compute_stream": str(handle)}
+        return self.open(cuda_runtime.PROVIDER, settings)
+
+    def _sessions(self, place: Place, first: Any = None) -> dict[int, Any]:
+        """Return a session for each batch size, of which the ``first`` may be open."""
+        sizes = iter(self.batch_sizes)
+        opened = {next(sizes): first or self._open_on(place)}
+        return opened | {size: self._open_on(place) for size in sizes}
+
+    def _worker(self, place: Place, first: Any = None) -> Worker:
+        lanes = {
+            size: Lane(self.ort, session, self.model, self._io, self._copies, place, size)
+            for size, session in self._sessions(place, first).items()
+        }
+        return Worker(lanes, self.dtype, self._copies)
 
     def restart(self) -> None:
-        for lane in self._lanes.values():
-            lane.restart()
+        if not self._io.is_plain:
+            self.workers[0].restart()
 
     def run(self, batch: Any) -> np.ndarray:
-        count = len(batch)
-        if "fixed_batch" in self.description and count > self.batch_sizes[-1]:
-            return self._in_parts(batch, self.batch_sizes[-1], self.run)
-        size = next((size for size in self.batch_sizes if size >= count), None)
-        if size is None:
-            raise GpuperfError(
-                f"a batch of {count} was run, the session was opened for {list(self.batch_sizes)}"
-            )
-        return self._taken(self._lanes[size].run(batch))
+        classes: np.ndarray = self.workers[0].run(batch)
+        return classes
 
     def replay(self, images: Any) -> Callable[[], None]:
         """Return what enqueues the graph of the largest batch size, over so many images, on the stream.
 
         It waits for nothing, but for ONNX Runtime before May 2026 (pull request 28686 there).
         """
-        lane = self._lanes[self.batch_sizes[-1]]
-        # Captures the graph for this thread: ONNX Runtime keeps one for each.
-        lane.run(np.ascontiguousarray(images, self.dtype) if isinstance(images, np.ndarray) else images)
-        return lane.enqueue
+        enqueue: Callable[[], None] = self.workers[0].replay(images)
+        return enqueue
 
     def hold(self, images: Any) -> Callable[[], None]:
-        """Lock the images' pages; if that is refused, ``description`` says so and copies are slower."""
-        arrays = next(iter(self._lanes.values())).io.arrays(images).values()
-        major = cuda_runtime.cuda_major(self.ort)
-        releases = [cuda_runtime.page_lock(array, major) for array in arrays]
+        """Lock the images' pages, or copy the images to each device (``team.qsl``).
+
+        If CUDA refuses the lock, ``description`` says so and copies are slower.
+        """
+        if self._io.is_plain:
+            self._require_fitting(images)
+        arrays = images.arrays.values() if isinstance(images, Arrays) else [images]
+        releases = [self._copies.page_lock(array) for array in arrays]
         self.description["images"] = "pageable" if None in releases else "page-locked"
+        if self._io.is_plain:
+            releases += self._handed_over(images)
 
-        def release() -> None:
-            for each in filter(None, releases):
-                each()
+        def let_go() -> None:
+            for release in filter(None, releases):
+                release()
 
-        return release
+        return let_go
+
+    def _require_fitting(self, images: np.ndarray) -> None:
+        """Raise GpuperfError unless the images have the file's shape: they are copied by address and size."""
+        ((_, wanted),) = self._io.sample_shapes({}).items()
+        if images.shape[1:] != wanted:
+            raise GpuperfError(
+                f"{self.model.path} takes samples of the shape {list(wanted)}; the dataset of "
+                f"{self.model.name} gave {list(images.shape[1:])}"
+            )
+
+    def _handed_over(self, images: np.ndarray) -> list[Callable[[], None]]:
+        """Tell every worker where the images lie; returns what frees those on devices."""
+        releases = []
+        base, resident = images.ctypes.data, self.team.qsl == "device"
+        for place, worker in enumerate(self.workers):
+            if resident:
+                self.description["images"] = "on the device"
+                if place % self.team.streams == 0:
+                    base, release = self._copies.resident(images, place // self.team.streams)
+                    releases.append(release)
+            worker.held(base, resident)
+        return releases
+
+    def addresses(self) -> list[str]:
+        """Return the PCI addresses of the devices in use."""
+        return [self._copies.pci(device) for device in range(self.team.devices)]
 
 
 SESSIONS: Mapping[Backend, type[CpuSession] | type[CudaSession]] = {"cpu": CpuSession, "cuda": CudaSession}

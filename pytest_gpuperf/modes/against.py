@@ -58,12 +58,18 @@ class Against(Mode):
             lost=comparison.lost(item.nodeid, record),
         )
         case = case_of(item, record, self._project, self._options)
-        return conclude(case, record, decide(case, record, evidence), comparison.processes(item.nodeid))
+        return conclude(
+            case,
+            record,
+            decide(case, record, evidence),
+            self._project,
+            comparison.processes(item.nodeid),
+        )
 
     def judge_call(self, item: pytest.Item, record: Record) -> Judged:
         """Judge a test that requested its fixtures dynamically, so it could not be compared."""
         case = case_of(item, record, self._project, self._options)
-        return conclude(case, record, decide(case, record))
+        return conclude(case, record, decide(case, record), self._project)
 
     def _own_reports(self, item: pytest.Item) -> list[pytest.TestReport]:
         """Return what this checkout's processes report of a test; the first call has all tests measured.

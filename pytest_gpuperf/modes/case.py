@@ -58,6 +58,7 @@ def case_of(item: pytest.Item, record: Record, project: Project, options: Option
         refused=_refused(options, before, waived, [(m, now.of(m, pool), then.of(m, pool)) for m in judged]),
         command=measuring(item.config, location(item)),
         judged_by=judging(item.config),
+        history=options.history or "",
     )
 
 

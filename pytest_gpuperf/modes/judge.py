@@ -58,7 +58,7 @@ class Judging(Mode):
             self._note_unknown_unit(case)
         confirm = cache(lambda: self._confirmer.confirm(item, record, self._left(item)))
         decided = partial(self._decided, item, record, confirm)
-        judged = conclude(case, record, decided(case))
+        judged = conclude(case, record, decided(case), self._project)
         if self._accepted is None or judged.payload.cause:
             return judged
         needed = self._accepted.needed(item, record, case, decided)

@@ -122,13 +122,22 @@ def finish_report(
             path, line = _location(item)
             report.outcome, report.longrepr = "skipped", (str(path), line, f"Skipped: {error}")
             return
-        text = "\n".join((f"{_where(item, call)}: {error}", *getattr(error, "__notes__", ())))
-        report.outcome, report.longrepr = "failed", text
+        from pytest_gpuperf.report.failure import failure
+
+        path, line = _where(item, call)
+        root = item.config.rootpath
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        text = "\n".join((f"{shown}:{line}: {error}", *getattr(error, "__notes__", ())))
+        report.outcome, report.longrepr = "failed", failure(text, str(error), path, line)
         payload = replace(payload, cause=_cause(error))
     if payload.cause and hasattr(report, "wasxfail"):
         # The mark was made for something else: what a verdict fails, expected= and until= may excuse.
         del report.wasxfail
-        report.outcome, report.longrepr = "failed", str(error)
+        report.outcome = "failed"
+    if report.failed and kept.cause and isinstance(error, pytest.fail.Exception):
+        from pytest_gpuperf.report.failure import failure, why
+
+        report.longrepr = failure(str(error), why(kept, str(error)), *_location(item))
     if report.when == "call" and item.nodeid in session.results.left_out:
         payload = replace(payload, left_out=True)
     if payload != Payload():
@@ -163,13 +172,11 @@ def _cause(error: GpuperfError) -> Cause:
     return "infrastructure" if isinstance(error, NotFit) else "wrong"
 
 
-def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
+def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> tuple[Path, int]:
     """Return the suite's line that met the error: the last one outside this package and its libraries."""
     assert call.excinfo is not None
     ours = [e for e in call.excinfo.traceback if _is_users(Path(str(e.path)))]
-    path, line = (Path(str(ours[-1].path)), ours[-1].lineno + 1) if ours else _location(item)
-    root = item.config.rootpath
-    return f"{path.relative_to(root) if path.is_relative_to(root) else path}:{line}"
+    return (Path(str(ours[-1].path)), ours[-1].lineno + 1) if ours else _location(item)
 
 
 def _is_users(path: Path) -> bool:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, isolates
 from pytest_gpuperf.measurement import JUDGED
-from pytest_gpuperf.modes import quarantine, terms
-from pytest_gpuperf.modes.missing import Scope
 from pytest_gpuperf.records import Payload, Record, Row, attach, payload_of
-from pytest_gpuperf.report.message import explain, properties
-from pytest_gpuperf.rules.case import Case
-from pytest_gpuperf.rules.decide import worst
-from pytest_gpuperf.rules.waivers import EXPECTED
+from pytest_gpuperf.report.junit import properties
 from pytest_gpuperf.session import GpuperfSession
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.modes.missing import Scope
+    from pytest_gpuperf.rules.case import Case
+    from pytest_gpuperf.storage.project import Project
 
 Phase = Literal["call", "teardown"]
 
@@ -31,13 +31,22 @@ class Judged(NamedTuple):
     text: str = ""
 
 
-def conclude(case: Case, record: Record, rows: tuple[Row, ...], processes: int = 0) -> Judged:
+def conclude(
+    case: Case, record: Record, rows: tuple[Row, ...], project: Project, processes: int = 0
+) -> Judged:
     """Say what its rows mean for a test; ``processes`` of each side were compared, if any."""
     failing = [row for row in rows if row.cause]
     if failing or case.refused:
+        from pytest_gpuperf.report.message import explain
+        from pytest_gpuperf.rules.decide import worst
+
+    if failing or case.refused:
         texts = [f"not accepted: {case.refused}\n  again     {case.again}"] if case.refused else []
-        texts += [explain(row, case, record, processes) for row in failing]
+        if failing:
+            texts.append(explain(failing, case, record, processes, project.since))
         return Judged(Payload(record, rows, "wrong" if case.refused else worst(rows)), "\n\n".join(texts))
+    from pytest_gpuperf.rules.waivers import EXPECTED
+
     expected = any(row.excuse == EXPECTED for row in rows)
     return Judged(Payload(record, rows), str(case.waiver) if expected else "")
 
@@ -55,12 +64,16 @@ class Mode:
         paths = [here / path for path in asked]
         suites = [path / "suite.py" if path.is_dir() else path for path in paths]
         if self._options.active and self._options.child is None:
+            from pytest_gpuperf.modes import quarantine
+
             quarantine.check(self._project, suites)
 
     def prepare(self, items: list[pytest.Item]) -> None:
         """Check the quarantine files and sort the tests before the first one; raises GpuperfError."""
         self._project.learn(items)
         if self._options.active and self._options.child is None:
+            from pytest_gpuperf.modes import quarantine
+
             quarantine.check(self._project, {item.path for item in items})
 
     def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
@@ -107,6 +120,8 @@ class Mode:
 
     def _conclude_run(self, scope: Scope) -> None:
         """Name the quarantines that mattered, and under strict find a run that judged nothing."""
+        from pytest_gpuperf.modes import quarantine, terms
+
         results = self._results
         lines = quarantine.summary_lines(self._project, results, scope)
         for line in (*lines, *terms.own_keys(self._session), *terms.unmatched(self._session, scope)):
@@ -158,7 +173,10 @@ class Mode:
         attach(report, replace(payload, left_out=item.nodeid in self._results.left_out))
         if payload.cause:
             vars(report).pop("wasxfail", None)  # of a mark that was made for something else
-            report.outcome, report.longrepr = "failed", text
+            from pytest_gpuperf.report.failure import failure, why
+
+            path, line = item.path, (item.location[1] or 0) + 1
+            report.outcome, report.longrepr = "failed", failure(text, why(payload, text), path, line)
         elif text:
             report.outcome, report.wasxfail = "skipped", f"reason: {text}"
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_gpuperf.processes.checkouts import Checkout
 
 _OUTPUT_KEPT = 4000  # characters of a dead child's output that the failure shows
+_NO_LIMIT = 10**9  # seconds
 _TO_LEAVE = 10  # seconds in which a child that has reported everything may end
 AGAIN = 3
 """How often a process on an unfit machine is repeated: with the pause between, time for heat to go or for a
@@ -146,7 +147,7 @@ def arguments(
     if isinstance(seed, int):  # pytest-randomly is there
         command += [f"--randomly-seed={seed}", "--randomly-dont-reorganize"]
     if hasattr(config.option, "session_timeout"):  # so is pytest-timeout
-        command += ["-o", "session_timeout="]
+        command += [f"--session-timeout={_NO_LIMIT}"]  # 0 is an expired limit to some versions, "" no number
     command += [
         f"--gpuperf-backend={options.backend}",
         f"--gpuperf-strict={'on' if options.strict else 'off'}",

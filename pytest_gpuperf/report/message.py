@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_gpuperf.backends import judges_times
-from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.figures import percent, quantity, told_apart
 from pytest_gpuperf.git import SHOWN_DIGITS
 from pytest_gpuperf.measurement import Baseline, Outcome
 from pytest_gpuperf.records import Record, Row
@@ -17,30 +16,34 @@ from pytest_gpuperf.rules.decide import cause_of
 from pytest_gpuperf.rules.differences import environment_differences
 from pytest_gpuperf.text import inert
 
+_MAY_BE_THE_MACHINE = (Outcome.REGRESSED, Outcome.ENVIRONMENT_MOVED)
 
-def explain(row: Row, case: Case, record: Record, processes: int = 0) -> str:
-    """Write the failure text of one metric; ``processes`` of each side were compared, if any."""
-    verdict, unit = row.verdict, row.metric.unit
-    lines, baseline = [_headline(row)], case.stored.get(row.metric.name)
-    if verdict.reason:
-        lines.append(f"  why       {verdict.reason}")
-    lines += _held_against(row, case, baseline, processes)
-    if verdict.now is not None:
-        compared = case.against or verdict.old_code
-        count = processes if case.against else verdict.processes
-        alternating = f"  ({count} processes, alternating)" if compared and _noisy(row) else ""
-        lines.append(f"  now       {quantity(verdict.now, unit)}{alternating}")
-    if "better" in row.details:
-        lines.append(f"  better    {row.details['better']}")
-    lines.append(f"  device    {_device(record.device, record.environment)}")
-    lines += _differs(row, baseline, record)
-    if row.command and verdict.outcome is not Outcome.NO_BASELINE:
-        lenient = replace(case, strict=False)
-        strict = " --gpuperf-strict=on" if row.cause and cause_of(row, lenient) is None else ""
-        lines.append(f"  again     {case.again}{strict}")
-    if flag := "" if case.against else recording_flag(row):
-        lines.append(f"  record    {row.command} {flag}")
-    return inert("\n".join(lines))
+
+def explain(
+    rows: Sequence[Row],
+    case: Case,
+    record: Record,
+    processes: int = 0,
+    since: Callable[[str], str] = lambda commit: "",
+) -> str:
+    """Write the failure text of a test's metrics; ``processes`` of each side were compared, if any.
+
+    ``since`` says how far back a commit is, "" if nobody knows. What several metrics share is told once.
+    """
+    return inert("\n".join(_Message(case, record, processes, since).lines(rows)))
+
+
+def reason(rows: Sequence[Row]) -> str:
+    """Return why a test failed, in one line for pytest's short summary: the largest change comes first."""
+    worst = max(rows, key=lambda row: abs(row.verdict.change or 0.0))
+    outcomes = list(dict.fromkeys(row.verdict.outcome.value for row in rows))
+    change = "" if worst.verdict.change is None else f" {percent(worst.verdict.change)}"
+    if len(rows) > 1:
+        text = f"{len(rows)} metrics {' or '.join(outcomes)}{f', worst{change}' if change else ''}"
+    else:
+        text = f"{outcomes[0]}{change}"
+    why = f" ({worst.verdict.reason})" if worst.verdict.reason and not change else ""
+    return inert(f"{text}: {worst.metric.name}{why}")
 
 
 def recording_flag(row: Row) -> str:
@@ -54,18 +57,146 @@ def recording_flag(row: Row) -> str:
     return "--gpuperf-update" if less or row.verdict.outcome is Outcome.CONTRACT_CHANGED else ""
 
 
-def properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
-    """Return the verdicts as properties of the test, which JUnit files carry."""
-    found: list[tuple[str, object]] = []
-    for row in rows:
-        text = f"{row.label} {quantity(row.verdict.now, row.metric.unit)} {percent(row.verdict.change)}"
-        if row.verdict.interval:
-            text += f" [{percent(row.verdict.interval[0])}, {percent(row.verdict.interval[1])}]"
-        found.append((sys.intern(f"gpuperf.{row.metric.name}"), text))
-    return found
+def narrower(row: Row, against: bool) -> str:
+    """Say what makes the interval of an inconclusive metric narrower; "" where nothing is known to."""
+    if row.verdict.interval is None or not _noisy(row):
+        return ""
+    if against or row.verdict.old_code:
+        return "a higher --gpuperf-blocks or an idle machine"
+    return "more runs in the baseline (--gpuperf-update=append) or an idle machine"
 
 
-def _headline(row: Row) -> str:
+def elide(text: str, width: int) -> str:
+    """Shorten text to within ``width`` columns; the middle goes, since names differ at their ends."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def from_to(row: Row) -> tuple[str, str]:
+    """Return a row's baseline and what it is now, with digits enough to tell them apart."""
+    then, now = row.verdict.baseline, row.verdict.now
+    found = [value for value in (then, now) if value is not None]
+    texts = dict(zip(found, told_apart(found, row.metric.unit), strict=True))
+    return "-" if then is None else texts[then], "-" if now is None else texts[now]
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What the failure texts of one test rest on."""
+
+    case: Case
+    record: Record
+    processes: int
+    since: Callable[[str], str]
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        lines: list[str] = []
+        groups: dict[tuple[object, ...], list[Row]] = {}
+        for row in rows:
+            groups.setdefault(self._shared(row), []).append(row)
+        for group in groups.values():
+            lines += [*([""] if lines else []), *self._block(group)]
+        lines.append(f"  device    {_device(self.record.device, self.record.environment)}")
+        return [*lines, *self._differs(rows), *self._commands(rows)]
+
+    def _shared(self, row: Row) -> tuple[object, ...]:
+        """Return what rows must have in common to be told of together."""
+        verdict, baseline = row.verdict, self.case.stored.get(row.metric.name)
+        provenance = _provenance(baseline, "") if baseline else ""
+        better = row.details.get("better", "")
+        return verdict.outcome, verdict.reason, verdict.old_code, verdict.processes, provenance, better
+
+    def _block(self, group: Sequence[Row]) -> list[str]:
+        """Return the lines of metrics that failed alike; of one alone each figure has a line."""
+        row, single, verdict = group[0], len(group) == 1, group[0].verdict
+        lines = [_headline(each, with_values=not single) for each in group]
+        if verdict.reason:
+            lines.append(f"  why       {verdict.reason}")
+        lines += self._held_against(row, single)
+        compared = (self.case.against or verdict.old_code) and _noisy(row)
+        count = self.processes if self.case.against else verdict.processes
+        alternating = f"({count} processes, alternating)" if compared else ""
+        if verdict.now is not None and (single or alternating):
+            shown = from_to(row)[1] if single else ""
+            lines.append(f"  now       {'  '.join(text for text in (shown, alternating) if text)}")
+        if verdict.outcome is Outcome.REGRESSED:
+            lines += self._since(row)
+            lines.append(f"  machine   {self._not_the_machine(row)}")
+        if verdict.outcome is Outcome.INCONCLUSIVE and (way := narrower(row, bool(self.case.against))):
+            lines.append(f"  narrow    {way}")
+        if "better" in row.details:
+            lines.append(f"  better    {row.details['better']}")
+        return lines
+
+    def _held_against(self, row: Row, single: bool) -> list[str]:
+        """Return the lines of what the row is held to; a ``single`` row's with the figure."""
+        case, verdict, baseline = self.case, row.verdict, self.case.stored.get(row.metric.name)
+        then = f"{from_to(row)[0]}  " if single else ""
+        if case.against:
+            alternating = f", {self.processes} processes" if _noisy(row) else ""
+            return [] if verdict.baseline is None else [f"  against   {then}({case.against}{alternating})"]
+        if baseline is None:
+            return []
+        own = verdict.old_code or verdict.baseline is None
+        stored = f"{quantity(baseline.value, row.metric.unit)}  " if own and single else then
+        here = str(self.record.environment.get("device_name", ""))
+        lines = [f"  baseline  {stored}({_provenance(baseline, here)})"]
+        if verdict.old_code:
+            alternating = f", {verdict.processes} processes" if _noisy(row) else ""
+            lines.append(f"  old code  {then}(commit {verdict.old_code}, here and now{alternating})")
+        return lines
+
+    def _since(self, row: Row) -> list[str]:
+        """Say since when it is so: by the history of runs if there is one, or by the baseline's commit."""
+        if self.case.history:
+            from pytest_gpuperf.report.history import since
+
+            if lines := since(self.case.history, self.case.pool, row):
+                return lines
+        baseline = self.case.stored.get(row.metric.name)
+        newest = baseline.runs[-1].environment if baseline else {}
+        commit = str(newest.get("commit") or "")
+        back = "" if not commit or newest.get("dirty") or self.case.against else self.since(commit)
+        return [f"  since     commit {commit[:SHOWN_DIGITS]}, {back}"] if back else []
+
+    def _not_the_machine(self, row: Row) -> str:
+        """Say what speaks against the machine as the cause of a regression."""
+        if not _noisy(row):
+            return "not why: this is counted, not timed, and no busy or hot machine moves it"
+        if self.case.against or row.verdict.old_code:
+            whose = self.case.against or f"commit {row.verdict.old_code}"
+            return f"not why: {whose} took turns with this checkout, and was better"
+        return "not likely: it was fit, and every fresh process was beyond what is allowed"
+
+    def _differs(self, rows: Sequence[Row]) -> list[str]:
+        """Name what is not as it was when the baselines were recorded, where that may be why."""
+        found = list(dict.fromkeys(self._differences(rows)))
+        asked = any(
+            row.metric.name in self.case.stored and row.verdict.outcome in _MAY_BE_THE_MACHINE for row in rows
+        )
+        shown = "; ".join(found) or ("nothing known but the code" if asked else "")
+        return [f"  differs   {shown}"] if shown else []
+
+    def _differences(self, rows: Sequence[Row]) -> Iterator[str]:
+        for row in rows:
+            baseline = self.case.stored.get(row.metric.name)
+            if baseline and row.verdict.outcome in (*_MAY_BE_THE_MACHINE, Outcome.UNFIT):
+                then = [run.environment for run in baseline.runs]
+                yield from environment_differences(then, self.record.environment)
+
+    def _commands(self, rows: Sequence[Row]) -> list[str]:
+        """Return the lines of what to run: the test again, and what records what it lacks."""
+        again = [row for row in rows if row.command and row.verdict.outcome is not Outcome.NO_BASELINE]
+        lenient = replace(self.case, strict=False)
+        strict = any(row.cause and cause_of(row, lenient) is None for row in again)
+        lines = [f"  again     {self.case.again}{' --gpuperf-strict=on' if strict else ''}"] if again else []
+        flags = {} if self.case.against else {recording_flag(row): row.command for row in rows}
+        return lines + [f"  record    {command} {flag}" for flag, command in flags.items() if flag]
+
+
+def _headline(row: Row, with_values: bool = False) -> str:
     verdict = row.verdict
     text = f"{verdict.outcome.value}: {row.metric.name}"
     if verdict.change is not None:
@@ -75,47 +206,24 @@ def _headline(row: Row) -> str:
         text += f" ({percent(low)} to {percent(high)})"
     if verdict.change is not None and verdict.tolerance is not None:
         text += f", tolerance {100 * verdict.tolerance:g} %"
+    if with_values and verdict.baseline is not None and verdict.now is not None:
+        text += ", {} -> {}".format(*from_to(row))
     return text
-
-
-def _held_against(row: Row, case: Case, baseline: Baseline | None, processes: int) -> list[str]:
-    verdict, unit = row.verdict, row.metric.unit
-    then = quantity(verdict.baseline, unit)
-    if case.against:
-        alternating = f", {processes} processes" if _noisy(row) else ""
-        return [] if verdict.baseline is None else [f"  against   {then}  ({case.against}{alternating})"]
-    if baseline is None:
-        return []
-    own = verdict.old_code or verdict.baseline is None
-    stored = quantity(baseline.value, unit) if own else then
-    lines = [f"  baseline  {stored}  ({_provenance(baseline)})"]
-    if verdict.old_code:
-        alternating = f", {verdict.processes} processes" if _noisy(row) else ""
-        lines.append(f"  old code  {then}  (commit {verdict.old_code}, here and now{alternating})")
-    return lines
-
-
-def _differs(row: Row, baseline: Baseline | None, record: Record) -> list[str]:
-    """Name what is not as it was when the baseline was recorded, where that may be why."""
-    if baseline is None:
-        return []
-    found = environment_differences([run.environment for run in baseline.runs], record.environment)
-    if row.verdict.outcome in (Outcome.REGRESSED, Outcome.ENVIRONMENT_MOVED):
-        return [f"  differs   {'; '.join(found) or 'nothing known but the code'}"]
-    return [f"  differs   {'; '.join(found)}"] if found and row.verdict.outcome is Outcome.UNFIT else []
 
 
 def _noisy(row: Row) -> bool:
     return row.metric.kind == "noisy"
 
 
-def _provenance(baseline: Baseline) -> str:
+def _provenance(baseline: Baseline, here: str) -> str:
+    """Return of how many runs, of when, of which code and, if it is not the one ``here``, which device."""
     newest = baseline.runs[-1].environment
     runs = f"{len(baseline.runs)} run{'s' if len(baseline.runs) > 1 else ''}"
-    parts = [runs, str(newest.get("date", "undated"))[:10], str(newest.get("device_name", ""))]
-    if newest.get("commit"):
-        changed = " with changes" if newest.get("dirty") else ""
-        parts.append(f"commit {str(newest['commit'])[:SHOWN_DIGITS]}{changed}")
+    device, commit = str(newest.get("device_name", "")), str(newest.get("commit") or "")[:SHOWN_DIGITS]
+    code = f"commit {commit}" if commit else "of no commit"
+    if commit and newest.get("dirty"):
+        code = f"not committed, after {commit}"
+    parts = [runs, str(newest.get("date", "undated"))[:10], device if device != here else "", code]
     return ", ".join(part for part in parts if part)
 
 
@@ -124,16 +232,3 @@ def _device(device: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     uuid = environment.get("device_uuid")
     shown = f" {uuid}" if uuid and judges_times(device) else ""
     return f"{name}{shown}, backend {device.get('backend', 'none')}"
-
-
-def percent(fraction: float | None, digits: int = 2) -> str:
-    """Format a signed change: +8.31 %."""
-    return "-" if fraction is None else f"{100 * fraction:+.{digits}f} %"
-
-
-def elide(text: str, width: int) -> str:
-    """Shorten text to within ``width`` columns; the middle goes, since names differ at their ends."""
-    if len(text) <= width:
-        return text
-    head = (width - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import sys
 import textwrap
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 
 from pytest_gpuperf.backends import is_modelled
 from pytest_gpuperf.figures import quantity
-from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict
+from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, Verdict
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
-from pytest_gpuperf.report.message import elide, percent
+from pytest_gpuperf.report.table import counts, layout, table
 from pytest_gpuperf.report.update import WARNING, to_record
 from pytest_gpuperf.rules.lacking import NEW_IN_PLUGIN
 from pytest_gpuperf.text import inert
@@ -32,59 +32,77 @@ _COLOURS = {
     Outcome.EQUAL: {"green": True},
     Outcome.UNCHANGED: {"green": True},
 }
+_ASCII = str.maketrans({"µ": "u", "…": "~", "│": "|", "▶": ">", "░": "-", **dict.fromkeys("▏▎▍▌▋▊▉█", "#")})
 _EXIT_CODES = {
     1: "no test failed, but the run as a whole did, as said above",
     20: "the machine was not fit, or not free: run again, elsewhere",
     21: "the machine or its software moved, not the code: record anew",
     22: "set-up is missing (baseline, device or tool): record, or install",
 }
-# What nobody has to act on is one line a test, where it has many metrics (counters come by the half dozen).
-_MANY = 4
-_UNIT = 16  # columns of the longest unit
-_FOLDED = {Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.SHOWN, Outcome.IMPROVED, Outcome.UNCHANGED}
 
 
 def title(records: Iterable[Record]) -> str:
     """Name the devices that were measured on."""
-    devices = {
-        f"{record.environment.get('device_name', 'no device')} ({record.device.get('backend')})"
-        for record in records
-    }
+    devices = set()
+    for record in records:
+        backend = str(record.device.get("backend"))
+        name = str(record.environment.get("device_name", "the host"))
+        devices.add(name if backend in name else f"{name} ({backend})")
     return ", ".join(sorted(devices)) or "nothing was measured"
 
 
 def summarise(
-    reporter: pytest.TerminalReporter, title: str, rows: Sequence[Row], lines: Iterable[str]
+    reporter: pytest.TerminalReporter,
+    title: str,
+    rows: Sequence[Row],
+    lines: Iterable[str],
+    *,
+    verbosity: int = 0,
+    against: bool = False,
 ) -> None:
-    """Print the table and the counts by verdict, then ``lines``."""
+    """Print the table and the counts by verdict, then ``lines``.
+
+    ``verbosity`` is pytest's: with -q only what somebody must act on has a line in the table, with -qq none.
+    """
+    width = max(40, min(shutil.get_terminal_size().columns, 200))
+    plain = _as_encoded(reporter)
 
     def write(line: str, **markup: bool) -> None:
-        reporter.write_line(inert(line), **markup)
+        reporter.write_line(plain(inert(line)), **markup)
 
-    reporter.write_sep("=", inert(f"gpuperf: {title}"))
-    table = _table(rows)
-    if table:
-        width = max(80, min(shutil.get_terminal_size().columns, 120))
-        rate = "rate, share" if any(_rate(row) for row in rows) else ""
-        header = ("verdict", "test", "now", "change", rate)
-        widths = _widths([header, *(cells for _, cells, _ in table)], width)
-        write(_line(header, widths))
-        short = Counter(elide(cells[1], widths[1]) for _, cells, _ in table)
-        for outcome, cells, told in table:
-            verdict, name, *figures = cells
-            alike = short[elide(name, widths[1])] > 1  # shortened, it would be another's name too
-            first, *more = textwrap.wrap(name, max(1, widths[1]), break_on_hyphens=False) if alike else [name]
-            write(_line((verdict, first, *figures), widths), **_COLOURS.get(outcome, {}))
-            for rest in more:
-                write(f"{'':<{widths[0]}}  {rest}")
-            for text in told:
-                write(f"{'':<{widths[0]}}    {text}")
-        counts = Counter((_rank(row), row.label) for row in rows)
-        write(", ".join(f"{count} {label}" for (_, label), count in sorted(counts.items())))
-    show_percentiles(reporter, rows)
-    for line in lines:
-        loud = {"yellow": True, "bold": True} if line.startswith(WARNING) else {}
-        write(line, **loud)
+    reporter.write_sep("=", plain(inert(f"gpuperf: {title}")))
+    found = table(rows, against=against, verbose=verbosity > 0, quiet=verbosity < 0)
+    if found and verbosity >= -1:
+        for line, text in layout(found, width, wrap=getattr(reporter, "isatty", False)):
+            told = line.outcome is None or (text.startswith(" ") and text.strip() in line.told)
+            write(text, **({} if told or line.outcome is None else _COLOURS.get(line.outcome, {})))
+    if rows:
+        write(counts(rows))
+    if verbosity >= 0:
+        show_percentiles(reporter, rows)
+    for text in lines:
+        loud = {"yellow": True, "bold": True} if text.startswith(WARNING) else {}
+        for part in _fitting(text, width) if getattr(reporter, "isatty", False) else (text,):
+            write(part, **loud)
+
+
+def _fitting(text: str, width: int) -> Iterator[str]:
+    """Yield the lines of a text as a terminal shows them best: words whole, and commands as they are."""
+    for line in text.split("\n"):
+        if line.startswith("  ") or len(line) <= width:  # a command to be pasted stands indented
+            yield line
+        else:
+            yield from textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _as_encoded(reporter: pytest.TerminalReporter) -> Callable[[str], str]:
+    """Return what makes text printable where the output is not Unicode; pytest would write escapes."""
+    encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
+    try:
+        "µ█│▶░…".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return lambda text: text.translate(_ASCII)
+    return lambda text: text
 
 
 def settings(options: Options) -> str:
@@ -95,7 +113,7 @@ def settings(options: Options) -> str:
         at = f" at {options.terms}" if options.terms else ""
         if options.accept:
             at = f", accepted whatever {options.baselines_from} has"
-        compared = f"baselines {options.baselines}{at}"
+        compared = f"baselines in {options.baselines}{at}"
     strict = "on" if options.strict else "off"
     return f"gpuperf: backend {options.backend}, strict {strict}, {compared}"
 
@@ -175,105 +193,6 @@ def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
     else:
         loss = verdict.now - verdict.baseline / (1 + verdict.tolerance)
     return max(0.0, loss / abs(verdict.now))
-
-
-# --------------------------------------------------------------------------- the table
-
-
-def _table(rows: Sequence[Row]) -> list[tuple[Outcome, tuple[str, ...], list[str]]]:
-    """Return the cells of each line and what is told below it, failures first, then in the suites' order."""
-    groups: dict[tuple[int, TestKey, str, str], list[Row]] = {}
-    several = Counter((row.test, row.label) for row in rows)
-    for row in rows:
-        folded = row.verdict.outcome in _FOLDED and several[row.test, row.label] >= _MANY
-        metric = "" if folded else row.metric.name
-        groups.setdefault((_rank(row), row.test, row.label, metric), []).append(row)
-    crowded = {row.test for row in rows if several[row.test, row.label] > 1}
-    names = _names({row.test for row in rows})
-    return [
-        (list(Outcome)[rank], _cells(group, names[key], key in crowded), _told(group))
-        for (rank, key, _, _), group in sorted(groups.items(), key=lambda entry: entry[0])
-    ]
-
-
-def _told(group: Sequence[Row]) -> list[str]:
-    """Return what no failure's text says of a line's metrics: why they were not judged, or as what."""
-    reasons = [row.verdict.reason for row in group if row.verdict.outcome in _FOLDED]
-    reasons = [reason for reason in reasons if reason != NEW_IN_PLUGIN]  # next_steps says so once
-    ways = [str(row.details.get("better", "")) for row in group]
-    unclear = [_unclear(row) for row in group]
-    return [text for text in dict.fromkeys((*reasons, *unclear, *ways)) if text]
-
-
-def _unclear(row: Row) -> str:
-    """Say between what a loss lies that was not confirmed and fails nothing, "" for anything else."""
-    decided = row.verdict
-    if (
-        row.cause
-        or decided.outcome is not Outcome.INCONCLUSIVE
-        or not decided.exceeds
-        or not decided.interval
-    ):
-        return ""
-    low, high = decided.interval
-    return f"somewhere from {percent(low)} to {percent(high)}, which fails under strict"
-
-
-def _names(tests: Collection[TestKey]) -> dict[TestKey, str]:
-    """Return what to call each test: its name, with its file where another file has a test of that name."""
-    files = Counter(test.name for test in tests)
-    return {test: str(test) if files[test.name] > 1 else test.name for test in tests}
-
-
-def _rank(row: Row) -> int:
-    """Return the row's place in the summary; what is excused is no failure."""
-    return list(Outcome).index(Outcome.INCONCLUSIVE if row.excuse else row.verdict.outcome)
-
-
-def _cells(group: Sequence[Row], test: str, name_metric: bool) -> tuple[str, ...]:
-    row = group[0]
-    if len(group) > 1:
-        return row.label, test, f"{len(group)} metrics", "", ""
-    name = f"{test} {row.metric.name}" if name_metric else test
-    return row.label, name, _now(row), percent(row.verdict.change), _rate(row)
-
-
-def _widths(table: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Make each column as wide as its widest cell; the test gets what is left, at most what it needs."""
-    widths = [max(len(cells[column]) for cells in table) for column in range(5)]
-    room = width - sum(widths) + widths[1] - 2 * (sum(w > 0 for w in widths) - 1)
-    widths[1] = min(widths[1], room)
-    return widths
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    verdict, test, *figures = widths
-    text = f"{cells[0]:<{verdict}}  {elide(cells[1], test):<{test}}"
-    for cell, width in zip(cells[2:], figures, strict=True):
-        text += f"  {cell:>{width}}" if width else ""
-    return text.rstrip()
-
-
-def _now(row: Row) -> str:
-    """Format today's figure, or the stored one if there is none, in the metric's own unit."""
-    value = row.verdict.now if row.verdict.now is not None else row.verdict.baseline
-    return quantity(value, elide(row.metric.unit, _UNIT))
-
-
-def _rate(row: Row) -> str:
-    """Return the declared work's rate and its share of the most: what is nearer to its limit, of the two.
-
-    Bytes are held to the device's own measured copy, operations to its fp32 units without tensor cores, which
-    tensor cores may exceed: no share is shown then.
-    """
-    found = []
-    if moved := row.details.get("bytes_per_second"):
-        found.append((row.details.get("of_copy", 0.0), f"{moved / 1e9:.0f} GB/s"))
-    if done := row.details.get("flops_per_second"):
-        share = row.details.get("of_fp32", 0.0)
-        found.append((share if share <= 1 else 0.0, f"{done / 1e12:.3g} TFLOP/s"))
-    share, rate = max(found, key=lambda each: each[0], default=(0.0, ""))
-    return f"{rate} {100 * share:3.0f} %" if share else rate
 
 
 # --------------------------------------------------------------------------- LoadGen's percentiles

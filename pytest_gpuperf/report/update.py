@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.figures import percent, quantity, told_apart
 from pytest_gpuperf.git import SHOWN_DIGITS
 from pytest_gpuperf.measurement import Baseline, Milestone, Outcome, TestKey
 from pytest_gpuperf.records import Row
-from pytest_gpuperf.report.message import percent, recording_flag
+from pytest_gpuperf.report.message import recording_flag
 from pytest_gpuperf.rules.creep import loss, yardstick
 
 WARNING = "WARNING: "
@@ -28,7 +28,8 @@ def moved(key: TestKey, before: Mapping[str, Baseline], after: Mapping[str, Base
 
 def _step(old: Baseline, new: Baseline) -> str:
     unit, origin = new.metric.unit, new.origin
-    text = f"{quantity(old.value, unit)} -> {quantity(new.value, unit)}, {_change(new, old.value)}"
+    before, after = told_apart((old.value, new.value), unit)
+    text = f"{before} -> {after}, {_change(new, old.value)}"
     if origin and origin.value not in (old.value, new.value):
         text += f"; since {_day(origin)} {_change(new, origin.value)}"
     return text

@@ -21,7 +21,8 @@ class Case:
     compared with instead of stored baselines, "" for none; ``accepted``: what that revision judges may go.
     ``acquits``: the baseline's own code is asked before a failure is spoken. ``refused`` says why the test
     fails whatever its figures are: its marker would waive it by itself. ``command`` measures the test, to
-    judge it or to record it, and with ``judged_by`` it is judged as here.
+    judge it or to record it, and with ``judged_by`` it is judged as here. ``history`` is where earlier runs'
+    figures are, "" if nowhere.
     """
 
     key: TestKey
@@ -39,6 +40,7 @@ class Case:
     refused: str = ""
     command: str = ""
     judged_by: str = ""
+    history: str = ""
 
     @property
     def again(self) -> str:

@@ -69,6 +69,7 @@ def decide(case: Case, record: Record, evidence: Evidence = NO_EVIDENCE) -> tupl
     all in it; asked again with more evidence, it decides again.
     """
     rows = _compared(case, record, evidence) if case.against else _judged(case, record, evidence)
+    rows = [_with_processes(row, evidence) for row in rows]
     expected = case.waiver if isinstance(case.waiver, Expectation) else None
     caused = _with_causes(expected.excuse(rows, case.today) if expected else rows, case)
     # the other revision may have the regression too
@@ -76,6 +77,15 @@ def decide(case: Case, record: Record, evidence: Evidence = NO_EVIDENCE) -> tupl
     if broken and not any(row.cause for row in caused):
         return fail_first(caused, broken)
     return caused
+
+
+def _with_processes(row: Row, evidence: Evidence) -> Row:
+    """Return the row with the values of the processes that it was decided by, beside the test's own."""
+    name = row.metric.name
+    found = evidence.compared.get(name) or evidence.old_code.get(name)
+    replicas = [m for record in evidence.replicas.records if (m := record.measurement(name))]
+    here, there = (found.here, found.there) if isinstance(found, Compared) else (replicas, ())
+    return replace(row, here=tuple(m.value for m in here), there=tuple(m.value for m in there))
 
 
 def absent(

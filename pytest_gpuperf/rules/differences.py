@@ -60,6 +60,19 @@ def environment_differences(old: Iterable[Mapping[str, Any]], new: Mapping[str, 
     return found
 
 
+def surroundings_moved(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[str]:
+    """List what is set in some of the ``new`` environments and in none of the ``old`` ones.
+
+    As ``environment_differences`` does; a key that one side does not have at all is unknown there.
+    """
+    before, found = _known(old), []
+    for key, values in _known(new).items():
+        others = before.get(key, values)
+        if key.split(".")[0] not in _NOT_SURROUNDINGS and any(value not in others for value in values):
+            found.append(f"{key} {' or '.join(map(_shown, others))} -> {' or '.join(map(_shown, values))}")
+    return found
+
+
 def other_software(measured: Measurement, runs: Iterable[Run], new: Mapping[str, Any]) -> bool:
     """Return whether software that this figure depends on is another than in all of ``runs``.
 

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.figures import slug
 from pytest_gpuperf.files import find_files, list_folder, read_file, writing
-from pytest_gpuperf.git import Entry, Revision, check_regular, content, entries_at, within
 from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.rules.creep import followed
 from pytest_gpuperf.rules.differences import differences, question_changes
 from pytest_gpuperf.rules.lacking import held_to_compiler
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
 from pytest_gpuperf.storage.documents import explained
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.storage.format import BaselineFile
 
 Mode = Literal["replace", "append", "new"]
 Entries = Mapping[str, Mapping[str, Baseline]]
@@ -86,19 +87,25 @@ class Store:
         return found
 
     def _load(self, pool: str, suite: str) -> Entries:
-        from pytest_gpuperf.storage import entries, format
+        from pytest_gpuperf.storage.entries import baselines_of
+
+        file = self._file(pool, suite)
+        return baselines_of(file) if file else {}
+
+    def _file(self, pool: str, suite: str) -> BaselineFile | None:
+        from pytest_gpuperf.storage import format
 
         path = self.path(pool, suite)
         data = self.read(path)
         if data is None:
-            return {}
+            return None
         file = format.parse(data, str(path))
         if not _is_of(file.pool, pool) or PurePosixPath(file.suite) != PurePosixPath(suite):
             raise BaselineError(
                 f"{path}: holds the baselines of {file.suite} in pool {file.pool!r}, not those of {suite} "
                 f"in {pool!r}: move it where it belongs, or name the pool with --gpuperf-pool"
             )
-        return entries.baselines_of(file)
+        return file
 
     def due(self, pool: str, suite: str) -> Entries:
         """Return the stored baselines that a full run must measure: all of them."""
@@ -138,74 +145,45 @@ class Store:
                 write(text)
         return path
 
+    def check_move(self, pool: str, suite: str, other: str, names: Mapping[str, str]) -> None:
+        """Raise BaselineError where ``move`` would replace other baselines than the same ones."""
+        before = self._load(pool, suite)
+        there = self._load(pool, other)
+        for old, new in names.items():
+            stays = new in there and not (suite == other and new in names)
+            if stays and there[new] != before.get(old):
+                raise BaselineError(
+                    f"{self.path(pool, other)}: {new} has baselines already, and those of {old} would "
+                    "replace them: drop one of the two with --gpuperf-update=prune first"
+                )
 
-class RevisionStore(Store):
-    """Baseline files as a git revision has them, read only: a change's edits to its own do not count."""
+    def move(self, pool: str, suite: str, other: str, names: Mapping[str, str]) -> None:
+        """Give stored tests of a suite file other ``names``, in the file of the suite ``other``.
 
-    def __init__(self, folder: Path, revision: Revision) -> None:
-        super().__init__(folder)
-        self.revision = revision
-        self._now = Store(folder)
-        self._due: dict[tuple[str, str], Entries] = {}
-        self._top, inside = within(folder)
-        self._prefix = "" if inside == "." else f"{inside}/"
-
-    def _list_pools(self) -> list[str]:
-        named = {name.partition("/")[0] for name in self._names() if "/" in name}
-        return sorted(named.union(self._now.pools()))
-
-    def suites(self, pool: str) -> list[str]:
-        names = [name.partition("/")[2] for name in self._names() if name.partition("/")[0] == slug(pool)]
-        old = {name.removesuffix(".json") + ".py" for name in names}
-        return sorted(old.union(self._now.suites(pool)))
-
-    def _load(self, pool: str, suite: str) -> Entries:
-        """Return the revision's baselines, and this checkout's for what it has none of: new tests."""
-        found = {test: dict(metrics) for test, metrics in self._now.load(pool, suite).items()}
-        for test, metrics in super()._load(pool, suite).items():
-            found.setdefault(test, {}).update(metrics)
-        return found
-
-    def due(self, pool: str, suite: str) -> Entries:
-        """Leave out what the checkout's own file no longer has: a change may remove a test visibly."""
-        key = slug(pool), suite
-        if key not in self._due:
-            now, found = self._now.load(pool, suite), self.load(pool, suite)
-            self._due[key] = {
-                test: {name: found[test][name] for name in metrics} for test, metrics in now.items()
+        All that is stored of them goes along. Both files are locked meanwhile, and the new one is written
+        first: who is cut off between loses nothing, and may call again. Raises BaselineError as
+        ``check_move`` does, and then changes nothing.
+        """
+        path, target = self.path(pool, suite), self.path(pool, other)
+        with explained(target, "written"), ExitStack() as writers:
+            # In one order for all, or two that rename would wait for each other.
+            write = {
+                each: writers.enter_context(writing(each, self.folder)) for each in sorted({path, target})
             }
-        return self._due[key]
-
-    def read(self, path: Path) -> bytes | None:
-        name = path.relative_to(self.folder).as_posix()
-        for at in reversed(PurePosixPath(name).parents):
-            # what a link leads to would count as not there, and this checkout's own instead
-            if entry := self._entries.get(str(at)):
-                check_regular(self.revision, entry)
-        entry = self._entries.get(name)
-        return content(self._top, self.revision, entry) if entry else None
-
-    def save(
-        self, pool: str, suite: str, updates: Entries, mode: Mode = "replace", keep: int | None = None
-    ) -> Path | None:
-        raise BaselineError(
-            f"{self.path(pool, suite)}: baselines of revision {self.revision} are read only: leave out "
-            "--gpuperf-baselines-from to record"
-        )
-
-    @cached_property
-    def _entries(self) -> Mapping[str, Entry]:
-        """Return what the revision has there, by the names relative to the folder; raises GitError."""
-        folder = PurePosixPath(self._prefix or ".")
-        if above := [str(path) for path in (folder, *folder.parents) if path.name]:
-            for entry in entries_at(self._top, self.revision, *above):
-                check_regular(self.revision, entry)
-        found = entries_at(self._top, self.revision, self._prefix or "./", below=True)
-        return {entry.name.removeprefix(self._prefix): entry for entry in found}
-
-    def _names(self) -> list[str]:
-        """Return the JSON files that the revision has there, relative to the folder."""
-        return [name for name in self._entries if name.endswith(".json")]
+            file, stored = self._file(pool, suite), self._load(pool, suite)
+            self.check_move(pool, suite, other, names)
+            moved = {names[test]: stored[test] for test in names if test in stored}
+            if file is None or not moved:
+                return
+            self._loaded.clear()
+            self._pools = None
+            rest = {test: metrics for test, metrics in stored.items() if test not in names}
+            there = rest if other == suite else self._load(pool, other)
+            write[target](_rendered(file.pool, other, {**there, **moved}, target))
+            if other != suite and rest:
+                write[path](_rendered(file.pool, suite, rest, path))
+            elif other != suite:
+                path.unlink()
 
 
 def _is_of(named: str, pool: str) -> bool:

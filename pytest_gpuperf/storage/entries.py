@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_gpuperf.measurement import Baseline, Metric, Milestone, Run
+from pytest_gpuperf.records import thinned
 from pytest_gpuperf.storage.format import (
     SCHEMA,
     BaselineFile,
@@ -158,11 +159,5 @@ def _kept(metric: Metric, samples: tuple[float, ...]) -> list[float]:
     """
     if metric.kind == "exact":
         return [float(sample) for sample in samples]
-    ordered = sorted(float(sample) for sample in samples)
-    if (last := len(ordered) - 1) >= KEPT_SAMPLES:
-        middle = (ordered[last // 2] + ordered[(last + 1) // 2]) / 2
-        steps = KEPT_SAMPLES - 1
-        ordered = [
-            middle if 2 * i == steps else ordered[round(i * last / steps)] for i in range(KEPT_SAMPLES)
-        ]
-    return [float(f"{sample:.{DIGITS}g}") for sample in ordered]
+    kept = thinned([float(sample) for sample in samples], KEPT_SAMPLES)
+    return [float(f"{sample:.{DIGITS}g}") for sample in kept]

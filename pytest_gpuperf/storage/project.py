@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ import pytest
 from pytest_gpuperf.backends import DEVICELESS, is_modelled, pool_name
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import read_file
-from pytest_gpuperf.git import Revision, files_at, inside
+from pytest_gpuperf.git import Revision, commits_since, files_at, inside
 from pytest_gpuperf.marker import TestOptions
 from pytest_gpuperf.measurement import Baseline, TestKey
 from pytest_gpuperf.options import Options, owner_of
 from pytest_gpuperf.rules.stated import Stated
 from pytest_gpuperf.rules.waivers import Quarantine, parse_quarantine
-from pytest_gpuperf.storage.baselines import RevisionStore, Store
+from pytest_gpuperf.storage.baselines import Store
 from pytest_gpuperf.storage.markers import Markers
 
 QUARANTINE = "quarantine.toml"
@@ -40,6 +41,7 @@ class Project:
         self._owners: dict[tuple[Path, str], Path] = {}
         self._stores: dict[Path, Store] = {}
         self._quarantines: dict[Path, tuple[Quarantine, ...]] = {}
+        self._since: dict[str, str] = {}
 
     def owner(self, path: Path, folder: str) -> Path:
         """Return the nearest folder above the file ``path`` that holds ``folder``, else the ini file's."""
@@ -51,6 +53,16 @@ class Project:
     def learn(self, items: Iterable[pytest.Item]) -> None:
         """Remember the files of tests whose node ids do not lead there: outside pytest's root folder."""
         self._paths |= {item.nodeid: item.path for item in items if self.path(item.nodeid) != item.path}
+
+    def since(self, commit: str) -> str:
+        """Return how many commits ago a commit was, in words; "" if this clone cannot tell."""
+        if commit not in self._since:
+            self._since[commit] = ""
+            with suppress(GpuperfError):
+                count = commits_since(self.root, commit)
+                ago = f"{count} commit{'s' if count > 1 else ''} ago" if count else "what is checked out"
+                self._since[commit] = ago
+        return self._since[commit]
 
     def path(self, nodeid: str) -> Path:
         """Return the suite file of a test."""
@@ -100,6 +112,8 @@ class Project:
         if folder not in self._stores:
             if revision := self._options.terms:
                 inside(folder, self.root, revision)
+                from pytest_gpuperf.storage.revisions import RevisionStore
+
                 self._stores[folder] = RevisionStore(folder, revision)
             else:
                 self._stores[folder] = Store(folder)
@@ -190,8 +204,15 @@ def read_quarantine(path: Path, folder: Path | None = None, optional: bool = Fal
     """
     try:
         text = read_file(path, folder, LONGEST).decode()
-    except (OSError, ValueError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise GpuperfError(
+            f"{path}: line {line} is not UTF-8 text: save the quarantine file in that encoding"
+        ) from None
+    except OSError as error:
         if optional and isinstance(error, FileNotFoundError):
             return ()
-        raise GpuperfError(f"{path}: cannot be read as a quarantine file: {error}") from None
+        raise GpuperfError(
+            f"{path}: cannot be read as a quarantine file ({error.strerror}): put a readable TOML file there"
+        ) from None
     return parse_quarantine(text, str(path), datetime.date.today())

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
+from pytest_gpuperf.backends.signature import PLACE, Unresolved
 from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
 
@@ -23,11 +24,13 @@ def compile_cubin(
     options: Sequence[str],
     capability: tuple[int, int],
     around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    behind: str = "",
 ) -> tuple[bytes, Path]:
     """Return the cubin of a kernel file for a compute capability, and the cache file that holds it.
 
-    ``around`` is entered while nvcc runs, which takes seconds and no device. Raises KernelError with the
-    compiler's first error, Unavailable if nvcc or the host compiler that it needs is missing.
+    ``around`` is entered while nvcc runs, which takes seconds and no device. ``behind`` is code to compile
+    behind the file's own. Raises KernelError with the compiler's first error, Unresolved where that is in
+    ``behind``, Unavailable if nvcc or the host compiler that it needs is missing.
     """
     nvcc = find_nvcc()
     flags = ["-cubin", *options]
@@ -38,12 +41,19 @@ def compile_cubin(
         flags.append("-std=c++17")
 
     def build(output: Path) -> None:
+        source, more = path.name, list[str]()
+        if behind:  # the file's own name stays as it is, which is in the machine code of an assert
+            source, more = str(output.with_name("behind.cu")), ["-Xcompiler", "-iquote,."]
+            Path(source).write_text(f'#include "{path.name}"\n{behind}')
         with around():
-            done = run([str(nvcc), *flags, "-o", str(output), path.name], path.parent)
+            done = run([str(nvcc), *flags, *more, "-o", str(output), source], path.parent)
         if done.returncode:
-            raise _explained(path, done.stderr or done.stdout)
+            said = done.stderr or done.stdout
+            if unresolved := re.search(rf"^{PLACE}\(\d+\): error: (.+)", said, re.MULTILINE):
+                raise Unresolved(unresolved[1])
+            raise _explained(path, said)
 
-    key = fingerprint(_version(nvcc), *flags, *_asked(nvcc, flags, path))
+    key = fingerprint(_version(nvcc), *flags, *_asked(nvcc, flags, path), *filter(None, [behind]))
     file = compiled(f"cubin/{key}.cubin", build)
     return file.read_bytes(), file
 

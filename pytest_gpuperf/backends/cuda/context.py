@@ -6,7 +6,7 @@ import atexit
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +110,9 @@ class CudaContext:
         with Launches() as first:  # compilers, autotuners and libraries that are loaded late have their turn
             work()
             self.synchronize()
-        profiler.reserve(len(first.seen) + first.graphs * _KERNELS_OF_A_GRAPH)
+        kernels = len(first.seen) + first.graphs * _KERNELS_OF_A_GRAPH
         with Launches() as launches:
-            found = profiler.count(work, self.synchronize)
+            found = profiler.count(work, self.synchronize, kernels)
         names = launches.names(len(found))
         return [counted(name, values) for name, values in zip(names, found, strict=True)]
 
@@ -218,9 +218,6 @@ class CudaContext:
             atexit.unregister(self.close)
             if self.stuck:
                 return  # giving the context back would wait for the kernel
-            if "profiler" in vars(self):  # a context has room for one
-                with suppress(GpuperfError):
-                    self.profiler.close()
             self.stream = None
             self.modules.clear()
             # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.

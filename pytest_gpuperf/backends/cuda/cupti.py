@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,20 @@ _FOLDERS = ("nvidia/cu13/lib", "nvidia/cuda_cupti/lib")
 _TOOLKITS = ("cuda*/extras/CUPTI/lib64", "cuda*/targets/*/lib")
 _RANGES = 64  # kernels of one count, until more are asked for
 _AUTO_RANGE, _KERNEL_REPLAY = 1, 2  # cupti_range_profiler.h: CUPTI_AutoRange, CUPTI_KernelReplay
+_BUSY = "HARDWARE_BUSY"
 _REASONS = {  # by a part of the result's name
     "PRIVILEGES": "this user may not read the GPU's performance counters: run as root or with CAP_PERFMON, "
     "or have the driver loaded with NVreg_RestrictProfilingToAdminUsers=0",
     "MULTIPLE_SUBSCRIBERS": "another profiler listens to CUPTI in this process (torch.profiler, Nsight "
     "Systems), and CUPTI serves one at a time: run without it",
+    _BUSY: "another process holds the GPU's counters (Nsight Compute, DCGM's profiling, another "
+    "session): end it, or pause it (dcgmi profile --pause)",
 }
+_PATIENCE = 5.0  # seconds: another session's count takes tens of milliseconds, its first one a second
+
+
+class Busy(Unavailable):
+    """Another process holds the device's counters."""
 
 
 def _libraries() -> Iterator[Path]:
@@ -65,7 +75,8 @@ def check(function: str, result: int) -> None:
         text = (said.value or b"").decode(errors="replace")
         known = (why for part, why in _REASONS.items() if part in text)
         why = next(known, f"{function} says {text or result}")
-        raise Unavailable(f"counters on a GPU: {why}")
+        kind = Busy if _BUSY in text else Unavailable
+        raise kind(f"counters on a GPU: {why}")
 
 
 def _call(function: str, **fields: Any) -> Any:
@@ -116,61 +127,77 @@ class RangeProfiler:
         size = _call("cuptiProfilerHostGetConfigImageSize", **self._host, size=_SIZE).size
         self._config = (ctypes.c_uint8 * size)()
         _call("cuptiProfilerHostGetConfigImage", **self._host, **_image(self._config))
-        self._open(_RANGES)
 
-    def _open(self, ranges: int) -> None:
-        """Make room for the figures of so many kernels."""
-        self._ranges = ranges
+    @contextmanager
+    def _opened(self, ranges: int) -> Iterator[None]:
+        """Hold the device's counters, with room for the figures of so many kernels.
+
+        Not for longer than a count: nobody else can count meanwhile, in this process or another.
+        """
         made = _call("cuptiRangeProfilerEnable", context=(_POINTER, current()), object=_POINTER)
         self._object = {"object": (_POINTER, made.object)}
-        size = _call(
-            "cuptiRangeProfilerGetCounterDataSize",
-            **self._object,
-            **self._listed,
-            ranges=(_SIZE, ranges),
-            nodes=(ctypes.c_uint32, ranges),
-            size=_SIZE,
-        ).size
-        self._data = (ctypes.c_uint8 * size)()
-        self._clear()
-        _call(
-            "cuptiRangeProfilerSetConfig",
-            **self._object,
-            config_size=(_SIZE, len(self._config)),
-            config=(_POINTER, ctypes.addressof(self._config)),
-            data_size=(_SIZE, size),
-            data=(_POINTER, ctypes.addressof(self._data)),
-            range=(ctypes.c_int, _AUTO_RANGE),
-            replay=(ctypes.c_int, _KERNEL_REPLAY),
-            ranges=(_SIZE, ranges),
-            levels=(ctypes.c_uint16, 1),
-            least=(ctypes.c_uint16, 1),
-            index=(_SIZE, 0),
-            level=(ctypes.c_uint16, 1),
-        )
-
-    def _clear(self) -> None:
-        _call("cuptiRangeProfilerCounterDataImageInitialize", **self._object, **_image(self._data))
-
-    def reserve(self, kernels: int) -> None:
-        """See to it that a count has room for so many kernels."""
-        if kernels > self._ranges:
-            self.close()
-            self._open(kernels)
-
-    def count(self, enqueue: Callable[[], Any], synchronize: Callable[[], None]) -> list[Mapping[str, float]]:
-        """Run ``enqueue`` and return each kernel's figures by metric, in the order of their launches."""
-        self._clear()
-        _call("cuptiRangeProfilerStart", **self._object)
         try:
-            enqueue()
-            synchronize()
+            size = _call(
+                "cuptiRangeProfilerGetCounterDataSize",
+                **self._object,
+                **self._listed,
+                ranges=(_SIZE, ranges),
+                nodes=(ctypes.c_uint32, ranges),
+                size=_SIZE,
+            ).size
+            self._data = (ctypes.c_uint8 * size)()
+            _call("cuptiRangeProfilerCounterDataImageInitialize", **self._object, **_image(self._data))
+            _call(
+                "cuptiRangeProfilerSetConfig",
+                **self._object,
+                config_size=(_SIZE, len(self._config)),
+                config=(_POINTER, ctypes.addressof(self._config)),
+                data_size=(_SIZE, size),
+                data=(_POINTER, ctypes.addressof(self._data)),
+                range=(ctypes.c_int, _AUTO_RANGE),
+                replay=(ctypes.c_int, _KERNEL_REPLAY),
+                ranges=(_SIZE, ranges),
+                levels=(ctypes.c_uint16, 1),
+                least=(ctypes.c_uint16, 1),
+                index=(_SIZE, 0),
+                level=(ctypes.c_uint16, 1),
+            )
+            yield
         finally:
-            stopped = {"index": _SIZE, "level": _SIZE, "all": ctypes.c_uint8}
-            _call("cuptiRangeProfilerStop", **self._object, **stopped)
-        if dropped := _call("cuptiRangeProfilerDecodeData", **self._object, dropped=_SIZE).dropped:
+            _call("cuptiRangeProfilerDisable", **self._object)
+
+    def _start(self) -> None:
+        """Begin to count, once another session's count has ended; raises Busy if that takes too long."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                _call("cuptiRangeProfilerStart", **self._object)
+                return
+            except Busy:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+
+    def count(
+        self, enqueue: Callable[[], Any], synchronize: Callable[[], None], kernels: int = _RANGES
+    ) -> list[Mapping[str, float]]:
+        """Run ``enqueue`` and return each kernel's figures by metric, in the order of their launches.
+
+        There is room for ``kernels`` of them at least.
+        """
+        ranges = max(kernels, _RANGES)
+        with self._opened(ranges):
+            self._start()
+            try:
+                enqueue()
+                synchronize()
+            finally:
+                stopped = {"index": _SIZE, "level": _SIZE, "all": ctypes.c_uint8}
+                _call("cuptiRangeProfilerStop", **self._object, **stopped)
+            dropped = _call("cuptiRangeProfilerDecodeData", **self._object, dropped=_SIZE).dropped
+        if dropped:
             raise Unavailable(
-                f"counters on a GPU: CUPTI left out {dropped} of the kernels, of {self._ranges} at most"
+                f"counters on a GPU: CUPTI left out {dropped} of the kernels, of {ranges} at most"
             )
         data = {"data": (_POINTER, ctypes.addressof(self._data)), "size": (_SIZE, len(self._data))}
         found = _call("cuptiRangeProfilerGetCounterDataInfo", **data, ranges=_SIZE).ranges
@@ -187,10 +214,6 @@ class RangeProfiler:
             values=(_POINTER, ctypes.addressof(values)),
         )
         return dict(zip(self.metrics, values, strict=True))
-
-    def close(self) -> None:
-        """Give the counters back, so that others may use them."""
-        _call("cuptiRangeProfilerDisable", **self._object)
 
 
 def _image(image: Any) -> dict[str, Any]:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_gpuperf.backends.base import DeviceArray
-from pytest_gpuperf.backends.cuda.compile import compile_cubin, compiler_version
+from pytest_gpuperf.backends.cuda.compile import compiler_version
 from pytest_gpuperf.backends.cuda.context import CudaContext
 from pytest_gpuperf.backends.cuda.driver import cuda_version, kernel_driver, settings
+from pytest_gpuperf.backends.cuda.names import compile_named
 from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.backends.cuda.timer import CudaTimer
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
+    from pytest_gpuperf.backends.signature import Signature
 
 
 class CudaBackend(CudaContext):
@@ -68,14 +70,16 @@ class CudaBackend(CudaContext):
         with self.explained("copying an array on the device"):
             self.driver.memcpy_dtod_async(to, of, source.nbytes, stream=self.stream)
 
-    def load(self, file: Declarations, options: Sequence[str] = ()) -> CudaProgram:
+    def load(
+        self, file: Declarations, options: Sequence[str] = (), instance: Signature | None = None
+    ) -> CudaProgram:
         assert self.compute_capability
         path = file.path
-        cubin, cached = compile_cubin(path, options, self.compute_capability, self.compiling)
+        cubin, cached, names = compile_named(path, options, self.compute_capability, self.compiling, instance)
         self.check_alive()
         with self.explained(f"loading {path.name} (compiled as {cached}), {len(cubin):,} bytes of code"):
             self.modules.append(self.driver.module_from_buffer(cubin))
-            return CudaProgram(self, path, cubin, self.modules[-1])
+            return CudaProgram(self, path, cubin, self.modules[-1], names)
 
     def timer(self) -> CudaTimer:
         self.check_alive()

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
-_EXECUTABLE, _NOBITS, _FUNCTION, _ENTRY = 2, 8, 2, 0x10
+_EXECUTABLE, _NOBITS, _OBJECT, _FUNCTION, _ENTRY = 2, 8, 1, 2, 0x10
 _RELOCATIONS = {4: "<QQq", 9: "<QQ", 0x70000082: "<QQq"}  # the last is NVIDIA's, from Blackwell on
 _NAMES = (".shstrtab", ".strtab", ".symtab", ".nv.merc.symtab")
 _DEBUG = (".debug", ".nv_debug", ".rel.debug", ".rela.debug", ".rel.nv_debug", ".rela.nv_debug")
@@ -47,6 +47,7 @@ class _Symbol(NamedTuple):
     other: int
     section: int
     value: int
+    size: int
 
 
 class _Unknown(Exception):
@@ -69,6 +70,17 @@ def only_kernel_hash(cubin: bytes) -> str:
     except (_Unknown, struct.error, IndexError, UnicodeDecodeError):
         kernels = []
     return kernel_hash(cubin, kernels[0]) if len(kernels) == 1 else file_hash(cubin)
+
+
+def symbols(cubin: bytes) -> tuple[list[str], list[str]]:
+    """Return the names of a cubin's kernels and of its variables."""
+    made = _Cubin(cubin)
+    return list(made.kernels), [s.name for s in made.symbols() if s.type == _OBJECT and s.section]
+
+
+def contents(cubin: bytes, variable: str) -> tuple[bytes, str]:
+    """Return a variable's initial bytes, and the name of what its first 8 bytes will be the address of."""
+    return _Cubin(cubin).contents(variable)
 
 
 def file_hash(cubin: bytes) -> str:
@@ -120,17 +132,30 @@ class _Cubin:
     @cached_property
     def kernels(self) -> Mapping[str, int]:
         """Return the kernels' names with the sections of their code."""
-        tables = [i for i, section in enumerate(self._sections) if section.name == ".symtab"]
-        entries = [s for i in tables for s in self._symbols(i) if s.type == _FUNCTION and s.other & _ENTRY]
+        entries = (s for s in self.symbols() if s.type == _FUNCTION and s.other & _ENTRY)
         return {symbol.name: symbol.section for symbol in entries}
+
+    def symbols(self) -> list[_Symbol]:
+        tables = [i for i, section in enumerate(self._sections) if section.name == ".symtab"]
+        return [symbol for table in tables for symbol in self._symbols(table)]
+
+    def contents(self, variable: str) -> tuple[bytes, str]:
+        symbol = next(s for s in self.symbols() if s.name == variable)
+        section, named = self._sections[symbol.section], ""
+        for other in self._sections:
+            if other.type in _RELOCATIONS and other.info == symbol.section:
+                for offset, info, *_ in struct.iter_unpack(_RELOCATIONS[other.type], other.data):
+                    if offset == symbol.value:
+                        named = self._symbols(other.link)[info >> 32].name
+        return section.data[symbol.value : symbol.value + symbol.size], named
 
     def _symbols(self, table: int) -> list[_Symbol]:
         if table not in self._tables:
             section = self._sections[table]
             strings = self._sections[section.link].data
             self._tables[table] = [
-                _Symbol(_text(strings, name), info & 15, other, index, value)
-                for name, info, other, index, value, _ in struct.iter_unpack("<IBBHQQ", section.data)
+                _Symbol(_text(strings, name), info & 15, other, index, value, size)
+                for name, info, other, index, value, size in struct.iter_unpack("<IBBHQQ", section.data)
             ]
         return self._tables[table]
 

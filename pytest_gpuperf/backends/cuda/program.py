@@ -11,6 +11,8 @@ import numpy as np
 from pytest_gpuperf.backends.base import Geometry, Traffic
 from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
 from pytest_gpuperf.backends.cuda.metrics import counted
+from pytest_gpuperf.backends.cuda.names import Names
+from pytest_gpuperf.backends.signature import Signature, Variable
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.cuda.context import CudaContext
@@ -22,19 +24,46 @@ _SHARED_WITHOUT_ASKING = 48 * 1024
 class CudaProgram:
     """One kernel file, compiled and loaded."""
 
-    def __init__(self, context: CudaContext, path: Path, cubin: bytes, module: Any) -> None:
+    def __init__(self, context: CudaContext, path: Path, cubin: bytes, module: Any, names: Names) -> None:
         self._context = context
         self._path = path
         self._module = module
         self._cubin = cubin
+        self._names = names
         self._hashes: dict[str | None, str] = {}
         self._functions: dict[str, Any] = {}
         self._figures: dict[str, Mapping[str, float]] = {}
         self._shared: dict[str, int] = {}
 
+    def signature(self, name: str) -> Signature:
+        return self._names.signature(name)
+
+    def variable(self, name: str) -> Variable | None:
+        return self._names.variable(name)
+
+    def read(self, variable: Variable) -> np.ndarray:
+        values = np.empty(variable.shape, variable.dtype)
+        address = self._ready(variable)
+        with self._context.explained(f"reading {variable}"):
+            self._context.driver.memcpy_dtoh(values, address)
+        return values
+
+    def write(self, variable: Variable, values: np.ndarray) -> None:
+        address = self._ready(variable)
+        with self._context.explained(f"writing {variable}"):
+            self._context.driver.memcpy_htod(address, values)
+
+    def _ready(self, variable: Variable) -> int:
+        """Wait for what was enqueued; return a variable's address."""
+        self._context.synchronize()
+        with self._context.explained(f"looking for {variable} in {self._path.name}"):
+            address, _ = self._module.get_global(variable.symbol)
+        return int(address)
+
     def code_hash(self, name: str | None) -> str | None:
         if name not in self._hashes:
-            self._hashes[name] = kernel_hash(self._cubin, name) if name else file_hash(self._cubin)
+            symbol = self._names.symbol(name) if name else ""
+            self._hashes[name] = kernel_hash(self._cubin, symbol) if symbol else file_hash(self._cubin)
         return self._hashes[name]
 
     def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
@@ -63,7 +92,7 @@ class CudaProgram:
         doing = f"launching {what}, grid {grid}, block {block}, {shared} bytes shared"
         with context.explained(doing):
             if name not in self._functions:
-                self._functions[name] = self._module.get_function(name)
+                self._functions[name] = self._module.get_function(self._names.symbol(name))
             function = self._functions[name]
             if shared > self._shared.get(name, _SHARED_WITHOUT_ASKING):
                 attribute = context.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES

@@ -20,12 +20,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
-from pytest_gpuperf.backends.emulated.launchers import launchers
+from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, probe_of
 from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
+from pytest_gpuperf.backends.signature import HEADER, PLACE, Unresolved
 from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
 
@@ -40,9 +42,9 @@ _OLDEST = 11
 
 _RUNTIME_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-pthread", "-ftls-model=initial-exec", "-U_FORTIFY_SOURCE"]
 # -O1 and nothing else: counters are those of one optimisation level. A variable that nobody writes must not
-# become a constant, since the hooks pass over those. Without SRA a float4 stays one
-# access of 16 bytes; unique symbols would be shared between libraries; contraction depends on the CPU;
-# addr2line loses the included file's name in DWARF 5.
+# become a constant, since the hooks pass over those. Without SRA a float4 stays one access of 16 bytes; jumps
+# that are threaded through a barrier would give an access two places; unique symbols would be shared between
+# libraries; contraction depends on the CPU; addr2line loses the included file's name in DWARF 5.
 _KERNEL_FLAGS = [
     *("-O1", "-g", "-gdwarf-4", "-w", "-fPIC", "-fno-exceptions", "-U_FORTIFY_SOURCE"),
     *("-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"),
@@ -52,6 +54,7 @@ _KERNEL_FLAGS = [
         "-fno-ipa-sra",
         "-fno-ipa-reference-addressable",
         "-fno-crossjumping",
+        "-fno-thread-jumps",
         "-fno-math-errno",
         "-ffp-contract=off",
     ),
@@ -120,32 +123,48 @@ def build_runtime(compiler: Compiler) -> Path:
 
 
 def build_kernels(
-    compiler: Compiler, runtime: Path, file: Declarations, options: Sequence[str], counting: bool = False
+    compiler: Compiler,
+    runtime: Path,
+    file: Declarations,
+    options: Sequence[str],
+    *,
+    kernel: str = "",
+    variable: str = "",
+    counting: bool = False,
 ) -> Path:
     """Return the shared library of a kernel file, from the cache or compiled now.
 
-    One for ``counting`` tells the runtime also where loops begin anew. Raises KernelError with the compiler's
-    own first error, in the file's own lines.
+    It has launchers of the file's kernels, or only of the one that the C++ expression ``kernel`` names, or
+    tells of a ``variable``. One for ``counting`` tells the runtime also where loops begin anew. Raises
+    KernelError with the compiler's own first error, in the file's own lines, and Unresolved for an expression
+    that names nothing.
     """
     path = file.path.resolve()
     flags = [*_KERNEL_FLAGS, *_host_options(options)]
-    code = _preprocessed(compiler, path, list(file), flags)
+    behind = launcher_of(kernel) if kernel else probe_of(variable) if variable else None
+    code = _preprocessed(compiler, path, behind, flags)
 
     def build(output: Path) -> None:
-        _compile(compiler, runtime, path, code, flags, output, with_loops if counting else str)
+        _compile(compiler, runtime, path, code, flags, output, _counting if counting else str)
 
     # These files decide too what is made of the code.
-    makers = (Path(__file__).with_name(name).read_bytes() for name in ("compiler.py", "loops.py", "casts.py"))
+    makers = (
+        Path(__file__).with_name(name).read_bytes()
+        for name in ("compiler.py", "loops.py", "branches.py", "casts.py")
+    )
     key = fingerprint(compiler.identity, *flags, runtime.name, code, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
 
 
-def _preprocessed(compiler: Compiler, path: Path, names: Sequence[str], flags: Sequence[str]) -> bytes:
-    """Return the file's code with all that it includes and a launcher for each kernel, or refuse it."""
+def _preprocessed(compiler: Compiler, path: Path, behind: str | None, flags: Sequence[str]) -> bytes:
+    """Return the file's code with all that it includes, and ``behind`` or a launcher for each kernel.
+
+    What the emulated device does not have is refused.
+    """
     # Behind our own header, whose names a definition may be.
     defined = "".join(_directive(flag) for flag in flags if flag.startswith(("-D", "-U")))
     flags = [flag for flag in flags if not flag.startswith(("-D", "-U")) or flag in _KERNEL_FLAGS]
-    wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n{defined}#include "{path}"\n'
+    wrapper = f'#include "{_SIMT / "cuda.hpp"}"\n{defined}#include "{path}"\n#include "{HEADER}"\n'
     # The kernel's own quotes are searched beside it.
     command = [*compiler.command, "-I", str(_TOOLKIT), *flags, "-E", "-x", "c++", "-"]
     done = preprocess(command, path.parent, os.fsencode(wrapper))
@@ -153,10 +172,10 @@ def _preprocessed(compiler: Compiler, path: Path, names: Sequence[str], flags: S
         said = done.stderr.decode(errors="replace")
         refuse_missing(said, path.parent)
         raise KernelError(f"{shown(path)} does not compile: {_first_error(said)}")
-    code = Code(os.fsdecode(done.stdout), path.parent, _SIMT)
+    code = Code(os.fsdecode(done.stdout), path.parent, _SIMT, HEADER)
     leave_out_host_code(code)
     refuse(code)
-    return os.fsencode(code.compiled() + launchers(code.code, names))
+    return os.fsencode(code.compiled() + (launchers(code) if behind is None else behind))
 
 
 def _directive(option: str) -> str:
@@ -199,7 +218,10 @@ def _compile(
     command = [*compiler.command, *flags, "-S", str(source), "-o", str(assembly)]
     done = run(command, path.parent)
     if done.returncode:
-        raise KernelError(f"{shown(path)} does not compile: {_first_error(done.stderr)}")
+        said = _first_error(done.stderr)
+        if said.startswith(PLACE):
+            raise Unresolved(said.partition(": ")[2])
+        raise KernelError(f"{shown(path)} does not compile: {said}")
     adapted = with_clamped_casts(_adapted(assembly.read_text()))
     assembly.write_text(finish(adapted))
     link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(assembly), str(runtime)]
@@ -210,6 +232,10 @@ def _compile(
         raise KernelError(
             f"{shown(path)} does not link: {what}; define it, or run this test on a GPU if CUDA has it."
         )
+
+
+def _counting(assembly: str) -> str:
+    return with_loops(with_branches(assembly))
 
 
 _DATA = r"\t\.(?:zero|byte|value|long|quad|octa|string|ascii|float|double)\b[^\n]*\n"
@@ -237,5 +263,7 @@ def _first_error(output: str) -> str:
     """Return the first error as "file:line: message", or the compiler's first line."""
     for line in output.splitlines():
         if match := re.match(r"(.+?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", line):
+            if match[1] == PLACE:
+                return f"{PLACE}: {match[3]}"
             return f"{shown(match[1])}:{match[2]}: {match[3]}"
     return next((line for line in output.splitlines() if line.strip()), "the compiler said nothing")

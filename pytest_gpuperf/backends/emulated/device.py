@@ -21,6 +21,7 @@ from pytest_gpuperf.errors import Unavailable
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
+    from pytest_gpuperf.backends.signature import Signature
 
 
 class EmulatedBackend:
@@ -104,13 +105,16 @@ class EmulatedBackend:
     def synchronize(self) -> None:
         """Do nothing: a launch returns when its kernel has ended."""
 
-    def load(self, file: Declarations, options: Sequence[str] = ()) -> EmulatedProgram:
+    def load(
+        self, file: Declarations, options: Sequence[str] = (), instance: Signature | None = None
+    ) -> EmulatedProgram:
         """Compile a kernel file, or take it from the cache; raises KernelError with the compiler's line.
 
         Of nvcc's options, -D, -U, -I and --std count; the others have no meaning here.
         """
         build = partial(build_kernels, self._compiler, self._runtime_path, file, options)
-        return EmulatedProgram(file, build, self.runtime, self.memory, self._threads, self.seconds)
+        kernel = instance.name if instance else ""
+        return EmulatedProgram(file, build, kernel, self.runtime, self.memory, self._threads, self.seconds)
 
     def close(self) -> None:
         """Free every array that is left."""

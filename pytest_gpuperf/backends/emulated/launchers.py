@@ -2,27 +2,95 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+
+from pytest_gpuperf.backends.emulated.preprocessed import Code, Function, closing
+from pytest_gpuperf.backends.signature import PLACE, address_of
 
 _BOUNDS = re.compile(r"\b__launch_bounds__\s*\(")
 
-# Its address, the number and sizes of its parameters, and the most threads that a block may have (0: any).
 _LAUNCHER = """
-extern "C" __attribute__((no_sanitize("thread"))) void gpuperf_call_{name}(void **arguments) {{
-  gpuperf::call({name}, arguments);
+static __attribute__((no_sanitize("thread"))) void gpuperf_call_{number}(void **arguments) {{
+  gpuperf::call({kernel}, arguments);
 }}
-extern "C" uint32_t gpuperf_count_{name}() {{ return decltype(gpuperf::signature({name}))::count; }}
-extern "C" const uint32_t *gpuperf_sizes_{name}() {{ return decltype(gpuperf::signature({name}))::sizes; }}
-extern "C" uint32_t gpuperf_bounds_{name}() {{ return {bounds}; }}
+static constexpr auto gpuperf_types_{number} =
+    gpuperf_types::Described<std::decay<decltype({kernel})>::type>::table();
+"""
+_TABLE = """
+extern "C" const gpuperf::Kernel gpuperf_kernels[] = {{{rows} {{}}}};
+extern "C" const uint32_t gpuperf_kernel_count = {count};
+"""
+_PROBE = """
+extern "C" const volatile void *const gpuperf_address = (const volatile void *)({address});
+extern "C" const auto gpuperf_types_of = gpuperf_types::Described<decltype({address})>::table();
 """
 
 
-def launchers(code: str, names: Iterable[str]) -> str:
-    """Return a launcher for each kernel; ``code`` is the user's, without comments and literals."""
-    bounds = _launch_bounds(code)
-    made = (_LAUNCHER.format(name=name, bounds=bounds.get(name, "0")) for name in names)
-    return '\n# 1 "the launchers"' + "".join(made)
+def launchers(code: Code) -> str:
+    """Return a launcher for each of a file's kernels that is no template, and a table of them."""
+    functions = list(code.functions())
+    kernels = [f for f in functions if re.search(r"\b__global__\b", head := code.code[f.begin : f.body]) and
+               not re.search(r"\btemplate\b", head)]  # fmt: skip
+    named = [(_name(code, f), f) for f in kernels]
+    names = [(function.scope, name[0]) for name, function in named]
+    bounds = _launch_bounds(code.code)
+    made, rows = [f'\n# 1 "{PLACE}"\n'], []
+    for number, ((name, at, parameters), function) in enumerate(named):
+        overloaded = names.count((function.scope, name)) > 1
+        kernel = f"gpuperf_kernel_{number}"
+        address = (
+            f"static_cast<void (*)({_without_defaults(parameters)})>(&{name})" if overloaded else f"&{name}"
+        )
+        scope = "::".join(function.scope)
+        begin, end = (f"namespace {scope} {{ ", " }") if scope else ("", "")
+        made.append(f"{begin}constexpr auto {kernel} = {address};{end}\n")
+        qualified = f"{scope}::{kernel}" if scope else kernel
+        made.append(_LAUNCHER.format(number=number, kernel=qualified))
+        shown = f"{scope}::{name}" if scope and not _c_linkage(code, function) else name
+        file, line = code.where(at)
+        rows.append(_row(number, shown, str(file), line, bounds.get(name, "0"), qualified))
+    return "".join([*made, _TABLE.format(rows="".join(rows), count=len(rows))])
+
+
+def launcher_of(name: str) -> str:
+    """Return the launcher of the one kernel that a C++ expression names; raises Unresolved if it cannot."""
+    kernel = "gpuperf_kernel_0"
+    made = f'\n# 1 "{PLACE}"\nconstexpr auto {kernel} = {address_of(name)};\n' + _LAUNCHER.format(
+        number=0, kernel=kernel
+    )
+    return made + _TABLE.format(rows=_row(0, name, "", 0, "0", kernel), count=1)
+
+
+def probe_of(name: str) -> str:
+    """Return what tells the address and the type of the variable that a C++ expression names."""
+    return f'\n# 1 "{PLACE}"' + _PROBE.format(address=address_of(name))
+
+
+def _row(number: int, name: str, file: str, line: int, bounds: str, kernel: str) -> str:
+    texts = ", ".join(json.dumps(text, ensure_ascii=False) for text in (name, file))
+    entered = f"gpuperf_call_{number}, (const void *){kernel}"
+    return f"{{{texts}, {line}, {bounds}, &gpuperf_types_{number}, {entered}}}, "
+
+
+def _name(code: Code, function: Function) -> tuple[str, int, str]:
+    """Return a function's name, where it stands, and the text of its parameters."""
+    at, found = function.begin, ("", function.begin, "")
+    for match in re.compile(r"(\w+)\s*(\()").finditer(code.code, function.begin, function.body):
+        if match.start() < at:
+            continue
+        at = closing(code.code, match.start(2))
+        if match[1] not in ("__launch_bounds__", "__attribute__", "alignas", "__align__", "noexcept"):
+            found = match[1], match.start(1), code.user[match.end() : at]
+    return found
+
+
+def _c_linkage(code: Code, function: Function) -> bool:
+    return '"C"' in code.code[function.begin : function.body]
+
+
+def _without_defaults(parameters: str) -> str:
+    return re.sub(r"=[^,]*", "", parameters)
 
 
 def _launch_bounds(code: str) -> dict[str, str]:

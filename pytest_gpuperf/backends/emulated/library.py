@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pytest_gpuperf.backends.emulated.faults import Region
 from pytest_gpuperf.backends.emulated.source import shown
+from pytest_gpuperf.backends.signature import Row, Unresolved, Variable, rows_of, variable_of
 from pytest_gpuperf.errors import KernelError
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
@@ -32,6 +34,35 @@ class _Symbol:
     writable: bool
 
 
+class _Row(ctypes.Structure):
+    """``Kernel`` of simt/cuda.hpp."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("file", ctypes.c_char_p),
+        ("line", ctypes.c_uint32),
+        ("bounds", ctypes.c_uint32),
+        ("types", ctypes.c_void_p),
+        ("call", ctypes.c_void_p),
+        ("function", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A kernel of a library: its launcher's address, the most threads of a block (0: any), its parameters.
+
+    ``function`` is its name as shared arrays inside it have it.
+    """
+
+    name: str
+    call: int
+    bounds: int
+    rows: tuple[Row, ...]
+    where: tuple[Path, int] | None
+    function: str
+
+
 class Library:
     """A kernel file's shared library, loaded.
 
@@ -43,6 +74,7 @@ class Library:
         self.path = path
         self._library = ctypes.CDLL(str(path))
         symbols = _symbols(path)
+        functions = {s.value: s.name for s in symbols if s.kind == "FUNC"}
         self.shared = _shared_variables(source, symbols)
         # The order in which blocks reach an atomic would change floating-point sums from run to run. So
         # would blocks that wait for each other.
@@ -50,46 +82,88 @@ class Library:
         anchor = next(s.value for s in symbols if s.name == "gpuperf_shared_anchor")
         self.anchor = self.function("gpuperf_shared_anchor")
         self.base = self.anchor - anchor
-        own = sorted((s for s in symbols if s.kind == "OBJECT" and s.size), key=lambda s: (s.value, s.name))
+        self.kernels = self._kernels(functions)
+        objects = (s for s in symbols if s.kind == "OBJECT" and s.size and not s.name.startswith("gpuperf_"))
+        own = sorted(objects, key=lambda s: (s.value, s.name))
         self.variables = [
             Region(self.base + s.value, self.base + s.value + s.size, f"variable '{s.name}'") for s in own
         ]
-        self._writable = {s.name: (self.base + s.value, s.size) for s in own if s.writable}
+        self.writable = {s.name: (self.base + s.value, s.size) for s in own if s.writable}
         self.shared_spans = np.array([(r.begin, r.end) for r in self.shared], np.int64).reshape(-1, 2)
         places = [(region.begin, region.end, _WORDS) for region in self.variables]
         self.variable_spans = np.array(places, np.uint64).reshape(-1, 3)
 
+    def _kernels(self, functions: Mapping[int, str]) -> dict[str, Entry]:
+        """Read the table of the launchers; a name that several kernels have is left out."""
+        count = ctypes.c_uint32.in_dll(self._library, "gpuperf_kernel_count").value
+        rows = (_Row * (count + 1)).in_dll(self._library, "gpuperf_kernels")[:count]
+        found: dict[str, list[Entry]] = {}
+        for row in rows:
+            name, file = (os.fsdecode(text) for text in (row.name, row.file))
+            where = (Path(file), row.line) if file else None
+            function = functions.get(row.function - self.base, name).removeprefix("void ")
+            entry = Entry(name, row.call, row.bounds, _types(row.types), where, function)
+            found.setdefault(name, []).append(entry)
+        return {name: entries[0] for name, entries in found.items() if len(entries) == 1}
+
     @cached_property
     def loops(self) -> np.ndarray:
         """Return the blocks of the code's loops, in a build for counting: uint64[n, 3] (loops.py)."""
+        return self._table("gpuperf_loop_block_count", "gpuperf_loop_blocks")
+
+    @cached_property
+    def branches(self) -> np.ndarray:
+        """Return the accesses in branches that a GPU goes through switched off (branches.py), likewise."""
+        return self._table("gpuperf_branch_access_count", "gpuperf_branch_accesses")
+
+    def _table(self, count: str, rows: str) -> np.ndarray:
         try:
-            count = ctypes.c_uint64.in_dll(self._library, "gpuperf_loop_block_count").value
+            length = ctypes.c_uint64.in_dll(self._library, count).value
         except ValueError:
             return np.empty((0, 3), np.uint64)
-        table = (ctypes.c_uint64 * (3 * count)).in_dll(self._library, "gpuperf_loop_blocks")
+        table = (ctypes.c_uint64 * (3 * length)).in_dll(self._library, rows)
         return np.array(table, np.uint64).reshape(-1, 3)
 
     def function(self, name: str) -> int:
         """Return the address of a function."""
         return ctypes.cast(getattr(self._library, name), ctypes.c_void_p).value or 0
 
-    def bounds(self, kernel: str) -> int:
-        """Return the most threads a block of a kernel may have, by its __launch_bounds__; 0: any number."""
-        return int(getattr(self._library, f"gpuperf_bounds_{kernel}")())
+    def read(self, symbol: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        """Return what is in a variable."""
+        address, size = self.writable[symbol]
+        return np.frombuffer(ctypes.string_at(address, size), dtype, math.prod(shape)).reshape(shape).copy()
 
-    def sizes(self, kernel: str) -> list[int]:
-        """Return the size of each of a kernel's parameters."""
-        count = getattr(self._library, f"gpuperf_count_{kernel}")()
-        sizes_of: Any = getattr(self._library, f"gpuperf_sizes_{kernel}")
-        sizes_of.restype = ctypes.POINTER(ctypes.c_uint32)
-        return list(sizes_of()[:count])
+    def write(self, symbol: str, values: np.ndarray) -> None:
+        """Overwrite a variable."""
+        content = values.tobytes()
+        ctypes.memmove(self.writable[symbol][0], content, min(len(content), self.writable[symbol][1]))
 
     def take(self, other: Library) -> None:
         """Copy the contents of the variables of another build of the same file."""
-        for name, (address, size) in self._writable.items():
-            theirs = other._writable.get(name)
+        for name, (address, size) in self.writable.items():
+            theirs = other.writable.get(name)
             if theirs and theirs[1] == size:
                 ctypes.memmove(address, theirs[0], size)
+
+
+def _types(address: int) -> tuple[Row, ...]:
+    """Read a table of signature.hpp."""
+    count = ctypes.c_uint32.from_address(address).value
+    return rows_of(ctypes.string_at(address, 4 + 12 * count))
+
+
+def probed(path: Path, name: str) -> Variable:
+    """Return the variable that a library tells of (launchers.probe_of)."""
+    library = ctypes.CDLL(str(path))
+    rows = _types(ctypes.addressof(ctypes.c_uint32.in_dll(library, "gpuperf_types_of")))
+    symbols = _symbols(path)
+    anchor = next(s.value for s in symbols if s.name == "gpuperf_shared_anchor")
+    base = (ctypes.cast(library.gpuperf_shared_anchor, ctypes.c_void_p).value or 0) - anchor
+    address = ctypes.c_uint64.in_dll(library, "gpuperf_address").value - base
+    symbol = next((s.name for s in symbols if s.kind == "OBJECT" and s.value == address), "")
+    if not symbol:
+        raise Unresolved("that is no variable")
+    return variable_of(name, symbol, rows)
 
 
 _SECTION = re.compile(r"^\s*\[\s*(\d+)\] \S+\s+\S+\s+(?:[0-9a-f]+ ){3}\S+ +([A-Zlxop]*)", re.MULTILINE)

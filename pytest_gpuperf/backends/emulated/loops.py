@@ -12,18 +12,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-_FUNCTION = re.compile(r"^\t\.type\t(\S+), @function\n\1:\n.*?^\t\.size\t\1, ", re.MULTILINE | re.DOTALL)
+FUNCTION = re.compile(r"^\t\.type\t(\S+), @function\n\1:\n.*?^\t\.size\t\1, ", re.MULTILINE | re.DOTALL)
 _JUMP = re.compile(r"\t(j\w+)\t(\*?)(\S+)")
 _LABEL = re.compile(r"(\.L\w+):")
-_TABLE = re.compile(r"^\t\.(?:long|quad)\t(\.L\d+)", re.MULTILINE)
+TABLE = re.compile(r"^\t\.(?:long|quad)\t(\.L\d+)", re.MULTILINE)
 # Leaves registers, flags and what lies below the stack pointer as they are.
-_MARK = (
-    "\tleaq\t-128(%rsp), %rsp\n\tpushq\t${}\n\tcall\t*gpuperf_loop@GOTPCREL(%rip)\n\tleaq\t136(%rsp), %rsp"
-)
+MARK = "\tleaq\t-128(%rsp), %rsp\n\tpushq\t${}\n\tcall\t*gpuperf_loop@GOTPCREL(%rip)\n\tleaq\t136(%rsp), %rsp"
 
 
 @dataclass(slots=True)
-class _Block:
+class Block:
     """A basic block: its lines from ``begin`` to ``end``, and the blocks that may follow."""
 
     begin: int
@@ -33,11 +31,11 @@ class _Block:
 
 def with_loops(assembly: str) -> str:
     """Mark where a loop's iterations begin and where it is left, and add a table of the loops' blocks."""
-    tables, rows, numbers = set(_TABLE.findall(assembly)), list[str](), count()
+    tables, rows, numbers = set(TABLE.findall(assembly)), list[str](), count()
 
     def note(match: re.Match[str]) -> str:
         lines = match[0].split("\n")
-        blocks = _blocks(lines, tables)
+        blocks = blocks_of(lines, tables)
         labels, marks = dict[int, str](), dict[int, list[str]]()
         for header, members in _loops(blocks):
             number = next(numbers)
@@ -48,15 +46,15 @@ def with_loops(assembly: str) -> str:
                 )
                 rows.append(f"\t.quad\t{number}, {begin}, {end}\n")
                 for following in set(blocks[member].follow) - members:
-                    marks.setdefault(blocks[following].begin, []).append(_MARK.format(2 * number + 1))
-            marks.setdefault(blocks[header].begin, []).append(_MARK.format(2 * number))
+                    marks.setdefault(blocks[following].begin, []).append(MARK.format(2 * number + 1))
+            marks.setdefault(blocks[header].begin, []).append(MARK.format(2 * number))
         for line in sorted(labels.keys() | marks.keys(), reverse=True):
             behind = line + bool(_LABEL.match(lines[line]))
             lines[behind:behind] = dict.fromkeys(marks.get(line, ()))
             lines[line:line] = [f"{labels[line]}:"] if line in labels else []
         return "\n".join(lines)
 
-    assembly = _FUNCTION.sub(note, assembly)
+    assembly = FUNCTION.sub(note, assembly)
     return (
         f'{assembly}\t.section\t.data.rel.ro,"aw"\n\t.balign\t8\n'
         "\t.globl\tgpuperf_loop_block_count, gpuperf_loop_blocks\n"
@@ -64,7 +62,7 @@ def with_loops(assembly: str) -> str:
     )
 
 
-def _blocks(lines: Sequence[str], tables: set[str]) -> list[_Block]:
+def blocks_of(lines: Sequence[str], tables: set[str]) -> list[Block]:
     """Split a function's lines at labels and behind jumps."""
     starts, labels = {0}, dict[str, int]()
     for number, line in enumerate(lines):
@@ -87,11 +85,11 @@ def _blocks(lines: Sequence[str], tables: set[str]) -> list[_Block]:
             follow += [at[labels[label]] for label in tables if label in labels]
         elif jump and jump[3] in labels:
             follow.append(at[labels[jump[3]]])
-        blocks.append(_Block(begin, end, follow))
+        blocks.append(Block(begin, end, follow))
     return blocks
 
 
-def _loops(blocks: Sequence[_Block]) -> Iterator[tuple[int, set[int]]]:
+def _loops(blocks: Sequence[Block]) -> Iterator[tuple[int, set[int]]]:
     """Yield the header and the blocks of each loop."""
     before: list[list[int]] = [[] for _ in blocks]
     for number, block in enumerate(blocks):
@@ -110,7 +108,7 @@ def _loops(blocks: Sequence[_Block]) -> Iterator[tuple[int, set[int]]]:
     yield from found.items()
 
 
-def _dominators(blocks: Sequence[_Block], before: Sequence[Sequence[int]]) -> dict[int, int]:
+def _dominators(blocks: Sequence[Block], before: Sequence[Sequence[int]]) -> dict[int, int]:
     """Return each reachable block's immediate dominator (Cooper, Harvey and Kennedy)."""
     order, stack, seen = list[int](), [(0, iter(blocks[0].follow))], {0}
     while stack:

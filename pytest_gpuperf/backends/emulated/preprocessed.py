@@ -41,7 +41,7 @@ class Function:
 class Code:
     """The preprocessed text; ``user`` is that of the user's own files, and offsets are counted in it."""
 
-    def __init__(self, text: str, folder: Path, ours: Path) -> None:
+    def __init__(self, text: str, folder: Path, ours: Path, header: Path) -> None:
         self.text = text
         self.segments: list[Segment] = []
         self.included: list[tuple[str, Path, int]] = []  # what is included, by which file and line
@@ -57,6 +57,7 @@ class Code:
                 self.included.append((mark[2], before.file, line))
             stack = [here]
             system = "3" in mark[3].split() or mark[2].startswith("<") or file.is_relative_to(ours)
+            system = system or file == header
             if not system and file.is_file():
                 self.segments.append(here)
         self._starts: list[int] = []

@@ -12,10 +12,11 @@ import numpy as np
 
 from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
 from pytest_gpuperf.backends.emulated.faults import Launched, Region, describe
-from pytest_gpuperf.backends.emulated.library import Library
+from pytest_gpuperf.backends.emulated.library import Library, probed
 from pytest_gpuperf.backends.emulated.memory import EmulatedMemory
 from pytest_gpuperf.backends.emulated.runtime import Outcome, Runtime
 from pytest_gpuperf.backends.emulated.source import shown
+from pytest_gpuperf.backends.signature import Signature, Variable
 from pytest_gpuperf.errors import KernelError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 _SHARED_PER_BLOCK = 227 * 1024  # compute capability 9.0, static and dynamic together
 # Below this many threads a second OS thread costs more to wake than it saves.
 _WORTH_A_THREAD = 8192
-_POINTER = 0x100
 _READ_ONLY = 1  # simt/runtime.hpp
 
 
@@ -39,6 +39,7 @@ class EmulatedProgram:
         self,
         declared: Declarations,
         build: Callable[..., Path],
+        instance: str,
         runtime: Runtime,
         memory: EmulatedMemory,
         threads: int,
@@ -47,15 +48,39 @@ class EmulatedProgram:
         self._runtime, self._memory = runtime, memory
         self._threads, self._seconds = threads, seconds
         self._path = declared.path
-        self._declared = declared
         self._written: dict[tuple[str, int], bool] = {}  # by kernel and argument, as launches have shown
-        self._build = build
-        self._plain = Library(self._path, build())
+        self._variables: dict[str, Variable] = {}
+        self._build, self._instance = build, instance
+        self._plain = Library(self._path, build(kernel=instance))
+        self._signatures = {
+            name: Signature(name, name, entry.rows, bool(instance), entry.where)
+            for name, entry in self._plain.kernels.items()
+        }
+        self._declared = {name: declared.declared(signature) for name, signature in self._signatures.items()}
 
     @cached_property
     def _counting(self) -> Library:
         """Return the build that tells the runtime where loops begin anew, for counters alone."""
-        return Library(self._path, self._build(counting=True))
+        return Library(self._path, self._build(kernel=self._instance, counting=True))
+
+    def signature(self, name: str) -> Signature:
+        if name not in self._signatures:
+            library = Library(self._path, self._build(kernel=name))
+            entry = library.kernels[name]
+            self._signatures[name] = Signature(name, name, entry.rows, True, None)
+        return self._signatures[name]
+
+    def variable(self, name: str) -> Variable | None:
+        if name not in self._variables:
+            self._variables[name] = probed(self._build(variable=name), name)
+        found = self._variables[name]
+        return found if found.symbol in self._plain.writable else None
+
+    def read(self, variable: Variable) -> np.ndarray:
+        return self._plain.read(variable.symbol, variable.dtype, variable.shape)
+
+    def write(self, variable: Variable, values: np.ndarray) -> None:
+        self._plain.write(variable.symbol, values)
 
     def code_hash(self, name: str | None) -> None:
         """Return None: g++'s machine code says nothing about a GPU's."""
@@ -104,14 +129,16 @@ class EmulatedProgram:
         if name not in self._declared:
             known = ", ".join(sorted(self._declared)) or "none"
             raise KernelError(f"{shown(self._path)} has no kernel {name!r}; it has {known}.")
-        static = sum(r.end - r.begin for r in library.shared if r.name.startswith(f"shared array '{name}::"))
+        entry = library.kernels[name]
+        owner = f"shared array '{entry.function}::"
+        static = sum(r.end - r.begin for r in library.shared if r.name.startswith(owner))
         if geometry.shared > _SHARED_PER_BLOCK - static:
             raise KernelError(
                 f"{name}: {geometry.shared} bytes of dynamic shared memory beside {static} static ones; "
                 f"a block has {_SHARED_PER_BLOCK} at most."
             )
         threads = math.prod(geometry.block)
-        if 0 < (most := library.bounds(name)) < threads:
+        if 0 < (most := entry.bounds) < threads:
             raise KernelError(
                 f"{shown(self._path)}:{self._declared[name].line}: kernel {name} is launched with {threads} "
                 f"threads a block and has __launch_bounds__({most}); a GPU refuses the launch."
@@ -119,7 +146,7 @@ class EmulatedProgram:
         blocks = math.prod(geometry.grid)
         alone = library.in_order or blocks * threads < _WORTH_A_THREAD
         outcome = self._runtime.launch(
-            library.function(f"gpuperf_call_{name}"),
+            entry.call,
             library.anchor,
             geometry,
             values=self._packed(name, arguments),
@@ -127,6 +154,7 @@ class EmulatedProgram:
             variables=library.variable_spans,
             shared=library.shared_spans,
             loops=library.loops,
+            branches=library.branches,
             workers=1 if alone else min(blocks, self._threads),
             counting=library is not self._plain,
             seconds=self._seconds,
@@ -162,20 +190,20 @@ class EmulatedProgram:
 
         Declarations are read without a preprocessor, so they may differ from it.
         """
-        sizes = self._plain.sizes(name)
-        if len(arguments) != len(sizes):
-            raise KernelError(f"{name} takes {len(sizes)} arguments, {len(arguments)} given.")
+        rows = self._plain.kernels[name].rows
+        if len(arguments) != len(rows):
+            raise KernelError(f"{name} takes {len(rows)} arguments, {len(arguments)} given.")
         values = []
-        for number, (argument, size) in enumerate(zip(arguments, sizes, strict=True), 1):
+        for number, (argument, row) in enumerate(zip(arguments, rows, strict=True), 1):
             address = self._memory.address(argument)
-            if (address is not None) != bool(size & _POINTER):
-                wanted = "an array of this device" if size & _POINTER else "a number"
+            if (address is not None) != row.pointer:
+                wanted = "an array of this device" if row.pointer else "a number"
                 raise KernelError(f"{name}, argument {number}: {wanted} is needed, not {argument!r}.")
             value = np.array(argument if address is None else np.uint64(address))
-            if value.nbytes != size & (_POINTER - 1):
+            if value.nbytes != row.nbytes:
                 raise KernelError(
                     f"{name}, argument {number}: {value.nbytes} bytes ({value.dtype}) were given, and the "
-                    f"compiled kernel takes {size & (_POINTER - 1)}."
+                    f"compiled kernel takes {row.nbytes}."
                 )
             values.append(value)
         return values

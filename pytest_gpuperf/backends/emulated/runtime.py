@@ -53,8 +53,8 @@ class _Request(Structure):
     _fields_ = [
         *_fields(c_void_p, "body shared_anchor"),
         ("arguments", POINTER(c_void_p)),
-        *_fields(c_void_p, "memory variables shared loops"),
-        *_fields(c_uint64, "memory_count variable_count shared_count loop_count"),
+        *_fields(c_void_p, "memory variables shared loops branches"),
+        *_fields(c_uint64, "memory_count variable_count shared_count loop_count branch_count"),
         *_fields(_Index3, "grid block"),
         *_fields(c_uint32, "dynamic_shared workers counting"),
     ]
@@ -98,6 +98,7 @@ class Runtime:
         variables: np.ndarray,
         shared: np.ndarray,
         loops: np.ndarray,
+        branches: np.ndarray,
         workers: int,
         counting: bool,
         seconds: float,
@@ -107,13 +108,15 @@ class Runtime:
         ``values`` hold each argument's bytes, ``memory`` and ``variables`` what the kernel may touch of the
         live arrays and of the library's own variables, sorted, uint64[n, 3] (begin, end, flags), ``shared``
         the spans of its shared variables, from the anchor, int64[n, 2], ``loops`` the blocks of the code's
-        loops, uint64[n, 3]. ``workers``: OS threads. After ``seconds`` it is stopped, which is a fault.
+        loops, uint64[n, 3], ``branches`` the accesses that a GPU would make switched off,
+        likewise. ``workers``: OS threads. After ``seconds`` it is stopped, which is a fault.
         """
         pointers = (c_void_p * max(1, len(values)))(*[value.ctypes.data for value in values])
         request = _Request(
             body, shared_anchor, pointers,
             memory.ctypes.data, variables.ctypes.data, shared.ctypes.data, loops.ctypes.data,
-            len(memory), len(variables), len(shared), len(loops),
+            branches.ctypes.data,
+            len(memory), len(variables), len(shared), len(loops), len(branches),
             _Index3(*geometry.grid), _Index3(*geometry.block), geometry.shared, workers, counting,
         )  # fmt: skip
         fault, traffic, traced = Fault(), (_Traffic * 4)(), c_uint64()

@@ -31,8 +31,6 @@ _CODE = {
     r"\bcudaTextureObject_t\b|\btex[123]D\w*\s*[<(]|\btexture\s*<": "textures",
     r"\bcudaSurfaceObject_t\b|\bsurf[123]D\w*\s*[<(]|\bsurface\s*<": "surfaces",
     r"\b__managed__\b": "managed memory (__managed__)",
-    r"\bextern\s+__constant__": "constant memory that the host fills",
-    r"\b__constant__\s[^=;(){]*;": "constant memory that the host fills",
     r"\b__cluster_dims__\b": "thread block clusters",
     r"\b__pipeline_\w+|\b__memcpy_async\b|\bmemcpy_async\b": "asynchronous copies",
     r"\bmalloc\s*\(|\bnew\s+\w": "allocation inside a kernel",

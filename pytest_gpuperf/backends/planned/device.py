@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
-from pytest_gpuperf.backends.cuda.compile import compile_cubin, compiler_version
+from pytest_gpuperf.backends.cuda.compile import compiler_version
 from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
+from pytest_gpuperf.backends.cuda.names import Names, compile_named
 from pytest_gpuperf.backends.planned import NeedsResult
 from pytest_gpuperf.errors import KernelError
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
+    from pytest_gpuperf.backends.signature import Signature, Variable
 
 _ADDRESSES = itertools.count(1 << 20, 1 << 8)  # as aligned as the driver's
 
@@ -54,11 +56,23 @@ class PlannedArray:
 class PlannedProgram:
     """A kernel file that was compiled and not loaded."""
 
-    def __init__(self, cubin: bytes) -> None:
-        self._cubin = cubin
+    def __init__(self, cubin: bytes, names: Names) -> None:
+        self._cubin, self._names = cubin, names
+
+    def signature(self, name: str) -> Signature:
+        return self._names.signature(name)
+
+    def variable(self, name: str) -> Variable | None:
+        return self._names.variable(name)
+
+    def read(self, variable: Variable) -> np.ndarray:
+        raise NeedsResult("the contents of a variable")
+
+    def write(self, variable: Variable, values: np.ndarray) -> None:
+        """Do nothing: what the host puts there is part of the launches' work already."""
 
     def code_hash(self, name: str | None) -> str | None:
-        return kernel_hash(self._cubin, name) if name else file_hash(self._cubin)
+        return kernel_hash(self._cubin, self._names.symbol(name)) if name else file_hash(self._cubin)
 
     def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
         """Return what does nothing; the launch has been checked, and what it may write to is unknown now."""
@@ -127,9 +141,11 @@ class PlannedBackend:
     def free_memory(self) -> int:
         raise NeedsResult("the GPU's free memory")
 
-    def load(self, file: Declarations, options: Sequence[str] = ()) -> PlannedProgram:
-        cubin, _ = compile_cubin(file.path, options, self._capability, self.compiling)
-        return PlannedProgram(cubin)
+    def load(
+        self, file: Declarations, options: Sequence[str] = (), instance: Signature | None = None
+    ) -> PlannedProgram:
+        cubin, _, names = compile_named(file.path, options, self._capability, self.compiling, instance)
+        return PlannedProgram(cubin, names)
 
     def count(self, work: Callable[[], Any]) -> list[Counted]:
         raise NeedsResult("counters")

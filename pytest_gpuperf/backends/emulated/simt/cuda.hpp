@@ -70,19 +70,16 @@ extern "C" void gpuperf_assert_fail(const char *text, const char *file, unsigned
 extern "C" void gpuperf_trap(const char *file, int line) __attribute__((noreturn));
 GPUPERF_INLINE void __trap(GPUPERF_SITE) { gpuperf_trap(gpuperf_file, gpuperf_line); }
 
-// How the runtime enters a kernel: one untyped launcher for each, and the size of each parameter
-// (0x100 marks a pointer), so that a mismatch is found before the call.
+// How the runtime enters a kernel: by one untyped function for each, which launchers.py writes.
 namespace gpuperf {
 
-template <class... Parameters>
-struct Signature {
-  static constexpr uint32_t count = sizeof...(Parameters);
-  static constexpr uint32_t sizes[count + 1] = {
-      static_cast<uint32_t>(sizeof(Parameters) | (std::is_pointer<Parameters>::value ? 0x100 : 0))..., 0};
+struct Kernel {
+  const char *name, *file;
+  uint32_t line, bounds;
+  const void *types;  // signature.hpp's table
+  void (*call)(void **);
+  const void *function;
 };
-
-template <class... Parameters>
-Signature<Parameters...> signature(void (*)(Parameters...));
 
 // Reading the packed arguments is the launch's business: not traced.
 template <class... Parameters, size_t... Index>

@@ -96,6 +96,7 @@ void gpuperf_start(const simt::Request *request) {
   result.fault = Fault{};
   memset(result.traffic, 0, sizeof result.traffic);
   result.traced = 0;
+  result.switched_off = {};
   Span text{}, image{};
   gpuperf_image(reinterpret_cast<const void *>(request->body), &text, &image);
   install_handlers();
@@ -129,5 +130,6 @@ void gpuperf_result(simt::Fault *fault, simt::Traffic *traffic, uint64_t *traced
   *fault = simt::result.fault;
   memcpy(traffic, simt::result.traffic, sizeof simt::result.traffic);
   *traced = simt::result.traced;
+  count_switched_off(traffic, simt::result.switched_off);
 }
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace simt {
@@ -81,6 +82,11 @@ struct LoopBlock {
   uint64_t loop, begin, end;
 };
 
+// An access in a branch that a GPU goes through switched off (branches.py).
+struct BranchAccess {
+  uint64_t branch, pc, store;
+};
+
 // One launch; filled in by runtime.py, field for field.
 struct Request {
   void (*body)(void **);
@@ -90,7 +96,8 @@ struct Request {
   const Memory *variables;  // the library's own variables, sorted
   const Span *shared;       // the static shared variables, as offsets from the anchor (which may be negative)
   const LoopBlock *loops;   // of a build for counting
-  uint64_t memory_count, variable_count, shared_count, loop_count;
+  const BranchAccess *branches;  // sorted
+  uint64_t memory_count, variable_count, shared_count, loop_count, branch_count;
   Index3 grid, block;
   uint32_t dynamic_shared;
   uint32_t workers;
@@ -188,7 +195,8 @@ struct alignas(64) Site {
   Way way;
 };
 
-// `key`: the place in the code, and the iterations of the loops around it.
+// `key`: the place in the code, and the iterations of the loops around it. Of a lane that was switched off there
+// the size is 0 and the address that of the place.
 struct Access {
   uint64_t key, address;
   uint32_t occurrence, size;  // the lane's how manieth of this key
@@ -228,6 +236,13 @@ struct Block {
   std::vector<Span> looked, looked_before;  // at which addresses, while blocks wait for each other
   std::vector<std::vector<Access>> accesses;
   std::vector<uint32_t> iterations;  // by thread and loop
+};
+
+// Requests of which all lanes were switched off, by place in the code: of interest where that is known to access
+// shared memory.
+struct SwitchedOff {
+  std::unordered_map<uint64_t, uint64_t> requests;
+  std::unordered_set<uint64_t> shared, stores;
 };
 
 struct Worker {
@@ -275,6 +290,7 @@ struct Worker {
   Traffic traffic[4];
   uint64_t traced = 0;
   std::unordered_map<uint64_t, std::vector<uint64_t>> around;  // by place in the code
+  SwitchedOff switched_off;
 };
 
 // What the workers of a launch have come to together.
@@ -283,6 +299,7 @@ struct Result {
   Fault fault;
   Traffic traffic[4];
   uint64_t traced;
+  SwitchedOff switched_off;
 };
 
 // The worker whose kernel code this OS thread runs now; `idle` in the runtime's own code.
@@ -320,6 +337,8 @@ void begin_block_model(Worker &worker);
 void begin_launch_model(Worker &worker);
 void trace(Worker &worker, Known &known, uint64_t address, uint32_t size, bool store, uint64_t pc);
 void end_block_model(Worker &worker);
+void add_switched_off(SwitchedOff &sum, const SwitchedOff &part);
+void count_switched_off(Traffic *traffic, const SwitchedOff &sum);
 
 // faults.cpp
 void install_handlers();

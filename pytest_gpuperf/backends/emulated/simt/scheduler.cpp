@@ -197,6 +197,7 @@ void work(Worker &worker, Launch &launch) {
     result.traffic[i].ideal += worker.traffic[i].ideal;
   }
   result.traced += worker.traced;
+  add_switched_off(result.switched_off, worker.switched_off);
 }
 
 void locate(Worker &worker, unsigned fiber) {

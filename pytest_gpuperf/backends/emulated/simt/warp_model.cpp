@@ -34,10 +34,22 @@ void add_global(Traffic &traffic, Group first, Group last, std::vector<uint64_t>
   traffic.ideal += (bytes + kSector - 1) / kSector;
 }
 
-void add_shared_part(Traffic &traffic, Group first, Group last, std::vector<uint64_t> &words) {
+// The address of each lane of a request, 0 of those that take no part.
+using Lanes = uint64_t[kWarp];
+
+// Does every lane want what the lane whose number differs by `bit` wants, if that takes part?
+bool agree(const Lanes &addresses, unsigned bit) {
+  for (unsigned lane = 0; lane < kWarp; lane++) {
+    uint64_t mine = addresses[lane], other = addresses[lane ^ bit];
+    if (mine && other && mine != other) return false;
+  }
+  return true;
+}
+
+void add_shared_part(Traffic &traffic, const Lanes &addresses, unsigned begin, unsigned end, uint32_t size, std::vector<uint64_t> &words) {
   words.clear();
-  for (Group access = first; access != last; ++access)
-    for (uint64_t w = access->address / kBankBytes; w <= (access->address + access->size - 1) / kBankBytes; w++) words.push_back(w);
+  for (unsigned lane = begin; lane < end; lane++)
+    for (uint64_t w = addresses[lane] / kBankBytes; addresses[lane] && w <= (addresses[lane] + size - 1) / kBankBytes; w++) words.push_back(w);
   size_t count = distinct(words);
   unsigned in_bank[kBanks] = {}, busiest = 0;
   for (uint64_t word : words) busiest = std::max(busiest, ++in_bank[word % kBanks]);
@@ -45,12 +57,16 @@ void add_shared_part(Traffic &traffic, Group first, Group last, std::vector<uint
   traffic.ideal += (count + kBanks - 1) / kBanks;
 }
 
-void add_shared(Traffic &traffic, Group first, Group last, std::vector<uint64_t> &words) {
+// Wide accesses go in parts of a warp; of loads, two parts are served at once where neighbours want the same words.
+void add_shared(Traffic &traffic, Group first, Group last, uint32_t size, std::vector<uint64_t> &words) {
   traffic.requests++;
-  uint32_t size = std::max(first->size, kBankBytes);
-  long lanes = std::max<long>(1, kWavefrontBytes / size);
-  for (Group part = first; part < last; part += std::min<long>(lanes, last - part))
-    add_shared_part(traffic, part, part + std::min<long>(lanes, last - part), words);
+  unsigned lanes = kWavefrontBytes / std::max(size, kBankBytes);
+  Lanes addresses = {};
+  for (Group access = first; access != last; ++access)
+    if (access->size) addresses[access->lane] = access->address;
+  bool load = !(first->kind & 1);
+  if (load && lanes < kWarp && (agree(addresses, 1) || agree(addresses, 2))) lanes *= 2;
+  for (unsigned begin = 0; begin < kWarp; begin += lanes) add_shared_part(traffic, addresses, begin, begin + lanes, size, words);
 }
 
 }  // namespace
@@ -69,6 +85,7 @@ void begin_launch_model(Worker &worker) {
   for (Traffic &traffic : worker.traffic) traffic = {};
   worker.traced = 0;
   worker.around.clear();
+  worker.switched_off = {};
 }
 
 void begin_block_model(Worker &worker) {
@@ -95,21 +112,40 @@ const std::vector<uint64_t> &loops_around(Worker &worker, uint64_t pc) {
   return found->second;
 }
 
+uint64_t key_of(Worker &worker, const std::vector<uint64_t> &loops, uint64_t pc, uint8_t kind, uint32_t offset) {
+  const uint32_t *iterations = worker.block->iterations.data() + worker.current * loops_of(worker);
+  // A struct's copy may hook the load and the store at neighbouring places; kind and offset tell them apart.
+  uint64_t key = ((pc * 4 + kind) * 0x9e3779b97f4a7c15 + offset) * 0x9e3779b97f4a7c15;
+  for (uint64_t loop : loops) key = (key ^ iterations[loop]) * 0x9e3779b97f4a7c15;
+  return key;
+}
+
+// The lane has passed a branch by: on a GPU it would go through what is in there switched off.
+void note_branch(Worker &worker, uint64_t branch) {
+  const Request &request = worker.launch->request;
+  const BranchAccess *end = request.branches + request.branch_count;
+  const BranchAccess *first = std::lower_bound(request.branches, end, branch, [](const BranchAccess &a, uint64_t b) { return a.branch < b; });
+  for (; first != end && first->branch == branch; ++first) {
+    uint8_t kind = 2 | uint8_t(first->store);
+    uint64_t key = key_of(worker, loops_around(worker, first->pc), first->pc, kind, 0);
+    worker.block->accesses[worker.current / kWarp].push_back({key, first->pc, 0, 0, uint8_t(worker.current % kWarp), kind});
+  }
+}
+
 }  // namespace
 
 void trace(Worker &worker, Known &known, uint64_t address, uint32_t size, bool store, uint64_t pc) {
   uint8_t kind = uint8_t(store) | (known.place.space == Space::kShared ? 2 : 0);
   Block &block = *worker.block;
-  const uint32_t *iterations = block.iterations.data() + worker.current * loops_of(worker);
-  if (!known.loops) known.loops = &loops_around(worker, pc);
+  if (!known.loops) {
+    known.loops = &loops_around(worker, pc);
+    if (kind & 2) worker.switched_off.shared.insert(pc);
+  }
   const std::vector<uint64_t> &loops = *known.loops;
   std::vector<Access> &accesses = block.accesses[worker.current / kWarp];
   uint32_t step = piece_of(size);
   for (uint32_t offset = 0; offset < size; offset += step) {
-    // A struct's copy may hook the load and the store at neighbouring places; kind and offset tell them apart.
-    uint64_t key = ((pc * 4 + kind) * 0x9e3779b97f4a7c15 + offset) * 0x9e3779b97f4a7c15;
-    for (uint64_t loop : loops) key = (key ^ iterations[loop]) * 0x9e3779b97f4a7c15;
-    accesses.push_back({key, address + offset, 0, step, uint8_t(worker.current % kWarp), kind});
+    accesses.push_back({key_of(worker, loops, pc, kind, offset), address + offset, 0, step, uint8_t(worker.current % kWarp), kind});
   }
 }
 
@@ -122,7 +158,24 @@ void number_occurrences(std::vector<Access>::iterator first, std::vector<Access>
   if (most) std::stable_sort(first, last, [](const Access &a, const Access &b) { return a.occurrence < b.occurrence; });
 }
 
+void note_switched_off(SwitchedOff &sum, const Access &access) {
+  sum.requests[access.address]++;
+  if (access.kind & 1) sum.stores.insert(access.address);
+}
+
 }  // namespace
+
+// Of all workers together, since one may never have seen what the place accesses.
+void add_switched_off(SwitchedOff &sum, const SwitchedOff &part) {
+  for (const auto &[pc, requests] : part.requests) sum.requests[pc] += requests;
+  sum.shared.insert(part.shared.begin(), part.shared.end());
+  sum.stores.insert(part.stores.begin(), part.stores.end());
+}
+
+void count_switched_off(Traffic *traffic, const SwitchedOff &sum) {
+  for (const auto &[pc, requests] : sum.requests)
+    if (sum.shared.count(pc)) traffic[2 + sum.stores.count(pc)].requests += requests;
+}
 
 void end_block_model(Worker &worker) {
   std::vector<uint64_t> units;
@@ -138,7 +191,13 @@ void end_block_model(Worker &worker) {
       Group last = first;
       while (last != accesses.cend() && same(*last, *first)) ++last;
       Traffic &traffic = worker.traffic[first->kind];
-      first->kind & 2 ? add_shared(traffic, first, last, units) : add_global(traffic, first, last, units);
+      Group one = std::find_if(first, last, [](const Access &a) { return a.size; });
+      if (one == last)
+        note_switched_off(worker.switched_off, *first);
+      else if (first->kind & 2)
+        add_shared(traffic, first, last, one->size, units);
+      else
+        add_global(traffic, first, last, units);
       first = last;
     }
     accesses.clear();
@@ -148,11 +207,13 @@ void end_block_model(Worker &worker) {
 }  // namespace simt
 
 // The build for counting comes here where an iteration of a loop begins (an even number) and where the loop has
-// been left (an odd one), with the number above the return address; everything else stays as it was.
-extern "C" __attribute__((used, visibility("hidden"))) void gpuperf_note_loop(uint64_t number) {
+// been left (an odd one), and where a branch is passed by (a negative one), with the number above the return
+// address; everything else stays as it was.
+extern "C" __attribute__((used, visibility("hidden"))) void gpuperf_note_loop(int64_t number) {
   using namespace simt;
   Worker &worker = *active;
   if (!worker.launch || !worker.launch->request.counting) return;
+  if (number < 0) return note_branch(worker, uint64_t(-1 - number));
   uint32_t &iteration = worker.block->iterations[worker.current * loops_of(worker) + number / 2];
   iteration = number % 2 ? 0 : iteration + 1;
 }

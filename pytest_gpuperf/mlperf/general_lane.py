@@ -1,28 +1,28 @@
-"""A batch size of a model on a CUDA device: a session, one CUDA graph, and buffers at fixed addresses."""
+"""A batch size of any model on a CUDA device: a session, one CUDA graph, and buffers at fixed addresses.
+
+It takes several inputs, constants, state and sizes that the file leaves open; what is plain is faster in
+``cuda_lane``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import cuda_runtime
 from pytest_gpuperf.mlperf.datasets import dataset_of
 from pytest_gpuperf.mlperf.interface import Interface, failure
 from pytest_gpuperf.mlperf.library import SampleLibrary
 
 
-class Lane:
+class GeneralLane:
     """One batch size on the device: its ONNX Runtime session, CUDA graph and buffers."""
 
-    def __init__(self, owner: Any, size: int, settings: Mapping[str, str]) -> None:
+    def __init__(self, owner: Any, session: Any, io: Interface, size: int) -> None:
         model = owner.model
-        self._model = model
-        self._session = owner.open(cuda_runtime.PROVIDER, settings)
-        self.io = Interface(self._session, model, owner.precision)
-        self.size = self.io.fixed_batch or size
+        self._model, self._session, self.io, self.size = model, session, io, size
         sample = self._sample()
         shapes = self.io.sample_shapes(sample)
         self._staging = {n: np.zeros((self.size, *shapes[n]), dtype) for n, dtype in self.io.fed.items()}
@@ -102,3 +102,34 @@ class Lane:
             self._session.run_with_iobinding(self._binding, self._unsynchronised)
         except Exception as error:
             raise failure(self._model, f"enqueueing a batch of {self.size}", error) from error
+
+
+class GeneralWorker:
+    """What runs a model that is not plain: a lane for each batch size, on the one stream of ``owner``."""
+
+    def __init__(self, owner: Any, lanes: Mapping[int, GeneralLane]) -> None:
+        self._owner, self._lanes = owner, dict(lanes)
+
+    def restart(self) -> None:
+        for lane in self._lanes.values():
+            lane.restart()
+
+    def run(self, batch: Any) -> np.ndarray:
+        count, largest = len(batch), max(self._lanes)
+        classes: np.ndarray
+        if count > largest and next(iter(self._lanes.values())).io.fixed_batch:
+            classes = self._owner.in_parts(batch, largest, self.run)
+            return classes
+        size = min((size for size in self._lanes if size >= count), default=None)
+        if size is None:
+            raise GpuperfError(
+                f"a batch of {count} was run, the session was opened for {sorted(self._lanes)}"
+            )
+        classes = self._owner.taken(self._lanes[size].run(batch))
+        return classes
+
+    def replay(self, images: Any) -> Callable[[], None]:
+        lane = self._lanes[max(self._lanes)]
+        # Captures the graph for this thread: ONNX Runtime keeps one for each.
+        lane.run(np.ascontiguousarray(images, lane.io.dtype) if isinstance(images, np.ndarray) else images)
+        return lane.enqueue

@@ -1,0 +1,103 @@
+"""Ask nvcc what a C++ expression names in a kernel file, by a cubin that is read and never loaded.
+
+It holds two variables behind the file's own code: the address of what is named, which the machine code will
+have as a name to be resolved, and the table of its types.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property, partial
+from pathlib import Path
+
+from pytest_gpuperf.backends.cuda.compile import compile_cubin
+from pytest_gpuperf.backends.cuda.machine_code import contents, symbols
+from pytest_gpuperf.backends.signature import (
+    HEADER,
+    PLACE,
+    Signature,
+    Unresolved,
+    Variable,
+    address_of,
+    rows_of,
+    variable_of,
+)
+
+_PROBE = """
+#include "{header}"
+#line 1 "{place}"
+__device__ const volatile void *gpuperf_address = (const volatile void *)({address});
+__device__ auto gpuperf_types_of = gpuperf_types::Described<decltype({address})>::table();
+"""
+# What is in an unnamed namespace has the name of the compiled file in its own.
+_UNNAMED = re.compile(r"\d+_GLOBAL__N__[0-9a-f]{8}_\d+_\w+?_cu_[0-9a-f]{8}(?:_\d+)?")
+
+
+def instantiation(signature: Signature) -> str:
+    """Return the code that makes a template's instantiation: the host uses it."""
+    return f'\n#line 1 "{PLACE}"\nvoid *gpuperf_used = (void *)({address_of(signature.name)});\n'
+
+
+def compile_named(
+    path: Path,
+    options: Sequence[str],
+    capability: tuple[int, int],
+    around: Callable[[], AbstractContextManager[None]],
+    instance: Signature | None,
+) -> tuple[bytes, Path, Names]:
+    """Return a kernel file's cubin, with a template's instantiation if asked for, its file and its names."""
+    compiled = partial(compile_cubin, path, options, capability, around)
+    cubin, cached = compiled(instantiation(instance) if instance else "")
+    return cubin, cached, Names(cubin, lambda behind: compiled(behind)[0], instance)
+
+
+class Names:
+    """The kernels and variables of a cubin, by the expressions that name them in its source.
+
+    ``compile`` makes the cubin of the file with other code behind its own.
+    """
+
+    def __init__(self, cubin: bytes, compile: Callable[[str], bytes], instance: Signature | None) -> None:
+        self._cubin, self._compile = cubin, compile
+        self._symbols: dict[str, str] = {}
+        self._probed: dict[str, bytes] = {}
+        if instance:
+            self._symbols[instance.name] = self._known[0].get(instance.symbol, instance.symbol)
+
+    @cached_property
+    def _known(self) -> tuple[dict[str, str], ...]:
+        """Return the cubin's kernels and its variables, by names that do not depend on the file's."""
+        return tuple({_UNNAMED.sub("", name): name for name in names} for names in symbols(self._cubin))
+
+    def symbol(self, name: str) -> str:
+        """Return a kernel's name in the machine code."""
+        return self._symbols.get(name, name)
+
+    def signature(self, name: str) -> Signature:
+        """Raise Unresolved if the expression names no kernel."""
+        probe = self._probe(name)
+        table, _ = contents(probe, "gpuperf_types_of")
+        _, found = contents(probe, "gpuperf_address")
+        if found not in symbols(probe)[0]:
+            raise Unresolved("that is no kernel")
+        symbol = _UNNAMED.sub("", found)
+        self._symbols[name] = self._known[0].get(symbol, symbol)
+        return Signature(name, symbol, rows_of(table), symbol not in self._known[0])
+
+    def variable(self, name: str) -> Variable | None:
+        """Return None if no kernel uses it; raises Unresolved if the expression names no variable."""
+        probe = self._probe(name)
+        table, _ = contents(probe, "gpuperf_types_of")
+        _, found = contents(probe, "gpuperf_address")
+        if found not in symbols(probe)[1]:
+            raise Unresolved("that is no variable")
+        symbol = self._known[1].get(_UNNAMED.sub("", found))
+        return variable_of(name, symbol, rows_of(table)) if symbol else None
+
+    def _probe(self, name: str) -> bytes:
+        if name not in self._probed:
+            code = _PROBE.format(header=HEADER, place=PLACE, address=address_of(name))
+            self._probed[name] = self._compile(code)
+        return self._probed[name]

@@ -1,0 +1,54 @@
+"""Check what this machine needs to measure: driver, compilers, counters, LoadGen, the GPU's state, baselines.
+
+Each line is ok, warn or missing, with what to do. Exit code 1 where something is missing that every test of
+kernels here needs: on a machine without a GPU that is what the emulator needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+from pytest_gpuperf.command.finding import Finding
+from pytest_gpuperf.command.folders import declare_baselines
+from pytest_gpuperf.errors import GpuperfError
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "cuda", "emulated"),
+        default="auto",
+        help="for which device (default: auto, a GPU where there is one, else the emulator)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the lines as JSON")
+    declare_baselines(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Look at everything and print it."""
+    from pytest_gpuperf.command.checks import checks
+
+    found = [_looked(name, check, needed) for name, check, needed in checks(given.backend, given.baselines)]
+    if given.json:
+        print(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        width = max(len(finding.name) for finding in found)
+        for finding in found:
+            print(f"{finding.state:<7}  {finding.name:<{width}}  {finding.says}")
+            if finding.do:
+                print(f"{'':<7}  {'':<{width}}  -> {finding.do}")
+    return int(any(finding.state == "missing" and finding.needed for finding in found))
+
+
+def _looked(name: str, check: Callable[[], Finding], needed: bool) -> Finding:
+    """Run one check; what it raises is what is missing, in a sentence with what to do at its end."""
+    try:
+        return check()
+    except GpuperfError as error:
+        text = str(error)
+        cut = text.rfind(": pip ") if ": pip " in text else text.rfind("; ")
+        says, do = (text[:cut], text[cut + 2 :]) if cut > 0 else (text, "")
+        return Finding(name, "missing", says, do.rstrip("."), needed)

@@ -1,0 +1,59 @@
+"""Read the energy that devices have taken, from NVML's counter, where a device has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter, sleep
+from typing import Any
+
+_LOOK, _LONGEST = 0.001, 0.3  # seconds between looks at the counter, and for how long
+
+
+class EnergyMeter:
+    """The energy between ``begin`` and ``end`` of the devices at these PCI addresses.
+
+    ``joules`` is None where it is not known, and ``note`` says why; ``step`` are the seconds between two
+    changes of the counter, so that a span is known to that.
+    """
+
+    def __init__(self, addresses: Sequence[str], nvml: Any = None) -> None:
+        self.note, self.step, self._first = "", 0.0, 0
+        self.joules: float | None = None
+        self._nvml = nvml
+        self._devices: list[Any] = []
+        try:
+            if nvml is None:
+                import pynvml
+
+                self._nvml = pynvml
+            self._nvml.nvmlInit()
+            self._devices = [self._nvml.nvmlDeviceGetHandleByPciBusId(address) for address in addresses]
+            self._read()
+        except ImportError:
+            self.note = "no energy: install nvidia-ml-py (in pytest-gpuperf[cuda])"
+        except Exception as error:  # NVMLError is a class of the module that was found
+            self.note = f"no energy: NVML says {error}"
+
+    def begin(self) -> None:
+        if not self.note:
+            self._first = self._read()
+
+    def end(self) -> None:
+        """End the span, and look for up to 0.3 s how often the counter changes."""
+        if self.note:
+            return
+        last = before = self._read()
+        self.joules = (last - self._first) / 1000
+        changes: list[float] = []
+        limit = perf_counter() + _LONGEST
+        while len(changes) < 2 and perf_counter() < limit:
+            sleep(_LOOK)
+            now = self._read()
+            if now != before:
+                changes.append(perf_counter())
+                before = now
+        self.step = changes[1] - changes[0] if len(changes) == 2 else _LONGEST
+
+    def _read(self) -> int:
+        """Return the millijoules of all devices since their driver was loaded."""
+        return sum(map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._devices))

@@ -1,0 +1,303 @@
+"""The history of a suite: a JSON Lines file a run in one place, and since when a figure is what it is.
+
+Every line is flat, so that a table reader takes the files as they are. Imports msgspec: load it only where a
+history was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.files import list_folder, read_file, replace_file
+from pytest_gpuperf.git import SHOWN_DIGITS
+from pytest_gpuperf.records import Row
+from pytest_gpuperf.report.results import Document, Figure, MetricResult, TestResult, encoded
+from pytest_gpuperf.rules.verdict import EXACT_SLACK
+
+SCHEMA = 1
+MOST_RUNS = 500
+"""Runs of a history that are read, the newest: their names begin with their date."""
+_ENDING = ".jsonl"
+
+
+class Line(Struct, frozen=True):
+    """One metric in one run; ``low`` and ``high`` are the interval of the change.
+
+    What is not known is null, or "" where it is text. ``commit`` is the checkout's, ``p50`` to ``p99_9`` are
+    latencies of a LoadGen phase in seconds.
+    """
+
+    schema: int
+    run: str
+    date: str
+    commit: str
+    dirty: bool
+    exit_code: int
+    suite: str
+    test: str
+    metric: str
+    unit: str
+    better: str
+    kind: str
+    instrument: str
+    outcome: str
+    excuse: str
+    cause: str
+    pool: str
+    backend: str
+    device: str
+    device_uuid: str
+    driver: str
+    compiler: str
+    python: str
+    gpuperf: str
+    value: Figure = None
+    baseline: Figure = None
+    change: Figure = None
+    low: Figure = None
+    high: Figure = None
+    tolerance: Figure = None
+    samples: int | None = None
+    queries: int | None = None
+    bytes_per_second: Figure = None
+    of_copy: Figure = None
+    flops_per_second: Figure = None
+    of_fp32: Figure = None
+    p50: Figure = None
+    p80: Figure = None
+    p90: Figure = None
+    p95: Figure = None
+    p99: Figure = None
+    p99_9: Figure = None
+
+
+Series = Mapping[tuple[str, str, str, str], Sequence[Line]]
+"""Lines by suite, test, metric and pool, the oldest first."""
+
+
+# --------------------------------------------------------------------------- a run
+
+
+def lines_of(document: Document) -> list[Line]:
+    """Return a run's lines, those of metrics that have a figure."""
+    found = document.metrics()
+    return [_line(document, test, metric) for test, metric in found if metric.value is not None]
+
+
+def _line(document: Document, test: TestResult, metric: MetricResult) -> Line:
+    machine = document.machine(test)
+    around: Mapping[str, Any] = machine.environment if machine else {}
+    low, high = metric.interval or (None, None)
+    rates = msgspec.structs.asdict(metric.rates) if metric.rates else {}
+    return Line(
+        schema=SCHEMA,
+        run=document.run,
+        date=document.date,
+        commit=document.commit,
+        dirty=document.dirty,
+        exit_code=document.exit_code,
+        suite=test.suite,
+        test=test.name,
+        metric=metric.name,
+        unit=metric.unit,
+        better=metric.better,
+        kind=metric.kind,
+        instrument=metric.instrument,
+        outcome=metric.outcome,
+        excuse=metric.excuse,
+        cause=metric.cause or "",
+        pool=machine.pool if machine else "",
+        backend=str(machine.device.get("backend", "")) if machine else "",
+        device=str(around.get("device_name", "")),
+        device_uuid=str(around.get("device_uuid", "")),
+        driver=str(around.get("driver", "")),
+        compiler=str(around.get("compiler", "")),
+        python=str(around.get("python", "")),
+        gpuperf=document.version,
+        value=metric.value,
+        baseline=metric.baseline,
+        change=metric.change,
+        low=low,
+        high=high,
+        tolerance=metric.tolerance,
+        samples=metric.samples.count if metric.samples else None,
+        queries=metric.queries,
+        **rates,
+        **{name: each.seconds for name, each in metric.percentiles.items() if name in Line.__struct_fields__},
+    )
+
+
+def append(place: str, document: Document) -> None:
+    """Add the run's file to a history; raises GpuperfError."""
+    data = b"".join(encoded(line) + b"\n" for line in lines_of(document))
+    if not data:
+        return
+    try:
+        _at(place).write(f"{document.run}{_ENDING}", data)
+    except Exception as error:
+        raise GpuperfError(f"{_flag(place)}: not written ({_reason(error)})") from None
+
+
+# --------------------------------------------------------------------------- all runs
+
+
+def check(place: str) -> None:
+    """Raise GpuperfError, one sentence, for a place that can hold no history; forget what was read."""
+    read.cache_clear()
+    try:
+        _at(place).names()
+    except NotADirectoryError:
+        raise GpuperfError(f"{_flag(place)} is a file: name a folder, in which each run adds one") from None
+    except ImportError as error:
+        raise GpuperfError(
+            f"{_flag(place)} is a URL and needs fsspec ({error}): pip install 'pytest-gpuperf[history]', and "
+            "the package for its protocol"
+        ) from None
+    except Exception as error:  # each protocol has its own
+        raise GpuperfError(
+            f"{_flag(place)}: cannot be read ({_reason(error)}): check the name and the rights to it"
+        ) from None
+
+
+@cache
+def read(place: str) -> Series:
+    """Return the lines of the newest runs of a history; what is no line of this version is passed over."""
+    found: dict[tuple[str, str, str, str], list[Line]] = defaultdict(list)
+    decoder = msgspec.json.Decoder(Line)
+    there = _at(place)
+    with suppress(Exception):  # it was there when the run began; a report without trends is one all the same
+        for data in there.contents(sorted(there.names())[-MOST_RUNS:]):
+            with suppress(msgspec.DecodeError):
+                for line in decoder.decode_lines(data):
+                    if line.schema <= SCHEMA and line.value is not None:
+                        found[line.suite, line.test, line.metric, line.pool].append(line)
+    for lines in found.values():
+        lines.sort(key=lambda line: (line.date, line.run))
+    return found
+
+
+def since(place: str, pool: str, row: Row) -> list[str]:
+    """Return the line of a failure's text that says since when the figure is beyond its tolerance, if known.
+
+    Earlier runs' figures are held to this run's baseline, whatever they were judged by then.
+    """
+    decided, unit = row.verdict, row.metric.unit
+    lines = read(place).get((row.test.suite, row.test.name, row.metric.name, pool), ())
+    if decided.baseline is None or not decided.exceeds or not lines:
+        return []
+    first = len(lines)
+    while first and _beyond(row, lines[first - 1].value):
+        first -= 1
+    count = len(lines) - first
+    text = (
+        f"{_when(lines[first])} ({count} run{'s' if count > 1 else ''} before this one)" if count else "now"
+    )
+    if first:
+        before = lines[first - 1]
+        text += f"; {quantity(before.value, unit)} on {_when(before)}"
+    else:
+        text += ", or longer: the history has no better run"
+    return [f"  since     {text}"]
+
+
+def _beyond(row: Row, value: float | None) -> bool:
+    decided, lower = row.verdict, row.metric.better == "lower"
+    baseline, theta = decided.baseline or 0.0, decided.tolerance or 0.0
+    if value is None:
+        return False
+    if row.metric.constants.identity:
+        return value != baseline
+    slack = (theta + EXACT_SLACK) * abs(baseline)
+    if row.metric.kind == "noisy" and not lower:
+        slack = baseline - baseline / (1 + theta)
+    return (value - baseline if lower else baseline - value) > slack
+
+
+def _when(line: Line) -> str:
+    changed = " with changes" if line.dirty else ""
+    return line.date[:10] + (f", commit {line.commit[:SHOWN_DIGITS]}{changed}" if line.commit else "")
+
+
+# --------------------------------------------------------------------------- where it is
+
+
+class _Place(Protocol):
+    def names(self) -> list[str]:
+        """Return the names of the runs' files."""
+
+    def contents(self, names: Sequence[str]) -> Iterable[bytes]:
+        """Yield the content of files, without those that cannot be read."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a new file in one step."""
+
+
+class _Folder:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        above = next(path for path in (self._folder, *self._folder.parents) if path.exists())
+        if not above.is_dir():
+            raise NotADirectoryError
+        return [path.name for path in list_folder(self._folder) if path.suffix == _ENDING]
+
+    def contents(self, names: Sequence[str]) -> Iterable[bytes]:
+        for name in names:
+            with suppress(OSError):
+                yield read_file(self._folder / name, self._folder)
+
+    def write(self, name: str, data: bytes) -> None:
+        replace_file(self._folder / name, data)
+
+
+class _Remote:
+    """A place that fsspec reaches: most put a file there whole, or not at all."""
+
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs
+
+        self._files, self._path = url_to_fs(url)
+
+    def names(self) -> list[str]:
+        try:
+            found = self._files.ls(self._path, detail=False, refresh=True)
+        except FileNotFoundError:
+            return []  # the first run makes it
+        if [name.rstrip("/") for name in found] == [self._path.rstrip("/")]:
+            raise NotADirectoryError
+        return [name.rpartition("/")[2] for name in found if name.endswith(_ENDING)]
+
+    def contents(self, names: Sequence[str]) -> Iterable[bytes]:
+        paths = [f"{self._path}/{name}" for name in names]
+        found: dict[str, bytes] = self._files.cat(paths, on_error="omit") if paths else {}
+        return found.values()
+
+    def write(self, name: str, data: bytes) -> None:
+        with suppress(OSError):
+            self._files.makedirs(self._path, exist_ok=True)  # a store of objects has no folders
+        self._files.pipe_file(f"{self._path}/{name}", data)
+
+
+def _at(place: str) -> _Place:
+    return _Remote(place) if "://" in place else _Folder(Path(place))
+
+
+def _flag(place: str) -> str:
+    return f"--gpuperf-history={re.sub('//[^/@]*@', '//', place)}"  # without a password
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

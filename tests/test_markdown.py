@@ -1,0 +1,122 @@
+"""What a pull request shows: the Markdown summary, the annotations, and the documented workflows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from gitproject import Repository
+
+from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
+from pytest_gpuperf.records import Row
+from pytest_gpuperf.report.markdown import MARKER, annotation, markdown
+
+CI = (Path(__file__).parent.parent / "docs" / "ci.md").read_text()
+
+
+def row(name: str, outcome: Outcome, now: float) -> Row:
+    metric = Metric("time", "s", "lower", "noisy", "record")
+    verdict = Verdict(outcome, now, 1.0, now - 1, (now - 1.01, now - 0.99), 0.05)
+    cause = "wrong" if outcome is Outcome.REGRESSED else None
+    return Row(TestKey("suites/test_a.py", name), metric, verdict, command=f"pytest {name}", cause=cause)
+
+
+def test_the_verdict_comes_first_and_what_changed_is_not_folded():
+    rows = [row("test_b", Outcome.EQUAL, 1.0), row("test_a", Outcome.REGRESSED, 1.5)]
+    text = markdown("NVIDIA H100 (cuda)", rows, ["a note"], 1)
+    assert text.startswith("**gpuperf: failed**: 1 regressed, 1 equal on NVIDIA H100 ")
+    shown, folded = text.split("<details>", 1)
+    assert "1 s | 1.500 s | +50.00 % | +49.00 % to +51.00 %" in shown
+    assert "    pytest test_a" in shown
+    assert "| equal |" in folded
+    assert "- a note" in folded
+
+
+def test_names_are_data_in_markdown():
+    text = markdown("d", [row("t[@a|<b>`![x](http://c)]\n#1", Outcome.REGRESSED, 1.5)], ["@b"], 1)
+    table = next(line for line in text.splitlines() if line.startswith("| regressed"))
+    assert table.count("|") == 8
+    assert not re.search(r"[@<>`!()]", text.partition("To see it again")[0].split("--:|")[-1])
+    assert "@b" not in text
+
+
+def test_an_annotation_cannot_be_left():
+    line = annotation("a,b:c.py", 3, "t::x", "one\n::error::two 5 %")
+    assert line == "::error file=a%2Cb%3Ac.py,line=3,title=t%3A%3Ax::one%0A::error::two 5 %25"
+
+
+@pytest.fixture
+def repository(pytester: pytest.Pytester) -> Repository:
+    found = Repository(pytester)
+    found.write(
+        "test_it.py", "\n\ndef test_it(gpuperf): gpuperf.record('n', 1, '1', 'lower', kind='exact')\n"
+    )
+    found.commit()
+    return found
+
+
+def slow(repository: Repository, value: int) -> str:
+    path = repository.path / "test_it.py"
+    path.write_text(re.sub(r"'n', \d", f"'n', {value}", path.read_text()))
+    return repository.commit()
+
+
+def test_a_failure_reaches_the_pull_request(repository: Repository, monkeypatch: pytest.MonkeyPatch):
+    slow(repository, 2)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(repository.path / "step.md"))
+    result = repository.run("--gpuperf-against=HEAD~1", "--gpuperf-markdown=out.md")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["::error file=test_it.py,line=3,title=test_it.py%3A%3Atest_it::regressed x2: n"]
+    )
+    assert (repository.path / "out.md").read_text() == (repository.path / "step.md").read_text()
+    assert (repository.path / "out.md").read_text().startswith("**gpuperf: failed**: 1 regressed on the host")
+
+
+def test_bisect_finds_the_commit(repository: Repository):
+    good = repository.git("rev-parse", "HEAD").strip()
+    repository.commit()
+    bad = slow(repository, 2)
+    repository.commit()
+    assert "git bisect run pytest suites/test_reduce.py --gpuperf --gpuperf-against=GOOD" in CI
+    repository.git("bisect", "start", "HEAD", good)
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_it.py", "--gpuperf")
+    told = repository.git("bisect", "run", *command, f"--gpuperf-against={good}")
+    assert f"{bad} is the first bad commit" in told
+
+
+def test_the_documented_workflows_hold_together():
+    github, gitlab = re.findall(r"```yaml\n(.*?)```", CI, re.DOTALL)
+    assert "pull-requests: write" in github
+    written = re.search(r"--gpuperf-markdown=(\S+)", github)
+    assert written
+    assert github.count(f"body=@{written[1]}") == 2
+    assert "exit_codes: [20]" in gitlab
+    junit = re.search(r"--junitxml=(\S+)", gitlab)
+    assert junit
+    assert f"junit: {junit[1]}" in gitlab
+
+
+@pytest.mark.parametrize(
+    ("found", "posted"),
+    [
+        ("", "api repos/o/r/issues/7/comments -F body=@gpuperf.md"),
+        ("42", "api -X PATCH repos/o/r/issues/comments/42 -F body=@gpuperf.md"),
+    ],
+)
+def test_one_comment_is_made_and_then_updated(tmp_path: Path, found: str, posted: str):
+    script = textwrap.dedent(re.search(r"run: \|\n((?: {10}.*\n)+)", CI)[1])  # type: ignore[index]
+    assert MARKER in script
+    assert MARKER in markdown("d", [], [], 0)
+    gh = tmp_path / "gh"
+    gh.write_text(f'#!/bin/sh\necho "$@" >> log\ncase "$*" in *--jq*) echo "{found}";; esac\n')
+    gh.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ISSUES": "repos/o/r/issues", "NUMBER": "7"}
+    subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=env, check=True)
+    assert (tmp_path / "log").read_text().splitlines()[-1] == posted

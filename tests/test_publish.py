@@ -1,0 +1,96 @@
+"""Reports of whole sessions: all of them from one run, by xdist too, and what is refused before it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import pytest_gpuperf
+from pytest_gpuperf.report.results import load
+
+SUITE = """
+    import os, pytest
+
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_bytes(gpuperf, size):
+        gpuperf.record("bytes", size * int(os.environ.get("TIMES", 1)), "B", kind="exact")
+
+    def test_time(gpuperf):
+        gpuperf.record("t", [1.0 + i / 1e4 for i in range(300)], "s")
+
+    @pytest.mark.gpuperf(isolated=True)
+    def test_alone(gpuperf):
+        gpuperf.record("n", 1, "1", kind="exact")
+
+    def test_skipped():
+        pytest.skip("not today")
+"""
+REPORTS = (
+    "--gpuperf-json=out/r.json",
+    "--gpuperf-html=p.html",
+    "--gpuperf-benchmark-json=b.json",
+    "--gpuperf-history=h",
+)
+
+
+@pytest.fixture
+def recorded(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makepyfile(test_s=SUITE)
+    pytester.mkdir("baselines")
+    pytester.makeini(f"[pytest]\naddopts = {' '.join(REPORTS)}")
+    done = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update")
+    assert done.ret == 0
+    assert not list(pytester.path.glob("*.html"))  # nothing was judged, and so nothing is reported
+    return pytester
+
+
+def test_a_run_writes_all_reports(recorded: pytest.Pytester, monkeypatch):
+    assert recorded.runpytest_subprocess("--gpuperf").ret == 0
+    monkeypatch.setenv("TIMES", "2")
+    done = recorded.runpytest_subprocess("--gpuperf", "-p", "xdist", "-n1")
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["  since     now; 1 B on 20*"])
+    document = load(recorded.path / "out" / "r.json")
+    assert document.exit_code == 1
+    tests = {test.name: test for test in document.tests}
+    assert (tests["test_skipped"].outcome, tests["test_skipped"].reason) == ("skipped", "not today")
+    (red,) = tests["test_bytes[2]"].metrics
+    assert (red.outcome, red.cause, red.value, red.baseline) == ("regressed", "wrong", 4.0, 2.0)
+    assert [run.value for run in red.stored] == [2.0]
+    (shown,) = tests["test_time"].metrics
+    assert (shown.samples.count, len(shown.samples.kept)) == (300, 101)
+    assert tests["test_alone"].metrics[0].outcome == "equal"
+    assert [machine.pool for machine in document.machines] == ["cpu"]
+    assert "test_bytes[2]" in (recorded.path / "p.html").read_text()
+    times = json.loads((recorded.path / "b.json").read_text())["benchmarks"]
+    assert [each["name"] for each in times] == ["test_time t"]
+    assert len(list((recorded.path / "h").glob("*.jsonl"))) == 2
+    _check_schema(recorded.path / "out" / "r.json")
+
+
+def _check_schema(path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    shipped = Path(pytest_gpuperf.__file__).parent / "report" / "results.schema.json"
+    schema = json.loads(shipped.read_text())
+    jsonschema.validate(json.loads(path.read_text()), schema)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--gpuperf", "--gpuperf-json=file/r.json"], "*cannot be written (*file is no folder)*"),
+        (["--gpuperf", "--gpuperf-html=."], "--gpuperf-html=.: cannot be written (it is no regular file)*"),
+        (["--gpuperf", "--gpuperf-html=r", "--gpuperf-json=./r"], "*name one file: give each its own"),
+        (["--gpuperf", "--gpuperf-history=file"], "*file is a file: name a folder*"),
+        (["--gpuperf-json=r.json"], "--gpuperf-json is about *it needs --gpuperf beside it"),
+        (["--gpuperf", "--gpuperf-update", "--gpuperf-html=r"], "*--gpuperf-update records: leave*"),
+    ],
+)  # fmt: skip
+def test_a_report_that_cannot_be_is_refused_before_the_run(pytester: pytest.Pytester, flags, says):
+    pytester.makepyfile("def test_a(): pass")
+    pytester.makefile("", file="")
+    done = pytester.runpytest_inprocess(*flags)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([f"ERROR: {says}"])
