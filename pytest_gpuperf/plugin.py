@@ -108,7 +108,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Check before xdist starts workers, in which an error would be one of xdist's own."""
     with _usage_errors():
         session.config.stash[MODE].check([Path(arg.partition("::")[0]) for arg in session.config.args])
-        if (ours := session.config.stash[SESSION]).options.reports:
+        ours = session.config.stash[SESSION]
+        if ours.options.reports or ours.options.markdown:
             from pytest_gpuperf import publish
 
             publish.check(ours)
@@ -268,7 +269,8 @@ def _tell_the_pull_request(
         from pytest_gpuperf.report.markdown import markdown, write
 
         try:
-            text = markdown(title, results.rows, lines, results.status)
+            failed = {nodeid: why for nodeid, (_, _, why) in results.failed.items()}
+            text = markdown(title, results.rows, lines, results.status, failed)
             write(text, session.options.markdown, config.invocation_params.dir)
         except OSError as error:
             reporter.write_line(f"gpuperf: {error.filename}: cannot be written ({error.strerror})")

@@ -24,7 +24,8 @@ def check(session: GpuperfSession) -> None:
     if session.in_worker:
         return
     known: dict[Path, str] = {}
-    for name in session.options.reports:
+    files = ("markdown",) if session.options.markdown else ()
+    for name in (*session.options.reports, *files):
         if name == "history":
             from pytest_gpuperf.report import history
 
@@ -60,7 +61,8 @@ def document_of(session: GpuperfSession) -> Document:
 
     results, options, config = session.results, session.options, session.config
     gathered = Gathered(session.project, results.records, stored=options.against is None)
-    tests = gathered.tests(results.rows, results.outcomes, results.skipped)
+    reasons = {**results.skipped, **{nodeid: why for nodeid, (_, _, why) in results.failed.items()}}
+    tests = gathered.tests(results.rows, results.outcomes, reasons)
     surrounds, now = newest(results.records.values()), datetime.now(UTC)
     return Document(
         schema=SCHEMA,

@@ -37,6 +37,14 @@ def test_the_verdict_comes_first_and_what_changed_is_not_folded():
     assert "- a note" in folded
 
 
+def test_a_test_that_failed_by_its_own_assertion_is_told_with_its_reason():
+    rows = [row("test_a", Outcome.REGRESSED, 1.5)]
+    failed = {"suites/test_a.py::test_a": "regressed", "suites/test_a.py::test_b": "assert 1 == 2"}
+    shown = markdown("d", rows, [], 1, failed).split("To see it again")[0].replace("&#58;", ":")
+    assert shown.count("test&#95;a.py::test&#95;a") == 1  # in the table alone
+    assert "test&#95;b: assert 1 &#61;&#61; 2" in shown
+
+
 def test_names_are_data_in_markdown():
     text = markdown("d", [row("t[@a|<b>`![x](http://c)]\n#1", Outcome.REGRESSED, 1.5)], ["@b"], 1)
     table = next(line for line in text.splitlines() if line.startswith("| regressed"))

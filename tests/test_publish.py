@@ -26,6 +26,9 @@ SUITE = """
 
     def test_skipped():
         pytest.skip("not today")
+
+    def test_wrong():
+        assert os.environ.get("TIMES", "1") == "1", "its own reason"
 """
 REPORTS = (
     "--gpuperf-json=out/r.json",
@@ -56,6 +59,7 @@ def test_a_run_writes_all_reports(recorded: pytest.Pytester, monkeypatch):
     assert document.exit_code == 1
     tests = {test.name: test for test in document.tests}
     assert (tests["test_skipped"].outcome, tests["test_skipped"].reason) == ("skipped", "not today")
+    assert "its own reason" in tests["test_wrong"].reason
     (red,) = tests["test_bytes[2]"].metrics
     assert (red.outcome, red.cause, red.value, red.baseline) == ("regressed", "wrong", 4.0, 2.0)
     assert [run.value for run in red.stored] == [2.0]
@@ -63,7 +67,9 @@ def test_a_run_writes_all_reports(recorded: pytest.Pytester, monkeypatch):
     assert (shown.samples.count, len(shown.samples.kept)) == (300, 101)
     assert tests["test_alone"].metrics[0].outcome == "equal"
     assert [machine.pool for machine in document.machines] == ["cpu"]
-    assert "test_bytes[2]" in (recorded.path / "p.html").read_text()
+    page = (recorded.path / "p.html").read_text()
+    assert "test_bytes[2]" in page
+    assert 0 < page.find("its own reason") < page.find("Verdicts</h2>")
     times = json.loads((recorded.path / "b.json").read_text())["benchmarks"]
     assert [each["name"] for each in times] == ["test_time t"]
     assert len(list((recorded.path / "h").glob("*.jsonl"))) == 2
@@ -81,6 +87,7 @@ def _check_schema(path: Path) -> None:
     ("flags", "says"),
     [
         (["--gpuperf", "--gpuperf-json=file/r.json"], "*cannot be written (*file is no folder)*"),
+        (["--gpuperf", "--gpuperf-markdown=file/r.md"], "*cannot be written (*file is no folder)*"),
         (["--gpuperf", "--gpuperf-html=."], "--gpuperf-html=.: cannot be written (it is no regular file)*"),
         (["--gpuperf", "--gpuperf-html=r", "--gpuperf-json=./r"], "*name one file: give each its own"),
         (["--gpuperf", "--gpuperf-history=file"], "*file is a file: name a folder*"),

@@ -39,7 +39,7 @@ class Gathered:
         self.machines: list[Machine] = []
 
     def tests(
-        self, rows: Sequence[Row], outcomes: Mapping[str, str], skipped: Mapping[str, str]
+        self, rows: Sequence[Row], outcomes: Mapping[str, str], reasons: Mapping[str, str]
     ) -> list[TestResult]:
         """Return the tests in the order in which they ended, then those that are only stored."""
         of: dict[tuple[str, str], list[Row]] = {
@@ -48,7 +48,7 @@ class Gathered:
         for row in rows:
             of.setdefault((row.nodeid, str(row.test)), []).append(row)
         return [
-            self._test(nodeid, found, outcomes.get(nodeid, ""), skipped.get(nodeid, ""))
+            self._test(nodeid, found, outcomes.get(nodeid, ""), reasons.get(nodeid, ""))
             for (nodeid, _), found in of.items()
         ]
 

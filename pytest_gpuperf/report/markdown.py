@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from pytest_gpuperf.figures import percent
 from pytest_gpuperf.measurement import Outcome
@@ -27,8 +28,17 @@ _TO_DO = {
 }
 
 
-def markdown(title: str, rows: Sequence[Row], lines: Iterable[str], status: int) -> str:
-    """Return the summary: the verdict first, then what changed; what did not, and the notes, are folded."""
+def markdown(
+    title: str,
+    rows: Sequence[Row],
+    lines: Iterable[str],
+    status: int,
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return the summary: the verdict first, then what changed; what did not, and the notes, are folded.
+
+    ``failed`` is why each failed test did, by its name: one whose own assertion failed has no row.
+    """
     changed = sorted((row for row in rows if not calm(row)), key=rank)
     improved = [row for row in rows if row.verdict.outcome is Outcome.IMPROVED and not row.excuse]
     rest = [row for row in rows if calm(row) and row.verdict.outcome is not Outcome.IMPROVED]
@@ -39,6 +49,11 @@ def markdown(title: str, rows: Sequence[Row], lines: Iterable[str], status: int)
     ]
     if changed or improved:
         parts.append(_table([*changed, *improved]))
+    told = {str(row.test) for row in changed}
+    others = [f"- {_data(test)}: {_data(why)}" for test, why in failed.items() if test not in told]
+    if others:
+        more = [f"- and {len(others) - _MOST} more"] if len(others) > _MOST else []
+        parts.append("\n".join(["Failed otherwise:\n", *others[:_MOST], *more]))
     commands = dict.fromkeys(row.command for row in changed if row.cause and row.command)
     if commands:
         again = "\n".join(f"    {printable(command)}" for command in list(commands)[:10])

@@ -123,7 +123,7 @@ class MetricResult(Struct, frozen=True):
 
 
 class TestResult(Struct, frozen=True):
-    """A test: how it ended, with the reason of a skip, and its metrics.
+    """A test: how it ended, with the reason of a skip or a failure, and its metrics.
 
     ``suite`` and ``name`` are its lasting name, from the folder that holds the baselines; ``nodeid`` is
     pytest's, "" where it was not in this run. ``outcome`` is passed, failed or skipped, "" where it was not

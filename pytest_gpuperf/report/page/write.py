@@ -39,8 +39,8 @@ def render(document: Document, earlier: Earlier) -> bytes:
     """Return the page."""
     metrics = sorted(document.metrics(), key=lambda each: _rank(each[1]))
     sections = (
-        _verdicts(document, metrics, earlier),
         _failed(document),
+        _verdicts(document, metrics, earlier),
         _light(metrics),
         _loadgen(metrics),
         _counters(metrics),
@@ -167,7 +167,10 @@ def _more(metric: MetricResult, history: Sequence[tuple[str, Any]], drawn: bool)
 def _failed(document: Document) -> str:
     """Return the tests that failed for something else than a verdict."""
     failed = [t for t in document.tests if t.outcome == "failed" and not any(m.cause for m in t.metrics)]
-    return _listed("Failed for another reason than a verdict", [test.nodeid for test in failed])
+    return _listed(
+        "Failed for another reason than a verdict",
+        [": ".join(filter(None, (test.nodeid, test.reason))) for test in failed],
+    )
 
 
 def _listed(title: str, lines: Iterable[str]) -> str:
