@@ -13,6 +13,6 @@ __all__ = ["__version__", "on_gpu"]
 
 def on_gpu(config: pytest.Config) -> bool:
     """Return whether this session runs on a GPU: for a conftest that chooses parameters or sizes."""
-    from pytest_gpuperf.session import SESSION
+    from pytest_gpuperf.waking import session_of
 
-    return config.stash[SESSION].expects_device()
+    return session_of(config).expects_device()

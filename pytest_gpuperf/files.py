@@ -203,13 +203,9 @@ def cached(name: str, make: Callable[[], bytes]) -> Path:
     from filelock import FileLock
 
     shared = os.environ.get(_SHARED) == "1"
-    path = cache_folder() / name
+    path = cached_folder(os.path.dirname(name)) / os.path.basename(name)
     digest = path.with_name(f"{path.name}.sha256")
     try:
-        for folder in (cache_folder(), path.parent):
-            folder.mkdir(0o777 if shared else 0o700, parents=True, exist_ok=True)
-            if not shared:
-                _refuse_other_writers(folder)
         if _intact(path, digest):
             return path
         with FileLock(path.with_name(f"{path.name}.lock"), mode=0o666 if shared else 0o600):
@@ -220,11 +216,27 @@ def cached(name: str, make: Callable[[], bytes]) -> Path:
             replace_file(path, content)
             replace_file(digest, hashlib.sha256(content).hexdigest().encode())
     except OSError as error:
-        raise Unavailable(
-            f"The cache {path.parent} cannot be written ({error.strerror}); "
-            f"point {_CACHE} at a folder that can."
-        ) from error
+        raise _unwritable(path.parent, error) from error
     return path
+
+
+def cached_folder(name: str) -> Path:
+    """Return the folder ``name`` of the cache, made if it is missing; raises as ``cached`` does."""
+    shared, path = os.environ.get(_SHARED) == "1", cache_folder() / name
+    try:
+        for folder in (cache_folder(), path):
+            folder.mkdir(0o777 if shared else 0o700, parents=True, exist_ok=True)
+            if not shared:
+                _refuse_other_writers(folder)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def _unwritable(folder: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"The cache {folder} cannot be written ({error.strerror}); point {_CACHE} at a folder that can."
+    )
 
 
 def _refuse_other_writers(folder: Path) -> None:

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from pytest_gpuperf.backends import DEVICES
-from pytest_gpuperf.rules.waivers import too_far
-
 FIXTURES_OF_NUMBERS = frozenset({"gpuperf", "benchmark", "loadgen"})
 """Fixtures that take numbers, also a host's, and need no device for them."""
 FIXTURES_OF_DEVICE = frozenset({"gpu", "kernels", "counters"})
@@ -61,6 +58,12 @@ def _is_day(value: Any) -> bool:
         return False
 
 
+def _is_device(value: Any) -> bool:
+    from pytest_gpuperf.backends import DEVICES
+
+    return value in DEVICES
+
+
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tolerance": (lambda v: _is_number(v) and 0 <= v < 1, "a fraction from 0 up to 1, such as 0.02 for 2 %"),
     "version": (lambda v: isinstance(v, (str, int)) and not isinstance(v, bool), "a string or an integer"),
@@ -69,7 +72,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "warmup": (lambda v: _is_number(v) and 0 <= v <= 600, "seconds from 0 to 600"),
     "isolated": (lambda v: isinstance(v, bool), "True or False"),
     "expected": (lambda v: isinstance(v, str) and bool(v.strip()), "the reason, in words"),
-    "backend": (lambda v: v in DEVICES, '"cuda", for a test that needs a real GPU'),
+    "backend": (_is_device, '"cuda", for a test that needs a real GPU'),
     "until": (_is_day, 'a day such as "2026-12-31"'),
 }
 
@@ -94,7 +97,11 @@ def test_options(item: pytest.Item) -> TestOptions:
             "why a regression is expected, and the last day on which it is"
         )
     options = TestOptions(**found)
-    if options.last_day and (why := too_far(options.last_day, datetime.date.today())):
+    if options.last_day is None:
+        return options
+    from pytest_gpuperf.rules.waivers import too_far
+
+    if why := too_far(options.last_day, datetime.date.today()):
         raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.gpuperf: until={options.until!r} {why}")
     return options
 

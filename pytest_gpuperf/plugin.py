@@ -1,38 +1,37 @@
-"""The pytest hooks; each a few lines that call the mode of the run."""
+"""The pytest hooks: nearly nothing, until a test, a flag or an ini key is this plugin's.
+
+Every pytest session pays for what is imported here, so ``hooks`` and all below it are loaded by ``wake``.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels  # noqa: F401  (fixtures)
-from pytest_gpuperf.marker import test_options
-from pytest_gpuperf.mlperf.fixtures import loadgen, name_model, resnet50  # noqa: F401  (fixtures)
-from pytest_gpuperf.modes import mode_of
-from pytest_gpuperf.modes.measure import (
-    RESULT,
-    finish_report,
-    measuring,
-    record_of,
-    skip_elsewhere,
-    tear_down,
-)
-from pytest_gpuperf.modes.mode import Mode
-from pytest_gpuperf.options import add_options, read_options
-from pytest_gpuperf.processes.limits import limit_time, paused
-from pytest_gpuperf.records import Payload, Recorder
-from pytest_gpuperf.report.junit import properties
-from pytest_gpuperf.session import RECORDER, SESSION, GpuperfSession, check_workers, recorder_of
+from pytest_gpuperf.fixtures import counters, gpu, gpuperf, kernels, loadgen, resnet50  # noqa: F401
+from pytest_gpuperf.flags import add_options, any_given
+from pytest_gpuperf.waking import WAKE, session_of
 
-MODE = pytest.StashKey[Mode]()
-_TOLD = "gpuperf"
+HOOKS = pytest.StashKey[Any]()
+OURS = frozenset({"gpu", "kernels", "gpuperf", "counters", "loadgen", "resnet50"})
+
+
+def wake(config: pytest.Config) -> Any:
+    """Return what the hooks do, loaded now if nothing of it was needed before."""
+    if HOOKS not in config.stash:
+        from pytest_gpuperf import hooks
+
+        hooks.start(config)
+        config.stash[HOOKS] = hooks
+    return config.stash[HOOKS]
+
+
+def awake(config: pytest.Config) -> Any:
+    """Return what the hooks do, None while nothing of it is needed."""
+    return config.stash.get(HOOKS, None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,23 +44,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "gpuperf(*, tolerance, version, l2, seconds, warmup, isolated, expected, until, backend): "
         "how a test is measured and judged",
     )
-    options = read_options(config)
-    check_workers(config, options)
-    if options.calibrate is not None:
-        from pytest_gpuperf.modes.calibrate import check_count
-
-        check_count(options)
-    session = config.stash[SESSION] = GpuperfSession(config, options)
-    config.stash[MODE] = mode_of(session)
-    config.pluginmanager.register(session.results, "gpuperf-collector")
-    limit_time(config, options)
-    if options.child is not None:
-        from pytest_gpuperf.processes.reporter import ChildReporter
-
-        reporter = ChildReporter(config, options.child)
-        config.pluginmanager.register(reporter, "gpuperf-child")
-        session.batches = reporter.batches
-        session.guard.wanted = not reporter.compares
+    config.stash[WAKE] = lambda: wake(config)
+    # The processes of pytest-xdist tell each other what only one of them knows.
+    if any_given(config) or getattr(config.option, "tx", None) or hasattr(config, "workerinput"):
+        wake(config)
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
@@ -72,100 +58,74 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
     from pytest_gpuperf.modes.calibrate import judge_file
 
-    return int(wrap_session(config, lambda config, _: judge_file(config.stash[SESSION])))
+    return int(wrap_session(config, lambda config, _: judge_file(session_of(config))))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:
-    session = config.stash[SESSION]
-    if not _leads(session):
-        return None
-    from pytest_gpuperf.modes.calibrate import header
-    from pytest_gpuperf.report.summary import settings
-
-    return [settings(session.options), *header(session)]
+    return hooks.report_header(config) if (hooks := awake(config)) else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    name_model(metafunc)
+    if "resnet50" in metafunc.fixturenames:
+        from pytest_gpuperf.mlperf.fixtures import name_model
+
+        name_model(metafunc)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        test_options(item)  # a wrong marker stops the run before anything is measured
-    with _usage_errors():
-        config.stash[MODE].prepare(items)
+    ours = [item for item in items if _is_ours(item)]
+    if ours and not awake(config) and not config.option.collectonly:
+        wake(config)
+    if hooks := awake(config):
+        hooks.collection_modifyitems(config, items)
+    elif ours:
+        from pytest_gpuperf.marker import test_options
+
+        for item in ours:
+            test_options(item)
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    marked = item.get_closest_marker("gpuperf") is not None
+    return marked or not OURS.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    with _usage_errors():
-        session.config.stash[MODE].select(session.items)
+    if hooks := awake(session.config):
+        hooks.collection_finish(session)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Check before xdist starts workers, in which an error would be one of xdist's own."""
-    with _usage_errors():
-        session.config.stash[MODE].check([Path(arg.partition("::")[0]) for arg in session.config.args])
-        ours = session.config.stash[SESSION]
-        if ours.options.reports or ours.options.markdown:
-            from pytest_gpuperf import publish
-
-            publish.check(ours)
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    try:
-        yield
-    except GpuperfError as error:
-        raise pytest.UsageError(str(error)) from None
+    if hooks := awake(session.config):
+        hooks.sessionstart(session)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    if items:
-        items[0].config.stash[SESSION].results.deselected = True
+    if items and (hooks := awake(items[0].config)):
+        hooks.deselected(items)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    done = item.config.stash[MODE].run(item, nextitem)
-    if done:
-        tear_down(item.config.stash[SESSION], item, nextitem)
-    return done
+    return hooks.runtest_protocol(item, nextitem) if (hooks := awake(item.config)) else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    item.stash[RECORDER], item.stash[RESULT] = Recorder(), Payload()  # a rerun measures afresh
-    item.config.stash[MODE].begin(item)
-    skip_elsewhere(item.config.stash[SESSION], item)
+    if hooks := awake(item.config):
+        hooks.runtest_setup(item)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    session = item.config.stash[SESSION]
-    with measuring(session, item):
-        try:
-            result = yield
-        except BaseException:
-            with suppress(GpuperfError):
-                session.settle_device()  # what it broke is its own all the same
-            raise
-        session.settle_device()
-    record = record_of(session, item) if session.options.active else None
-    recorder_of(item).closed = True
-    if record is not None:
-        item.stash[RESULT] = Payload(record)
-        with paused(item.config):
-            payload, text = item.config.stash[MODE].judge_call(item, record)
-        item.stash[RESULT] = payload
-        item.user_properties += properties(payload.rows)
-        if payload.cause:
-            pytest.fail(text, pytrace=False)
-        if text:
-            pytest.xfail(text)
+    if hooks := awake(item.config):
+        return (yield from hooks.runtest_call(item))
+    result = yield
+    if awake(item.config):  # by request.getfixturevalue
+        session_of(item.config).settle_device()
     return result
 
 
@@ -173,127 +133,36 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    session = item.config.stash[SESSION]
-    finish_report(session, item, call, report)
-    item.config.stash[MODE].review(item, call, report)
-    if session.stuck and call.when == "teardown":
-        item.session.shouldfail = session.opened.device.lost  # type: ignore[union-attr]
-    if report.when == "teardown":  # items live as long as the session, and samples are many
-        with suppress(KeyError):
-            del item.stash[RECORDER], item.stash[RESULT]
-    return report
+    hooks = awake(item.config)
+    return (yield from hooks.runtest_makereport(item, call)) if hooks else (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
-    mode, ours = session.config.stash[MODE], session.config.stash[SESSION]
-    try:
-        result = yield
-    except BaseException:
-        if ours.stuck:
-            left = len(session.items) - len(ours.results.outcomes)
-            ours.results.note(f"{left} test(s) were not run: {session.shouldfail}")
-        mode.settle(interrupted=True)
-        raise
-    mode.settle()
-    if not ours.in_worker and not session.config.option.collectonly:
-        try:
-            mode.finish(session.items, complete=not (session.shouldstop or session.shouldfail))
-        except GpuperfError as error:
-            ours.results.finding("wrong", str(error))
-    return result
+    hooks = awake(session.config)
+    return (yield from hooks.runtestloop(session)) if hooks else (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    ours = session.config.stash[SESSION]
-    if ours.options.child is None:  # a child's parent decides
-        mode = session.config.stash[MODE]
-
-        def decide() -> None:
-            status = ours.results.exit_status(exitstatus, session.testsfailed)
-            session.exitstatus = ours.results.status = mode.status(status)
-
-        decide()
-        if ours.options.reports:
-            from pytest_gpuperf import publish
-
-            publish.write(ours)
-        decide()  # a report that could not be written fails the run
-    if ours.in_worker:
-        session.config.workeroutput[_TOLD] = ours.results.told(session.items)  # type: ignore[attr-defined]
-    ours.close()
+    if hooks := awake(session.config):
+        hooks.sessionfinish(session, exitstatus)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take in what a worker of xdist has told; one that crashed has told nothing."""
-    if told := getattr(node, "workeroutput", {}).get(_TOLD):
-        node.config.stash[SESSION].results.hear(told)
+    if hooks := awake(node.config):
+        hooks.testnodedown(node)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    session = config.stash[SESSION]
-    config.stash[MODE].tell(terminalreporter)
-    if _leads(session):
-        from pytest_gpuperf.report.command import measuring
-        from pytest_gpuperf.report.summary import exit_code, next_steps, summarise, title
-
-        results, records = session.results, session.results.records.values()
-        steps = next_steps(
-            results.rows, records, session.options, lambda *tests: measuring(config, *(tests or config.args))
-        )
-        lines = (*results.notes, *results.findings, *steps, *exit_code(results.status, exitstatus))
-        if config.option.collectonly and not results.rows and not results.findings:
-            return
-        summarise(
-            terminalreporter,
-            title(records),
-            results.rows,
-            lines,
-            verbosity=config.option.verbose,
-            against=bool(session.options.against),
-        )
-        _tell_the_pull_request(terminalreporter, session, title(records), lines)
-
-
-def _tell_the_pull_request(
-    reporter: pytest.TerminalReporter, session: GpuperfSession, title: str, lines: Sequence[str]
-) -> None:
-    """Write the Markdown that was asked for, and annotate the failed tests' lines under GitHub Actions."""
-    results, config = session.results, session.config
-    if session.options.markdown or os.environ.get("GITHUB_STEP_SUMMARY"):
-        from pytest_gpuperf.report.markdown import markdown, write
-
-        try:
-            failed = {nodeid: why for nodeid, (_, _, why) in results.failed.items()}
-            text = markdown(title, results.rows, lines, results.status, failed)
-            write(text, session.options.markdown, config.invocation_params.dir)
-        except OSError as error:
-            reporter.write_line(f"gpuperf: {error.filename}: cannot be written ({error.strerror})")
-    others = config.pluginmanager.has_plugin("pytest_github_actions_annotate_failures")
-    if os.environ.get("GITHUB_ACTIONS") == "true" and not others:
-        from pytest_gpuperf.report.markdown import annotation
-
-        top = os.environ.get("GITHUB_WORKSPACE") or config.rootpath
-        for nodeid, (file, line, why) in results.failed.items():
-            path = os.path.relpath(config.rootpath / file, top)
-            reporter.write_line(annotation(path, line, nodeid, why))
+    if hooks := awake(config):
+        hooks.terminal_summary(terminalreporter, exitstatus, config)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End a process at once whose kernel does not: everything has been reported."""
-    session = config.stash.get(SESSION, None)
-    if session is not None and session.stuck:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(session.results.status or int(pytest.ExitCode.TESTS_FAILED))
-
-
-def _leads(session: GpuperfSession) -> bool:
-    """Return whether this process measures and tells a person about it."""
-    return session.options.active and session.options.child is None
+    if hooks := awake(config):
+        hooks.unconfigure(config)

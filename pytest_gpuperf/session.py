@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.base import Backend
     from pytest_gpuperf.backends.gpu import Gpu
     from pytest_gpuperf.processes.child import Children
+    from pytest_gpuperf.processes.live import Live
 
-SESSION = pytest.StashKey["GpuperfSession"]()
 RECORDER = pytest.StashKey[Recorder]()
 EXIT_INFRASTRUCTURE = 20
 EXIT_ENVIRONMENT = 21
@@ -194,7 +194,15 @@ class GpuperfSession:
         """Return what starts child pytest processes of this session."""
         from pytest_gpuperf.processes.child import Children
 
-        return Children(self.config, self.options, self.progress, self.budget.end if self.budget else None)
+        end = self.budget.end if self.budget else None
+        return Children(self.config, self.options, self.progress, self.live, end)
+
+    @cached_property
+    def live(self) -> Live:
+        """Return the line that says how long work gets on."""
+        from pytest_gpuperf.processes.live import Live
+
+        return Live(self.config)
 
     @property
     def in_worker(self) -> bool:
@@ -292,8 +300,9 @@ class GpuperfSession:
         its figure, from process to process.
         """
         if self.options.child is not None:
-            self._child.progress()
+            self._child.progress(f"{metric} of {item.nodeid}")
             return self.batches.get(item.nodeid, {}).get(metric)
+        self.live.show(f"measuring {metric}")
         if self.options.update in ("replace", "prune"):
             return None
         stored = self.project.stored(item.nodeid, self.gpu().device.place()).get(metric)
@@ -306,6 +315,7 @@ class GpuperfSession:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         capture = self.config.pluginmanager.get_plugin("capturemanager")
         if reporter is not None:
+            self.live.clear()
             with capture.global_and_fixture_disabled() if capture else nullcontext():
                 reporter.ensure_newline()
                 reporter.write_line(text)
@@ -322,10 +332,16 @@ class GpuperfSession:
 
         It counts neither against the test's own time limit nor as a child's lack of progress.
         """
+        from pytest_gpuperf.mlperf.phase import told
         from pytest_gpuperf.processes.limits import paused
 
-        with paused(self.config), self._child.busy() if self.options.child is not None else nullcontext():
-            yield
+        inside = self.options.child is not None
+        tell = self._child.progress if inside else self.live.show
+        try:
+            with paused(self.config), self._child.busy() if inside else nullcontext(), told(tell):
+                yield
+        finally:
+            self.live.clear()
 
 
 def recorder_of(item: pytest.Item) -> Recorder:

@@ -166,6 +166,9 @@ def test_a_baseline_is_recorded_with_the_options_asked_for(pytester: pytest.Pyte
         def pytest_addoption(parser): parser.addoption("--shapes", default="16")
         def pytest_generate_tests(metafunc):
             metafunc.parametrize("shape", metafunc.config.getoption("--shapes").split(","))
+        def pytest_terminal_summary():
+            with open("summaries", "a") as file:
+                file.write("one ")
         """
     )
     pytester.makepyfile(test_s="def test_s(gpuperf, shape): gpuperf.record('t', float(shape), 's')\n")
@@ -173,6 +176,7 @@ def test_a_baseline_is_recorded_with_the_options_asked_for(pytester: pytest.Pyte
     command = ("--shapes", "32,64", "--gpuperf", "--gpuperf-update", "--gpuperf-runs=3")
     assert pytester.runpytest_subprocess(*command).ret == 0
     assert recorded(pytester) == {"test_s: test_s[32]", "test_s: test_s[64]"}
+    assert (pytester.path / "summaries").read_text() == "one "  # nobody reads a child's
 
 
 def test_files_of_one_name_are_recorded_in_importlib_mode(pytester: pytest.Pytester, bare):

@@ -126,7 +126,7 @@ SUITE = """
 # What a GPU's watch would find.
 CONFTEST = """
     import pathlib
-    from pytest_gpuperf.session import SESSION
+    from pytest_gpuperf.waking import session_of
 
     class Watch:
         note = ""
@@ -141,7 +141,7 @@ CONFTEST = """
             pathlib.Path("closed").touch()
 
     def pytest_runtest_setup(item):
-        guard = item.config.stash[SESSION].guard
+        guard = session_of(item.config).guard
         guard._watch, guard._alone = Watch(), True
 """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_gpuperf.options import SETTINGS
+from pytest_gpuperf.flags import SETTINGS
 
 CHECKOUT = Path(__file__).parent.parent
 RUN = ("README.md", "docs/index.md", "docs/tutorial.md", "docs/howto.md")

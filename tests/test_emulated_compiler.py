@@ -83,9 +83,18 @@ def test_words_in_comments_and_strings_are_not_refused(load, backend):
         "#include <stdlib.h>\nstatic float *buffer(int n) { return (float *)malloc(n * 4); }\n",
         "struct S { int x; };\n#include <iostream>\nint main()\n{\n    k<<<1, 1>>>(new int[3]);\n}\n",
         "template <class T> void run(T *p) { if (p) { cudaMalloc(&p, 4); } k<<<1, 1>>>(p); }\n",
+        "#include <stdio.h>\n#include <iostream>\nvoid fail(char **e) { *e = NULL; fputs(*e, stderr); }\n",
         "namespace a { namespace { void host() { std::cout << 1; } } __device__ int one() { return 1; } }\n",
     ],
-    ids=["a branch that is off", "an unused macro", "host malloc", "main", "a template", "namespaces"],
+    ids=[
+        "a branch that is off",
+        "an unused macro",
+        "host malloc",
+        "main",
+        "a template",
+        "NULL",
+        "namespaces",
+    ],
 )
 def test_what_is_not_compiled_for_the_device_is_not_refused(load, backend, source):
     forward = 'extern "C" __global__ void k(int *out);\n'
@@ -98,6 +107,14 @@ def test_a_refused_construct_in_a_header_names_the_header(load, tmp_path):
     (tmp_path / "part.cuh").write_text("\n\n#include <mma.h>\n")
     with pytest.raises(KernelError, match=r"part\.cuh:3: the emulated backend cannot run wmma"):
         load('#include "part.cuh"\n' + KERNEL)
+
+
+def test_a_folder_may_be_called_as_a_library_is(backend, tmp_path):
+    for name in ("cuda", "cub"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "k.cu").write_text('#include "../cuda/part.cuh"\n' + KERNEL)
+        (tmp_path / "cuda" / "part.cuh").write_text("")
+        assert launched(backend, backend.load(read(tmp_path / name / "k.cu"), [])) == 7
 
 
 def test_a_variable_named_half_is_no_half_precision(load, backend):

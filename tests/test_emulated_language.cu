@@ -11,6 +11,9 @@
 #include <cuComplex.h>
 #include <cuda_fp16.h>
 #include <cuda_bf16.h>
+#include <nvtx3/nvToolsExt.h>
+#include <nvtx3/nvToolsExtCudaRt.h>
+#include <cublasLt.h>
 #include "parts/scale.cuh"
 
 __constant__ float weights[4] = {1, 10, 100, 1000};
@@ -189,6 +192,15 @@ extern "C" __global__ void groups(int *out)
     cg::sync(block);
     block.sync();
 }
+static cudaDeviceProp device;
+struct Work { cublasHandle_t blas; cublasLtHandle_t light; cudaStream_t stream; cudaEvent_t done; };
+cudaError_t submit(Work *work, cudaStream_t stream = NULL);
+__device__ int rank_in(cg::thread_block_tile<8> tile) { return tile.thread_rank() + 100 * tile.meta_group_rank(); }
+extern "C" __global__ void tiles_as_parameters(int *out)
+{
+    cg::thread_block_tile<8> tile = cg::tiled_partition<8>(cg::this_thread_block());
+    out[threadIdx.x] = rank_in(cg::tiled_partition<8>(cg::this_thread_block())) + 10000 * tile.thread_rank();
+}
 extern "C" __global__ void warp_functions(int *out)
 {
     int i = threadIdx.x, agree;
@@ -261,4 +273,10 @@ extern "C" __global__ void casts(const double *x, long long *out, int n)
     out[2 * n + i] = (long long)d;
     out[3 * n + i] = (long long)f;
     out[4 * n + i] = d > 1 ? (int)(d * 0.5) : (int)-f;
+}
+extern "C" __global__ void atomics_of_16_bits(half *h, __half2 *pair, __nv_bfloat16 *b, unsigned short *s)
+{
+    atomicAdd(h, __half(0.5f)), atomicAdd(pair, __floats2half2_rn(1, 0.25f)), atomicAdd_block(b, __nv_bfloat16(2));
+    unsigned short old = s[1], seen;
+    do { seen = old; old = atomicCAS(&s[1], seen, (unsigned short)(seen + 3)); } while (old != seen);
 }

@@ -201,6 +201,12 @@ def test_cooperative_groups(run):
     assert np.array_equal(run("groups", (64,), shape=(6, 64), dtype=np.int32), expected)
 
 
+def test_a_tile_of_any_parent_is_a_parameter_beside_types_of_the_runtime(run):
+    i = np.arange(16)
+    found = run("tiles_as_parameters", (16,), shape=(16,), dtype=np.int32)
+    assert np.array_equal(found, i % 8 * 10001 + i // 8 * 100)
+
+
 def test_warp_functions_of_narrow_types_and_reductions(run):
     found = run("warp_functions", (32,), shape=(3, 32), dtype=np.int32)
     assert np.array_equal(found, [np.full(32, 13), np.full(32, 496 + 7), np.zeros(32)])
@@ -340,3 +346,10 @@ def test_casts_to_signed_integers_clamp(backend, program):
     ]
     expected.append([cast(v * 0.5, 32) if v > 1 else cast(-w, 32) for v, w in zip(x, single, strict=True)])
     assert out.get().tolist() == expected
+
+
+def test_atomics_of_16_bits(backend, program):
+    h, pair, b, s = (backend.to_device(np.zeros(2, t)) for t in ("f2", "f2", "u2", "u2"))
+    program.launch("atomics_of_16_bits", Geometry.of((2, 1, 1), (32, 1, 1)), [h, pair, b, s])
+    found = [h.get(), pair.get(), (b.get().astype(np.uint32) << 16).view(np.float32), s.get()]
+    assert [array.tolist() for array in found] == [[32, 0], [64, 16], [128, 0], [0, 192]]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import pytest_gpuperf
+from pytest_gpuperf import on_gpu
+from pytest_gpuperf.backends.cuda.driver import device_count
 
 PACKAGE = Path(pytest_gpuperf.__file__).parent
 # Each imports only what stands above it, and itself; the longest name that fits a module counts.
@@ -25,6 +27,7 @@ LAYERS = (
     "rules",
     "backends",
     "values",
+    "flags",
     "ini",
     "options",
     "marker",
@@ -35,14 +38,16 @@ LAYERS = (
     "report",
     "mlperf",
     "session",
+    "waking",
     "publish",
     "unchanged",
     "questions",
     "gpuperf",
     "counting",
-    "fixtures",
     "mlperf.fixtures",
+    "fixtures",
     "modes",
+    "hooks",
     "plugin",
     "command",
 )
@@ -123,19 +128,56 @@ def test_no_module_imports_itself_by_way_of_others():
     assert not below, f"these import each other: {below}"
 
 
-def test_an_idle_plugin_loads_nothing_that_judges_or_reports():
+LOADED = """
+    import sys
+    def pytest_unconfigure():
+        names = [name.partition(".")[2] for name in sys.modules if name.startswith("pytest_gpuperf.")]
+        print("loaded", *sorted(names))
+"""
+
+
+def test_an_idle_plugin_loads_next_to_nothing(pytester: pytest.Pytester):
     """Counted, not timed: every module is some tenths of a millisecond of every pytest session."""
-    ours = "(name for name in sys.modules if name.startswith('pytest_gpuperf'))"
-    code = f"import sys, pytest_gpuperf.plugin; print(*{ours})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = done.stdout.split()
-    late = (
-        "rules.decide",
-        "report.message",
-        "report.table",
-        "report.markdown",
-        "modes.judge",
-        "modes.missing",
-    )
-    assert not {f"pytest_gpuperf.{name}" for name in late} & set(loaded)
-    assert len(loaded) <= 50
+    pytester.makeconftest(LOADED)
+    pytester.makepyfile("def test_mine(): pass")
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["loaded fixtures flags plugin values waking"])
+    result = pytester.runpytest_subprocess("--fixtures")
+    for name in ("gpu *session*", "kernels *module*", "gpuperf", "counters", "resnet50", "loadgen"):
+        result.stdout.fnmatch_lines([f"{name} -- *"])
+
+
+def test_markers_are_checked_at_collection_without_the_rest(pytester: pytest.Pytester):
+    pytester.makeconftest(LOADED)
+    suite = """
+        import pytest
+        @pytest.mark.gpuperf(seconds={seconds})
+        def test_k(gpu, kernels, gpuperf, counters, loadgen): pass
+    """
+    pytester.makepyfile(suite.format(seconds=1))
+    result = pytester.runpytest_subprocess("--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*::test_k", "loaded * marker plugin *"])
+    result.stdout.no_fnmatch_line("loaded * session *")
+    pytester.makepyfile(suite.format(seconds="'long'"))
+    result = pytester.runpytest_subprocess("--collect-only")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*seconds='long' is out of range*"])
+
+
+def test_a_fixture_asked_for_within_a_test_wakes_the_plugin(pytester: pytest.Pytester):
+    pytester.makeconftest(LOADED)
+    pytester.makepyfile("""
+        def test_k(request):
+            assert request.getfixturevalue("gpuperf")(lambda: 3).samples == ()
+        def test_error(request):
+            request.getfixturevalue("gpuperf")(3)
+    """)
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*.py:4: gpuperf times a launch or another callable, not int"])
+
+
+def test_on_gpu_answers_a_conftest_of_an_idle_session(pytester: pytest.Pytester):
+    config = pytester.parseconfigure()
+    assert on_gpu(config) == bool(device_count())

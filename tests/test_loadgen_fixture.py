@@ -210,10 +210,10 @@ def test_streams_devices_and_resident_images_are_for_a_model_on_a_gpu(monkeypatc
     gpu = SimpleNamespace(expects_device=lambda: True, options=SimpleNamespace(active=False))
     LoadGen(gpu, None)._open("m", asked)
     assert opened[0][-1] == Team(2, 3, "device")
-    with pytest.raises(GpuperfError, match="streams=, devices= and qsl= are for ONNX models, not for a Sut"):
+    with pytest.raises(GpuperfError, match="qsl= and backend= are for ONNX models, not for a Sut"):
         LoadGen(gpu, None)._open(Sut(name="s", run=len, dataset=Digits), asked)
     cpu = SimpleNamespace(expects_device=lambda: False)
-    with pytest.raises(GpuperfError, match="devices= and qsl= are for a GPU"):
+    with pytest.raises(GpuperfError, match="devices=, qsl= and backend= are for a GPU"):
         LoadGen(cpu, None)._open("m", asked)
 
 
@@ -248,6 +248,7 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: 
         precision="fp16",
         dtype=np.float32,
         model=SimpleNamespace(name="m", recipe="seed 1", dataset=Digits),
+        contract={"backend": "tensorrt"},
         replay=lambda images: lambda: replayed.append(images[:, 0].tolist()),
     )
     taken = LoadGen(session, request.node)._on_device(model)
@@ -265,6 +266,7 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: 
         "precision": "fp16",
         "images": 8,
         "input_copy": False,
+        "backend": "tensorrt",
         "arguments": "",
     }
     assert replayed[0] == [0, 1, 2, 0, 1, 2, 0, 1]

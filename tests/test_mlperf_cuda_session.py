@@ -85,7 +85,7 @@ class FakeRuntime:
                     return SimpleNamespace(ep_name=provider, get_nodes=lambda: nodes)
 
                 on_cpu = part("CPUExecutionProvider", runtime.elsewhere)
-                return [part(cuda_runtime.PROVIDER, ["Conv", "Relu"]), on_cpu]
+                return [part(runtime.providers[0], ["Conv", "Relu"]), on_cpu]
 
             def io_binding(self):
                 return Binding()

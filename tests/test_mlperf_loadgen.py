@@ -1,6 +1,7 @@
 """LoadGen really run, each time in a process of its own: what it gives, and how each of its traps ends."""
 
 import json
+import re
 from importlib.util import find_spec
 
 import pytest
@@ -188,9 +189,11 @@ def test_images_that_are_slow_to_load_are_no_stall_and_one_that_never_comes_is(t
             echo = Echo()
             echo.model = models.Model("echo", Path("e"), "", dataset, input_shape=(1,))
             return echo
-        slow = loadgen.accuracy(of(Slow), log_dir=Path("a"), count=16, stall=1.0)  # they take 2.4 s
+        doing = []
+        with phase.told(doing.append):
+            slow = loadgen.accuracy(of(Slow), log_dir=Path("a"), count=16, stall=1.0)  # they take 2.4 s
         error = error_of(loadgen.accuracy, of(Lost), log_dir=Path("b"), count=16, stall=1.0)
-        show(correct=slow.correct, error=error)
+        show(correct=slow.correct, error=error, doing=doing)
         sys.stdout.flush()
         os._exit(0)
         """,
@@ -199,6 +202,11 @@ def test_images_that_are_slow_to_load_are_no_stall_and_one_that_never_comes_is(t
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
     assert found["correct"] == 16
+    decoded = [
+        int(said.split()[0]) for said in found["doing"] if said.endswith("of 16 images decoded for echo")
+    ]
+    assert len(set(decoded)) > 1
+    assert decoded == sorted(decoded)
     assert found["error"].startswith("echo loaded no image for 1 s: the phase was given up")
 
 
@@ -331,8 +339,10 @@ def test_the_profile_valid_follows_mlperfs_durations(tmp_path):
         echo.batch_sizes = (1, 100)
         loaded = [loadgen._loaded(echo, many(None), settings.Profile.of(name)) for name in settings.PROFILES]
         # MLPerf's length and count of images would take ten minutes; a short one says what it lacks.
-        r = loadgen.performance(Echo(), "Offline", log_dir=Path("a"), profile="valid", seconds=2.0)
-        found = dict(loaded=loaded, notes=r.notes, duration=r.duration, count=r.samples)
+        doing = []
+        with phase.told(doing.append):
+            r = loadgen.performance(Echo(), "Offline", log_dir=Path("a"), profile="valid", seconds=2.0)
+        found = dict(loaded=loaded, notes=r.notes, duration=r.duration, count=r.samples, doing=doing)
         show(settings=out, **found)
         """,
         tmp_path,
@@ -345,6 +355,7 @@ def test_the_profile_valid_follows_mlperfs_durations(tmp_path):
     assert (asked["SingleStream"][4], asked["MultiStream"][5]) == (0.9, 0.99)
     assert found["loaded"] == [64, 1100]  # 1,024 or more, in whole batches; few on a CPU that is not asked
     assert found["count"] >= 24_576
+    assert any(re.fullmatch(r"LoadGen runs, \d s left: echo", line) for line in found["doing"])
     assert found["notes"] == [
         "MLPerf takes phases with 1,024 loaded images or more; here were 100",
         "MLPerf takes phases of 600 s or more; this one was of 2 s",

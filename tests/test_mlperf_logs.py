@@ -10,9 +10,9 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs
-from pytest_gpuperf.mlperf.loadgen import require_complete
 from pytest_gpuperf.mlperf.result import Latency
 from pytest_gpuperf.mlperf.settings import Scenario
+from pytest_gpuperf.mlperf.timing import require_complete
 
 
 def mllog(key, value, **metadata):

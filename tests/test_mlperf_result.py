@@ -12,9 +12,10 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Outcome, Run
 from pytest_gpuperf.mlperf import models, reference, settings
 from pytest_gpuperf.mlperf.accuracy import StoredPredictions
-from pytest_gpuperf.mlperf.loadgen import _fitting, require_consistent
+from pytest_gpuperf.mlperf.loadgen import _fitting
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult, queries_needed
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
+from pytest_gpuperf.mlperf.timing import require_consistent
 from pytest_gpuperf.rules.verdict import judge
 
 

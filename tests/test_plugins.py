@@ -188,8 +188,8 @@ def test_a_time_limit_ends_a_test_in_a_process_of_its_own_and_not_the_session(pr
 
     @pytest.mark.gpuperf(isolated=True)
     def test_phase(request):
-        from pytest_gpuperf.session import SESSION
-        with request.config.stash[SESSION].phase():
+        from pytest_gpuperf.waking import session_of
+        with session_of(request.config).phase():
             time.sleep(2.5)
 
     def test_after(): pass

@@ -210,8 +210,8 @@ def test_a_child_that_gets_on_is_not_ended(pytester: pytest.Pytester):
     def test_slow(second): pass
 
     def test_phase(request):
-        from pytest_gpuperf.session import SESSION
-        with request.config.stash[SESSION].phase():
+        from pytest_gpuperf.waking import session_of
+        with session_of(request.config).phase():
             time.sleep(3.5)
     """
     )

@@ -9,14 +9,15 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.options import owner_of
-from pytest_gpuperf.session import SESSION, GpuperfSession
+from pytest_gpuperf.session import GpuperfSession
+from pytest_gpuperf.waking import session_of
 
 H100 = {"backend": "cuda", "gpu": "NVIDIA H100 80GB HBM3", "power_limit_w": 700.0}
 
 
 @pytest.fixture
 def session(pytester: pytest.Pytester) -> GpuperfSession:
-    return pytester.parseconfigure().stash[SESSION]
+    return session_of(pytester.parseconfigure())
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_a_pool_is_named_after_what_makes_runners_alike(session: GpuperfSession,
 
 
 def test_a_users_pool_never_takes_in_emulated_figures(pytester: pytest.Pytester):
-    session = pytester.parseconfigure("--gpuperf", "--gpuperf-pool=ci-h100").stash[SESSION]
+    session = session_of(pytester.parseconfigure("--gpuperf", "--gpuperf-pool=ci-h100"))
     assert session.project.pool(H100) == "ci-h100"
     assert session.project.pool({"backend": "emulated"}) == "emulated"
 
@@ -70,8 +71,8 @@ def test_a_tests_key_does_not_depend_on_the_root(pytester: pytest.Pytester):
     (project / "suites").mkdir()
     (project / "baselines").mkdir()
     (project / "suites" / "test_k.py").write_text("")
-    inside = pytester.parseconfigure("--rootdir", str(project)).stash[SESSION]
-    outside = pytester.parseconfigure("--rootdir", str(pytester.path)).stash[SESSION]
+    inside = session_of(pytester.parseconfigure("--rootdir", str(project)))
+    outside = session_of(pytester.parseconfigure("--rootdir", str(pytester.path)))
     assert inside.project.key("suites/test_k.py::test") == outside.project.key("b/suites/test_k.py::test")
     assert str(inside.project.key("suites/test_k.py::test")) == "suites/test_k.py::test"
 
@@ -124,7 +125,7 @@ def test_baselines_above_the_project_are_not_its_own(pytester: pytest.Pytester):
 
 
 def test_a_suite_outside_its_baselines_folder_is_named(pytester: pytest.Pytester, tmp_path: Path):
-    session = pytester.parseconfigure("--gpuperf-baselines", str(tmp_path / "elsewhere")).stash[SESSION]
+    session = session_of(pytester.parseconfigure("--gpuperf-baselines", str(tmp_path / "elsewhere")))
     with pytest.raises(GpuperfError, match="lies outside"):
         session.project.key("../other/test_k.py::test")
 

@@ -145,13 +145,14 @@ CONFTEST = """
     import pathlib
     import pytest
     from pytest_gpuperf.measurement import Measurement, Metric
-    from pytest_gpuperf.session import SESSION, recorder_of
+    from pytest_gpuperf.session import recorder_of
+    from pytest_gpuperf.waking import session_of
 
     @pytest.fixture
     def figures(request):
         kernel, host, sentinel = map(float, pathlib.Path("figures.txt").read_text().split())
         shake = 1 + os.getpid() % 7 * 1e-5
-        request.config.stash[SESSION].guard.sentinels = {"compute_s": sentinel * shake, "code": "c0de"}
+        session_of(request.config).guard.sentinels = {"compute_s": sentinel * shake, "code": "c0de"}
         for name, seconds, instrument in (("kernel", kernel, "device_time"), ("host", host, "host_time")):
             metric = Metric(name, "s", "lower", "noisy", instrument)
             recorder_of(request.node).add(Measurement(metric, {}, (seconds * shake,)))

@@ -9,13 +9,13 @@ import ast
 import re
 from pathlib import Path
 
+from pytest_gpuperf.flags import add_options
 from pytest_gpuperf.marker import TestOptions
-from pytest_gpuperf.options import add_options
 
 TOP = Path(__file__).parent.parent
 PAGE = TOP / "docs" / "reference.md"
 BEGIN, END = "<!-- from here on by tools/reference.py -->", "<!-- to here -->"
-FIXTURES = ("fixtures.py", "mlperf/fixtures.py")
+FIXTURES = ("fixtures.py",)
 
 
 class Collector:

@@ -1,4 +1,4 @@
-"""The fixtures of a suite of models: ``resnet50`` and ``loadgen``."""
+"""What the fixtures ``resnet50`` and ``loadgen`` do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_gpuperf.files import LOCAL_FOLDER, local_folder
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Kind, Measurement
 from pytest_gpuperf.questions import question, timed
-from pytest_gpuperf.session import SESSION, GpuperfSession, recorder_of
+from pytest_gpuperf.session import GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.mlperf.models import Model, Precision
@@ -51,41 +51,6 @@ def name_model(metafunc: pytest.Metafunc) -> None:
         return
     name = "resnet50" if folders(metafunc.config)[0] else "resnet50-digits"
     metafunc.parametrize("resnet50", [name], indirect=True)
-
-
-@pytest.fixture
-def resnet50(request: pytest.FixtureRequest) -> Model:
-    """Give ResNet-50: MLPerf's own if ``--gpuperf-model-dir`` or MODEL_DIR holds it, else the embedded one.
-
-    That is ``resnet50-digits``: ResNet-50 v1.5's graph with seeded weights and a head fitted to handwritten
-    digits.
-    """
-    from pytest_gpuperf.mlperf.models import resolve
-
-    return resolve(getattr(request, "param", None), *folders(request.config))
-
-
-@pytest.fixture
-def loadgen(request: pytest.FixtureRequest) -> LoadGen:
-    """Run a model under MLPerf's LoadGen: ``loadgen(resnet50, "SingleStream", seconds=10)``.
-
-    The model is one of the fixture ``resnet50``, or a ``Model`` or a ``Sut`` of ``pytest_gpuperf.mlperf``.
-    ``scenario`` "SingleStream", "MultiStream" (``samples_per_query`` 8), "Server" (``qps`` queries a second,
-    answered within ``max_latency``; see ``loadgen.find_peak``) or "Offline"; ``mode`` "performance" or
-    "accuracy"; ``max_batchsize`` of Server and Offline, ``max_wait`` seconds for a fuller one; ``threads`` of
-    the CPU for one batch; ``streams`` of a device, so many batches at a time, and ``devices``, of Server and
-    Offline; ``qsl`` "host" or "device", where the images lie; ``performance_sample_count`` images in memory,
-    from which queries are drawn; ``precision`` "fp32" or "fp16"; ``profile`` "short" or "valid" (MLPerf's
-    durations); ``seconds`` of the phase; ``tails`` such as ("p99",) to judge as well as p50 and throughput;
-    ``count`` images of an accuracy phase; ``stall`` seconds without progress after which it is given up;
-    ``keep_trace=True`` leaves LoadGen's trace beside its logs; ``mlperf_conf``, ``user_conf`` and
-    ``audit_conf`` are files of MLPerf's configuration, over LoadGen's own; ``output`` a folder for
-    ``results.json``. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
-    ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. On a GPU
-    the device time of a batch is judged too. The whole test runs in a process of its own.
-    Without ``--gpuperf`` a phase lasts a second and is not judged.
-    """
-    return LoadGen(request.config.stash[SESSION], request.node)
 
 
 _NO_OPTIONS = ("self", "model", "resolution")
@@ -126,6 +91,7 @@ class LoadGen:
         streams: int | None = None,
         devices: int | None = None,
         qsl: str | None = None,
+        backend: str | None = None,
     ) -> AnyResult:
         given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
         __tracebackhide__ = True
@@ -158,6 +124,7 @@ class LoadGen:
         streams: int | None = None,
         devices: int | None = None,
         qsl: str | None = None,
+        backend: str | None = None,
     ) -> PeakResult:
         """Find the highest rate at which 99 of 100 of Server's queries are answered within ``max_latency``.
 
@@ -229,13 +196,15 @@ class LoadGen:
         on_gpu, traffic = self._session.expects_device(), asked.traffic()
         if asked.threads and (on_gpu or isinstance(model, Sut)):
             raise GpuperfError("loadgen: threads= is for ONNX models on the CPU")
-        if not on_gpu and (asked.devices or asked.qsl != "host"):
-            raise GpuperfError("loadgen: devices= and qsl= are for a GPU")
+        if not on_gpu and (asked.devices or asked.qsl != "host" or asked.backend):
+            raise GpuperfError("loadgen: devices=, qsl= and backend= are for a GPU")
         if isinstance(model, Sut):
-            if asked.streams or asked.devices or asked.qsl != "host":
-                raise GpuperfError("loadgen: streams=, devices= and qsl= are for ONNX models, not for a Sut")
+            if asked.streams or asked.devices or asked.qsl != "host" or asked.backend:
+                raise GpuperfError(
+                    "loadgen: streams=, devices=, qsl= and backend= are for ONNX models, not for a Sut"
+                )
             return SutSession(model, traffic.batch(asked.max_batchsize or model.max_batchsize))
-        backend: Backend = "cuda" if on_gpu else "cpu"
+        backend = cast("Backend", (asked.backend or "cuda") if on_gpu else "cpu")
         largest = SESSIONS[backend].offline_batch
         size = traffic.batch(
             asked.max_batchsize or (min(largest, SERVER_BATCH) if traffic.server else largest)
@@ -262,6 +231,7 @@ class LoadGen:
         library.load(range(min(size, len(dataset))))
         asked: dict[str, Any] = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
         asked |= {"precision": session.precision, "images": size, "input_copy": False}
+        asked |= getattr(session, "contract", {})
         enqueue = session.replay(library.slice(0, size))
         reached = question(self._session, self._item, DEVICE_TIME, enqueue, more=asked)
         return [timed(self._session, self._item, enqueue, (), reached)]

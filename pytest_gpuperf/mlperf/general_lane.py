@@ -97,6 +97,13 @@ class GeneralLane:
             raise failure(self._model, f"running a batch of {self.size}", error) from error
         return self.io.answers(outputs, count)
 
+    def capture(self) -> None:
+        """Run once on whatever the buffers hold."""
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise failure(self._model, f"capturing a batch of {self.size}", error) from error
+
     def enqueue(self) -> None:
         try:
             self._session.run_with_iobinding(self._binding, self._unsynchronised)
@@ -109,6 +116,7 @@ class GeneralWorker:
 
     def __init__(self, owner: Any, lanes: Mapping[int, GeneralLane]) -> None:
         self._owner, self._lanes = owner, dict(lanes)
+        self.captures = tuple(lane.capture for lane in lanes.values())
 
     def restart(self) -> None:
         for lane in self._lanes.values():

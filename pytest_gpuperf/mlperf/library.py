@@ -26,6 +26,7 @@ class SampleLibrary:
     def __init__(self, dataset: Dataset, dtype: Any, hold: Hold) -> None:
         self._dataset, self._dtype, self._hold = dataset, dtype, hold
         self._release: Callable[[], None] = lambda: None
+        self.decoded = self.wanted = 0
         self._slots: dict[int, int] = {}
         self._images: Any = np.empty(0)
         self._single: dict[int, Any] = {}  # each image as a batch of one
@@ -41,6 +42,7 @@ class SampleLibrary:
         distinct = list(dict.fromkeys(indices))
         self._slots = {index: slot for slot, index in enumerate(distinct)}
         done, size = 0, 1
+        self.decoded, self.wanted = 0, len(distinct)
         while done < len(distinct):
             begin = perf_counter()
             read = self._read(distinct[done : done + size])
@@ -49,6 +51,7 @@ class SampleLibrary:
             self._require_like(read, distinct[done])
             self._images[done : done + len(read)] = read
             done += len(read)
+            self.decoded = done
             progress()
             took = max(perf_counter() - begin, 1e-6)
             size = max(1, min(MOST_READ, int(len(read) * READING / took)))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,6 +27,7 @@ from pytest_gpuperf.mlperf.session import Session
 
 _running = threading.Lock()
 _poison: list[str] = []
+_tell: list[Callable[[str], None]] = []
 
 
 def poisoned() -> str | None:
@@ -34,6 +36,16 @@ def poisoned() -> str | None:
     A poisoned process must end with ``os._exit``: an ordinary exit crashes in LoadGen.
     """
     return _poison[0] if _poison else None
+
+
+@contextmanager
+def told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Let ``tell`` hear twice a second what phases within do, and how long they last at least."""
+    _tell.append(tell)
+    try:
+        yield
+    finally:
+        _tell.pop()
 
 
 class Phase:
@@ -63,6 +75,7 @@ class Phase:
         library = library_for(session, dataset)
         arguments = self.lg, workers or (session,), library, batch
         self.callbacks = Callbacks(*arguments) if max_wait is None else Batcher(*arguments, max_wait)
+        self._began = 0.0
         self.notes: tuple[str, ...] = ()
         if Path("audit.config").exists():
             self.notes = (f"{Path('audit.config').resolve()} lies in the working directory and was not used",)
@@ -83,7 +96,7 @@ class Phase:
         try:
             self.callbacks.progress = perf_counter()
             thread.start()
-            self._wait(thread)
+            self._wait(thread, outcome)
         finally:
             if not thread.is_alive():
                 self.callbacks.library.unload()
@@ -130,10 +143,27 @@ class Phase:
         if not trace:
             (self._log_dir / logs.TRACE).unlink(missing_ok=True)  # an empty one
 
-    def _wait(self, thread: threading.Thread) -> None:
+    def _doing(self, settings: Any) -> str:
+        """Say what the phase does now, and for how long yet, as far as that is known."""
+        name, library = self._session.model.name, self.callbacks.library
+        if settings is None:
+            return f"warming up {name}"
+        if not library.wanted:
+            return f"LoadGen starts: {name}"
+        if self.callbacks.loading:
+            return f"{library.decoded} of {library.wanted} images decoded for {name}"
+        self._began = self._began or perf_counter()
+        performance = settings.mode == self.lg.TestMode.PerformanceOnly
+        left = performance * settings.min_duration_ms / 1000 - (perf_counter() - self._began)
+        time = f", {left:.0f} s left" if left > 0 else ""
+        return f"LoadGen runs{time}: {name}"
+
+    def _wait(self, thread: threading.Thread, outcome: dict[str, Any]) -> None:
         try:
             while thread.is_alive():
                 thread.join(0.5)
+                if _tell:
+                    _tell[-1](self._doing(outcome.get("settings")))
                 if thread.is_alive() and perf_counter() - self.callbacks.progress > self._stall:
                     what = "loaded no image" if self.callbacks.loading else "completed nothing"
                     reason = f"{self._session.model.name} {what} for {self._stall:g} s"

@@ -16,6 +16,7 @@ from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
 
 MODES = ("performance", "accuracy")
 QSLS = ("host", "device")
+BACKENDS = ("cuda", "tensorrt")  # of a GPU
 STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
 FILES = ("mlperf_conf", "user_conf", "audit_conf")  # what a later one says holds
@@ -69,6 +70,7 @@ class Request:
     streams: int | None
     devices: int | None
     qsl: str
+    backend: str | None
     configured: Mapping[str, int | float] = field(default_factory=dict)
 
     @classmethod
@@ -111,6 +113,9 @@ class Request:
             streams=_count("streams", given.get("streams")),
             devices=_count("devices", given.get("devices")),
             qsl=_choice("qsl", "host" if given.get("qsl") is None else given.get("qsl"), QSLS),
+            backend=None
+            if given.get("backend") is None
+            else _choice("backend", given.get("backend"), BACKENDS),
             configured=configured,
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import sha256
-from pytest_gpuperf.mlperf import cuda_runtime, imported, models, quantised
+from pytest_gpuperf.mlperf import cuda_runtime, imported, models, quantised, tensorrt
 from pytest_gpuperf.mlperf.cuda_copies import Copies
 from pytest_gpuperf.mlperf.cuda_lane import Lane, Place, Worker
 from pytest_gpuperf.mlperf.datasets import Arrays
@@ -20,7 +20,7 @@ from pytest_gpuperf.mlperf.interface import Interface, failure
 from pytest_gpuperf.mlperf.models import DTYPES, Model, Precision
 from pytest_gpuperf.mlperf.scores import Answers
 
-Backend = Literal["cuda", "cpu"]
+Backend = Literal["cuda", "tensorrt", "cpu"]
 
 # fuse_conv_bias works only with prefer_nhwc (without it cuDNN finds no engine). EXHAUSTIVE, ONNX Runtime's
 # default, decides the speed and is pinned; since 1.20 it is heuristic mode B of cuDNN's front end, which
@@ -108,11 +108,13 @@ def open_session(
     kind = SESSIONS[backend]
     if precision == "int8" and kind.on_device:
         raise GpuperfError(
-            "int8 runs on the CPU: ONNX Runtime's CUDA provider has no convolutions in int8; "
-            'use precision="fp16"'
+            "int8 runs on the CPU: ONNX Runtime's CUDA provider has no convolutions in int8, and "
+            'TensorRT is not asked for them; use precision="fp16"'
         )
     if kind.on_device:
         cuda_runtime.require(onnxruntime)
+    if backend == "tensorrt":
+        tensorrt.require(onnxruntime)
     models.require_file(model)
     return kind(onnxruntime, model, precision, sizes, stream, threads, team)
 
@@ -122,6 +124,7 @@ class OnnxSession:
 
     on_device: ClassVar[bool]
     offline_batch: ClassVar[int]  # images of a batch in Offline
+    contract: ClassVar[Mapping[str, str]] = {}  # what makes its figures others than those of its like
 
     def __init__(
         self,
@@ -258,14 +261,15 @@ class CudaSession(OnnxSession):
 
     on_device = True
     offline_batch = 256  # the fastest of those measured
+    provider: ClassVar[str] = cuda_runtime.PROVIDER
 
     def load(self, stream: int | None) -> None:
         self._copies = Copies(cuda_runtime.cuda_major(self.ort))
         self._require_devices()
-        self._options = {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
-        self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in self._options.items())
+        options = self._options()
+        self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in options.items())
         place = 0, stream or self._copies.stream(0)
-        first = self._open_on(place)
+        first = self._open_on(place, self.batch_sizes[0])
         self._io = Interface(first, self.model, self.precision)
         self._settle(self._io)
         self.workers: tuple[Any, ...]
@@ -276,6 +280,14 @@ class CudaSession(OnnxSession):
             sessions = self._sessions(place, first)
             lanes = {size: GeneralLane(self, each, self._io, size) for size, each in sessions.items()}
             self.workers = (GeneralWorker(self, lanes),)
+
+    def _options(self) -> dict[str, str]:
+        """Return the provider's options that all of its sessions have in common."""
+        return {**CUDA_OPTIONS, "use_tf32": USE_TF32[self.precision]}
+
+    def _options_of(self, size: int) -> dict[str, str]:
+        """Return those of the sessions of a batch size."""
+        return {}
 
     def _require_devices(self) -> None:
         wanted = self.team.devices
@@ -298,16 +310,16 @@ class CudaSession(OnnxSession):
                 if (device, number) != (0, 0):
                     yield device, self._copies.stream(device)
 
-    def _open_on(self, place: Place) -> Any:
+    def _open_on(self, place: Place, size: int) -> Any:
         device, handle = place
-        settings = {**self._options, "device_id": str(device), "user_compute_stream": str(handle)}
-        return self.open(cuda_runtime.PROVIDER, settings)
+        settings = {**self._options(), "device_id": str(device), "user_compute_stream": str(handle)}
+        return self.open(self.provider, {**settings, **self._options_of(size)})
 
     def _sessions(self, place: Place, first: Any = None) -> dict[int, Any]:
         """Return a session for each batch size, of which the ``first`` may be open."""
-        sizes = iter(self.batch_sizes)
-        opened = {next(sizes): first or self._open_on(place)}
-        return opened | {size: self._open_on(place) for size in sizes}
+        smallest, *others = self.batch_sizes
+        opened = {smallest: first or self._open_on(place, smallest)}
+        return opened | {size: self._open_on(place, size) for size in others}
 
     def _worker(self, place: Place, first: Any = None) -> Worker:
         lanes = {
@@ -378,4 +390,30 @@ class CudaSession(OnnxSession):
         return [self._copies.pci(device) for device in range(self.team.devices)]
 
 
-SESSIONS: Mapping[Backend, type[CpuSession] | type[CudaSession]] = {"cpu": CpuSession, "cuda": CudaSession}
+class TensorrtSession(CudaSession):
+    """ONNX Runtime's TensorRT provider alone; the engines are built, or read from the cache, as it is opened.
+
+    TensorRT builds when it first sees a shape, which takes minutes: that is no warm-up, and no stall.
+    """
+
+    provider = tensorrt.PROVIDER
+    contract: ClassVar[Mapping[str, str]] = {"backend": "tensorrt"}
+
+    def load(self, stream: int | None) -> None:
+        super().load(stream)
+        for worker in self.workers:
+            for capture in worker.captures:
+                capture()
+
+    def _options(self) -> dict[str, str]:
+        return tensorrt.options(self.precision)
+
+    def _options_of(self, size: int) -> dict[str, str]:
+        return tensorrt.cache(self.ort, self.path, size)
+
+
+SESSIONS: Mapping[Backend, type[CpuSession] | type[CudaSession]] = {
+    "cpu": CpuSession,
+    "cuda": CudaSession,
+    "tensorrt": TensorrtSession,
+}

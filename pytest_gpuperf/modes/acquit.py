@@ -93,6 +93,6 @@ class OldCode:
             held = case_of(each, measured, session.project, session.options).tolerances
             return {name: value for name, value in held.items() if each is not item or name in names}
 
-        compare(session.children, items, found, session.progress, tolerances)
+        compare(session.children, items, found, tolerances)
         known.append((frozenset(i.nodeid for i in items), found))
         return found

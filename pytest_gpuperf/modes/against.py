@@ -93,7 +93,7 @@ class Against(Mode):
             try:
                 measured = [item for item in items if takes_numbers(item)]
                 found = Comparison(self._revision, session.options.blocks)
-                compare(session.children, measured, found, session.progress, self._tolerances)
+                compare(session.children, measured, found, self._tolerances)
                 self._found = found
             except GpuperfError as error:
                 self._found = error

@@ -153,7 +153,6 @@ def compare(
     children: Children,
     items: Sequence[pytest.Item],
     comparison: Comparison,
-    progress: Callable[[str], None],
     tolerances: Tolerances,
 ) -> None:
     """Measure ``items`` in blocks of this checkout, the revision, the revision, this checkout.
@@ -166,9 +165,9 @@ def compare(
     for item in items:
         check_inside(children.config, item)
     revision, blocks = comparison.revision, comparison.blocks
-    with paused(children.config), checkouts(children.config, revision.commit) as (here, there):
+    with paused(children.config), children.live, checkouts(children.config, revision.commit) as (here, there):
         sides = ((here, comparison.here), (there, comparison.there))
-        progress(f"gpuperf: comparing with {revision}: a first process of each side")
+        children.stage(f"comparing with {revision}: a first process of each side")
         if not comparison.here:
             comparison.here.append(_run(children, here, items, {}))
         records = {i.nodeid: r for i in items if (r := comparison.here[0].record(i.nodeid))}
@@ -180,7 +179,7 @@ def compare(
             left = [item for item in left if comparison.open(item.nodeid, held[item.nodeid])]
             if not left:
                 break
-            progress(f"gpuperf: comparing with {revision}: block {block} of {blocks}, {len(left)} test(s)")
+            children.stage(f"comparing with {revision}: block {block} of {blocks}, {len(left)} test(s)")
             for number in (0, 1, 1, 0):
                 side, runs = sides[number]
                 runs.append(_run(children, side, left, settled))

@@ -41,6 +41,12 @@ class Confirmer:
         self._free_memory()
         self._confirmed += 1
         shares = self._may_share and self._confirmed > self._most and not isolates(item)
+        with self._children.live:
+            return self._confirm(item, record, left, shares)
+
+    def _confirm(
+        self, item: pytest.Item, record: Record, left: Callable[[], Sequence[pytest.Item]], shares: bool
+    ) -> Replicas:
         if self._shared is None and shares:
             self._shared = self._measure_all(item, record, left())
         shared = (self._shared or {}).get(item.nodeid, [])
@@ -60,7 +66,8 @@ class Confirmer:
             f"(--gpuperf-max-confirm), so {REPLICAS} processes measure all {len(together)} that are left"
         )
         found: dict[str, list[Record]] = {}
-        for _ in range(REPLICAS):
+        for number in range(REPLICAS):
+            self._children.live.stage(f"process {number + 1} of {REPLICAS}")
             result = self._children.run_fit(together, batches)
             for other in together:
                 replica, _ = _record_of(result, other)
@@ -82,7 +89,8 @@ class Confirmer:
 
     def _alone(self, item: pytest.Item, record: Record) -> Replicas:
         records: list[Record] = []
-        for _ in range(REPLICAS):
+        for number in range(REPLICAS):
+            self._children.live.stage(f"confirming, process {number + 1} of {REPLICAS}")
             result = self._children.run_fit([item], {item.nodeid: record.batches})
             replica, trouble = _record_of(result, item)
             if replica is None:

@@ -225,7 +225,7 @@ def fresh_runs(
     together = [item for item in items if not isolates(item)]
     batches = [batch for batch in (together, *([item] for item in items if isolates(item))) if batch]
     for number in range(1, count + 1 if items else 1):
-        session.progress(f"gpuperf: recording run {number} of {count}, {len(items)} tests")
+        session.children.stage(f"recording run {number} of {count}, {len(items)} tests")
         found: dict[str, Record] = {}
         for batch in batches:
             settled = {item.nodeid: results.records[item.nodeid].batches for item in batch}
@@ -240,6 +240,7 @@ def fresh_runs(
             crashes = (why for item in batch if (why := result.crashed(item.nodeid)))
             if trouble := result.trouble or next(crashes, ""):
                 results.finding("wrong", f"run {number}: the process {trouble}; {result.last_words}")
+        session.children.live.clear()
         yield found
 
 

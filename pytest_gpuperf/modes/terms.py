@@ -10,10 +10,11 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.flags import HOST_TIMES, JUDGING
 from pytest_gpuperf.measurement import Baseline, Metric
 from pytest_gpuperf.modes.case import case_of
 from pytest_gpuperf.modes.missing import Scope, missing_rows, whole
-from pytest_gpuperf.options import HOST_TIMES, JUDGING, read_options
+from pytest_gpuperf.options import read_options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.tolerances import Tolerance

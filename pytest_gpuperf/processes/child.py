@@ -26,6 +26,7 @@ import pytest
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.processes.limits import paused
 from pytest_gpuperf.processes.link import Patience, exchange
+from pytest_gpuperf.processes.live import Live
 from pytest_gpuperf.processes.options import environment, passed_on
 from pytest_gpuperf.processes.result import ChildResult, how_it_ended
 
@@ -44,10 +45,21 @@ class Children:
     """Starts child processes of one session, whose measuring ends at ``end`` of ``time.monotonic``."""
 
     def __init__(
-        self, config: pytest.Config, options: Options, progress: Callable[[str], None], end: float | None
+        self,
+        config: pytest.Config,
+        options: Options,
+        progress: Callable[[str], None],
+        live: Live,
+        end: float | None,
     ) -> None:
         self.config = config
         self._options, self._progress, self._end = options, progress, end
+        self.live = live
+
+    def stage(self, text: str) -> None:
+        """Say what begins: in the live line, or by a line of its own where there is none."""
+        if not self.live.stage(text):
+            self._progress(f"gpuperf: {text}")
 
     def run(
         self,
@@ -88,6 +100,8 @@ class Children:
                 for message in exchange(ours, process, json.dumps(task).encode() + b"\n", patience):
                     if "report" in message:
                         result.add(self._report(message["report"]))
+                    elif doing := message.get("doing"):
+                        self.live.show(doing)
                 process.wait(timeout=_TO_LEAVE)
                 result.returncode = process.returncode
             except TimeoutError as silence:
@@ -95,6 +109,7 @@ class Children:
             except subprocess.TimeoutExpired:
                 result.returncode = 0  # its reports are all here; that it cannot leave is no failure
             finally:
+                self.live.clear()
                 _end(process)
             output.seek(0)
             result.output = output.read().decode(errors="replace")[-_OUTPUT_KEPT:]

@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 from pytest_gpuperf.processes.link import OVER, PROGRESS, WAITING
+from pytest_gpuperf.processes.live import OFTEN
 
 
 class ChildReporter:
     def __init__(self, config: pytest.Config, descriptor: int) -> None:
         self.config = config
-        self._told_progress, self._sending = 0.0, threading.Lock()
+        self._told_progress, self._told_doing, self._sending = 0.0, 0.0, threading.Lock()
         self.link = socket.socket(fileno=descriptor)
         self.link.set_inheritable(False)
         for name in ("lfplugin", "nfplugin"):  # which would keep what failed here for the session's next --lf
@@ -42,10 +43,17 @@ class ChildReporter:
         with self._sending:
             self.link.sendall(json.dumps(message, default=str).encode() + b"\n")
 
-    def progress(self) -> None:
-        """Tell the parent that something was done, so that it does not end this process; once a second."""
-        if time.monotonic() - self._told_progress >= 1:
-            self._told_progress = time.monotonic()
+    def progress(self, doing: str = "") -> None:
+        """Tell the parent that something was done, so that it does not end this process; once a second.
+
+        ``doing`` says what, for its live line.
+        """
+        now = time.monotonic()
+        if doing and now - self._told_doing >= OFTEN:
+            self._told_progress = self._told_doing = now
+            self.send({**PROGRESS, "doing": doing})
+        elif now - self._told_progress >= 1:
+            self._told_progress = now
             self.send(PROGRESS)
 
     def waiting(self) -> None:
@@ -70,8 +78,8 @@ class ChildReporter:
     def pytest_collectreport(self) -> None:
         self.progress()
 
-    def pytest_runtest_logstart(self) -> None:
-        self.progress()
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.progress(nodeid)
 
     def pytest_fixture_setup(self) -> None:
         self.progress()
@@ -103,6 +111,7 @@ class ChildReporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        self._leave_out_summaries()
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:  # the parent sees which tests did not report
             session.exitstatus = pytest.ExitCode.OK
 
@@ -117,6 +126,12 @@ class ChildReporter:
         phase = sys.modules.get("pytest_gpuperf.mlperf.phase")
         if phase is not None and phase.poisoned():
             os._exit(1)  # LoadGen would abort an ordinary exit; every report is sent
+
+    def _leave_out_summaries(self) -> None:
+        """Let no plugin add to a summary that nobody reads: hypothesis would load all of itself for that."""
+        name, manager = "pytest_terminal_summary", self.config.pluginmanager
+        plugins = [each.plugin for each in getattr(manager.hook, name).get_hookimpls()]
+        setattr(manager.hook, name, manager.subset_hook_caller(name, plugins))
 
     def _end_with_parent(self) -> None:
         while self.link.recv(1024):

@@ -54,13 +54,14 @@ class Code:
             if "1" in mark[3].split() and stack and not stack[-1].file.is_relative_to(ours):
                 before = stack[-1]
                 line = before.line + text.count("\n", before.begin, before.end)
-                self.included.append((mark[2], before.file, line))
+                self.included.append((str(file), before.file, line))
             stack = [here]
             system = "3" in mark[3].split() or mark[2].startswith("<") or file.is_relative_to(ours)
             system = system or file == header
             if not system and file.is_file():
                 self.segments.append(here)
         self._starts: list[int] = []
+        self._emptied = set[int]()  # segments behind which there is nothing left up to the next
         length = 0
         for segment in self.segments:
             self._starts.append(length)
@@ -75,7 +76,9 @@ class Code:
         return segment.file, segment.line + self.user.count("\n", start, offset)
 
     def erase(self, begin: int, end: int) -> None:
-        """Replace code by spaces; lines stay."""
+        """Replace code by spaces, with what system macros (NULL, stderr) have put inside; lines stay."""
+        first, last = (bisect_right(self._starts, offset) - 1 for offset in (begin, end - 1))
+        self._emptied.update(range(first, last))
         for name in ("user", "code"):
             text = getattr(self, name)
             setattr(self, name, text[:begin] + re.sub(r"[^\n]", " ", text[begin:end]) + text[end:])
@@ -83,9 +86,14 @@ class Code:
     def compiled(self) -> str:
         """Return the text for g++: the user's as it is now, with g++'s words for CUDA's qualifiers."""
         parts, at = [], 0
-        for segment, start in zip(self.segments, self._starts, strict=True):
+        for number, (segment, start) in enumerate(zip(self.segments, self._starts, strict=True)):
             user = self.user[start : start + segment.end - segment.begin]
-            parts += [self.text[at : segment.begin], _WORDS.sub(_translated, user)]
+            before = self.text[at : segment.begin]
+            if number - 1 in self._emptied:
+                marks = list(_MARKER.finditer(before))
+                if not any({"1", "2"} & set(mark[3].split()) for mark in marks):  # no file in between
+                    before = "".join(mark[0] for mark in marks)
+            parts += [before, _WORDS.sub(_translated, user)]
             at = segment.end
         return "".join([*parts, self.text[at:]])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ _INCLUDES = {
     r"mma\.h": "wmma",
     r"cuda_fp8\.(h|hpp)": "8-bit floats",
     r"cuda_pipeline.*\.h": "asynchronous copies",
-    r"cuda/.*": "libcu++ (cuda::)",
+    r"cuda/[\w/]+": "libcu++ (cuda::)",
     r"cub/.*": "CUB",
     r"thrust/.*": "Thrust",
     r"cutlass/.*|cute/.*": "CUTLASS",
@@ -43,7 +44,9 @@ _MISSING = re.compile(r"^(.+?):(\d+):\d+: fatal error: (.+?): No such file", re.
 def refuse(code: Code) -> None:
     """Raise Unsupported at the first construct in the user's code that the emulated device does not have."""
     for name, file, line in code.included:
-        refuse_header(name, file, line)
+        if file.name != "<stdin>":
+            # From the including file on: a folder further up may be called cub.
+            refuse_header(os.path.relpath(name, file.parent), file, line)
     found = [
         (used.start(), what) for pattern, what in _CODE.items() if (used := re.search(pattern, code.code))
     ]

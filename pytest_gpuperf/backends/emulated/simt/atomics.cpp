@@ -41,18 +41,36 @@ uint64_t apply(void *address, int operation, uint64_t value, uint64_t compare) {
   return old;
 }
 
+// Before an atomic: a thread that tries again and again gives way.
+void count_spin(uint64_t pc) {
+  Worker &worker = *active;
+  if (++worker.spins % kSpins) return;
+  worker.waiting_pc = pc;
+  give_way(worker);
+}
+
 }  // namespace
 }  // namespace simt
+
+// An atomic on 2 or 4 bytes whose new value `combine` makes of the old one.
+extern "C" uint32_t gpuperf_atomic_by(void *address, int size, uint32_t (*combine)(uint32_t, uint32_t, uint32_t), uint32_t value, uint32_t compare) {
+  using namespace simt;
+  uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0)), place = reinterpret_cast<uint64_t>(address);
+  count_spin(pc);
+  size == 2 ? touch<AccessKind::kAtomic, 2>(place, pc, true) : touch<AccessKind::kAtomic, 4>(place, pc, true);
+  uint32_t old = 0;
+  memcpy(&old, address, size);
+  uint32_t changed = combine(old, value, compare);
+  memcpy(address, &changed, size);
+  if (changed != old) active->changes++;
+  return old;
+}
 
 extern "C" uint64_t gpuperf_atomic(void *address, int operation, int type, uint64_t value, uint64_t compare) {
   using namespace simt;
   bool narrow = type == kInt32 || type == kUint32 || type == kFloat;
   uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
-  Worker &worker = *active;
-  if (++worker.spins % kSpins == 0) {
-    worker.waiting_pc = pc;
-    give_way(worker);
-  }
+  count_spin(pc);
   uint64_t place = reinterpret_cast<uint64_t>(address);
   narrow ? touch<AccessKind::kAtomic, 4>(place, pc, operation != kExchange) : touch<AccessKind::kAtomic, 8>(place, pc, operation != kExchange);
   switch (type) {

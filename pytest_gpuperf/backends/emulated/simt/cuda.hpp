@@ -59,6 +59,12 @@ __attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[2324
 }
 constexpr int warpSize = 32;
 
+// Of the runtime API the types in which declarations beside kernels are made; what uses them is left out.
+typedef struct CUstream_st *cudaStream_t;
+typedef struct CUevent_st *cudaEvent_t;
+enum cudaError_t { cudaSuccess = 0 };
+struct cudaDeviceProp {};
+
 #include "intrinsics.hpp"
 #include "mathematics.hpp"
 #include "synchronization.hpp"

@@ -100,11 +100,14 @@ void *prepare(const Stack &stack) {
   return top;
 }
 
-void switch_to(Worker &worker, void *stack_pointer) {
-  const Stack &stack = *worker.block->fibers[worker.current].stack;
+void use_stack(Worker &worker, const Stack &stack) {
   worker.stack_begin = stack.begin;
   worker.stack_end = stack.end;
   worker.gave_way = false;
+}
+
+void switch_to(Worker &worker, void *stack_pointer) {
+  use_stack(worker, *worker.block->fibers[worker.current].stack);
   active = self = &worker;
   gpuperf_switch(&worker.scheduler_stack, stack_pointer);
   active = &idle;
@@ -116,15 +119,16 @@ void switch_to(Worker &worker, void *stack_pointer) {
   }
 }
 
-void start(Worker &worker, unsigned index) {
+// Makes a thread the one that runs; what remains is to switch to the stack pointer that it returns.
+void *enter_new(Worker &worker, unsigned index) {
   if (worker.free_stacks.empty()) grow_stacks(worker);
   Stack *stack = worker.free_stacks.back();
   worker.free_stacks.pop_back();
   begin_thread(worker, index, stack);
-  switch_to(worker, prepare(*stack));
+  return prepare(*stack);
 }
 
-void resume(Worker &worker, unsigned index) {
+void *enter_again(Worker &worker, unsigned index) {
   Fiber &fiber = worker.block->fibers[index];
   worker.current = index;
   worker.spins = 0;
@@ -139,7 +143,25 @@ void resume(Worker &worker, unsigned index) {
     before = looked;
     looked = {UINT64_MAX, 0};
   }
-  switch_to(worker, fiber.stack_pointer);
+  return fiber.stack_pointer;
+}
+
+// From one thread of a warp to the next at once, which the CPU predicts, and not by way of the scheduler: where
+// it can run and nothing has to be looked at first. Returns its stack pointer, or null.
+void *enter_next(Worker &worker, State left) {
+  std::vector<Fiber> &fibers = worker.block->fibers;
+  unsigned next = worker.current + 1;
+  if (left == State::kReady || worker.attention || worker.fault.kind != FaultKind::kNone || next % kWarp == 0 || next >= fibers.size()) return nullptr;
+  bool is_new = fibers[next].state == State::kNew && left != State::kDone && !worker.free_stacks.empty();
+  if (!is_new && fibers[next].state != State::kReady) return nullptr;
+  if (left == State::kDone) {
+    Fiber &done = fibers[worker.current];
+    worker.free_stacks.push_back(done.stack);
+    done.stack = nullptr;
+  }
+  void *stack_pointer = is_new ? enter_new(worker, next) : enter_again(worker, next);
+  use_stack(worker, *fibers[next].stack);
+  return stack_pointer;
 }
 
 }  // namespace
@@ -175,7 +197,7 @@ Turn turn(Worker &worker) {
       State state = fibers[i].state;
       if (state == State::kNew || state == State::kReady) {
         uint64_t runs = worker.runs;
-        state == State::kNew ? start(worker, i) : resume(worker, i);
+        switch_to(worker, state == State::kNew ? enter_new(worker, i) : enter_again(worker, i));
         if (worker.fault.kind != FaultKind::kNone) return Turn::kFault;
         bool only_waited = worker.gave_way && worker.runs == runs + 1;
         result = std::max(result, only_waited ? Turn::kGaveWay : Turn::kProgress);
@@ -191,7 +213,8 @@ Turn turn(Worker &worker) {
 void yield(Worker &worker, State state) {
   Fiber &fiber = worker.block->fibers[worker.current];
   fiber.state = state;
-  gpuperf_switch(&fiber.stack_pointer, worker.scheduler_stack);
+  void *next = enter_next(worker, state);
+  gpuperf_switch(&fiber.stack_pointer, next ? next : worker.scheduler_stack);
 }
 
 void give_way(Worker &worker) {

@@ -76,6 +76,7 @@ inline __attribute__((always_inline)) void check_shared(Worker &worker, const At
     uint64_t bytes = bytes_of(attempt.address, attempt.size, word, 2);
     initialised |= known(worker, cell.write, bytes);
     check_word<kKind, true>(worker, attempt, cell.write, cell.read, mine | bytes, worker.phase_floor);
+    cell.settled = 0;
   }
   if (!initialised) note_unwritten(worker, attempt);
 }

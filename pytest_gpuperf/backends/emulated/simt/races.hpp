@@ -31,6 +31,9 @@ inline unsigned thread_of(uint64_t entry) { return entry >> kThreadShift & 1023;
 inline bool same_thread(uint64_t a, uint64_t b) { return (a ^ b) >> kThreadShift == 0; }
 inline bool same_warp(uint64_t a, uint64_t b) { return (a ^ b) >> (kThreadShift + 5) == 0; }
 
+// An interval and a warp, never 0.
+inline uint64_t group_of(uint64_t entry) { return (entry >> (kThreadShift + 5)) + 1; }
+
 // races.cpp
 // Looks at an entry of another thread; does not return where the two accesses are a race.
 void meet(Worker &worker, const Attempt &attempt, uint64_t entry, bool stored);
@@ -70,6 +73,17 @@ inline bool meets(uint64_t entry, uint64_t mine, uint32_t floor) {
 
 #define GPUPERF_HOT inline __attribute__((always_inline))
 
+// Two readers of this interval are there already: whoever writes, one of them is another thread.
+GPUPERF_HOT bool enough_readers(uint64_t last, uint64_t other, uint64_t mine) {
+  return interval_of(last) == interval_of(mine) && interval_of(other) == interval_of(mine) && (last & other & mine & kBytes) == (mine & kBytes) &&
+         (same_warp(last, mine) || !same_warp(last, other));
+}
+
+// Would the next loads of this word by the same warp change nothing?
+GPUPERF_HOT bool settled(const Cell &cell, uint64_t mine, uint32_t floor) {
+  return interval_of(cell.write) < floor && enough_readers(cell.read[0], cell.read[1], mine);
+}
+
 // One word of an access. `mine` is the entry it will leave; `floor` the first interval that can matter.
 template <AccessKind kKind, bool kShared>
 GPUPERF_HOT void check_word(Worker &worker, const Attempt &attempt, uint64_t &write, uint64_t *reads, uint64_t mine, uint32_t floor) {
@@ -80,10 +94,7 @@ GPUPERF_HOT void check_word(Worker &worker, const Attempt &attempt, uint64_t &wr
     if (!reads) return;
     uint64_t last = peek(reads[0]), other = peek(reads[1]);
     if (interval_of(last) < floor) return poke(reads[0], mine);
-    // Two readers of this interval are there already: whoever writes, one of them is another thread.
-    if (interval_of(last) == interval_of(mine) && interval_of(other) == interval_of(mine) && (last & other & mine & kBytes) == (mine & kBytes) &&
-        (same_warp(last, mine) || !same_warp(last, other)))
-      return;
+    if (enough_readers(last, other, mine)) return;
     if (!same_thread(last, mine))
       note_reader(worker, reads, mine, floor);
     else if ((last & mine & kBytes) != (mine & kBytes))

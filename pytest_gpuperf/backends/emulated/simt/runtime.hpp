@@ -155,9 +155,10 @@ struct WarpOrder {
   std::vector<uint32_t> seen;
 };
 
-// Who wrote a word last, and two different threads that read it (races.hpp).
+// Who wrote a word last, and two different threads that read it (races.hpp). `settled`: the interval and warp whose
+// plain loads of the whole word have nothing more to check or to leave here.
 struct Cell {
-  uint64_t write, read[2];
+  uint64_t write, read[2], settled;
 };
 
 enum class Space : uint8_t { kNone, kGlobal, kShared, kImage };

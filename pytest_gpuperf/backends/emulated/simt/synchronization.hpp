@@ -12,6 +12,7 @@ extern "C" {
 int gpuperf_block_barrier(int predicate, const char *file, int line);
 uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand, int width, const char *file, int line);
 uint64_t gpuperf_atomic(void *address, int operation, int type, uint64_t value, uint64_t compare);
+uint32_t gpuperf_atomic_by(void *address, int size, uint32_t (*combine)(uint32_t, uint32_t, uint32_t), uint32_t value, uint32_t compare);
 void gpuperf_pause();
 void gpuperf_fence();
 }
@@ -176,3 +177,11 @@ GPUPERF_ATOMIC_SUB(atomicSub_system)
 GPUPERF_ATOMIC_CAS(int, kInt32)
 GPUPERF_ATOMIC_CAS(unsigned int, kUint32)
 GPUPERF_ATOMIC_CAS(unsigned long long, kUint64)
+#define GPUPERF_ATOMIC_CAS_16(NAME)                                                                                   \
+  GPUPERF_INLINE unsigned short NAME(unsigned short *address, unsigned short compare, unsigned short value) {         \
+    auto swap = [](uint32_t old, uint32_t value, uint32_t compare) { return old == compare ? value : old; };          \
+    return static_cast<unsigned short>(gpuperf_atomic_by(address, 2, swap, value, compare));                          \
+  }
+GPUPERF_ATOMIC_CAS_16(atomicCAS)
+GPUPERF_ATOMIC_CAS_16(atomicCAS_block)
+GPUPERF_ATOMIC_CAS_16(atomicCAS_system)

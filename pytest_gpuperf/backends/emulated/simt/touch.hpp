@@ -30,10 +30,17 @@ template <AccessKind kKind, uint32_t kSize>
 GPUPERF_HOT void check_shared_words(Worker &worker, const Attempt &attempt, uint64_t mine, bool reads_value) {
   Cell *cell = worker.cells + ((attempt.address - worker.shared_begin) >> 2);
   mine |= bytes_within(attempt.address, kSize);
+  uint64_t group = group_of(mine);
   bool initialised = !reads_value;
   for (uint32_t i = 0; i < words_of(kSize); i++, cell++) {
-    initialised |= known(worker, cell->write, mine & kBytes);
+    if (kKind == AccessKind::kLoad && kSize >= 4 && cell->settled == group) {
+      initialised = true;
+      continue;
+    }
+    bool written = known(worker, cell->write, mine & kBytes);
+    initialised |= written;
     check_word<kKind, true>(worker, attempt, cell->write, cell->read, mine, worker.phase_floor);
+    cell->settled = kKind == AccessKind::kLoad && written && kSize >= 4 && settled(*cell, mine, worker.phase_floor) ? group : 0;
   }
   if (__builtin_expect(!initialised, 0)) note_unwritten(worker, attempt);
 }

@@ -91,6 +91,14 @@ template <unsigned Size, class Parent = void>
 struct thread_block_tile : warp_group {
   static_assert(Size <= 32 && (Size & (Size - 1)) == 0, "a tile has 1, 2, 4, 8, 16 or 32 threads");
   unsigned group_rank, group_count;
+  // As in CUDA, a tile may be kept as one of no particular parent.
+  template <class Same, class = typename std::enable_if<std::is_same<Same, void>::value && !std::is_same<Parent, void>::value>::type>
+  operator thread_block_tile<Size, Same>() const {
+    thread_block_tile<Size, Same> tile;
+    static_cast<warp_group &>(tile) = *this;
+    tile.group_rank = group_rank, tile.group_count = group_count;
+    return tile;
+  }
   static constexpr unsigned int size() { return Size; }
   static constexpr unsigned int num_threads() { return Size; }
   unsigned int thread_rank() const { return rank; }

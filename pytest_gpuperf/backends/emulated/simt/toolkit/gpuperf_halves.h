@@ -29,6 +29,16 @@ GPUPERF_INLINE float widened(unsigned short bits) {
   return bits & 0x8000 ? -size : size;
 }
 
+// atomicAdd on a number of 16 bits, or on both of a pair.
+template <class T>
+GPUPERF_INLINE T added(T *address, T value) {
+  using Bits = typename std::conditional<sizeof(T) == 2, uint16_t, uint32_t>::type;
+  auto add = [](uint32_t old, uint32_t value, uint32_t) -> uint32_t {
+    return __builtin_bit_cast(Bits, __builtin_bit_cast(T, Bits(old)) + __builtin_bit_cast(T, Bits(value)));
+  };
+  return __builtin_bit_cast(T, Bits(gpuperf_atomic_by(address, sizeof(T), add, __builtin_bit_cast(Bits, value), 0)));
+}
+
 }  // namespace gpuperf
 
 #define GPUPERF_HALF(T, T2, FRACTION, EXPONENT, TO, FROM)                                                              \
@@ -91,4 +101,10 @@ GPUPERF_INLINE float widened(unsigned short bits) {
   GPUPERF_INLINE T2 __h2div(T2 a, T2 b) { return a / b; }                                                             \
   GPUPERF_INLINE T2 __hfma2(T2 a, T2 b, T2 c) { return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)}; }              \
   GPUPERF_INLINE T2 __hmax2(T2 a, T2 b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; }                              \
-  GPUPERF_INLINE T2 __hmin2(T2 a, T2 b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; }
+  GPUPERF_INLINE T2 __hmin2(T2 a, T2 b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; }                              \
+  GPUPERF_INLINE T atomicAdd(T *address, T value) { return gpuperf::added(address, value); }                          \
+  GPUPERF_INLINE T2 atomicAdd(T2 *address, T2 value) { return gpuperf::added(address, value); }                       \
+  GPUPERF_INLINE T atomicAdd_block(T *address, T value) { return gpuperf::added(address, value); }                    \
+  GPUPERF_INLINE T2 atomicAdd_block(T2 *address, T2 value) { return gpuperf::added(address, value); }                 \
+  GPUPERF_INLINE T atomicAdd_system(T *address, T value) { return gpuperf::added(address, value); }                   \
+  GPUPERF_INLINE T2 atomicAdd_system(T2 *address, T2 value) { return gpuperf::added(address, value); }
