@@ -78,7 +78,7 @@ def test_performance(loadgen, tiny, scenario):
     assert result.samples_per_second > 0
 
 def test_accuracy(loadgen, tiny):
-    assert loadgen(tiny, mode="accuracy").correct == 64
+    assert loadgen(tiny, mode="accuracy", output="out").correct == 64
 
 def test_server(loadgen, tiny):
     result = loadgen(tiny, "Server", qps=200, max_latency=0.5, seconds=0.5)
@@ -103,7 +103,13 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
     result = pytester.runpytest_subprocess(*QUICK, "--gpuperf", "--gpuperf-strict=on")
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(
-        ["equal *test_accuracy*", "shown *latency_p50*", "shown *test_peak*1/s*", "latency *", "*p99.9*"]
+        [
+            "equal *test_accuracy*",
+            "shown *eStream*",
+            "shown *latency_p50*",
+            "shown *test_peak*1/s*",
+            "*p99.9*",
+        ]
     )
     (pytester.path / "audit.config").touch()  # what is said of a phase comes out of the test's own process
     (pytester.path / "swapped").touch()
@@ -119,6 +125,7 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
 def test_without_the_flag_phases_are_short_and_nothing_is_judged(pytester: pytest.Pytester):
     result = run(pytester, PHASES.replace("seconds=0.5", "seconds=600"))
     result.assert_outcomes(passed=7)
+    assert '"good_items": 64' in (pytester.path / "out" / "results.json").read_text()
     assert "verdict" not in result.stdout.str()
 
 
@@ -211,10 +218,10 @@ def test_streams_devices_and_resident_images_are_for_a_model_on_a_gpu(monkeypatc
 
 
 class Digits:
-    name = "three"
+    name, labels = "three", np.arange(3)
 
     def __init__(self, count=None):
-        assert count == 8
+        assert count is None  # three where eight are asked for would be an error
 
     def __len__(self):
         return 3
@@ -239,6 +246,7 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: 
         on_device=True,
         batch_sizes=(1, 8),
         precision="fp16",
+        dtype=np.float32,
         model=SimpleNamespace(name="m", recipe="seed 1", dataset=Digits),
         contract={"backend": "tensorrt"},
         replay=lambda images: lambda: replayed.append(images[:, 0].tolist()),

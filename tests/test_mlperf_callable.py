@@ -10,7 +10,8 @@ from mlperf_child import shown
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import Sut, models
-from pytest_gpuperf.mlperf.sut import SutSession, scored
+from pytest_gpuperf.mlperf.scores import scored
+from pytest_gpuperf.mlperf.sut import SutSession
 
 
 class Words:
@@ -43,7 +44,7 @@ def sut(**changes):
 
 def test_answers_come_back_in_the_order_of_the_dataset():
     session = SutSession(sut(), 2)
-    session.collect = True
+    session.answers.keep(True)
     places = np.concatenate([session.run(np.array([2, 3])), session.run(np.array([0, 1]))])
     places = places[[2, 3, 0, 1]]  # as LoadGen's log has them, by sample
     result = scored(session, places, Words().labels, {"model": "upper"}, Path("logs"), ())
@@ -53,7 +54,8 @@ def test_answers_come_back_in_the_order_of_the_dataset():
 
 def result_of(answers, score=exact, labels=("A", "B")):
     session = SutSession(sut(score=score), 2)
-    session.answers = list(answers)
+    session.answers.keep(True)
+    session.answers.places(answers)
     return scored(session, np.arange(len(answers)), labels, {}, Path("logs"), ())
 
 
@@ -174,7 +176,7 @@ def test_a_callable_under_loadgen(tmp_path):
             r = loadgen.performance(pairs, asked, log_dir=Path("p"), seconds=0.2)
             a = loadgen.accuracy(pairs, log_dir=Path("a"), scenario=scenario, count=61)
             out[scenario] = [a.score, a.total, a.answers[7], list(a.answers[:3]), r.samples > 11]
-        show(out=out, contract=dict(a.contract), seen=sorted(seen), kept=len(pairs.answers))
+        show(out=out, contract=dict(a.contract), seen=sorted(seen), kept=len(pairs.answers._kept))
         """,
         tmp_path,
     )

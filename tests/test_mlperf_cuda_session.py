@@ -20,6 +20,14 @@ class Value:
     def __init__(self, array):
         self.array = array
 
+    def update_inplace(self, array):
+        if array.shape != self.array.shape or array.dtype != self.array.dtype:
+            raise RuntimeError("The input tensor's shape or type differs")
+        self.array[...] = array
+
+    def numpy(self):
+        return self.array.copy()
+
     def data_ptr(self):
         return self.array.ctypes.data
 
@@ -38,7 +46,9 @@ class FakeRuntime:
     __version__ = "1.31.1"
     cuda_version = "13.0"
 
-    def __init__(self, elsewhere=(), providers=(cuda_runtime.PROVIDER,), failure=None, form="tensor(float)"):
+    def __init__(
+        self, elsewhere=(), providers=(cuda_runtime.PROVIDER,), failure=None, form="tensor(float)", batch="N"
+    ):
         self.elsewhere, self.providers, self.failure = list(elsewhere), list(providers), failure
         self.opened, self.runs = [], []
         runtime = self
@@ -64,7 +74,7 @@ class FakeRuntime:
                 return runtime.providers
 
             def get_inputs(self):
-                return [SimpleNamespace(name="x", type=form, shape=["N", 1])]
+                return [SimpleNamespace(name="x", type=form, shape=[batch, 1])]
 
             def get_outputs(self):
                 return [SimpleNamespace(name="class", type="tensor(int64)", shape=["N"])]
@@ -138,6 +148,51 @@ def test_a_batch_runs_at_the_next_size_and_gives_only_its_own_classes(model):
     assert opened.run(images(5, 4, 3)).tolist() == [5, 4, 3]
     with pytest.raises(GpuperfError, match=r"a batch of 9 was run, the session was opened for \[1, 8\]"):
         opened.run(images(*range(9)))
+
+
+def test_a_file_of_one_batch_size_has_one_lane_and_gets_its_batches_padded(model):
+    runtime = FakeRuntime(batch=4)
+    opened = CudaSession(runtime, model, "fp32", (1, 8))
+    assert opened.batch_sizes == (4,)
+    assert len(runtime.opened) == 1
+    assert opened.run(images(1, 2, 3, 4, 5)).tolist() == [1, 2, 3, 4, 5]
+    assert [values for values, _ in runtime.runs] == [[1, 2, 3, 4], [5, 5, 5, 5]]
+    assert opened.run(images(7)).tolist() == [7]
+    release = opened.hold(images(1, 2))
+    assert opened.description["images"] == "page-locked"
+    release()
+    runtime.runs.clear()
+    opened.replay(images(1, 2, 3, 4))()
+    assert runtime.runs[-1] == ([1, 2, 3, 4], {"disable_synchronize_execution_providers": "1"})
+
+
+@pytest.mark.parametrize("team", [Team(streams=2), Team(qsl="device")])
+def test_several_streams_are_for_a_plain_model(model, team):
+    with pytest.raises(
+        GpuperfError, match=r"^m: streams=, devices= and qsl= are on a GPU for models with one"
+    ):
+        CudaSession(FakeRuntime(batch=4), model, "fp32", (1, 8), team=team)
+
+
+def test_a_worker_captures_the_graph_of_each_of_its_sizes(model):
+    runtime = FakeRuntime()
+    opened = CudaSession(runtime, model, "fp32", (1, 4), team=Team(streams=2))
+    for worker in opened.workers:
+        del runtime.runs[:]
+        for capture in worker.captures:
+            capture()
+        assert [(len(values), entries) for values, entries in runtime.runs] == [(1, None), (4, None)]
+    runtime.failure = "CUDA failure 900"
+    with pytest.raises(GpuperfError, match=r"failed while capturing a batch of 1 \(m, .*CUDA failure 900"):
+        opened.workers[0].captures[0]()
+
+
+def test_images_of_another_shape_are_not_copied(model, cudart):
+    opened = CudaSession(FakeRuntime(), model, "fp32", (1,))
+    before = dict(cudart.registered)
+    with pytest.raises(GpuperfError, match=r"samples of the shape \[1\]; the dataset of m gave \[2\]"):
+        opened.hold(np.zeros((8, 2), np.float32))
+    assert cudart.registered == before
 
 
 def test_a_replay_is_the_largest_batch_and_waits_for_nothing(model, cudart):
@@ -287,7 +342,7 @@ def test_the_session_says_how_the_images_are_held(model, cudart, code, said):
     cudart.code = code
     opened = CudaSession(FakeRuntime(), model, "fp32", (1,))
     before = dict(cudart.registered)
-    release = opened.hold(np.zeros(8, np.float32))
+    release = opened.hold(np.zeros((8, 1), np.float32))
     assert opened.description["images"] == said
     release()
     assert cudart.registered == before

@@ -1,5 +1,6 @@
 """LoadGen's logs read, percentiles and the number of queries behind them, and what is judged."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Outcome, Run
-from pytest_gpuperf.mlperf import models, settings
+from pytest_gpuperf.mlperf import models, reference, settings
 from pytest_gpuperf.mlperf.accuracy import StoredPredictions
 from pytest_gpuperf.mlperf.loadgen import _fitting
 from pytest_gpuperf.mlperf.result import AccuracyResult, Latency, PerformanceResult, queries_needed
@@ -186,3 +187,23 @@ def test_the_invariant_bears_five_percent(duration, fits):
     else:
         with pytest.raises(GpuperfError, match="contradict each other"):
             require_consistent("MultiStream", SimpleNamespace(mean=0.1), 100, duration)
+
+
+def test_results_json_has_the_references_shape_and_says_what_its_figures_mean(tmp_path):
+    phase = performance(contract={"scenario": "SingleStream"}, environment={"provider": "CPU"})
+    path = reference.write(tmp_path / "new", phase, {"scenario": "SingleStream", "qps": None})
+    found = json.loads(path.read_text())
+    assert found["args"] == {"scenario": "SingleStream"}
+    entry = found["TestScenario.SingleStream"]
+    assert entry["percentiles"] == dict.fromkeys(("50.0", "80.0", "90.0", "95.0", "99.0", "99.9"), 0.01)
+    assert (entry["count"], entry["took"], entry["qps"]) == (700, 7.0, pytest.approx(100))
+    assert "accuracy" not in entry
+    assert "59 times" in found["note"]
+    offline = reference.entry(performance("Offline", queries=1, samples=500, duration=2.0))
+    assert (offline["qps"], offline["count"]) == (250, 500)
+    right = SimpleNamespace(correct=3, total=4, accuracy=0.75)
+    accuracy = {"accuracy": 75.0, "count": 4, "good_items": 3, "total_items": 4}
+    assert reference.entry(right) == accuracy  # and neither took nor qps
+    (tmp_path / "file").touch()
+    with pytest.raises(GpuperfError, match=r"file/results\.json cannot be written: "):
+        reference.write(tmp_path / "file", phase, {})

@@ -144,7 +144,7 @@ def test_int8_quantises_the_convolutions_and_nothing_else(tmp_path, ort, caplog)
     model = models.Model("pixels", tmp_path / "m.onnx", "by hand", Pixels, input_shape=(1, 1, 3))
     session = open_session(model, "cpu", "int8")
     assert session.run(images).tolist() == [0, 1, 2]
-    quantised = onnx.load(str(session._path)).graph
+    quantised = onnx.load(str(session.path)).graph
     makers = {output: node.op_type for node in quantised.node for output in node.output}
     sources = {node.op_type: [makers.get(name) for name in node.input] for node in quantised.node}
     assert sources["Conv"][:2] == ["DequantizeLinear"] * 2
@@ -181,7 +181,10 @@ def test_a_model_that_does_not_fit(tmp_path, ort, arguments, change, said):
 def test_an_output_that_is_no_class_is_one_sentence(tmp_path, ort):
     session = open_session(classifier(tmp_path / "m.onnx"), "cpu")
     session._session = SimpleNamespace(run=lambda *given: [np.zeros((1, 40, 6625), np.float32)])
-    with pytest.raises(GpuperfError, match=r"output scores has the shape \[1, 40, 6625\] for 1 images"):
+    with pytest.raises(
+        GpuperfError,
+        match=r"output scores has the shape \[1, 40, 6625\] for 1 samples; a classifier .* need a score=",
+    ):
         session.run(values(3))
 
 

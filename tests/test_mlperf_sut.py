@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -93,6 +95,32 @@ def test_a_query_of_one_batch_is_given_the_responses_of_the_last():
     assert loadgen.answers == {
         10 * turn + place: 10 * (turn + 7 * place) for turn in range(5) for place in range(2)
     }
+
+
+def test_several_workers_capture_their_graphs_in_turn_before_any_runs():
+    """A capture is broken by what another thread does on a device meanwhile."""
+    seen, busy = [], threading.Lock()
+
+    def worker(name):
+        def capture(size):
+            assert busy.acquire(blocking=False), "two at once"
+            time.sleep(0.01)
+            seen.append((name, size, threading.current_thread().name.split("_")[0]))
+            busy.release()
+
+        def run(images):
+            seen.append("run")
+            return images[:, 0].astype(np.int64)
+
+        return SimpleNamespace(run=run, captures=[partial(capture, 1), partial(capture, 8)])
+
+    called = callbacks(LoadGen(), workers=[worker("a"), worker("b")])
+    called.start(lambda: seen.append("prepared"))
+    called.issue(range(2 * BATCH), range(2 * BATCH))
+    called.stop()
+    assert called.failure is None
+    captures = [("a", 1, "worker-0"), ("a", 8, "worker-0"), ("b", 1, "worker-1"), ("b", 8, "worker-1")]
+    assert seen == [*captures, "prepared", "run", "run"]
 
 
 def test_several_workers_share_a_query_each_on_a_thread_of_its_own():

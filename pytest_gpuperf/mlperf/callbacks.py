@@ -23,9 +23,10 @@ class Callbacks:
 
     ``workers`` run the model; the first one on LoadGen's own thread if it is the only one, else each on a
     thread of its own. A worker has ``run(batch)`` and, if it copies the held images itself,
-    ``run_held(parts)``. ``failure`` is the first exception; ``progress`` when a batch was last completed, or
-    an image loaded while ``loading``; ``completions`` the time and the number of samples of each completed
-    batch (seconds on ``perf_counter``) of a query of several, and ``issued`` when the first of these came.
+    ``run_held(parts)``; if it has CUDA graphs, ``captures`` are calls that capture them. ``failure`` is the
+    first exception; ``progress`` when a batch was last completed, a graph captured, or an image loaded while
+    ``loading``; ``completions`` the time and the number of samples of each completed batch (seconds on
+    ``perf_counter``) of a query of several, and ``issued`` when the first of these came.
     """
 
     alone = True  # a single worker shares LoadGen's thread
@@ -55,7 +56,21 @@ class Callbacks:
         """Call ``prepare``, which may warm up ``on_each`` worker; returns what it returned."""
         if self._own:  # CUDA graphs belong to the thread that captured them
             self._threads = [ThreadPoolExecutor(1, f"worker-{place}") for place in range(len(self._workers))]
+        if len(self._workers) > 1:
+            self._capture()
         return prepare()
+
+    def _capture(self) -> None:
+        """Have the workers capture all their CUDA graphs in turn, each on its own thread.
+
+        ONNX Runtime captures at the first run of each thread and batch size, and in CUDA's global mode: what
+        any other thread does on a device at that time can break it. So nothing else runs until all are done,
+        and nothing is left to be captured afterwards.
+        """
+        for thread, worker in zip(self._threads, self._workers, strict=True):
+            for capture in getattr(worker, "captures", ()):
+                thread.submit(capture).result()
+                self.progress = perf_counter()
 
     def stop(self) -> None:
         """End what ``start`` began."""

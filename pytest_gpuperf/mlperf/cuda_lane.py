@@ -1,4 +1,7 @@
-"""A batch size on the device: its ONNX Runtime session, CUDA graph and buffers; and the lanes of a worker."""
+"""A batch size on the device: its ONNX Runtime session, CUDA graph and buffers; and the lanes of a worker.
+
+For a plain model, of one array in and classes out; any other has the lanes of ``general_lane``.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,14 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf.cuda_copies import Copies
-from pytest_gpuperf.mlperf.models import Interface, Model
+from pytest_gpuperf.mlperf.interface import Interface, failure
+from pytest_gpuperf.mlperf.models import Model
 
 Copy = Callable[[int, int, int, int], None]  # to, from, bytes, stream
 # Batches up to this size are waited for after each step: on an H100 one image in fp16 took 0.506 ms so and
 # 0.564 ms enqueued as a whole, eight 0.897 and 0.921.
 APART = 8
 Place = tuple[int, int]  # a device, and the handle of a stream on it
-
-
-def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
-    """Put ONNX Runtime's exception into one sentence, by its text: its classes have no public base."""
-    if isinstance(error, GpuperfError):
-        return error
-    text = " ".join(str(error).split())
-    if "allocate memory" in text or "out of memory" in text.lower():
-        return GpuperfError(
-            f"{model.name} does not fit into memory while {doing}: use a smaller batch ({text[:300]})"
-        )
-    return GpuperfError(f"ONNX Runtime failed while {doing} ({model.name}, {model.path}): {text[:500]}")
 
 
 class Lane:
@@ -44,17 +36,18 @@ class Lane:
     ) -> None:
         device, self._stream = place
         self._session, self._io, self._copies, self._size = session, io, copies, size
-        io.require_batch(size)
         self._apart = size <= APART
         self._model = model
-        self._image = int(np.prod(model.input_shape)) * np.dtype(io.dtype).itemsize
-        shape, dtype = io.output_form(size)
+        ((source, form),) = io.sample_shapes({}).items()
+        self._image = int(np.prod(form)) * np.dtype(io.dtype).itemsize
+        (answer,) = io.outputs
+        shape, dtype = io.output_shape(answer, size, {}), io.output_dtype(answer)
         self._output = _page_aligned(shape, dtype)
         if unlock := copies.page_lock(self._output):
             # Or a later array at the same address would be locked in part, which CUDA refuses to copy to.
             weakref.finalize(self, _let_go, unlock, self._output).atexit = False
         self._answer, self._answers = self._output.nbytes // size, self._output.ctypes.data
-        zeros = np.zeros((size, *model.input_shape), io.dtype)
+        zeros = np.zeros((size, *form), io.dtype)
         try:
             self._to = ort.OrtValue.ortvalue_from_numpy(zeros, "cuda", device)
             self._from = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", device)
@@ -62,8 +55,8 @@ class Lane:
             raise failure(model, f"allocating the buffers for batch {size}", error) from error
         self._target, self._source = self._to.data_ptr(), self._from.data_ptr()
         self._binding = session.io_binding()
-        self._binding.bind_ortvalue_input(io.input, self._to)
-        self._binding.bind_ortvalue_output(io.output, self._from)
+        self._binding.bind_ortvalue_input(source, self._to)
+        self._binding.bind_ortvalue_output(answer, self._from)
         self._unsynchronised = ort.RunOptions()
         self._unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
@@ -87,6 +80,13 @@ class Lane:
             raise failure(self._model, f"running a batch of {self._size}", error) from error
         return self._io.classes(self._output[:count])
 
+    def capture(self) -> None:
+        """Run once on whatever the buffers hold: ONNX Runtime then captures the graph, for this thread."""
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise failure(self._model, f"capturing a batch of {self._size}", error) from error
+
     def enqueue(self) -> None:
         """Enqueue the graph alone."""
         try:
@@ -96,10 +96,14 @@ class Lane:
 
 
 class Worker:
-    """What one thread runs: a lane for each batch size, all on one stream of one device."""
+    """What one thread runs: a lane for each batch size, all on one stream of one device.
+
+    ``captures`` capture their graphs, a lane each, for the thread that calls them.
+    """
 
     def __init__(self, lanes: Mapping[int, Lane], dtype: Any, copies: Copies) -> None:
         self._lanes, self._dtype, self._copies = dict(lanes), dtype, copies
+        self.captures = tuple(lane.capture for lane in lanes.values())
         self._copy: Copy = copies.put
         self._base = 0
 

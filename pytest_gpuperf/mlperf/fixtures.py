@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pytest_gpuperf.mlperf.peak import PeakResult
     from pytest_gpuperf.mlperf.request import Request
     from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
+    from pytest_gpuperf.mlperf.scores import ScoreResult
     from pytest_gpuperf.mlperf.session import Backend, CpuSession, CudaSession
-    from pytest_gpuperf.mlperf.sut import ScoreResult, Sut, SutSession
+    from pytest_gpuperf.mlperf.sut import Sut, SutSession
 
     AnySession = CpuSession | CudaSession | SutSession
     AnyResult = PerformanceResult | AccuracyResult | ScoreResult
@@ -66,7 +67,7 @@ class LoadGen:
     def __call__(
         self,
         model: Model | Sut,
-        scenario: str = "Offline",
+        scenario: str | None = None,
         *,
         mode: str = "performance",
         precision: Precision = "fp32",
@@ -83,6 +84,10 @@ class LoadGen:
         samples_per_query: int | None = None,
         performance_sample_count: int | None = None,
         threads: int | None = None,
+        mlperf_conf: str | Path | None = None,
+        user_conf: str | Path | None = None,
+        audit_conf: str | Path | None = None,
+        output: str | Path | None = None,
         streams: int | None = None,
         devices: int | None = None,
         qsl: str | None = None,
@@ -95,8 +100,15 @@ class LoadGen:
             raise GpuperfError(
                 "loadgen: Server needs qps=, the queries a second; loadgen.find_peak finds the highest"
             )
+        if not isinstance(output, str | Path | None):
+            raise GpuperfError(f"loadgen: output={output!r}; give the folder that results.json is to be in")
         session = self._open(model, asked)
-        return self._accuracy(session, asked) if mode == "accuracy" else self._performance(session, asked)
+        result = self._accuracy(session, asked) if mode == "accuracy" else self._performance(session, asked)
+        if output is not None:
+            from pytest_gpuperf.mlperf import reference
+
+            reference.write(self._session.config.rootpath / output, result, {"model": model.name, **given})
+        return result
 
     def find_peak(
         self,
@@ -144,8 +156,11 @@ class LoadGen:
         from pytest_gpuperf.mlperf.request import Request
 
         __tracebackhide__ = True
-        asked = Request.of(**given)
-        require_usable(model, asked.count)
+        if given["scenario"] is None:  # the quickest that the model can have
+            given["scenario"] = "SingleStream" if getattr(model, "state", None) else "Offline"
+        name = str(getattr(model, "name", ""))
+        asked = Request.of((name, name.partition("-")[0]), **given)  # resnet50-digits is a resnet50
+        require_usable(model, asked.count, asked.traffic())
         return asked
 
     def _judged(self) -> Kind:
@@ -167,6 +182,7 @@ class LoadGen:
                 stall=asked.stall,
                 keep_trace=asked.keep_trace,
                 loaded=asked.performance_sample_count,
+                configured=asked.configured,
             )
         taken = result.measurements(self._judged(), asked.tails)
         self._keep(result, [*taken, *self._on_device(session)])
@@ -206,13 +222,17 @@ class LoadGen:
         """Measure the device time of a batch: the model's part of a query's time, without the host's."""
         if not session.on_device or not self._session.options.active or not hasattr(session, "replay"):
             return []
+        from pytest_gpuperf.mlperf.datasets import dataset_of
+        from pytest_gpuperf.mlperf.library import SampleLibrary
+
         size, model = session.batch_sizes[-1], session.model
-        dataset = model.dataset(size)
-        images = dataset.images([index % len(dataset) for index in range(size)])
+        dataset = dataset_of(model, None)
+        library = SampleLibrary(dataset, session.dtype, lambda images: lambda: None)
+        library.load(range(min(size, len(dataset))))
         asked: dict[str, Any] = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
         asked |= {"precision": session.precision, "images": size, "input_copy": False}
         asked |= getattr(session, "contract", {})
-        enqueue = session.replay(images)
+        enqueue = session.replay(library.slice(0, size))
         reached = question(self._session, self._item, DEVICE_TIME, enqueue, more=asked)
         return [timed(self._session, self._item, enqueue, (), reached)]
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf.datasets import Dataset
+from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
 
-Hold = Callable[[np.ndarray], Callable[[], None]]
+Hold = Callable[[Any], Callable[[], None]]
 MOST_READ = 64  # images asked of a dataset at once
 READING = 0.5  # seconds that one such request is to take
 
@@ -28,8 +28,8 @@ class SampleLibrary:
         self._release: Callable[[], None] = lambda: None
         self.decoded = self.wanted = 0
         self._slots: dict[int, int] = {}
-        self._images = np.empty(0, dtype)
-        self._single: dict[int, np.ndarray] = {}  # each image as a batch of one
+        self._images: Any = np.empty(0)
+        self._single: dict[int, Any] = {}  # each image as a batch of one
 
     def load(self, indices: Sequence[int], progress: Callable[[], None] = lambda: None) -> None:
         """Load the images of LoadGen's sample indices, in place of those loaded before.
@@ -47,12 +47,8 @@ class SampleLibrary:
             begin = perf_counter()
             read = self._read(distinct[done : done + size])
             if done == 0:
-                self._images = np.empty((len(distinct), *read.shape[1:]), self._dtype or read.dtype)
-            elif read.shape[1:] != self._images.shape[1:]:
-                found, before = list(read.shape[1:]), list(self._images.shape[1:])
-                raise GpuperfError(
-                    f"{self._dataset.name}: image {distinct[done]} has the shape {found}, others {before}"
-                )
+                self._images = self._allocated(len(distinct), read)
+            self._require_like(read, distinct[done])
             self._images[done : done + len(read)] = read
             done += len(read)
             self.decoded = done
@@ -62,28 +58,73 @@ class SampleLibrary:
         self._single = {index: self._images[slot : slot + 1] for index, slot in self._slots.items()}
         self._release = self._hold(self._images)
 
-    def _read(self, indices: Sequence[int]) -> np.ndarray:
+    def _read(self, indices: Sequence[int]) -> Any:
         try:
-            images = np.asarray(self._dataset.images(indices))
+            images = self._dataset.images(indices)
+            several = isinstance(images, Mapping)
+            read = {str(k): np.asarray(v) for k, v in images.items()} if several else {"": np.asarray(images)}
         except GpuperfError:
             raise
         except Exception as error:
             raise GpuperfError(
                 f"{self._dataset.name}: images() failed: {type(error).__name__}: {error}"
             ) from error
-        if images.ndim == 0 or len(images) != len(indices) or images.dtype.kind not in "fiub":
-            found = f"{images.dtype} {list(images.shape)}"
+        for name, array in read.items():
+            if array.ndim == 0 or len(array) != len(indices) or array.dtype.kind not in "fiub":
+                found = f"{array.dtype} {list(array.shape)}{name and f' for {name}'}"
+                raise GpuperfError(
+                    f"{self._dataset.name}: images() was asked for {len(indices)} and gave {found}; "
+                    "it must return an array of numbers with as many entries"
+                )
+        self._require_names(read if several else {})
+        return Arrays(read) if several else read[""]
+
+    def _require_names(self, read: Mapping[str, np.ndarray]) -> None:
+        """Raise GpuperfError unless there is an array for each input that the file has."""
+        wanted = set(self._dtype) if isinstance(self._dtype, Mapping) else set()
+        if isinstance(self._dtype, Mapping) and not read:
             raise GpuperfError(
-                f"{self._dataset.name}: images() was asked for {len(indices)} and gave {found}; "
-                "it must return an array of numbers with as many entries"
+                f"{self._dataset.name}: images() gave one array, the model takes {', '.join(self._dtype)}: "
+                "return a dict with an array for each, or give those that never change as Model.inputs"
             )
-        return images
+        if read and self._dtype is not None and wanted != set(read):
+            names = ", ".join(self._dtype) if wanted else "one array"
+            raise GpuperfError(
+                f"{self._dataset.name}: images() gave {', '.join(read)}, and the model takes {names}"
+            )
+
+    def _allocated(self, count: int, read: Any) -> Any:
+        """Return room for so many samples like those that were read, in the model's types."""
+        if not isinstance(read, Arrays):
+            return self._empty(count, read, self._dtype)
+        dtypes = self._dtype or {}
+        return Arrays({k: self._empty(count, v, dtypes.get(k), f" for {k}") for k, v in read.arrays.items()})
+
+    def _empty(self, count: int, read: np.ndarray, dtype: Any, whose: str = "") -> np.ndarray:
+        if dtype is not None and read.dtype.kind == "f" and np.dtype(dtype).kind in "iub":
+            raise GpuperfError(
+                f"{self._dataset.name}: images() gave {read.dtype}{whose}, and the model takes "
+                f"{np.dtype(dtype)}: nothing is rounded, return whole numbers"
+            )
+        return np.empty((count, *read.shape[1:]), dtype or read.dtype)
+
+    def _require_like(self, read: Any, first: int) -> None:
+        """Raise GpuperfError unless samples have the shape of those that were loaded before them."""
+        pairs = [(read, self._images)]
+        if isinstance(read, Arrays):
+            pairs = [(array, self._images.arrays[name]) for name, array in read.arrays.items()]
+        for array, loaded in pairs:
+            if array.shape[1:] != loaded.shape[1:]:
+                found, before = list(array.shape[1:]), list(loaded.shape[1:])
+                raise GpuperfError(
+                    f"{self._dataset.name}: image {first} has the shape {found}, others {before}"
+                )
 
     def unload(self) -> None:
         release, self._release = self._release, lambda: None
         release()
         self._slots, self._single = {}, {}
-        self._images = np.empty(0, self._dtype)
+        self._images = np.empty(0)
 
     def parts(self, indices: Sequence[int]) -> list[tuple[int, int]]:
         """Return where the images of LoadGen's sample indices lie in the held array: (first, count)."""
@@ -100,7 +141,7 @@ class SampleLibrary:
             count += 1
         return [*found, (first, count)]
 
-    def batch(self, indices: Sequence[int]) -> np.ndarray:
+    def batch(self, indices: Sequence[int]) -> Any:
         """Return the images of LoadGen's sample indices, C-contiguous [n, *input_shape]."""
         if len(indices) == 1:
             return self._single[indices[0]]
@@ -110,9 +151,37 @@ class SampleLibrary:
             return self._images[first : first + len(slots)]
         return self._images[slots]
 
-    def slice(self, start: int, size: int) -> np.ndarray:
+    def slice(self, start: int, size: int) -> Any:
         """Return ``size`` images for a warm-up, from ``start`` on if so many are loaded."""
         start = start % max(1, len(self._images) - size + 1)
         if len(self._images) >= size:
             return self._images[start : start + size]
         return self._images[np.arange(size) % len(self._images)]
+
+
+class InOrder(SampleLibrary):
+    """A library for a model whose state goes from query to query: they get the dataset's samples in order.
+
+    LoadGen's own order is random; which sample it asks for first is then only a name for the first. ``order``
+    has these names. ``restart`` is called before the first sample and before each of the dataset's
+    ``starts``.
+    """
+
+    def __init__(self, dataset: Dataset, dtype: Any, hold: Hold, restart: Callable[[], None]) -> None:
+        super().__init__(dataset, dtype, hold)
+        self._restart, self._starts = restart, {0, *map(int, getattr(dataset, "starts", ()))}
+        self._first, self.order = 0, list[int]()
+        self._issued, self._total = 0, len(dataset)
+
+    def load(self, indices: Sequence[int], progress: Callable[[], None] = lambda: None) -> None:
+        self._first = self._issued
+        super().load(range(self._first, self._first + len(indices)), progress)
+
+    def batch(self, indices: Sequence[int]) -> Any:
+        if len(self.order) < self._total:
+            self.order.extend(indices)
+        slot = (self._issued - self._first) % len(self._slots)
+        self._issued += len(indices)
+        if self._first + slot in self._starts:
+            self._restart()
+        return self._images[slot : slot + len(indices)]

@@ -9,30 +9,33 @@ interrupt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.machine.energy import EnergyMeter
-from pytest_gpuperf.mlperf import logs, settings
+from pytest_gpuperf.mlperf import configuration, logs, settings
 from pytest_gpuperf.mlperf.accuracy import Gate, shifted
 from pytest_gpuperf.mlperf.callbacks import Callbacks
-from pytest_gpuperf.mlperf.datasets import Dataset, open_dataset
+from pytest_gpuperf.mlperf.datasets import Dataset, dataset_of
+from pytest_gpuperf.mlperf.library import InOrder
 from pytest_gpuperf.mlperf.logged import early_stopping
+from pytest_gpuperf.mlperf.models import require_scenario
 from pytest_gpuperf.mlperf.phase import Phase
 from pytest_gpuperf.mlperf.request import STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
+from pytest_gpuperf.mlperf.scores import ScoreResult, scored
 from pytest_gpuperf.mlperf.session import ALONE, Session, Team
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
-from pytest_gpuperf.mlperf.sut import ScoreResult, SutSession, scored
 from pytest_gpuperf.mlperf.timing import InvalidPhase, timed
 
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
@@ -52,16 +55,18 @@ def performance(
     keep_trace: bool = True,
     warm_up: float | None = None,
     loaded: int | None = None,
+    configured: Mapping[str, int | float] = MappingProxyType({}),
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
     completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``; ``loaded`` images
-    are in memory, and queries are drawn from them. Raises GpuperfError
-    for everything in the module's docstring, and Unavailable without LoadGen.
+    are in memory, and queries are drawn from them; ``configured`` is what a configuration file says beyond
+    that. Raises GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
-    batch, dataset = asked.batch(session.batch_sizes[-1]), _dataset(session, None)
+    require_scenario(session.model, asked)
+    batch, dataset = asked.batch(session.batch_sizes[-1]), dataset_of(session.model, None)
     workers = _workers(session, asked)
     wait = asked.max_wait if asked.server else None
     phase = Phase(session, dataset, batch, log_dir, stall, wait, workers)
@@ -86,7 +91,9 @@ def performance(
         if asked.server and not asked.qps:
             asked = replace(asked, qps=EASY * batch / load.seconds)
         fits = _fitting(asked, chosen, load, limit, notes)
-        return settings.performance(phase.lg, asked, chosen, fits, load)
+        made = settings.performance(phase.lg, asked, chosen, fits, load)
+        configuration.apply(made, configured, asked.name)
+        return made
 
     with logs.tracing(log_dir, keep=keep_trace) if not asked.one_query else nullcontext():
         used = phase.run(prepare, trace=not asked.one_query)
@@ -102,6 +109,8 @@ def performance(
         "samples_per_query": asked.samples_per_query,
         **_placed(session),
     }
+    if configured:
+        contract["configuration"] = " ".join(f"{key}={value}" for key, value in sorted(configured.items()))
     if threads := getattr(session, "threads", None):
         contract["threads"] = threads
     if asked.server:
@@ -156,20 +165,24 @@ def accuracy(
     stall: float = STALL,
 ) -> AccuracyResult | ScoreResult:
     """Run an accuracy phase over the first ``count`` images (None: all); raises as ``performance`` does."""
-    asked, dataset = Scenario.of(scenario), _dataset(session, count)
+    asked, dataset = Scenario.of(scenario), dataset_of(session.model, count)
+    require_scenario(session.model, asked)
     wait = asked.max_wait if asked.server else None
     batch, workers = asked.batch(session.batch_sizes[-1]), _workers(session, asked)
     phase = Phase(session, dataset, batch, log_dir, stall, wait, workers)
-    if isinstance(session, SutSession):
-        session.collect, session.answers = session.model.score is not None, []
+    scoring = getattr(session.model, "score", None) is not None
+    if scoring:
+        session.answers.keep(True)  # type: ignore[attr-defined]
     loaded = _loaded(session, dataset, Profile.of("short"))
     phase.run(lambda: settings.accuracy(phase.lg, asked, loaded), trace=False)
     detail = logs.read_detail(log_dir)
     if detail.num_errors:
         raise GpuperfError(f"LoadGen met {detail.num_errors} errors ({detail.path}): {detail.reason}")
     classes, contract = logs.read_accuracy(log_dir, len(dataset)), _contract(session, dataset, asked, detail)
+    if isinstance(phase.callbacks.library, InOrder):
+        classes = classes[phase.callbacks.library.order]
     contract["mode"] = "accuracy"
-    if isinstance(session, SutSession) and session.collect:
+    if scoring:
         return scored(session, classes, dataset.labels, contract, log_dir, phase.notes)
     labels = np.asarray(dataset.labels, np.int64)
     reference = session.model.reference
@@ -184,11 +197,6 @@ def accuracy(
         log_dir,
         (*phase.notes, *filter(None, [scope, shifted(classes, labels)])),
     )
-
-
-def _dataset(session: Session, count: int | None) -> Dataset:
-    classes = getattr(session.model, "score", None) is None
-    return open_dataset(session.model.name, session.model.dataset, count, classes)
 
 
 def _loaded(session: Session, dataset: Dataset, profile: Profile) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,10 @@ from pytest_gpuperf.figures import short
 from pytest_gpuperf.files import cached, sha256
 from pytest_gpuperf.mlperf import imported, resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
-from pytest_gpuperf.mlperf.datasets import Dataset, Digits, ImageNet, open_dataset, shipped
+from pytest_gpuperf.mlperf.datasets import LAYOUTS, Dataset, Digits, dataset_of, shipped
+from pytest_gpuperf.mlperf.imagenet import ImageNet
+from pytest_gpuperf.mlperf.scores import Score
+from pytest_gpuperf.mlperf.settings import Scenario
 from pytest_gpuperf.mlperf.sut import Sut
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -24,18 +27,6 @@ DTYPES: Mapping[str, type[np.floating[Any]]] = {
     "fp32": np.float32,
     "fp16": np.float16,
     "int8": np.float32,  # the images: what is quantised is inside
-}
-INPUTS = {"fp32": "tensor(float)", "fp16": "tensor(float16)", "int8": "tensor(float)"}
-INTEGERS: Mapping[str, Any] = {  # inputs that no precision changes, such as bytes or tokens
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(uint8)": np.uint8,
-}
-OUTPUTS: Mapping[str, Any] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
 }
 
 DIGITS = "resnet50-digits"
@@ -45,42 +36,79 @@ SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A classifier in an ONNX file, with its dataset and what its predictions must be.
+    """A model in an ONNX file, with its dataset and what its answers must be.
 
     ``recipe`` says how the weights were made, and is part of the contract; the file's bytes are judged and
-    are not. ``dataset(count)`` gives the first ``count`` images (None: all). ``output`` names the output to
-    use (None: the only one): integer classes [n], or scores [n, classes]. ``label_offset`` is added to the
-    class: -1 where class 0 means background. Without a ``reference`` no prediction is wrong, and all of
-    them are held to those that the baseline recorded.
+    are not. ``dataset(count)`` gives the first ``count`` samples (None: all): an array, or for a file with
+    several inputs an array for each of their names. ``inputs`` are inputs that are the same in every run;
+    ``state`` names for an input the output that it gets from the query before, beginning with zeros.
+
+    ``output`` names the output to use (None: the only one that is no state): integer classes [n], or scores
+    [n, classes]. ``label_offset`` is added to the class: -1 where class 0 means background. Without a
+    ``reference`` no prediction is wrong, and all of them are held to those that the baseline recorded. With
+    ``score(answers, labels)``, as a ``Sut`` has it, an answer is what the file gives for a sample: an array,
+    or an array for each name if ``output`` names several, or none where there are several.
+
+    ``input_shape``, without the batch, is the file's unless that leaves it open; ``data_format`` "NHWC"
+    says that the file takes images so, which the dataset gives otherwise.
     """
 
     name: str
     path: Path
     recipe: str
     dataset: Callable[[int | None], Dataset]
-    input_shape: tuple[int, ...] = (3, 224, 224)
-    output: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    output: str | Sequence[str] | None = None
     label_offset: int = 0
     reference: Reference | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, str] = field(default_factory=dict)
+    score: Score | None = None
+    data_format: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.path, str):
             object.__setattr__(self, "path", Path(self.path))
 
+    def require_usable(self) -> None:
+        """Raise GpuperfError unless the file is there and every field is what it must be."""
+        require_file(self)
+        for name in ("inputs", "state"):
+            given = getattr(self, name)
+            if not isinstance(given, Mapping) or not all(isinstance(each, str) for each in given):
+                raise GpuperfError(f"{self.name}: {name}={short(given)}; give a dict of input names")
+        if not (self.score is None or callable(self.score)):
+            raise GpuperfError(f"{self.name}: score={short(self.score)}; give a callable")
+        if self.score is not None and (self.label_offset or self.reference is not None):
+            raise GpuperfError(f"{self.name}: label_offset and reference are for classes, not with a score")
+        if self.score is None and not (self.output is None or isinstance(self.output, str)):
+            raise GpuperfError(
+                f"{self.name}: output={short(self.output)}; several outputs need a score, classes are one"
+            )
+        if self.data_format not in (None, *LAYOUTS):
+            raise GpuperfError(f'{self.name}: data_format={short(self.data_format)}; give "NCHW" or "NHWC"')
 
-def require_usable(model: Any, count: int | None = None) -> None:
-    """Raise GpuperfError unless ``model`` is one, its file is there and its dataset has ``count`` images."""
-    if isinstance(model, Sut):
-        model.require_usable()
-        open_dataset(model.name, model.dataset, count, classes=model.score is None)
-        return
-    if not isinstance(model, Model):
+
+def require_usable(model: Any, count: int | None = None, scenario: Scenario | None = None) -> None:
+    """Raise GpuperfError unless ``model`` is one, its file is there and its dataset has ``count`` samples."""
+    if not isinstance(model, Model | Sut):
         raise GpuperfError(
             f"loadgen: {short(model)} is no model; give a Model or a Sut of pytest_gpuperf.mlperf, "
             "or the fixture resnet50"
         )
-    require_file(model)
-    open_dataset(model.name, model.dataset, count)
+    model.require_usable()
+    if scenario is not None:
+        require_scenario(model, scenario)
+    dataset_of(model, count)
+
+
+def require_scenario(model: Any, scenario: Scenario) -> None:
+    """Raise GpuperfError if the model carries state from query to query and the scenario is no stream."""
+    if getattr(model, "state", None) and scenario.name != "SingleStream":
+        raise GpuperfError(
+            f"{model.name} carries {', '.join(model.state)} from query to query, in the dataset's order; "
+            f'that is for SingleStream, not for {scenario.name}: pass "SingleStream"'
+        )
 
 
 def require_file(model: Model) -> None:
@@ -90,82 +118,6 @@ def require_file(model: Model) -> None:
     if not model.path.is_file():
         why = "is no file" if model.path.exists() else "does not exist"
         raise GpuperfError(f"{model.path} {why}; {model.name} must be an ONNX file")
-
-
-class Interface:
-    """The input and the output in use of a model's ONNX Runtime session: ``input`` and ``output`` name them.
-
-    ``dtype`` is what the input takes: whole numbers, or floats of the precision.
-    Raises GpuperfError if they are not what the model's dataset gives and ``Model.output`` says.
-    """
-
-    def __init__(self, session: Any, model: Model, precision: Precision) -> None:
-        expected, inputs = INPUTS[precision], session.get_inputs()
-        found = ", ".join(f"{i.name} {i.type} {list(i.shape)}" for i in inputs)
-        shape = list(inputs[0].shape[1:]) if inputs else []
-        fits = len(shape) == len(model.input_shape) and all(
-            not isinstance(size, int) or size == wanted
-            for size, wanted in zip(shape, model.input_shape, strict=True)
-        )
-        kind = inputs[0].type if inputs else ""
-        if len(inputs) != 1 or kind not in (expected, *INTEGERS) or not fits:
-            raise GpuperfError(
-                f"{model.path} takes {found or 'no input'}; {model.name} is fed one {expected} "
-                f"[N, {', '.join(map(str, model.input_shape))}]"
-            )
-        outputs = {output.name: output for output in session.get_outputs()}
-        name = model.output or next(iter(outputs))
-        if name not in outputs or (model.output is None and len(outputs) > 1):
-            raise GpuperfError(
-                f'{model.path} has the outputs {", ".join(outputs)}; Model.output is "{model.output}"'
-            )
-        self.input, self.output = inputs[0].name, name
-        self.dtype: Any = INTEGERS.get(kind) or DTYPES[precision]
-        self._model, self._batch, self._found = model, inputs[0].shape[0], outputs[name]
-
-    @property
-    def fixed_batch(self) -> int | None:
-        """Return the only batch size that the file takes, None if it takes any."""
-        return self._batch if isinstance(self._batch, int) else None
-
-    def require_batch(self, size: int) -> None:
-        """Raise GpuperfError if the file's batch size is fixed and another one."""
-        if isinstance(self._batch, int) and self._batch != size:
-            raise GpuperfError(
-                f"{self._model.path} only takes batches of {self._batch}; {size} was asked for"
-            )
-
-    def output_form(self, size: int) -> tuple[list[int], Any]:
-        """Return the output's shape and dtype for a batch of ``size``.
-
-        Raises GpuperfError if the file leaves them open: a CUDA graph needs its buffers before the first run.
-        """
-        output = self._found
-        rest = list(output.shape[1:])
-        if not all(isinstance(n, int) for n in rest):
-            raise GpuperfError(
-                f"{self._model.path}: output {output.name} has the shape {output.shape}, "
-                "of which only the first size may be open"
-            )
-        if output.type not in OUTPUTS:
-            raise GpuperfError(
-                f"{self._model.path}: output {output.name} is a {output.type}, not one of {list(OUTPUTS)}"
-            )
-        return [size, *rest], OUTPUTS[output.type]
-
-    def classes(self, output: np.ndarray) -> np.ndarray:
-        """Return int64 [n] from integer classes [n] or [n, 1], or from scores [n, classes].
-
-        Raises GpuperfError for any other form.
-        """
-        found = output if np.issubdtype(output.dtype, np.integer) else output.argmax(axis=-1)
-        classes = found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
-        if len(classes) != len(output):
-            raise GpuperfError(
-                f"{self._model.path}: output {self.output} has the shape {list(output.shape)} for "
-                f"{len(output)} images; a classifier gives classes [n] or scores [n, classes]"
-            )
-        return classes
 
 
 def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Path | None = None) -> Model:

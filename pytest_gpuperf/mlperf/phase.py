@@ -21,7 +21,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import imported, logs
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset
-from pytest_gpuperf.mlperf.library import SampleLibrary
+from pytest_gpuperf.mlperf.library import InOrder, SampleLibrary
 from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.session import Session
 
@@ -72,7 +72,7 @@ class Phase:
         _require_folder(log_dir)
         self._session, self._log_dir, self._stall = session, log_dir, stall
         self._total = len(dataset)
-        library = SampleLibrary(dataset, session.dtype, session.hold)
+        library = library_for(session, dataset)
         arguments = self.lg, workers or (session,), library, batch
         self.callbacks = Callbacks(*arguments) if max_wait is None else Batcher(*arguments, max_wait)
         self._began = 0.0
@@ -180,6 +180,13 @@ class Phase:
             if thread.is_alive():
                 _poison.append("it was interrupted and the model did not return")
             raise
+
+
+def library_for(session: Any, dataset: Dataset) -> SampleLibrary:
+    """Return the library of a phase: in the dataset's order for a model that carries state."""
+    if getattr(session.model, "state", None):
+        return InOrder(dataset, session.dtype, session.hold, session.restart)
+    return SampleLibrary(dataset, session.dtype, session.hold)
 
 
 def _require_folder(log_dir: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import cached, sha256
 from pytest_gpuperf.mlperf import datasets, imported, models
 
@@ -30,7 +31,15 @@ def int8(model: models.Model) -> Path:
         onnx = imported("onnx", f"converting {model.name} to int8 needs onnx")
         from onnxruntime import quantization
 
-        name = onnx.load(str(model.path), load_external_data=False).graph.input[0].name
+        graph = onnx.load(str(model.path), load_external_data=False).graph
+        inputs = [
+            each.name for each in graph.input if each.name not in {one.name for one in graph.initializer}
+        ]
+        if len(inputs) != 1:
+            raise GpuperfError(
+                f'{model.path} has the inputs {", ".join(inputs)}; precision="int8" is for models with one'
+            )
+        (name,) = inputs
         logging.getLogger().addFilter(_unasked)
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +66,7 @@ def calibration_images(model: models.Model) -> np.ndarray:
     if model.name == models.DIGITS:
         pixels, _, held_out = datasets.load_digits()
         return datasets.enlarge(pixels[np.setdiff1d(np.arange(len(pixels)), held_out)[:IMAGES]])
-    dataset = model.dataset(None)
+    dataset = datasets.dataset_of(model, None)
     return np.asarray(dataset.images(range(min(IMAGES, len(dataset)))), np.float32)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import number, short
+from pytest_gpuperf.mlperf import configuration
 from pytest_gpuperf.mlperf.models import DTYPES
 from pytest_gpuperf.mlperf.result import FRACTIONS
 from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
@@ -18,9 +19,21 @@ QSLS = ("host", "device")
 BACKENDS = ("cuda", "tensorrt")  # of a GPU
 STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
+FILES = ("mlperf_conf", "user_conf", "audit_conf")  # what a later one says holds
+# Keys of configuration files that are arguments, in the argument's unit.
+_ARGUMENTS: Mapping[tuple[str, str], tuple[str, float]] = {
+    **{(scenario, "min_duration"): ("seconds", 1e-3) for scenario in SCENARIOS},
+    **{
+        (scenario, "performance_sample_count_override"): ("performance_sample_count", 1)
+        for scenario in SCENARIOS
+    },
+    ("MultiStream", "samples_per_query"): ("samples_per_query", 1),
+    ("Server", "target_qps"): ("qps", 1),
+    ("Server", "target_latency"): ("max_latency", 1e-3),
+}
 # What one mode alone has a use for.
 _OF_A_MODE: Mapping[str, Sequence[str]] = {
-    "performance": ("profile", "seconds", "tails", "performance_sample_count"),
+    "performance": ("profile", "seconds", "tails", "performance_sample_count", *FILES),
     "accuracy": ("count",),
 }
 _OF_A_SCENARIO: Mapping[str, Sequence[str]] = {
@@ -58,16 +71,21 @@ class Request:
     devices: int | None
     qsl: str
     backend: str | None
+    configured: Mapping[str, int | float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, **given: Any) -> Request:
-        """Check the arguments as they were given, None where they were not; raises GpuperfError."""
+    def of(cls, models: Sequence[str] = (), **given: Any) -> Request:
+        """Check the arguments as they were given, None where they were not; raises GpuperfError.
+
+        ``models`` are names of the model in configuration files. An argument wins over a file.
+        """
         mode = _choice("mode", given.get("mode"), MODES)
         for other, names in _OF_A_MODE.items():
             for name in names:
                 if other != mode and given.get(name) is not None:
                     raise GpuperfError(f'loadgen: {name}= is for mode="{other}", and this one is "{mode}"')
         scenario = _choice("scenario", given.get("scenario"), SCENARIOS)
+        configured = _configured(models, scenario, given)
         for name, scenarios in _OF_A_SCENARIO.items():
             if given.get(name) is not None and scenario not in scenarios:
                 raise GpuperfError(f"loadgen: {name}= is for {' and '.join(scenarios)}, not for {scenario}")
@@ -98,6 +116,7 @@ class Request:
             backend=None
             if given.get("backend") is None
             else _choice("backend", given.get("backend"), BACKENDS),
+            configured=configured,
         )
 
     def traffic(self) -> Scenario:
@@ -105,6 +124,21 @@ class Request:
         names = ("qps", "max_latency", "max_wait", "samples_per_query")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(Scenario.of(self.scenario), **given)
+
+
+def _configured(models: Sequence[str], scenario: str, given: dict[str, Any]) -> dict[str, int | float]:
+    """Take what files say into the arguments that were not given; returns what else they say."""
+    said: dict[str, int | float] = {}
+    for name in FILES:
+        if given.get(name) is not None:
+            said |= configuration.read(given[name]).of(models, scenario)
+    for key in list(said):
+        if (scenario, key) in _ARGUMENTS:
+            name, unit = _ARGUMENTS[scenario, key]
+            value = said.pop(key) * unit
+            if given.get(name) is None:
+                given[name] = value
+    return {key: value for key, value in said.items() if key not in configuration.PASSED_OVER}
 
 
 def _choice(name: str, given: Any, choices: Sequence[str] | Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -13,8 +13,12 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import sha256
 from pytest_gpuperf.mlperf import cuda_runtime, imported, models, quantised, tensorrt
 from pytest_gpuperf.mlperf.cuda_copies import Copies
-from pytest_gpuperf.mlperf.cuda_lane import Lane, Worker, failure
-from pytest_gpuperf.mlperf.models import DTYPES, Interface, Model, Precision
+from pytest_gpuperf.mlperf.cuda_lane import Lane, Place, Worker
+from pytest_gpuperf.mlperf.datasets import Arrays
+from pytest_gpuperf.mlperf.general_lane import GeneralLane, GeneralWorker
+from pytest_gpuperf.mlperf.interface import Interface, failure
+from pytest_gpuperf.mlperf.models import DTYPES, Model, Precision
+from pytest_gpuperf.mlperf.scores import Answers
 
 Backend = Literal["cuda", "tensorrt", "cpu"]
 
@@ -58,9 +62,9 @@ class Session(Protocol):
     """A system under test, as far as LoadGen uses it: of a Model, or of a Sut.
 
     ``batch_sizes`` are the sizes that run without padding, in increasing order; ``dtype`` is that of the
-    images, None for the dataset's own. A session that computes on a GPU also has ``on_device = True``;
-    without it, it counts as one on the CPU. One that runs several batches at a time has ``workers``, each
-    with ``run``.
+    images, None for the dataset's own, or one for each name of several inputs. A session that computes on a
+    GPU also has ``on_device = True``; without it, it counts as one on the CPU. One that runs several batches
+    at a time has ``workers``, each with ``run``.
     """
 
     model: Any
@@ -135,7 +139,8 @@ class OnnxSession:
         self.ort, self.threads, self.team = onnxruntime, threads, team
         self.model, self.precision, self.batch_sizes = model, precision, sizes
         self.dtype: Any = DTYPES[precision]
-        self._path = precision_file(model, precision)
+        self.answers = Answers()
+        self.path = precision_file(model, precision)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
             "model_sha256": sha256(model.path)[:16],
@@ -147,6 +152,33 @@ class OnnxSession:
         """Open what runs the batch sizes, on the CUDA stream with that handle."""
         raise NotImplementedError
 
+    def run(self, batch: Any) -> np.ndarray:
+        """Return the class of each sample, or where its answer is kept."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Begin again with the state that goes from query to query."""
+
+    def taken(self, answers: Any) -> np.ndarray:
+        """Return the classes, or where answers of another kind are kept."""
+        return answers if self.model.score is None else self.answers.places(answers)
+
+    def _settle(self, io: Interface) -> None:
+        """Take over what the file takes: its types, and its batch size if it has but one."""
+        self.dtype = io.dtype
+        if io.fixed_batch:
+            self.batch_sizes = (io.fixed_batch,)
+            self.description["fixed_batch"] = io.fixed_batch
+
+    def in_parts(self, batch: Any, size: int, run: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """Run a batch in parts of ``size``, the last one filled up with its last sample."""
+        count = len(batch)
+        parts = []
+        for start in range(0, count, size):
+            chosen = np.minimum(np.arange(start, start + size), count - 1)
+            parts.append(run(batch[chosen])[: min(size, count - start)])
+        return np.concatenate(parts)
+
     def open(self, name: str, settings: Mapping[str, str]) -> Any:
         """Return an InferenceSession all of whose nodes are on the provider ``name``; raises GpuperfError."""
         options = self.ort.SessionOptions()
@@ -157,7 +189,7 @@ class OnnxSession:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            session = self.ort.InferenceSession(str(self._path), options, providers=[(name, settings)])
+            session = self.ort.InferenceSession(str(self.path), options, providers=[(name, settings)])
         except Exception as error:
             raise failure(self.model, "loading the graph", error) from error
         session.disable_fallback()
@@ -190,25 +222,30 @@ class CpuSession(OnnxSession):
     def load(self, stream: int | None) -> None:
         self._session = self.open("CPUExecutionProvider", {})
         self._io = Interface(self._session, self.model, self.precision)
-        self.workers = (self,) * self.team.streams  # a session on the CPU may be run by several threads
-        self.dtype, self._fixed = self._io.dtype, self._io.fixed_batch
-        if self._fixed:
-            self.description["fixed_batch"] = self._fixed
+        self._settle(self._io)
+        # A session on the CPU may be run by several threads, but state goes from one query to the next.
+        self.workers = (self,) * (1 if self._io.state else self.team.streams)
+        self._names = [*self._io.outputs, *self._io.state.values()]
+        self._given: dict[str, np.ndarray] = {}
+        self.restart()
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        size = self._fixed or len(batch)
-        if len(batch) == size:
-            return self._infer(batch)
-        padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
-        parts = [self._infer(padded[start : start + size]) for start in range(0, len(padded), size)]
-        return np.concatenate(parts)[: len(batch)]
+    def restart(self) -> None:
+        self._given = {**self._io.constants, **self._io.first_state()}
 
-    def _infer(self, batch: np.ndarray) -> np.ndarray:
+    def run(self, batch: Any) -> np.ndarray:
+        size = self._io.fixed_batch
+        if size is None or len(batch) == size:
+            return self._infer(batch, len(batch))
+        return self.in_parts(batch, size, lambda part: self._infer(part, size))
+
+    def _infer(self, batch: Any, count: int) -> np.ndarray:
         try:
-            output = self._session.run([self._io.output], {self._io.input: batch})[0]
+            outputs = self._session.run(self._names, {**self._given, **self._io.arrays(batch)})
         except Exception as error:
-            raise failure(self.model, f"running a batch of {len(batch)}", error) from error
-        return self._io.classes(output)
+            raise failure(self.model, f"running a batch of {count}", error) from error
+        if self._io.state:
+            self._given.update(zip(self._io.state, outputs[len(self._io.outputs) :], strict=True))
+        return self.taken(self._io.answers(outputs[: len(self._io.outputs)], count))
 
     def hold(self, images: np.ndarray) -> Callable[[], None]:
         return lambda: None
@@ -231,13 +268,18 @@ class CudaSession(OnnxSession):
         self._require_devices()
         options = self._options()
         self.description["provider_options"] = " ".join(f"{k}={v}" for k, v in options.items())
-        places = [
-            (device, number) for device in range(self.team.devices) for number in range(self.team.streams)
-        ]
-        self.workers: tuple[Any, ...] = tuple(
-            self._worker(options, device, stream if (device, number) == (0, 0) else None)
-            for device, number in places
-        )
+        place = 0, stream or self._copies.stream(0)
+        first = self._open_on(place, self.batch_sizes[0])
+        self._io = Interface(first, self.model, self.precision)
+        self._settle(self._io)
+        self.workers: tuple[Any, ...]
+        if self._io.is_plain:
+            self.workers = self._worker(place, first), *map(self._worker, self._further_places())
+        else:
+            self._require_alone()
+            sessions = self._sessions(place, first)
+            lanes = {size: GeneralLane(self, each, self._io, size) for size, each in sessions.items()}
+            self.workers = (GeneralWorker(self, lanes),)
 
     def _options(self) -> dict[str, str]:
         """Return the provider's options that all of its sessions have in common."""
@@ -254,23 +296,47 @@ class CudaSession(OnnxSession):
                 f"loadgen: devices={wanted}, and this process sees {found}; a worker of pytest-xdist sees one"
             )
 
-    def _worker(self, options: Mapping[str, str], device: int, stream: int | None) -> Worker:
-        """Open a session for each batch size on the stream with that handle, or on a new one."""
-        handle = stream or self._copies.stream(device)
-        settings = {**options, "device_id": str(device), "user_compute_stream": str(handle)}
-        lanes = {}
-        for size in self.batch_sizes:
-            session = self.open(self.provider, {**settings, **self._options_of(size)})
-            io = Interface(session, self.model, self.precision)
-            self.dtype = io.dtype
-            lanes[size] = Lane(self.ort, session, self.model, io, self._copies, (device, handle), size)
+    def _require_alone(self) -> None:
+        if self.team != ALONE:
+            raise GpuperfError(
+                f"{self.model.name}: streams=, devices= and qsl= are on a GPU for models with one input and "
+                "classes as their output, without constants, state, a score, a fixed batch size or open sizes"
+            )
+
+    def _further_places(self) -> Iterator[Place]:
+        """Make a stream for each worker but the first."""
+        for device in range(self.team.devices):
+            for number in range(self.team.streams):
+                if (device, number) != (0, 0):
+                    yield device, self._copies.stream(device)
+
+    def _open_on(self, place: Place, size: int) -> Any:
+        device, handle = place
+        settings = {**self._options(), "device_id": str(device), "user_compute_stream": str(handle)}
+        return self.open(self.provider, {**settings, **self._options_of(size)})
+
+    def _sessions(self, place: Place, first: Any = None) -> dict[int, Any]:
+        """Return a session for each batch size, of which the ``first`` may be open."""
+        smallest, *others = self.batch_sizes
+        opened = {smallest: first or self._open_on(place, smallest)}
+        return opened | {size: self._open_on(place, size) for size in others}
+
+    def _worker(self, place: Place, first: Any = None) -> Worker:
+        lanes = {
+            size: Lane(self.ort, session, self.model, self._io, self._copies, place, size)
+            for size, session in self._sessions(place, first).items()
+        }
         return Worker(lanes, self.dtype, self._copies)
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
+    def restart(self) -> None:
+        if not self._io.is_plain:
+            self.workers[0].restart()
+
+    def run(self, batch: Any) -> np.ndarray:
         classes: np.ndarray = self.workers[0].run(batch)
         return classes
 
-    def replay(self, images: np.ndarray) -> Callable[[], None]:
+    def replay(self, images: Any) -> Callable[[], None]:
         """Return what enqueues the graph of the largest batch size, over so many images, on the stream.
 
         It waits for nothing, but for ONNX Runtime before May 2026 (pull request 28686 there).
@@ -278,13 +344,37 @@ class CudaSession(OnnxSession):
         enqueue: Callable[[], None] = self.workers[0].replay(images)
         return enqueue
 
-    def hold(self, images: np.ndarray) -> Callable[[], None]:
+    def hold(self, images: Any) -> Callable[[], None]:
         """Lock the images' pages, or copy the images to each device (``team.qsl``).
 
         If CUDA refuses the lock, ``description`` says so and copies are slower.
         """
-        releases = [self._copies.page_lock(images)]
-        self.description["images"] = "pageable" if releases[0] is None else "page-locked"
+        if self._io.is_plain:
+            self._require_fitting(images)
+        arrays = images.arrays.values() if isinstance(images, Arrays) else [images]
+        releases = [self._copies.page_lock(array) for array in arrays]
+        self.description["images"] = "pageable" if None in releases else "page-locked"
+        if self._io.is_plain:
+            releases += self._handed_over(images)
+
+        def let_go() -> None:
+            for release in filter(None, releases):
+                release()
+
+        return let_go
+
+    def _require_fitting(self, images: np.ndarray) -> None:
+        """Raise GpuperfError unless the images have the file's shape: they are copied by address and size."""
+        ((_, wanted),) = self._io.sample_shapes({}).items()
+        if images.shape[1:] != wanted:
+            raise GpuperfError(
+                f"{self.model.path} takes samples of the shape {list(wanted)}; the dataset of "
+                f"{self.model.name} gave {list(images.shape[1:])}"
+            )
+
+    def _handed_over(self, images: np.ndarray) -> list[Callable[[], None]]:
+        """Tell every worker where the images lie; returns what frees those on devices."""
+        releases = []
         base, resident = images.ctypes.data, self.team.qsl == "device"
         for place, worker in enumerate(self.workers):
             if resident:
@@ -293,12 +383,7 @@ class CudaSession(OnnxSession):
                     base, release = self._copies.resident(images, place // self.team.streams)
                     releases.append(release)
             worker.held(base, resident)
-
-        def let_go() -> None:
-            for release in filter(None, releases):
-                release()
-
-        return let_go
+        return releases
 
     def addresses(self) -> list[str]:
         """Return the PCI addresses of the devices in use."""
@@ -317,14 +402,14 @@ class TensorrtSession(CudaSession):
     def load(self, stream: int | None) -> None:
         super().load(stream)
         for worker in self.workers:
-            for size in self.batch_sizes:
-                worker.run(np.zeros((size, *self.model.input_shape), self.dtype))
+            for capture in worker.captures:
+                capture()
 
     def _options(self) -> dict[str, str]:
         return tensorrt.options(self.precision)
 
     def _options_of(self, size: int) -> dict[str, str]:
-        return tensorrt.cache(self.ort, self._path, size)
+        return tensorrt.cache(self.ort, self.path, size)
 
 
 SESSIONS: Mapping[Backend, type[CpuSession] | type[CudaSession]] = {

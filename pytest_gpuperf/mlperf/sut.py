@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.figures import number, short
-from pytest_gpuperf.measurement import Measurement, Metric
-from pytest_gpuperf.mlperf.accuracy import fingerprint
-from pytest_gpuperf.mlperf.datasets import Dataset
-
-Score = Callable[[Sequence[Any], Sequence[Any]], Any]
+from pytest_gpuperf.figures import short
+from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
+from pytest_gpuperf.mlperf.scores import Answers, Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +27,7 @@ class Sut:
     """
 
     name: str
-    run: Callable[[np.ndarray], Any]
+    run: Callable[[Any], Any]
     dataset: Callable[[int | None], Dataset]
     score: Score | None = None
     recipe: str = ""
@@ -57,11 +50,7 @@ class Sut:
 
 
 class SutSession:
-    """A ``Sut`` as LoadGen's callbacks see it, in batches of the one size.
-
-    Answers that are scored are of any kind, and LoadGen takes bytes: in an accuracy phase (``collect``) they
-    are kept in ``answers``, and LoadGen gets their places in it.
-    """
+    """A ``Sut`` as LoadGen's callbacks see it, in batches of the one size."""
 
     dtype: Any = None
     batch_sizes: tuple[int, ...]
@@ -70,11 +59,10 @@ class SutSession:
         self.model, self.batch_sizes = sut, (size,)
         self.precision, self.on_device = sut.precision, sut.on_device
         self.description: Mapping[str, Any] = {"provider": "callable"}
-        self.collect = False
-        self.answers: list[Any] = []
+        self.answers = Answers()
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        answers = self.model.run(batch)
+    def run(self, batch: Any) -> np.ndarray:
+        answers = self.model.run(batch.arrays if isinstance(batch, Arrays) else batch)
         try:
             count = len(answers)
         except TypeError:
@@ -87,13 +75,7 @@ class SutSession:
                 f"{self.model.name}: run() returned {count} answers for {len(batch)} samples; "
                 "it must return one for each"
             )
-        if self.model.score is None:
-            return self._classes(answers)
-        if not self.collect:
-            return np.zeros(count, np.int64)
-        first = len(self.answers)
-        self.answers.extend(answers)
-        return np.arange(first, first + count)
+        return self._classes(answers) if self.model.score is None else self.answers.places(answers)
 
     def _classes(self, answers: Any) -> np.ndarray:
         classes = np.asarray(answers)
@@ -104,89 +86,5 @@ class SutSession:
             )
         return classes.astype(np.int64, copy=False)
 
-    def hold(self, images: np.ndarray) -> Callable[[], None]:
+    def hold(self, images: Any) -> Callable[[], None]:
         return lambda: None
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreResult:
-    """An accuracy phase of a ``Sut`` with a score: its answers in the dataset's order, and their score.
-
-    ``scores`` are those of each answer; empty if the score is one for all.
-    """
-
-    model: Sut
-    score: float
-    scores: tuple[float, ...]
-    answers: tuple[Any, ...]
-    contract: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    log_dir: Path
-    notes: tuple[str, ...] = ()
-
-    @property
-    def total(self) -> int:
-        return len(self.answers)
-
-    def check(self) -> None:
-        """Do nothing: what is a good score is for the test to say, and a loss is for the baseline."""
-
-    def measurements(self) -> list[Measurement]:
-        """Return the score, and the answers' fingerprint if they are text, bytes or whole numbers."""
-        metric = Metric("score", "1", "higher", "exact", "accuracy")
-        details = {"total": self.total}
-        taken = [Measurement(metric, self.contract, (self.score,), details=details)]
-        if (found := _print_of(self.answers)) is not None:
-            metric = Metric("answers", "1", "higher", "exact", "answers")
-            taken.append(Measurement(metric, self.contract, (found,), details=details))
-        return taken
-
-
-def scored(
-    session: SutSession,
-    places: np.ndarray,
-    labels: Sequence[Any],
-    contract: Mapping[str, Any],
-    log_dir: Path,
-    notes: tuple[str, ...],
-) -> ScoreResult:
-    """Score the answers of an accuracy phase; raises GpuperfError if the score is no number, or fails."""
-    sut, answers = session.model, tuple(session.answers[place] for place in places)
-    assert sut.score is not None
-    try:
-        given = sut.score(answers, labels)
-    except Exception as error:
-        raise GpuperfError(f"{sut.name}: score() failed: {type(error).__name__}: {error}") from error
-    one = _value(given)
-    each = [] if one is not None or not hasattr(given, "__iter__") else list(map(_value, given))
-    values = [one] if one is not None else each
-    if None in values or not values or (one is None and len(values) != len(answers)):
-        raise GpuperfError(
-            f"{sut.name}: score() returned {short(given)}; it must return a number for each of the "
-            f"{len(answers)} answers, or one for all"
-        )
-    score = math.fsum(value for value in values if value is not None) / len(values)
-    if not math.isfinite(score):
-        raise GpuperfError(f"{sut.name}: score() returned {short(given)}, which is not finite")
-    scores = tuple(value for value in each if value is not None)
-    return ScoreResult(sut, score, scores, answers, contract, session.description, log_dir, notes)
-
-
-def _value(given: Any) -> float | None:
-    return float(given) if isinstance(given, bool | np.bool_) else number(given)
-
-
-def _print_of(answers: Sequence[Any]) -> float | None:
-    """Return a number that any other answers change; None for answers that another machine rounds."""
-    plain = [each.tolist() if hasattr(each, "tolist") else each for each in answers]
-    texts = [each.hex() if isinstance(each, bytes) else each for each in plain]
-    if not _is_exact(texts):
-        return None
-    digest = hashlib.sha256(json.dumps(texts).encode()).digest()
-    return fingerprint(np.frombuffer(digest, np.uint8))
-
-
-def _is_exact(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_exact, value))
-    return isinstance(value, str | int)

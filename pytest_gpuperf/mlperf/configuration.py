@@ -1,0 +1,156 @@
+"""MLPerf's configuration files: ``model.Scenario.key = value`` on each line, "*" for any model or scenario.
+
+LoadGen itself passes over a line that it does not know, without a word. Here that is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import short
+from pytest_gpuperf.mlperf.settings import SCENARIOS
+
+MS, PERCENT = 1_000_000, 0.01
+# What LoadGen 6.0 reads (loadgen/test_settings_internal.cc): its setting, and by what it multiplies.
+EVERY: Mapping[str, tuple[str, float]] = {
+    **{
+        key: (key, 1)
+        for key in (
+            "min_query_count",
+            "max_query_count",
+            "qsl_rng_seed",
+            "sample_index_rng_seed",
+            "schedule_rng_seed",
+            "accuracy_log_rng_seed",
+            "accuracy_log_sampling_target",
+            "performance_issue_unique",
+            "performance_issue_same",
+            "performance_issue_same_index",
+            "performance_sample_count_override",
+            "sample_concatenate_permutation",
+            "print_timestamps",
+        )
+    },
+    "min_duration": ("min_duration_ms", 1),
+    "max_duration": ("max_duration_ms", 1),
+    "accuracy_log_probability": ("accuracy_log_probability", PERCENT),
+}
+OF_SCENARIO: Mapping[str, Mapping[str, tuple[str, float]]] = {
+    "SingleStream": {
+        "target_latency": ("single_stream_expected_latency_ns", MS),
+        "target_latency_percentile": ("single_stream_target_latency_percentile", PERCENT),
+    },
+    "MultiStream": {
+        "target_latency": ("multi_stream_expected_latency_ns", MS),
+        "target_latency_percentile": ("multi_stream_target_latency_percentile", PERCENT),
+        "samples_per_query": ("multi_stream_samples_per_query", 1),
+    },
+    "Server": {
+        "target_latency": ("server_target_latency_ns", MS),
+        "target_latency_percentile": ("server_target_latency_percentile", PERCENT),
+        "target_qps": ("server_target_qps", 1),
+        "coalesce_queries": ("server_coalesce_queries", 1),
+    },
+    "Offline": {"target_qps": ("offline_expected_qps", 1)},
+}
+# In MLPerf's own file for other models, or without a meaning for the fixture, which chooses the mode itself.
+PASSED_OVER = (
+    "mode",
+    "max_async_queries",
+    "accuracy_sample_count_override",
+    "use_token_latencies",
+    "infer_token_latencies",
+    "token_latency_scaling_factor",
+    "ttft_latency",
+    "tpot_latency",
+    "test05",
+    "test05_qsl_rng_seed",
+    "test05_sample_index_rng_seed",
+    "test05_schedule_rng_seed",
+)
+KEYS = sorted({*EVERY, *PASSED_OVER, *(key for keys in OF_SCENARIO.values() for key in keys)})
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What files say: a number for each (model, scenario, key), the last line for one being the one."""
+
+    values: Mapping[tuple[str, str, str], int | float]
+
+    def of(self, models: Sequence[str], scenario: str) -> dict[str, int | float]:
+        """Return what the files say of a scenario of a model, under any of its names.
+
+        As in LoadGen the model's own line of the scenario comes first, then any model's of the scenario, and
+        then those of any scenario.
+        """
+        found: dict[str, int | float] = {}
+        for name, where in (("*", "*"), (None, "*"), ("*", scenario), (None, scenario)):
+            for (model, line, key), value in self.values.items():
+                if line == where and (model == name if name else model in models):
+                    found[key] = value
+        return found
+
+
+def read(path: Any) -> Configuration:
+    """Read a configuration file; raises GpuperfError naming the line with what LoadGen would not read."""
+    if not isinstance(path, str | Path):
+        raise GpuperfError(f"loadgen: {short(path)} is no configuration file; give its path")
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise GpuperfError(f"loadgen: the configuration {path} cannot be read: {why}") from None
+    values = {}
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if text:
+            name, value = _entry(text, f"{path}, line {number}")
+            values[name] = value
+    return Configuration(values)
+
+
+def _entry(text: str, where: str) -> tuple[tuple[str, str, str], int | float]:
+    words = text.split()
+    parts = words[0].split(".") if words else []
+    if len(words) != 3 or words[1] != "=" or len(parts) < 3:
+        raise GpuperfError(f'{where}: "{text}" must be "model.Scenario.key = value", with the spaces')
+    model, scenario, key = ".".join(parts[:-2]), parts[-2], parts[-1]
+    if scenario != "*" and scenario not in SCENARIOS:
+        raise GpuperfError(
+            f'{where}: there is no scenario "{scenario}"{_near(scenario, SCENARIOS)}; '
+            f"use {', '.join(SCENARIOS)} or *"
+        )
+    if key not in KEYS:
+        raise GpuperfError(f'{where}: there is no key "{key}"{_near(key, KEYS)}')
+    known = {*EVERY, *PASSED_OVER, *OF_SCENARIO.get(scenario, ())}
+    if scenario != "*" and key not in known:
+        raise GpuperfError(f'{where}: "{key}" has no meaning in {scenario}')
+    try:
+        return (model, scenario, key), int(words[2], 0)
+    except ValueError:
+        pass
+    try:
+        return (model, scenario, key), float(words[2])
+    except ValueError:
+        raise GpuperfError(f'{where}: "{words[2]}" is no number') from None
+
+
+def _near(given: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    near = get_close_matches(given, list(known), 1) or [k for k in known if k.lower() == given.lower()]
+    return f': did you mean "{near[0]}"?' if near else ""
+
+
+def apply(settings: Any, values: Mapping[str, int | float], scenario: str) -> None:
+    """Set LoadGen's settings to what ``Configuration.of`` returned."""
+    for key, value in values.items():
+        entry = EVERY.get(key) or OF_SCENARIO[scenario].get(key)
+        if entry is None:
+            continue
+        name, factor = entry
+        now = getattr(settings, name)
+        setattr(settings, name, type(now)(value if factor == 1 else value * factor))

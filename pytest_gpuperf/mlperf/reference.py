@@ -1,0 +1,58 @@
+"""``results.json`` as the reference's ``main.py`` writes it, with figures that mean what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.files import replace_file
+
+NOTE = (
+    "took is the whole phase from the first issue to the last completion, and qps is queries a second over "
+    "it (Offline: samples, since it has one query). main.py counts took from the last time that images were "
+    "loaded, so that its qps of an accuracy phase is too high (59 times on ImageNet), counts batches in "
+    "Offline, and interpolates its percentiles: here they are LoadGen's. An accuracy phase has no times here."
+)
+PERCENTILES = {"50.0": "p50", "80.0": "p80", "90.0": "p90", "95.0": "p95", "99.0": "p99", "99.9": "p99_9"}
+
+
+def entry(result: Any) -> dict[str, Any]:
+    """Return the entry of a phase: of performance, or of accuracy with classes or a score."""
+    if hasattr(result, "latency"):
+        offline = result.scenario == "Offline"
+        count = result.samples if offline else result.queries
+        return {
+            "took": result.duration,
+            "mean": result.latency.mean,
+            "percentiles": {name: float(result.latency[key]) for name, key in PERCENTILES.items()},
+            "qps": result.samples_per_second if offline else result.qps,
+            "count": count,
+            "good_items": 0,
+            "total_items": 0,
+        }
+    if hasattr(result, "score"):
+        return {"score": result.score, "count": result.total, "total_items": result.total}
+    good = {"good_items": result.correct, "total_items": result.total}
+    return {"accuracy": 100 * result.accuracy, "count": result.total, **good}
+
+
+def write(folder: Path, result: Any, arguments: Mapping[str, Any]) -> Path:
+    """Write ``results.json`` in the folder; raises GpuperfError if that cannot be."""
+    about = result.environment
+    found = {
+        "runtime": about.get("provider", ""),
+        "version": about.get("onnxruntime", ""),
+        "args": {name: value for name, value in arguments.items() if value is not None},
+        "note": NOTE,
+        f"TestScenario.{result.contract['scenario']}": entry(result),
+    }
+    path = folder / "results.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps(found, indent=2, default=str).encode() + b"\n")
+    except OSError as error:
+        raise GpuperfError(f"loadgen: {path} cannot be written: {error.strerror}") from None
+    return path

@@ -1,0 +1,133 @@
+"""Answers of any kind: kept in an accuracy phase, and scored by the user's own function."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import number, short
+from pytest_gpuperf.measurement import Measurement, Metric
+from pytest_gpuperf.mlperf.accuracy import fingerprint
+
+Score = Callable[[Sequence[Any], Sequence[Any]], Any]
+
+
+class Answers:
+    """The answers of a phase that wants them, in the order given.
+
+    They are of any kind, and LoadGen takes bytes: it gets their places here.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[Any] | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def keep(self, wanted: bool) -> None:
+        """Forget what was kept, and keep from now on if that is ``wanted``."""
+        self._kept = [] if wanted else None
+
+    def places(self, answers: Sequence[Any]) -> np.ndarray:
+        """Keep the answers and return their places, int64; zeros if none are wanted."""
+        if self._kept is None:
+            return np.zeros(len(answers), np.int64)
+        with self._one_at_a_time:
+            first = len(self._kept)
+            self._kept.extend(answers)
+        return np.arange(first, first + len(answers))
+
+    def at(self, places: np.ndarray) -> tuple[Any, ...]:
+        """Return the answers that are kept at these places."""
+        kept = self._kept or []
+        return tuple(kept[place] for place in places)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """An accuracy phase with a score: its answers in the dataset's order, and their score.
+
+    ``scores`` are those of each answer; empty if the score is one for all.
+    """
+
+    model: Any
+    score: float
+    scores: tuple[float, ...]
+    answers: tuple[Any, ...]
+    contract: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    log_dir: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return len(self.answers)
+
+    def check(self) -> None:
+        """Do nothing: what is a good score is for the test to say, and a loss is for the baseline."""
+
+    def measurements(self) -> list[Measurement]:
+        """Return the score, and the answers' fingerprint if they are text, bytes or whole numbers."""
+        metric = Metric("score", "1", "higher", "exact", "accuracy")
+        details = {"total": self.total}
+        taken = [Measurement(metric, self.contract, (self.score,), details=details)]
+        if (found := _print_of(self.answers)) is not None:
+            metric = Metric("answers", "1", "higher", "exact", "answers")
+            taken.append(Measurement(metric, self.contract, (found,), details=details))
+        return taken
+
+
+def scored(
+    session: Any,
+    places: np.ndarray,
+    labels: Sequence[Any],
+    contract: Mapping[str, Any],
+    log_dir: Path,
+    notes: tuple[str, ...],
+) -> ScoreResult:
+    """Score the answers of an accuracy phase; raises GpuperfError if the score is no number, or fails."""
+    sut, answers = session.model, session.answers.at(places)
+    try:
+        given = sut.score(answers, labels)
+    except Exception as error:
+        raise GpuperfError(f"{sut.name}: score() failed: {type(error).__name__}: {error}") from error
+    one = _value(given)
+    each = [] if one is not None or not hasattr(given, "__iter__") else list(map(_value, given))
+    values = [one] if one is not None else each
+    if None in values or not values or (one is None and len(values) != len(answers)):
+        raise GpuperfError(
+            f"{sut.name}: score() returned {short(given)}; it must return a number for each of the "
+            f"{len(answers)} answers, or one for all"
+        )
+    score = math.fsum(value for value in values if value is not None) / len(values)
+    if not math.isfinite(score):
+        raise GpuperfError(f"{sut.name}: score() returned {short(given)}, which is not finite")
+    scores = tuple(value for value in each if value is not None)
+    return ScoreResult(sut, score, scores, answers, contract, session.description, log_dir, notes)
+
+
+def _value(given: Any) -> float | None:
+    return float(given) if isinstance(given, bool | np.bool_) else number(given)
+
+
+def _print_of(answers: Sequence[Any]) -> float | None:
+    """Return a number that any other answers change; None for answers that another machine rounds."""
+    plain = [each.tolist() if hasattr(each, "tolist") else each for each in answers]
+    texts = [each.hex() if isinstance(each, bytes) else each for each in plain]
+    if not _is_exact(texts):
+        return None
+    digest = hashlib.sha256(json.dumps(texts).encode()).digest()
+    return fingerprint(np.frombuffer(digest, np.uint8))
+
+
+def _is_exact(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_exact, value))
+    return isinstance(value, str | int)

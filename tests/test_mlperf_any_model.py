@@ -1,0 +1,251 @@
+"""ONNX files that are no classifiers of images: several inputs, constants, state, answers with a score."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import onnxmodels
+import pytest
+from mlperf_child import shown
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import Model, datasets, models
+from pytest_gpuperf.mlperf.datasets import Arrays, dataset_of
+from pytest_gpuperf.mlperf.library import InOrder, SampleLibrary
+from pytest_gpuperf.mlperf.session import open_session
+from pytest_gpuperf.mlperf.settings import Scenario
+
+pytestmark = pytest.mark.skipif(
+    not all(find_spec(name) for name in ("onnx", "onnxruntime")), reason="needs onnx and onnxruntime"
+)
+
+
+class Questions:
+    """Tokens for a BERT; the label is where the answer starts and ends, found with NumPy's own arithmetic."""
+
+    name, length = "questions", 16
+
+    def __init__(self, count=None):
+        self.labels = list(range(40))[:count]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        ids = (np.asarray(indices)[:, None] * 7 + np.arange(self.length)) % 100
+        mask = (np.arange(self.length) < 4 + np.asarray(indices)[:, None] % 12).astype(np.int64)
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+
+
+class Steps:
+    name, starts = "steps", (0, 5)
+
+    def __init__(self, count=None):
+        self.labels = list(range(12))[:count]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        return np.asarray(indices, np.float32)[:, None]
+
+
+def nearly(answers, labels):
+    return 1.0
+
+
+def bert(tmp_path, **changes):
+    values = {"dataset": Questions, "score": nearly, **changes}
+    return Model("bert", onnxmodels.bert(tmp_path / "bert.onnx"), "random 1", **values)
+
+
+def steps(tmp_path, **changes):
+    values = {"dataset": Steps, "score": nearly, "inputs": {"scale": 2}, "state": {"sum": "sumN"}, **changes}
+    return Model("steps", onnxmodels.running_sum(tmp_path / "sum.onnx"), "", **values)
+
+
+def test_several_inputs_go_in_by_name_and_several_outputs_come_back_by_name(tmp_path):
+    session = open_session(bert(tmp_path), "cpu")
+    assert {name: np.dtype(kind) for name, kind in session.dtype.items()} == dict.fromkeys(
+        ("input_ids", "attention_mask", "token_type_ids"), np.dtype(np.int64)
+    )
+    library = SampleLibrary(Questions(), session.dtype, session.hold)
+    library.load([3, 0, 9])
+    session.answers.keep(True)
+    places = session.run(library.batch([3, 9]))
+    first, second = session.answers.at(places)
+    assert set(first) == {"start_logits", "end_logits"}
+    assert first["start_logits"].shape == (16,)
+    (alone,) = session.answers.at(session.run(library.batch([9])))
+    np.testing.assert_allclose(alone["end_logits"], second["end_logits"], rtol=1e-4)
+    assert not np.allclose(first["end_logits"], second["end_logits"])
+
+
+def test_int8_is_for_models_with_one_input(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        GpuperfError, match=r"bert.onnx has the inputs .*, .*; precision=.int8. is for models"
+    ):
+        open_session(bert(tmp_path), "cpu", "int8")
+
+
+def test_one_output_by_name_is_the_answer_itself(tmp_path):
+    session = open_session(bert(tmp_path, output="end_logits"), "cpu")
+    session.answers.keep(True)
+    batch = Arrays(Questions().images([1]))
+    assert session.answers.at(session.run(batch))[0].shape == (16,)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_fixed_batch_of_several_inputs_is_padded(tmp_path, size):
+    free = open_session(bert(tmp_path, output="start_logits"), "cpu")
+    path = onnxmodels.bert(tmp_path / "fixed.onnx", batch=size)
+    fixed = open_session(replace(free.model, path=path), "cpu", batch_sizes=(8,))
+    assert fixed.batch_sizes == (size,)
+    batch = Arrays(Questions().images([1, 2, 3, 4, 5]))
+    found = []
+    for session in (free, fixed):
+        session.answers.keep(True)
+        found.append(np.stack(session.answers.at(session.run(batch))))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_state_goes_from_query_to_query_until_it_is_begun_again(tmp_path):
+    session = open_session(steps(tmp_path), "cpu")
+    session.answers.keep(True)
+    values = []
+    for x in (1, 2, 3):
+        values += session.answers.at(session.run(np.array([[x]], np.float32)))
+    assert np.ravel(values).tolist() == [2, 6, 12]  # twice the sum
+    session.restart()
+    assert session.answers.at(session.run(np.array([[5]], np.float32)))[0].tolist() == [10]
+
+
+def test_the_library_of_a_state_keeps_the_datasets_order_and_its_starts():
+    begun = []
+    library = InOrder(Steps(), np.float32, lambda images: lambda: None, lambda: begun.append(len(given)))
+    given = []
+    for chunk in ([7, 2, 9, 4, 0, 11], [1, 3, 5, 6, 8, 10]):  # as LoadGen names its samples
+        library.load(chunk)
+        for name in chunk:
+            given.append(library.batch([name])[0, 0])
+    assert given == list(range(12))
+    assert begun == [0, 5]
+    assert library.order == [7, 2, 9, 4, 0, 11, 1, 3, 5, 6, 8, 10]
+
+
+@pytest.mark.parametrize("name", ["MultiStream", "Server", "Offline"])
+def test_state_is_for_a_single_stream(tmp_path, name):
+    with pytest.raises(GpuperfError, match=f"steps carries sum from query to query.*not for {name}"):
+        models.require_usable(steps(tmp_path), None, Scenario.of(name))
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "said"),
+    [
+        (steps, {"inputs": {}}, r"the model takes x, scale"),  # found with the first sample
+        (steps, {"inputs": {"scales": 2}}, r'has the inputs x, sum, scale; steps names "scales"'),
+        (steps, {"state": {"sum": "sums"}}, r'has the outputs y, sumN; steps names "sums"'),
+        (steps, {"inputs": {"scale": "two"}}, r"inputs has scale='two', which is no tensor\(float\)"),
+        (steps, {"inputs": {"scale": [1, 2]}}, r"inputs has scale of the shape \[2\].*takes scale"),
+        (steps, {"inputs": {"x": 0, "scale": 1}}, "none is left for the dataset"),
+        (bert, {"score": None}, "has the outputs start_logits, end_logits"),
+        (bert, {"output": ("start_logits", "ends")}, "has the outputs start_logits, end_logits"),
+        (bert, {"input_shape": (16,)}, "bert is fed one"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, make, change, said):
+    model = make(tmp_path, **change)
+
+    def first_sample():
+        session = open_session(model, "cpu")
+        SampleLibrary(model.dataset(None), session.dtype, session.hold).load([0])
+
+    with pytest.raises(GpuperfError, match=said) as error:
+        first_sample()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"inputs": ["scale"]}, "inputs=.*; give a dict"),
+        ({"state": {1: "sumN"}}, "state=.*; give a dict"),
+        ({"score": "exact"}, "score='exact'; give a callable"),
+        ({"label_offset": 1}, "label_offset and reference are for classes"),
+        ({"score": None, "output": ("y", "sumN")}, "output=.*; several outputs need a score"),
+        ({"data_format": "CHW"}, 'data_format=.*give "NCHW" or "NHWC"'),
+    ],
+)
+def test_a_field_that_cannot_be_meant_is_one_sentence(tmp_path, change, said):
+    with pytest.raises(GpuperfError, match=f"^steps: {said}"):
+        models.require_usable(steps(tmp_path, **change))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"input_ids": 1}, "gave input_ids, and the model takes input_ids, attention_mask, token_type_ids"),
+        ({"input_ids": 0.5, "attention_mask": 1, "token_type_ids": 1}, "float64 for input_ids, .* int64"),
+        ({"input_ids": "a", "attention_mask": 1, "token_type_ids": 1}, "and gave <U1.* for input_ids"),
+    ],
+)
+def test_samples_that_do_not_fit_the_inputs(tmp_path, given, said):
+    class Odd(Questions):
+        def images(self, indices):
+            return {name: np.array([[value] * 16] * len(indices)) for name, value in given.items()}
+
+    session = open_session(bert(tmp_path), "cpu")
+    with pytest.raises(GpuperfError, match=f"questions: images\\(\\) .*{said}"):
+        SampleLibrary(Odd(), session.dtype, session.hold).load([0, 1])
+
+
+@pytest.mark.parametrize("given", ["NCHW", "NHWC"])
+def test_images_are_laid_out_as_the_file_takes_them(tmp_path, given):
+    class Pixels(Steps):
+        data_format = given
+
+        def images(self, indices):
+            images = np.zeros((len(indices), 3, 4, 4), np.float32)
+            images[:, 0, 0, 0], images[:, 1, 0, 0] = indices, 99
+            return images if given == "NCHW" else images.transpose(0, 2, 3, 1)
+
+    for layout in datasets.LAYOUTS:
+        path = onnxmodels.channel(tmp_path / f"{layout}.onnx", layout)
+        model = Model("pixels", path, "", dataset=Pixels, data_format=layout)
+        session, dataset = open_session(model, "cpu"), dataset_of(model, None)
+        library = SampleLibrary(dataset, session.dtype, session.hold)
+        library.load([2, 7])
+        assert session.run(library.batch([2, 7])).tolist() == [2, 7]
+
+
+@pytest.mark.skipif(find_spec("mlperf_loadgen") is None, reason="LoadGen is not installed")
+def test_state_and_several_inputs_under_loadgen(tmp_path):
+    onnxmodels.bert(tmp_path / "bert.onnx")
+    onnxmodels.running_sum(tmp_path / "sum.onnx")
+    found = shown(
+        f"""
+        sys.path.insert(0, {str(onnxmodels.__file__.rpartition("/")[0])!r})
+        from test_mlperf_any_model import Questions, Steps
+        from pytest_gpuperf.mlperf import Model
+        def score(answers, labels):
+            return 1.0
+        steps = session.open_session(
+            Model("steps", Path("sum.onnx"), "", Steps, inputs={{"scale": 1}}, state={{"sum": "sumN"}},
+                  score=score), "cpu", batch_sizes=(1,))
+        a = loadgen.accuracy(steps, log_dir=Path("a"), scenario="SingleStream")
+        p = loadgen.performance(steps, "SingleStream", log_dir=Path("p"), seconds=0.2)
+        bert = session.open_session(Model("bert", Path("bert.onnx"), "", Questions, score=score), "cpu")
+        b = loadgen.accuracy(bert, log_dir=Path("b"), scenario="Offline")
+        q = loadgen.performance(bert, "MultiStream", log_dir=Path("q"), seconds=0.2)
+        wrong = error_of(loadgen.performance, steps, "Offline", log_dir=Path("o"))
+        show(sums=[float(x[0]) for x in a.answers], queries=p.queries, score=b.score, total=b.total,
+             shape=list(b.answers[0]["start_logits"].shape), samples=q.samples, wrong=wrong)
+        """,
+        tmp_path,
+    )
+    assert found["sums"] == [0, 1, 3, 6, 10, 5, 11, 18, 26, 35, 45, 56]  # begun again at the fifth
+    assert (found["score"], found["total"], found["shape"]) == (1.0, 40, [16])
+    assert found["queries"] > 11
+    assert found["samples"] > 88
+    assert "for SingleStream, not for Offline" in found["wrong"]

@@ -1,0 +1,117 @@
+"""MLPerf's configuration files: what they say, what is mistyped, and that LoadGen gets it."""
+
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import pytest
+from mlperf_child import shown
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import configuration
+from pytest_gpuperf.mlperf.request import Request
+
+PLAIN = {"mode": "performance", "precision": "fp32"}
+
+
+def written(tmp_path, text, name="user.conf"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_the_nearer_line_wins_as_in_loadgen(tmp_path):
+    lines = """
+        # a comment
+        resnet50.*.min_query_count = 3   # of the model, in any scenario
+        *.Offline.min_query_count = 2
+        *.*.min_query_count = 1
+        resnet50.Offline.qsl_rng_seed = 0x10
+        bert.Offline.qsl_rng_seed = 5
+        *.Server.target_latency_percentile = 99.5
+    """
+    found = configuration.read(written(tmp_path, lines))
+    assert found.of(["resnet50-digits", "resnet50"], "Offline") == {"min_query_count": 2, "qsl_rng_seed": 16}
+    assert found.of(["resnet50"], "SingleStream") == {"min_query_count": 3}
+    assert found.of(["other"], "Server") == {"min_query_count": 1, "target_latency_percentile": 99.5}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("*.Offline.min_query_cuont = 5", 'no key "min_query_cuont": did you mean "min_query_count"'),
+        ("*.offline.min_duration = 5", 'no scenario "offline": did you mean "Offline"'),
+        ("*.Offline.target_latency = 5", '"target_latency" has no meaning in Offline'),
+        ("*.Offline.min_duration=5", 'must be "model.Scenario.key = value", with the spaces'),
+        ("min_duration = 5", 'must be "model.Scenario.key = value"'),
+        ("*.Offline.min_duration = ten", '"ten" is no number'),
+    ],
+)
+def test_a_line_that_loadgen_would_pass_over_is_named(tmp_path, line, said):
+    path = written(tmp_path, f"*.*.min_duration = 5\n\n{line}\n")
+    with pytest.raises(GpuperfError, match=f"user.conf, line 3: .*{said}") as error:
+        Request.of((), scenario="Offline", user_conf=path, **PLAIN)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("nowhere.conf", "nowhere.conf cannot be read: No such"), (3, "3 is no")]
+)
+def test_a_file_that_is_none(given, said):
+    with pytest.raises(GpuperfError, match=said):
+        Request.of((), scenario="Offline", mlperf_conf=given, **PLAIN)
+
+
+def test_what_an_argument_means_becomes_one_and_an_argument_wins(tmp_path):
+    path = written(
+        tmp_path,
+        "*.Server.target_qps = 50\n*.Server.target_latency = 20\n*.*.min_duration = 2500\n*.*.mode = 2\n"
+        "*.*.performance_sample_count_override = 7\n*.*.schedule_rng_seed = 9\n",
+    )
+    over = written(tmp_path, "*.Server.target_qps = 60\n", "mlperf.conf")
+    given = {"scenario": "Server", "mlperf_conf": over, "user_conf": path, **PLAIN}
+    asked = Request.of(("m",), **given)
+    assert (asked.qps, asked.max_latency, asked.seconds) == (50, 0.02, 2.5)
+    assert asked.performance_sample_count == 7
+    assert asked.configured == {"schedule_rng_seed": 9}
+    assert Request.of(("m",), **given, qps=5).qps == 5
+    with pytest.raises(GpuperfError, match='user_conf= is for mode="performance"'):
+        Request.of(("m",), **{**given, "mode": "accuracy", "mlperf_conf": None})
+
+
+def test_settings_are_set_in_loadgens_units():
+    made = SimpleNamespace(
+        server_target_latency_percentile=0.99,
+        performance_issue_same=False,
+        single_stream_expected_latency_ns=1,
+    )
+    configuration.apply(made, {"target_latency_percentile": 95, "performance_issue_same": 1}, "Server")
+    configuration.apply(made, {"target_latency": 2}, "SingleStream")
+    assert made.server_target_latency_percentile == pytest.approx(0.95)
+    assert made.performance_issue_same is True
+    assert made.single_stream_expected_latency_ns == 2_000_000
+
+
+@pytest.mark.skipif(find_spec("mlperf_loadgen") is None, reason="LoadGen is not installed")
+def test_loadgen_gets_it(tmp_path):
+    found = shown(
+        """
+        import mlperf_loadgen as lg
+        from pytest_gpuperf.mlperf import configuration, logs
+        made = lg.TestSettings()
+        known = [*configuration.EVERY.values()]
+        known += [one for keys in configuration.OF_SCENARIO.values() for one in keys.values()]
+        missing = [name for name, _ in known if not hasattr(made, name)]
+        audit = {"accuracy_log_rng_seed": 720381539243781796, "accuracy_log_sampling_target": 4096,
+                 "qsl_rng_seed": 12}
+        r = loadgen.performance(Echo(), "SingleStream", log_dir=Path("p"), seconds=0.2, configured=audit)
+        detail = logs.read_detail(Path("p")).values
+        answers = json.loads(Path("p", logs.ACCURACY).read_text())
+        show(missing=missing, seed=detail["effective_qsl_rng_seed"], logged=len(answers),
+             contract=r.contract["configuration"], seed_qsl=r.contract["seed_qsl"])
+        """,
+        tmp_path,
+    )
+    assert found["missing"] == []
+    assert (found["seed"], found["seed_qsl"]) == (12, 12)
+    assert found["logged"] > 10  # TEST01's: answers of a performance phase
+    assert "accuracy_log_sampling_target=4096" in found["contract"]
