@@ -37,7 +37,7 @@ def judging(config: pytest.Config) -> str:
     option = config.option
     flags = [f"--gpuperf-tolerance={line}" for line in option.gpuperf_tolerance or ()]
     flags += _given(config, ("acquit", "baselines_from", "against"))
-    if option.gpuperf_blocks != BLOCKS:
+    if option.gpuperf_blocks not in (None, BLOCKS):
         flags.append(f"--gpuperf-blocks={option.gpuperf_blocks}")
     flags += ["--gpuperf-accept"] if option.gpuperf_accept else []
     flags += ["--runxfail"] if config.getoption("runxfail", False) else []
