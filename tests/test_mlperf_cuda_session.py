@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import cuda_lane, cuda_runtime, models, session
+from pytest_gpuperf.mlperf import cuda_lane, cuda_runtime, cuda_session, models
 from pytest_gpuperf.mlperf.cuda_copies import Copies
 from pytest_gpuperf.mlperf.session import CudaSession, Team, open_session
 
@@ -319,7 +319,7 @@ class FakeCudart:
 @pytest.fixture(autouse=True)
 def cudart(monkeypatch):
     made = FakeCudart()
-    monkeypatch.setattr(session, "Copies", lambda major: Copies(major, lambda name: made, None))
+    monkeypatch.setattr(cuda_session, "Copies", lambda major: Copies(major, lambda name: made, None))
     return made
 
 
