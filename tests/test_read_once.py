@@ -13,10 +13,10 @@ SUITE = """
 """
 # Counts what each process parses, and what it has git show.
 CONFTEST = """
-    from pytest_gpuperf.storage import baselines, format
+    from pytest_gpuperf.storage import format, revisions
 
     counts = {"parsed": 0, "shown": 0}
-    parse, content = format.parse, baselines.content
+    parse, content = format.parse, revisions.content
 
     def counted_parse(*arguments):
         counts["parsed"] += 1
@@ -26,7 +26,7 @@ CONFTEST = """
         counts["shown"] += 1
         return content(*arguments)
 
-    format.parse, baselines.content = counted_parse, counted_content
+    format.parse, revisions.content = counted_parse, counted_content
 
     def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line("parsed {parsed}, shown {shown}".format(**counts))
