@@ -235,8 +235,7 @@ def _tell_the_pull_request(
         from pytest_gpuperf.report.markdown import markdown, write
 
         try:
-            failed = {nodeid: why for nodeid, (_, _, why) in results.failed.items()}
-            text = markdown(title, results.rows, lines, results.status, failed)
+            text = markdown(title, results.rows, lines, results.status, results.why_failed())
             write(text, session.options.markdown, config.invocation_params.dir)
         except OSError as error:
             reporter.write_line(f"gpuperf: {error.filename}: cannot be written ({error.strerror})")

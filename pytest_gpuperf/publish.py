@@ -61,7 +61,7 @@ def document_of(session: GpuperfSession) -> Document:
 
     results, options, config = session.results, session.options, session.config
     gathered = Gathered(session.project, results.records, stored=options.against is None)
-    reasons = {**results.skipped, **{nodeid: why for nodeid, (_, _, why) in results.failed.items()}}
+    reasons = {**results.skipped, **results.why_failed()}
     tests = gathered.tests(results.rows, results.outcomes, reasons)
     surrounds, now = newest(results.records.values()), datetime.now(UTC)
     return Document(

@@ -148,6 +148,10 @@ class Results:
         """Return the items that passed and measured something."""
         return [i for i in items if i.nodeid in self.records and self.outcomes[i.nodeid] == "passed"]
 
+    def why_failed(self) -> dict[str, str]:
+        """Return each failed test's reason, in one line."""
+        return {nodeid: why for nodeid, (_, _, why) in self.failed.items()}
+
     def exit_status(self, status: int, failed: int) -> int:
         """Return pytest's own status, or ours if every failure has one of our causes.
 

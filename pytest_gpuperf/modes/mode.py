@@ -40,7 +40,6 @@ def conclude(
         from pytest_gpuperf.report.message import explain
         from pytest_gpuperf.rules.decide import worst
 
-    if failing or case.refused:
         texts = [f"not accepted: {case.refused}\n  again     {case.again}"] if case.refused else []
         if failing:
             texts.append(explain(failing, case, record, processes, project.since))
