@@ -72,9 +72,9 @@ def _integer(what: str, value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one launch of kernel ``name`` did: ``traffic`` is ``Program.trace``'s.
+    """What one launch of kernel ``name`` did, or so many launches: ``traffic`` is ``Program.trace``'s.
 
-    ``figures`` are ``Program.figures``' of the launch. ``cycles``: those in which SMs were active, by which
+    ``figures`` are ``Program.figures``' of them. ``cycles``: those in which SMs were active, by which
     occupancies are weighed; 0 where not known.
     """
 
@@ -82,6 +82,7 @@ class Counted:
     traffic: tuple[Traffic, ...]
     figures: Mapping[str, float]
     cycles: float = 0.0
+    launches: int = 1
 
 
 class DeviceArray(Protocol):

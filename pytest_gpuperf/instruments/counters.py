@@ -141,7 +141,7 @@ def _summed(rows: Sequence[Counted], modelled: bool) -> Counters:
     figures = {name: sum(row.figures[name] for row in rows) for name in rows[0].figures}
     if cycles := sum(row.cycles for row in rows):
         figures["occupancy"] = sum(row.figures["occupancy"] * row.cycles for row in rows) / cycles
-    return replace(_counters(traffic, figures, modelled), launches=len(rows))
+    return replace(_counters(traffic, figures, modelled), launches=sum(row.launches for row in rows))
 
 
 def _added(parts: Sequence[Traffic]) -> Traffic:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 # Errors of the machine rather than of a kernel, by cuGetErrorString's words for them.
 _MACHINE_ERRORS = ("ECC", "NVLink", "system not yet initialized", "GPU is lost", "busy or unavailable")
 
-_KERNELS_OF_A_GRAPH = 512  # counters have room for so many: nobody says how many one has
-
 
 class CudaContext:
     """The primary context of device ``index`` of CUDA_VISIBLE_DEVICES, current on this thread.
@@ -110,9 +108,11 @@ class CudaContext:
         with Launches() as first:  # compilers, autotuners and libraries that are loaded late have their turn
             work()
             self.synchronize()
-        kernels = len(first.seen) + first.graphs * _KERNELS_OF_A_GRAPH
+        if first.graphs:
+            whole = profiler.count_whole(work, self.synchronize)
+            return [counted(first.whole, whole, len(first.seen))]
         with Launches() as launches:
-            found = profiler.count(work, self.synchronize, kernels)
+            found = profiler.count(work, self.synchronize, len(first.seen))
         names = launches.names(len(found))
         return [counted(name, values) for name, values in zip(names, found, strict=True)]
 

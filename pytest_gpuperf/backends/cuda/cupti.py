@@ -25,7 +25,9 @@ _HOST = ("libnvperf_host.so", "libnvperf_target.so")  # what libcupti loads, fro
 _FOLDERS = ("nvidia/cu13/lib", "nvidia/cuda_cupti/lib")
 _TOOLKITS = ("cuda*/extras/CUPTI/lib64", "cuda*/targets/*/lib")
 _RANGES = 64  # kernels of one count, until more are asked for
-_AUTO_RANGE, _KERNEL_REPLAY = 1, 2  # cupti_range_profiler.h: CUPTI_AutoRange, CUPTI_KernelReplay
+# cupti_profiler_target.h: CUpti_ProfilerRange and CUpti_ProfilerReplayMode
+_AUTO_RANGE, _USER_RANGE = 1, 2
+_KERNEL_REPLAY, _USER_REPLAY = 2, 3
 _BUSY = "HARDWARE_BUSY"
 _REASONS = {  # by a part of the result's name
     "PRIVILEGES": "this user may not read the GPU's performance counters: run as root or with CAP_PERFMON, "
@@ -129,8 +131,10 @@ class RangeProfiler:
         _call("cuptiProfilerHostGetConfigImage", **self._host, **_image(self._config))
 
     @contextmanager
-    def _opened(self, ranges: int) -> Iterator[None]:
-        """Hold the device's counters, with room for the figures of so many kernels.
+    def _opened(
+        self, ranges: int, range_mode: int = _AUTO_RANGE, replay: int = _KERNEL_REPLAY
+    ) -> Iterator[None]:
+        """Hold the device's counters, with room for the figures of so many kernels or ranges.
 
         Not for longer than a count: nobody else can count meanwhile, in this process or another.
         """
@@ -154,8 +158,8 @@ class RangeProfiler:
                 config=(_POINTER, ctypes.addressof(self._config)),
                 data_size=(_SIZE, size),
                 data=(_POINTER, ctypes.addressof(self._data)),
-                range=(ctypes.c_int, _AUTO_RANGE),
-                replay=(ctypes.c_int, _KERNEL_REPLAY),
+                range=(ctypes.c_int, range_mode),
+                replay=(ctypes.c_int, replay),
                 ranges=(_SIZE, ranges),
                 levels=(ctypes.c_uint16, 1),
                 least=(ctypes.c_uint16, 1),
@@ -187,21 +191,47 @@ class RangeProfiler:
         """
         ranges = max(kernels, _RANGES)
         with self._opened(ranges):
-            self._start()
-            try:
-                enqueue()
-                synchronize()
-            finally:
-                stopped = {"index": _SIZE, "level": _SIZE, "all": ctypes.c_uint8}
-                _call("cuptiRangeProfilerStop", **self._object, **stopped)
-            dropped = _call("cuptiRangeProfilerDecodeData", **self._object, dropped=_SIZE).dropped
+            self._pass(enqueue, synchronize)
+            data = self._decoded(ranges)
+        found = _call("cuptiRangeProfilerGetCounterDataInfo", **data, ranges=_SIZE).ranges
+        return [self._figures(number, data) for number in range(found)]
+
+    def count_whole(self, enqueue: Callable[[], Any], synchronize: Callable[[], None]) -> Mapping[str, float]:
+        """Run ``enqueue`` once for each pass and return the figures by metric of all that it enqueues.
+
+        Of a CUDA graph, since of its kernels ``count`` sees the first alone, or none (CUPTI 13.0 on an H100).
+        """
+
+        def in_a_range() -> None:
+            _call("cuptiRangeProfilerPushRange", **self._object, name=(_TEXT, b"whole"))
+            enqueue()
+            synchronize()
+            _call("cuptiRangeProfilerPopRange", **self._object)
+
+        with self._opened(1, _USER_RANGE, _USER_REPLAY):
+            while not self._pass(in_a_range, synchronize):
+                pass
+            data = self._decoded(1)
+        return self._figures(0, data)
+
+    def _pass(self, enqueue: Callable[[], Any], synchronize: Callable[[], None]) -> bool:
+        """Count what ``enqueue`` does; say whether all passes have been made that the metrics need."""
+        self._start()
+        try:
+            enqueue()
+            synchronize()
+        finally:
+            stopped = {"index": _SIZE, "level": _SIZE, "all": ctypes.c_uint8}
+            found = _call("cuptiRangeProfilerStop", **self._object, **stopped)
+        return bool(found.all)
+
+    def _decoded(self, ranges: int) -> Mapping[str, Any]:
+        dropped = _call("cuptiRangeProfilerDecodeData", **self._object, dropped=_SIZE).dropped
         if dropped:
             raise Unavailable(
                 f"counters on a GPU: CUPTI left out {dropped} of the kernels, of {ranges} at most"
             )
-        data = {"data": (_POINTER, ctypes.addressof(self._data)), "size": (_SIZE, len(self._data))}
-        found = _call("cuptiRangeProfilerGetCounterDataInfo", **data, ranges=_SIZE).ranges
-        return [self._figures(number, data) for number in range(found)]
+        return {"data": (_POINTER, ctypes.addressof(self._data)), "size": (_SIZE, len(self._data))}
 
     def _figures(self, number: int, data: Mapping[str, Any]) -> Mapping[str, float]:
         values = (ctypes.c_double * len(self.metrics))()

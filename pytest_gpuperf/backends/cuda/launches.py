@@ -15,7 +15,7 @@ _DRIVER, _EXIT = 1, 1  # cupti_callbacks.h: CUPTI_CB_DOMAIN_DRIVER_API, CUPTI_AP
 # default stream. The runtime's launches come through them too.
 _KERNELS = (307, 442, 477, 478, 652, 653)
 _GRAPHS = (514, 515)  # cuGraphLaunch
-GRAPH = "CUDA graph"
+_GRAPH = "CUDA graph"
 
 
 class _Call(ctypes.Structure):
@@ -41,7 +41,7 @@ class Launches:
     """
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, int | None]] = []  # a kernel's name, or GRAPH and which
+        self.seen: list[str] = []  # names of kernels, _GRAPH for a graph
         self._callback = _CALLBACK(self._called)
         self._subscriber = ctypes.c_void_p()
 
@@ -60,35 +60,29 @@ class Launches:
         call = data.contents
         if call.site != _EXIT or call.context != self._context or (call.result and call.result[0]):
             return
-        if function in _GRAPHS:
-            self.seen.append((GRAPH, call.parameters[0]))
-        else:
-            self.seen.append(((call.symbol or b"unnamed kernel").decode(errors="replace"), None))
+        name = _GRAPH if function in _GRAPHS else (call.symbol or b"unnamed kernel").decode(errors="replace")
+        self.seen.append(name)
 
     @property
     def graphs(self) -> int:
-        return sum(name == GRAPH for name, _ in self.seen)
+        return self.seen.count(_GRAPH)
+
+    @property
+    def whole(self) -> str:
+        """Name all of it, of which some is graphs."""
+        return _GRAPH if self.graphs == len(self.seen) else f"{_GRAPH} and other kernels"
 
     def names(self, kernels: int) -> Sequence[str]:
-        """Return the name of each of so many kernels that ran, in their order.
+        """Return the name of each of so many kernels that ran, in their order, none of them a graph's.
 
-        Those of a graph, of which CUPTI tells none, are named after it. Raises GpuperfError where launches
-        and kernels do not go together.
+        Raises GpuperfError where launches and kernels do not go together.
         """
-        graphs = [which for name, which in self.seen if name == GRAPH]
-        left = kernels - (len(self.seen) - len(graphs))
-        each = left // len(graphs) if graphs else 0
-        if left != each * len(graphs) or each < 0:
+        if len(self.seen) != kernels:
             raise GpuperfError(
                 f"counters: the callable made {len(self.seen)} launches and {kernels} kernels ran; capture a "
                 "CUDA graph before, and count its launch."
             )
-        if len(set(graphs)) > 1:
-            raise GpuperfError(
-                f"counters: the callable launches {len(set(graphs))} CUDA graphs, whose kernels CUPTI does "
-                "not tell apart; count one at a time."
-            )
-        return [demangled(name) for name, which in self.seen for _ in range(each if name == GRAPH else 1)]
+        return [demangled(name) for name in self.seen]
 
 
 @cache

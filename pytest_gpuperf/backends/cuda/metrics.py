@@ -37,11 +37,12 @@ CYCLES = "sm__cycles_active.sum"  # what an occupancy is the mean over
 METRICS = (*(metric for access in TRAFFIC for metric in access), *FIGURES.values(), OCCUPANCY, CYCLES)
 
 
-def counted(name: str, values: Mapping[str, float]) -> Counted:
-    """Return what one launch of kernel ``name`` did, by the values of METRICS."""
+def counted(name: str, values: Mapping[str, float], launches: int = 1) -> Counted:
+    """Return what so many launches of ``name`` did, by the values of METRICS."""
     figures = {figure: values[metric] for figure, metric in FIGURES.items()}
     traffic = tuple(_traffic(values, *metrics) for metrics in TRAFFIC)
-    return Counted(name, traffic, {**figures, "occupancy": values[OCCUPANCY] / 100}, values[CYCLES])
+    figures["occupancy"] = values[OCCUPANCY] / 100
+    return Counted(name, traffic, figures, values[CYCLES], launches)
 
 
 def _traffic(values: Mapping[str, float], requests: str, moved: str, conflicts: str = "") -> Traffic:
