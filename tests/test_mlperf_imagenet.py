@@ -182,6 +182,24 @@ def test_what_is_not_whole_or_of_another_image_is_decoded_anew(pictures, cache, 
     assert not pictures.decoded
 
 
+def test_a_cache_that_can_only_be_read_gives_what_it_has(pictures, cache, monkeypatch):
+    values(pictures.folder, [1, 2])
+    really = os.open
+
+    def only_reading(path, flags, *rest, **more):
+        if str(path).startswith(str(cache)) and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied")
+        return really(path, flags, *rest, **more)
+
+    monkeypatch.setattr("os.open", only_reading)
+    assert values(pictures.folder, [2, 1]) == [2, 1]
+    with pytest.raises(GpuperfError, match=r"cannot be written \(Permission denied\): make room"):
+        values(pictures.folder)
+    next(cache.glob("*.images")).unlink()
+    with pytest.raises(GpuperfError, match=r"cannot be written \(Permission denied\): make room"):
+        values(pictures.folder, [1])
+
+
 def test_another_opencv_decodes_anew(pictures, monkeypatch):
     values(pictures.folder)
     monkeypatch.setattr(imagenet, "_opencv", lambda: SimpleNamespace(__version__="2"))

@@ -35,8 +35,7 @@ class ImageCache:
         self._first = -(-count * _ENTRY.itemsize // _PAGE) * _PAGE
         whole = self._first + count * self._size
         with self._refusals():
-            with lock_beside(self.path):
-                self._descriptor = _opened(self.path, whole)
+            self._descriptor = _opened(self.path, whole)
             content = np.memmap(self.path, np.uint8, "r", shape=whole)
         self._entries = content[: count * _ENTRY.itemsize].view(_ENTRY)
         self._images = content[self._first :].reshape(count, *shape)
@@ -103,8 +102,17 @@ class ImageCache:
 
 
 def _opened(path: Path, size: int) -> int:
-    """Open the file for writing, made and as long as it must be; a hole reads as zeros and takes no room."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Open the file, made and as long as it must be; a hole reads as zeros and takes no room.
+
+    A cache that this user can only read will do, as far as the images are there.
+    """
+    how = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | how, 0o600)
+    except OSError:
+        if not path.is_file() or path.stat().st_size != size:
+            raise
+        return os.open(path, os.O_RDONLY | how)
     try:
         if os.fstat(descriptor).st_size != size:
             os.ftruncate(descriptor, size)
