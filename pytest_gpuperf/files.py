@@ -12,8 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 LOCAL_FOLDER = ".gpuperf"
 """What a run leaves behind in a project's root folder, kept out of version control."""
@@ -179,13 +183,13 @@ def local_folder(root: Path) -> Path:
 # --------------------------------------------------------------------------- the cache
 
 
-_CACHE = "PYTEST_GPUPERF_CACHE"
+CACHE = "PYTEST_GPUPERF_CACHE"
 _SHARED = "PYTEST_GPUPERF_CACHE_SHARED"
 
 
 def cache_folder() -> Path:
     """Return $PYTEST_GPUPERF_CACHE, or the user's cache folder."""
-    chosen = os.environ.get(_CACHE)
+    chosen = os.environ.get(CACHE)
     if chosen:
         return Path(chosen).absolute()
     import platformdirs
@@ -200,15 +204,12 @@ def cached(name: str, make: Callable[[], bytes]) -> Path:
     made again. Raises Unavailable if the cache cannot be written or is open to other users, and whatever
     ``make`` raises.
     """
-    from filelock import FileLock
-
-    shared = os.environ.get(_SHARED) == "1"
     path = cached_folder(os.path.dirname(name)) / os.path.basename(name)
     digest = path.with_name(f"{path.name}.sha256")
     try:
         if _intact(path, digest):
             return path
-        with FileLock(path.with_name(f"{path.name}.lock"), mode=0o666 if shared else 0o600):
+        with lock_beside(path):
             if _intact(path, digest):
                 return path
             content = make()
@@ -220,9 +221,21 @@ def cached(name: str, make: Callable[[], bytes]) -> Path:
     return path
 
 
+def lock_beside(path: Path) -> BaseFileLock:
+    """Return the lock of a file or folder of the cache: one process makes it while others wait."""
+    from filelock import FileLock
+
+    return FileLock(path.with_name(f"{path.name}.lock"), mode=0o666 if cache_is_shared() else 0o600)
+
+
+def cache_is_shared() -> bool:
+    """Say whether other users may write into the cache."""
+    return os.environ.get(_SHARED) == "1"
+
+
 def cached_folder(name: str) -> Path:
     """Return the folder ``name`` of the cache, made if it is missing; raises as ``cached`` does."""
-    shared, path = os.environ.get(_SHARED) == "1", cache_folder() / name
+    shared, path = cache_is_shared(), cache_folder() / name
     try:
         for folder in (cache_folder(), path):
             folder.mkdir(0o777 if shared else 0o700, parents=True, exist_ok=True)
@@ -235,7 +248,7 @@ def cached_folder(name: str) -> Path:
 
 def _unwritable(folder: Path, error: OSError) -> Unavailable:
     return Unavailable(
-        f"The cache {folder} cannot be written ({error.strerror}); point {_CACHE} at a folder that can."
+        f"The cache {folder} cannot be written ({error.strerror}); point {CACHE} at a folder that can."
     )
 
 
@@ -246,7 +259,7 @@ def _refuse_other_writers(folder: Path) -> None:
     if about.st_uid not in (os.getuid(), 0):
         raise Unavailable(
             f"The cache {folder} belongs to another user (id {about.st_uid}), who could put other code "
-            f"there; point {_CACHE} at a folder of your own, {trusting}."
+            f"there; point {CACHE} at a folder of your own, {trusting}."
         )
     if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise Unavailable(

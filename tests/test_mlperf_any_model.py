@@ -249,3 +249,40 @@ def test_state_and_several_inputs_under_loadgen(tmp_path):
     assert found["queries"] > 11
     assert found["samples"] > 88
     assert "for SingleStream, not for Offline" in found["wrong"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "form", [{}, {"batch": 4}, {"length": "L"}], ids=["plain", "fixed batch", "open length"]
+)
+def test_several_inputs_are_answered_on_a_gpu_as_on_the_cpu(tmp_path, form):
+    model, batch = replace(bert(tmp_path), path=onnxmodels.bert(tmp_path / "b.onnx", **form)), (0, 1, 2, 3, 4)
+    given, found = Arrays(Questions().images(batch)), []
+    for backend in ("cpu", "cuda"):
+        session = open_session(model, backend, batch_sizes=(1, 8))
+        session.answers.keep(True)
+        found.append(session.answers.at(session.run(given)))
+        if backend == "cuda":
+            for capture in session.workers[0].captures:
+                capture()
+            largest = session.batch_sizes[-1]
+            session.replay(Arrays(Questions().images(range(largest))))()
+            assert len(session.answers.at(session.run(given))) == len(batch)  # after a graph of its own
+    for one, other in zip(*found, strict=True):
+        for name, logits in one.items():
+            assert other[name] == pytest.approx(logits, abs=1e-3)
+
+
+@pytest.mark.gpu
+def test_state_goes_from_query_to_query_on_a_gpu(tmp_path):
+    path = onnxmodels.running_sum(tmp_path / "sum.onnx")
+    given = {"inputs": {"scale": 2}, "state": {"sum": "sumN"}}
+    session = open_session(Model("sum", path, "", Steps, score=nearly, **given), "cuda", batch_sizes=(1,))
+    session.answers.keep(True)
+
+    def answer(value):
+        return float(session.answers.at(session.run(np.array([[value]], np.float32)))[0][0])
+
+    assert [answer(value) for value in (1, 2, 3)] == [2, 6, 12]
+    session.restart()
+    assert answer(5) == 10

@@ -202,11 +202,10 @@ def test_images_that_are_slow_to_load_are_no_stall_and_one_that_never_comes_is(t
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
     assert found["correct"] == 16
-    decoded = [
-        int(said.split()[0]) for said in found["doing"] if said.endswith("of 16 images decoded for echo")
-    ]
-    assert len(set(decoded)) > 1
-    assert decoded == sorted(decoded)
+    said = [re.fullmatch(r"(\d+) of 16 images loaded(, \d s left)?: echo", line) for line in found["doing"]]
+    loaded = [int(match[1]) for match in said if match]
+    assert len(set(loaded)) > 1
+    assert loaded == sorted(loaded)
     assert found["error"].startswith("echo loaded no image for 1 s: the phase was given up")
 
 

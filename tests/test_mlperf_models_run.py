@@ -97,11 +97,15 @@ def test_mlperfs_model_and_imagenet_by_known_answers(tmp_path):
         here = Path(".")
         s = session.open_session(models.resolve(None, here, here), "cpu")
         a = loadgen.accuracy(s, log_dir=Path("logs"), scenario="MultiStream")
-        show(predictions=a.predictions.tolist(), correct=[a.correct, a.total], problems=a.problems(),
-             accuracy=a.accuracy, model=a.contract["model"], notes=a.notes)
+        Path("19.png").write_text("no image")  # which LoadGen would load last
+        s.workers = s.run = None
+        error = error_of(loadgen.accuracy, s, log_dir=Path("logs"), scenario="MultiStream")
+        show(error=error, predictions=a.predictions.tolist(), correct=[a.correct, a.total],
+             problems=a.problems(), accuracy=a.accuracy, model=a.contract["model"], notes=a.notes)
         """,
         tmp_path,
     )
+    assert "19.png is missing or is no image" in found["error"]
     assert found["predictions"] == [12 * i for i in range(20)]
     assert found["correct"] == [16, 20]
     assert found["accuracy"] == 0.8

@@ -1,5 +1,6 @@
 """ONNX Runtime's TensorRT provider against stand-ins: options, cached engines, refusals."""
 
+import fcntl
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -65,6 +66,24 @@ def test_each_batch_size_has_an_engine_that_is_cached_by_the_weights_and_built_b
     TensorrtSession(other, model, "fp32", (1,))
     ((_, ((_, options),)),) = other.opened
     assert len({*folders, Path(options["trt_engine_cache_path"])}) == 3
+
+
+def test_one_process_builds_a_models_engines_while_others_wait(model, cache):
+    """Every run that builds happens under the lock of the model's engines."""
+    building, free = runtime(), []
+
+    class Watched(building.InferenceSession):
+        def run_with_iobinding(self, *given):
+            (lock,) = (cache / "engines").glob("*.lock")
+            with lock.open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free.append(False)
+            super().run_with_iobinding(*given)
+
+    building.InferenceSession = Watched
+    TensorrtSession(building, model, "fp32", (1, 8))
+    assert free == [False, False]
+    TensorrtSession(runtime(), model, "fp32", (1,))  # it is free again
 
 
 def test_fp16_lets_tensorrt_choose_kernels_of_half_precision(model, monkeypatch):

@@ -13,6 +13,7 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.machine.energy import EnergyMeter
+from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.library import SampleLibrary
 
 T = TypeVar("T")
@@ -24,8 +25,9 @@ class Callbacks:
     ``workers`` run the model; the first one on LoadGen's own thread if it is the only one, else each on a
     thread of its own. A worker has ``run(batch)`` and, if it copies the held images itself,
     ``run_held(parts)``; if it has CUDA graphs, ``captures`` are calls that capture them. ``failure`` is the
-    first exception; ``progress`` when a batch was last completed, a graph captured, or an image loaded while
-    ``loading``; ``completions`` the time and the number of samples of each completed batch (seconds on
+    first exception; ``progress`` when a batch was last completed, a graph captured, or an image loaded;
+    ``loading`` "loaded" or "decoded" while that happens to ``done`` of ``wanted`` images, since ``began``;
+    ``completions`` the time and the number of samples of each completed batch (seconds on
     ``perf_counter``) of a query of several, and ``issued`` when the first of these came.
     """
 
@@ -35,7 +37,8 @@ class Callbacks:
         self._loadgen, self._workers, self.library, self._batch = loadgen, workers, library, batch
         self._runs = [self._runner(worker) for worker in workers]
         self.failure: BaseException | None = None
-        self.abandoned = self.loading = False
+        self.abandoned, self.loading = False, ""
+        self.done, self.wanted, self.began = 0, 0, 0.0
         self.progress = perf_counter()
         self.issued: float | None = None
         self.completions: list[tuple[float, int]] = []
@@ -86,17 +89,27 @@ class Callbacks:
         ]
         return [future.result() for future in begun]
 
+    def prepare(self, dataset: Dataset) -> None:
+        """Let a dataset make ready all its samples, if it has something for that; raises what that raises."""
+        if hasattr(dataset, "prepare"):
+            self._begin("decoded")
+            dataset.prepare(self._tick)
+            self.loading = ""
+
     def load(self, indices: Sequence[int]) -> None:
-        self.loading = True
+        self._begin("loaded")
         self._guarded(self.library.load, indices, self._tick)
-        self.loading = False
+        self.loading = ""
         if self.meter is not None:
             self._guarded(self.meter.begin)
 
-    def _tick(self) -> None:
+    def _begin(self, loading: str) -> None:
+        self.loading, self.done, self.began = loading, 0, perf_counter()
+
+    def _tick(self, done: int, wanted: int) -> None:
         if self.abandoned:
             raise GpuperfError("the phase was given up while images were loaded")
-        self.progress = perf_counter()
+        self.progress, self.done, self.wanted = perf_counter(), done, wanted
 
     def unload(self, indices: Sequence[int]) -> None:
         if self.meter is not None:

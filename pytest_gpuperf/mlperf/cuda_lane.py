@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,31 @@ APART = 8
 Place = tuple[int, int]  # a device, and the handle of a stream on it
 
 
-class Lane:
+class GraphLane:
+    """One batch size of a model: a session whose whole run is one CUDA graph, and what is bound to it."""
+
+    def __init__(self, ort: Any, session: Any, model: Model, size: int) -> None:
+        self._session, self._model, self._size = session, model, size
+        self._binding = session.io_binding()
+        self._unsynchronised = ort.RunOptions()
+        self._unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def capture(self) -> None:
+        """Run once on whatever the buffers hold: ONNX Runtime then captures the graph, for this thread."""
+        self._run_bound("capturing")
+
+    def enqueue(self) -> None:
+        """Enqueue the graph alone."""
+        self._run_bound("enqueueing", self._unsynchronised)
+
+    def _run_bound(self, doing: str, *options: Any) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding, *options)
+        except Exception as error:
+            raise failure(self._model, f"{doing} a batch of {self._size}", error) from error
+
+
+class Lane(GraphLane):
     """One batch size on one CUDA stream.
 
     A run of many images is enqueued as a whole, their copy to the device, the model's CUDA graph and the copy
@@ -34,10 +58,10 @@ class Lane:
     def __init__(
         self, ort: Any, session: Any, model: Model, io: Interface, copies: Copies, place: Place, size: int
     ) -> None:
+        super().__init__(ort, session, model, size)
         device, self._stream = place
-        self._session, self._io, self._copies, self._size = session, io, copies, size
+        self._io, self._copies = io, copies
         self._apart = size <= APART
-        self._model = model
         ((source, form),) = io.sample_shapes({}).items()
         self._image = int(np.prod(form)) * np.dtype(io.dtype).itemsize
         (answer,) = io.outputs
@@ -54,11 +78,8 @@ class Lane:
         except Exception as error:
             raise failure(model, f"allocating the buffers for batch {size}", error) from error
         self._target, self._source = self._to.data_ptr(), self._from.data_ptr()
-        self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(source, self._to)
         self._binding.bind_ortvalue_output(answer, self._from)
-        self._unsynchronised = ort.RunOptions()
-        self._unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def run(self, copy: Copy, base: int, parts: Sequence[tuple[int, int]], count: int) -> np.ndarray:
         """Return the classes of ``count`` images: those in ``parts`` (first, count) of the array at ``base``.
@@ -79,20 +100,6 @@ class Lane:
         except Exception as error:
             raise failure(self._model, f"running a batch of {self._size}", error) from error
         return self._io.classes(self._output[:count])
-
-    def capture(self) -> None:
-        """Run once on whatever the buffers hold: ONNX Runtime then captures the graph, for this thread."""
-        try:
-            self._session.run_with_iobinding(self._binding)
-        except Exception as error:
-            raise failure(self._model, f"capturing a batch of {self._size}", error) from error
-
-    def enqueue(self) -> None:
-        """Enqueue the graph alone."""
-        try:
-            self._session.run_with_iobinding(self._binding, self._unsynchronised)
-        except Exception as error:
-            raise failure(self._model, f"enqueueing a batch of {self._size}", error) from error
 
 
 class Worker:
@@ -127,15 +134,15 @@ class Worker:
         return self._lane(len(images)).enqueue
 
     def _lane(self, count: int) -> Lane:
-        lane = self._lanes.get(count)
-        if lane is None:
-            size = min((size for size in self._lanes if size >= count), default=None)
-            if size is None:
-                raise GpuperfError(
-                    f"a batch of {count} was run, the session was opened for {sorted(self._lanes)}"
-                )
-            lane = self._lanes[size]
-        return lane
+        return self._lanes.get(count) or self._lanes[next_size(self._lanes, count)]
+
+
+def next_size(sizes: Iterable[int], count: int) -> int:
+    """Return the smallest of the sizes that a batch of ``count`` fits into; raises GpuperfError."""
+    found = min((size for size in sizes if size >= count), default=None)
+    if found is None:
+        raise GpuperfError(f"a batch of {count} was run, the session was opened for {sorted(sizes)}")
+    return found
 
 
 def _let_go(unlock: Callable[[], None], output: np.ndarray) -> None:

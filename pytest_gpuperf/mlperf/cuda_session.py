@@ -180,10 +180,11 @@ class TensorrtSession(CudaSession):
     contract: ClassVar[Mapping[str, str]] = {"backend": "tensorrt"}
 
     def load(self, stream: int | None) -> None:
-        super().load(stream)
-        for worker in self.workers:
-            for capture in worker.captures:
-                capture()
+        with tensorrt.building(self.ort, self.path):
+            super().load(stream)
+            for worker in self.workers:
+                for capture in worker.captures:
+                    capture()
 
     def _options(self) -> dict[str, str]:
         return tensorrt.options(self.precision)

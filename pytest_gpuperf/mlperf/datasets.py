@@ -19,8 +19,8 @@ class Dataset(Protocol):
 
     It may also have ``data_format``, "NHWC" if its images are laid out so; ``starts``, the numbers of the
     samples with which a sequence begins, for a model whose state goes from one to the next; and
-    ``prepare(count, progress)``, which is called before a phase with how many of the first samples it will
-    load, and calls ``progress`` as it goes on.
+    ``prepare(progress)``, which is called before an accuracy phase, that loads every sample, and calls
+    ``progress(done, wanted)`` as it goes on.
     """
 
     name: str

@@ -88,6 +88,7 @@ class LoadGen:
         user_conf: str | Path | None = None,
         audit_conf: str | Path | None = None,
         output: str | Path | None = None,
+        dataset_list: str | Path | None = None,
         streams: int | None = None,
         devices: int | None = None,
         qsl: str | None = None,
@@ -95,6 +96,10 @@ class LoadGen:
     ) -> AnyResult:
         given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
         __tracebackhide__ = True
+        if dataset_list is not None:
+            from pytest_gpuperf.mlperf.models import with_list
+
+            model = with_list(model, dataset_list)
         asked = self._request(model, **given)
         if asked.scenario == "Server" and asked.qps is None and mode == "performance":
             raise GpuperfError(

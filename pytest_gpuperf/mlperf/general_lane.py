@@ -11,31 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf.cuda_lane import GraphLane, next_size
 from pytest_gpuperf.mlperf.datasets import dataset_of
 from pytest_gpuperf.mlperf.interface import Interface, failure
 from pytest_gpuperf.mlperf.library import SampleLibrary
 
 
-class GeneralLane:
+class GeneralLane(GraphLane):
     """One batch size on the device: its ONNX Runtime session, CUDA graph and buffers."""
 
     def __init__(self, owner: Any, session: Any, io: Interface, size: int) -> None:
-        model = owner.model
-        self._model, self._session, self.io, self.size = model, session, io, size
+        super().__init__(owner.ort, session, owner.model, size)
+        self.io = io
         sample = self._sample()
         shapes = self.io.sample_shapes(sample)
-        self._staging = {n: np.zeros((self.size, *shapes[n]), dtype) for n, dtype in self.io.fed.items()}
+        self._staging = {n: np.zeros((self._size, *shapes[n]), dtype) for n, dtype in self.io.fed.items()}
         self._first = self.io.first_state()
         found = self._tried(owner, sample) if self.io.is_open else {}
         try:
             self._bind(owner.ort, found)
-        except GpuperfError:
-            raise
         except Exception as error:
-            raise failure(model, f"allocating the buffers for batch {self.size}", error) from error
-        self._unsynchronised = owner.ort.RunOptions()
-        self._unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
+            raise failure(self._model, f"allocating the buffers for batch {size}", error) from error
 
     def _bind(self, ort: Any, found: Mapping[str, np.ndarray]) -> None:
         """Give every input and output a buffer of its own, at an address that a CUDA graph can keep."""
@@ -43,12 +39,11 @@ class GeneralLane:
         def filled(array: np.ndarray) -> Any:
             return ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0)
 
-        self._binding = self._session.io_binding()
         given = {**self._staging, **self.io.constants, **self._first}
         self._inputs = {name: filled(array) for name, array in given.items()}
         self._outputs = {}
         for name in (*self.io.outputs, *self.io.state.values()):
-            shape, dtype = self.io.output_shape(name, self.size, found), self.io.output_dtype(name)
+            shape, dtype = self.io.output_shape(name, self._size, found), self.io.output_dtype(name)
             if name in self.io.state.values():
                 shape = list(next(self._first[i].shape for i, o in self.io.state.items() if o == name))
             self._outputs[name] = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", 0)
@@ -82,7 +77,7 @@ class GeneralLane:
     def run(self, batch: Any) -> Any:
         count = len(batch)
         arrays = self.io.arrays(batch)
-        if count < self.size:
+        if count < self._size:
             for name, array in arrays.items():
                 self._staging[name][:count] = array
             arrays = self._staging
@@ -94,21 +89,8 @@ class GeneralLane:
             for name, source in self.io.state.items():
                 self._inputs[name].update_inplace(self._outputs[source].numpy())
         except Exception as error:
-            raise failure(self._model, f"running a batch of {self.size}", error) from error
+            raise failure(self._model, f"running a batch of {self._size}", error) from error
         return self.io.answers(outputs, count)
-
-    def capture(self) -> None:
-        """Run once on whatever the buffers hold."""
-        try:
-            self._session.run_with_iobinding(self._binding)
-        except Exception as error:
-            raise failure(self._model, f"capturing a batch of {self.size}", error) from error
-
-    def enqueue(self) -> None:
-        try:
-            self._session.run_with_iobinding(self._binding, self._unsynchronised)
-        except Exception as error:
-            raise failure(self._model, f"enqueueing a batch of {self.size}", error) from error
 
 
 class GeneralWorker:
@@ -128,12 +110,7 @@ class GeneralWorker:
         if count > largest and next(iter(self._lanes.values())).io.fixed_batch:
             classes = self._owner.in_parts(batch, largest, self.run)
             return classes
-        size = min((size for size in self._lanes if size >= count), default=None)
-        if size is None:
-            raise GpuperfError(
-                f"a batch of {count} was run, the session was opened for {sorted(self._lanes)}"
-            )
-        classes = self._owner.taken(self._lanes[size].run(batch))
+        classes = self._owner.taken(self._lanes[next_size(self._lanes, count)].run(batch))
         return classes
 
     def replay(self, images: Any) -> Callable[[], None]:

@@ -12,6 +12,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
 
 Hold = Callable[[Any], Callable[[], None]]
+Progress = Callable[[int, int], None]
 MOST_READ = 64  # images asked of a dataset at once
 READING = 0.5  # seconds that one such request is to take
 
@@ -26,15 +27,14 @@ class SampleLibrary:
     def __init__(self, dataset: Dataset, dtype: Any, hold: Hold) -> None:
         self._dataset, self._dtype, self._hold = dataset, dtype, hold
         self._release: Callable[[], None] = lambda: None
-        self.decoded = self.wanted = 0
         self._slots: dict[int, int] = {}
         self._images: Any = np.empty(0)
         self._single: dict[int, Any] = {}  # each image as a batch of one
 
-    def load(self, indices: Sequence[int], progress: Callable[[], None] = lambda: None) -> None:
+    def load(self, indices: Sequence[int], progress: Progress = lambda done, wanted: None) -> None:
         """Load the images of LoadGen's sample indices, in place of those loaded before.
 
-        ``progress`` is called whenever some are there: a thousand images of a cold disk take minutes, and
+        ``progress`` hears how many of how many are there: a thousand images of a cold disk take minutes, and
         only one that does not come is a stall.
         """
         self.unload()
@@ -42,7 +42,6 @@ class SampleLibrary:
         distinct = list(dict.fromkeys(indices))
         self._slots = {index: slot for slot, index in enumerate(distinct)}
         done, size = 0, 1
-        self.decoded, self.wanted = 0, len(distinct)
         while done < len(distinct):
             begin = perf_counter()
             read = self._read(distinct[done : done + size])
@@ -51,8 +50,7 @@ class SampleLibrary:
             self._require_like(read, distinct[done])
             self._images[done : done + len(read)] = read
             done += len(read)
-            self.decoded = done
-            progress()
+            progress(done, len(distinct))
             took = max(perf_counter() - begin, 1e-6)
             size = max(1, min(MOST_READ, int(len(read) * READING / took)))
         self._single = {index: self._images[slot : slot + 1] for index, slot in self._slots.items()}
@@ -173,7 +171,7 @@ class InOrder(SampleLibrary):
         self._first, self.order = 0, list[int]()
         self._issued, self._total = 0, len(dataset)
 
-    def load(self, indices: Sequence[int], progress: Callable[[], None] = lambda: None) -> None:
+    def load(self, indices: Sequence[int], progress: Progress = lambda done, wanted: None) -> None:
         self._first = self._issued
         super().load(range(self._first, self._first + len(indices)), progress)
 

@@ -174,7 +174,12 @@ def accuracy(
     if scoring:
         session.answers.keep(True)  # type: ignore[attr-defined]
     loaded = _loaded(session, dataset, Profile.of("short"))
-    phase.run(lambda: settings.accuracy(phase.lg, asked, loaded), trace=False)
+
+    def prepare() -> Any:
+        phase.callbacks.prepare(dataset)
+        return settings.accuracy(phase.lg, asked, loaded)
+
+    phase.run(prepare, trace=False)
     detail = logs.read_detail(log_dir)
     if detail.num_errors:
         raise GpuperfError(f"LoadGen met {detail.num_errors} errors ({detail.path}): {detail.reason}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from pytest_gpuperf.files import cached, sha256
 from pytest_gpuperf.mlperf import imported, resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
 from pytest_gpuperf.mlperf.datasets import LAYOUTS, Dataset, Digits, dataset_of, shipped
-from pytest_gpuperf.mlperf.imagenet import ImageNet
+from pytest_gpuperf.mlperf.imagenet import ImageNetAt
 from pytest_gpuperf.mlperf.scores import Score
 from pytest_gpuperf.mlperf.settings import Scenario
 from pytest_gpuperf.mlperf.sut import Sut
@@ -102,6 +101,18 @@ def require_usable(model: Any, count: int | None = None, scenario: Scenario | No
     dataset_of(model, count)
 
 
+def with_list(model: Any, listing: Any) -> Any:
+    """Return the model with the images of another list; raises GpuperfError unless its dataset has lists."""
+    if not isinstance(listing, str | Path):
+        raise GpuperfError(
+            f"loadgen: dataset_list={short(listing)}; give the path of a file like val_map.txt"
+        )
+    if not hasattr(getattr(model, "dataset", None), "listed"):
+        name = getattr(model, "name", short(model))
+        raise GpuperfError(f"loadgen: dataset_list= is for resnet50 on ImageNet; {name} has another dataset")
+    return replace(model, dataset=model.dataset.listed(Path(listing)))
+
+
 def require_scenario(model: Any, scenario: Scenario) -> None:
     """Raise GpuperfError if the model carries state from query to query and the scenario is no stream."""
     if getattr(model, "state", None) and scenario.name != "SingleStream":
@@ -147,7 +158,7 @@ def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Pa
         IMAGENET,
         path,
         recipe="MLPerf resnet50_v1.onnx",
-        dataset=partial(ImageNet, data_dir),
+        dataset=ImageNetAt(data_dir),
         output="ArgMax:0",
         label_offset=-1,  # the model was trained with class 0 as background: 1,001 classes
         reference=Gate(),

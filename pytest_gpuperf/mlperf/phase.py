@@ -145,13 +145,15 @@ class Phase:
 
     def _doing(self, settings: Any) -> str:
         """Say what the phase does now, and for how long yet, as far as that is known."""
-        name, library = self._session.model.name, self.callbacks.library
+        name, calls = self._session.model.name, self.callbacks
+        if calls.loading and calls.done:
+            rate = calls.done / (perf_counter() - calls.began)
+            left = f", {(calls.wanted - calls.done) / rate:.0f} s left" if calls.done < calls.wanted else ""
+            return f"{calls.done:,} of {calls.wanted:,} images {calls.loading}{left}: {name}"
         if settings is None:
             return f"warming up {name}"
-        if not library.wanted:
+        if not calls.wanted:
             return f"LoadGen starts: {name}"
-        if self.callbacks.loading:
-            return f"{library.decoded} of {library.wanted} images decoded for {name}"
         self._began = self._began or perf_counter()
         performance = settings.mode == self.lg.TestMode.PerformanceOnly
         left = performance * settings.min_duration_ms / 1000 - (perf_counter() - self._began)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pytest_gpuperf.backends.cuda.driver import Loader
 from pytest_gpuperf.errors import Unavailable
-from pytest_gpuperf.files import cached_folder, sha256
+from pytest_gpuperf.files import cached_folder, lock_beside, sha256
 from pytest_gpuperf.mlperf import cuda_runtime
 
 PROVIDER = "TensorrtExecutionProvider"
@@ -51,10 +52,21 @@ def cache(onnxruntime: Any, path: Path, size: int) -> dict[str, str]:
     ONNX Runtime names an engine by its graph, TensorRT and the GPU, but not by the weights; and it would
     widen one engine to all the sizes that it met, which makes each of them slower.
     """
-    folder = cached_folder(f"engines/{sha256(path)[:16]}-{onnxruntime.__version__}-batch{size}")
+    folder = cached_folder(f"engines/{_name(onnxruntime, path)}-batch{size}")
     return {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(folder),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(folder),
     }
+
+
+@contextmanager
+def building(onnxruntime: Any, path: Path) -> Iterator[None]:
+    """Let one process build what the cache lacks for a model file, while others wait and then read it."""
+    with lock_beside(cached_folder("engines") / _name(onnxruntime, path)):
+        yield
+
+
+def _name(onnxruntime: Any, path: Path) -> str:
+    return f"{sha256(path)[:16]}-{onnxruntime.__version__}"
