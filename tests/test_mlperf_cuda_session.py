@@ -50,7 +50,7 @@ class FakeRuntime:
         self, elsewhere=(), providers=(cuda_runtime.PROVIDER,), failure=None, form="tensor(float)", batch="N"
     ):
         self.elsewhere, self.providers, self.failure = list(elsewhere), list(providers), failure
-        self.opened, self.runs = [], []
+        self.opened, self.runs, self.planned = [], [], []
         runtime = self
 
         class SessionOptions:
@@ -93,6 +93,9 @@ class FakeRuntime:
             def run_with_iobinding(self, binding, options=None):
                 if runtime.failure:
                     raise RuntimeError(runtime.failure)
+                if options and options.entries == {"gpu_graph_id": "-1"}:  # without a graph
+                    runtime.planned.append(len(binding.input.array))
+                    return
                 runtime.runs.append((binding.input.array[:, 0].tolist(), options and options.entries))
                 binding.output.array[...] = binding.input.array[:, 0]
 
@@ -177,6 +180,7 @@ def test_several_streams_are_for_a_plain_model(model, team):
 def test_a_worker_captures_the_graph_of_each_of_its_sizes(model):
     runtime = FakeRuntime()
     opened = CudaSession(runtime, model, "fp32", (1, 4), team=Team(streams=2))
+    assert (sorted(runtime.planned), runtime.runs) == ([1, 1, 4, 4], [])
     for worker in opened.workers:
         del runtime.runs[:]
         for capture in worker.captures:
@@ -240,10 +244,14 @@ def test_another_provider_is_an_error(model):
 
 def test_out_of_device_memory_says_to_use_a_smaller_batch(model):
     failure = "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 12"
-    opened = CudaSession(FakeRuntime(failure=failure), model, "fp32", (8,))
     with pytest.raises(
-        GpuperfError, match="m does not fit into memory while running a batch of 8: use a smaller"
+        GpuperfError, match="m does not fit into memory while planning a batch of 8: use a smaller"
     ):
+        CudaSession(FakeRuntime(failure=failure), model, "fp32", (8,))
+    runtime = FakeRuntime()
+    opened = CudaSession(runtime, model, "fp32", (8,))
+    runtime.failure = failure
+    with pytest.raises(GpuperfError, match="fit into memory while running a batch of 8: use a smaller"):
         opened.run(images(*range(8)))
 
 

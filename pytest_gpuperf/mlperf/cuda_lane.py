@@ -32,6 +32,15 @@ class GraphLane:
         self._binding = session.io_binding()
         self._unsynchronised = ort.RunOptions()
         self._unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._uncaptured = ort.RunOptions()
+        self._uncaptured.add_run_config_entry("gpu_graph_id", "-1")
+
+    def plan(self) -> None:
+        """Run once on whatever the buffers hold, on any thread: cuDNN then has the convolutions' engines.
+
+        Several lanes may do so at a time, since nothing is captured.
+        """
+        self._run_bound("planning", self._uncaptured)
 
     def capture(self) -> None:
         """Run once on whatever the buffers hold: ONNX Runtime then captures the graph, for this thread."""
@@ -105,12 +114,13 @@ class Lane(GraphLane):
 class Worker:
     """What one thread runs: a lane for each batch size, all on one stream of one device.
 
-    ``captures`` capture their graphs, a lane each, for the thread that calls them.
+    ``captures`` capture their graphs, a lane each, for the thread that calls them; ``plans`` go before.
     """
 
     def __init__(self, lanes: Mapping[int, Lane], dtype: Any, copies: Copies) -> None:
         self._lanes, self._dtype, self._copies = dict(lanes), dtype, copies
         self.captures = tuple(lane.capture for lane in lanes.values())
+        self.plans = tuple(lane.plan for lane in lanes.values())
         self._copy: Copy = copies.put
         self._base = 0
 

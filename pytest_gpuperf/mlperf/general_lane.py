@@ -99,6 +99,7 @@ class GeneralWorker:
     def __init__(self, owner: Any, lanes: Mapping[int, GeneralLane]) -> None:
         self._owner, self._lanes = owner, dict(lanes)
         self.captures = tuple(lane.capture for lane in lanes.values())
+        self.plans = tuple(lane.plan for lane in lanes.values())
 
     def restart(self) -> None:
         for lane in self._lanes.values():
