@@ -87,6 +87,7 @@ def on_thread(call: Callable[[], Any]) -> Any:
 def together(calls: Sequence[Callable[[int], object]], seconds: float) -> float:
     """Calls a second of several loops at once, each on a thread of its own."""
     ready, counts = threading.Barrier(len(calls)), [0] * len(calls)
+    capturing = threading.Lock()  # CUDA graphs, at a thread's first call: one breaks another's
     spans = [(0.0, 0.0)] * len(calls)
 
     failed: list[BaseException] = []
@@ -99,8 +100,9 @@ def together(calls: Sequence[Callable[[int], object]], seconds: float) -> float:
             ready.abort()
 
     def walk(place: int) -> None:
-        for number in range(6):
-            calls[place](number)
+        with capturing:
+            for number in range(6):
+                calls[place](number)
         ready.wait(60)
         begin = perf_counter()
         while perf_counter() < begin + seconds:
