@@ -39,7 +39,9 @@ def look(
     place = device.place()
     stored = session.project.stored(item.nodeid, place).get(reached.metric.name)
     reached = as_stored(reached, stored)
-    found = compare_here(stored, reached, place, describe(device, item.path.parent))
+    found = compare_here(
+        stored, reached, place, describe(device, item.path.parent, session.options.baselines)
+    )
     if found.word != "identical":
         return None, {WHY: found.reason}
     recorder_of(item).add(reached, unchanged=True)

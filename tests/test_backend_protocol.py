@@ -180,7 +180,7 @@ def test_the_protocol_is_enough_to_guard_and_describe_the_machine(gpu, monkeypat
     assert guard.unfit == ""
     assert guard.sentinels["code"] == "hash of None"
     assert guard.sentinels["compute_s"] == pytest.approx(100 * US, rel=0.01)
-    found = environment.describe(gpu.device, tmp_path)
+    found = environment.describe(gpu.device, tmp_path, "baselines")
     assert (found["device_uuid"], found["compiler"], found["driver"]) == ("FAKE-1", "fcc 1.2", "7.1")
 
 

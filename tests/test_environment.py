@@ -47,25 +47,39 @@ def ask_git_afresh():
 
 def test_names_the_commit_of_the_repository_around_the_folder(repository):
     (repository / "suites").mkdir()
-    found = environment.describe(EMULATED, repository / "suites")
+    found = environment.describe(EMULATED, repository / "suites", "baselines")
     assert found["commit"] == git(repository, "rev-parse", "HEAD")
     assert found["dirty"] is False
 
 
 def test_changed_tracked_files_are_dirty(repository):
     (repository / "suite.py").write_text("changed")
-    assert environment.describe(EMULATED, repository)["dirty"] is True
+    assert environment.describe(EMULATED, repository, "baselines")["dirty"] is True
+
+
+@pytest.mark.parametrize("folder", ["baselines", "gpu/baselines", "baselines/nvidia-h100"])
+def test_changed_baselines_are_no_changed_code(repository, folder):
+    file = repository / folder / "test_a.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "baselines")
+    file.write_text('{"schema": 2}')
+    (repository / "suites").mkdir()
+    assert environment.describe(EMULATED, repository / "suites", "baselines")["dirty"] is False
+    environment._commit.cache_clear()
+    assert environment.describe(EMULATED, repository / "suites", "other")["dirty"] is True
 
 
 def test_new_files_are_not_dirty(repository):
     (repository / "new.json").write_text("{}")
-    assert environment.describe(EMULATED, repository)["dirty"] is False
+    assert environment.describe(EMULATED, repository, "baselines")["dirty"] is False
 
 
 def test_git_is_asked_once_per_folder(repository, monkeypatch):
-    first = environment.describe(EMULATED, repository)
+    first = environment.describe(EMULATED, repository, "baselines")
     monkeypatch.setenv("PATH", "")
-    assert environment.describe(EMULATED, repository)["commit"] == first["commit"]
+    assert environment.describe(EMULATED, repository, "baselines")["commit"] == first["commit"]
 
 
 def test_leaves_the_commit_out_where_there_is_none(tmp_path, monkeypatch):
@@ -74,12 +88,12 @@ def test_leaves_the_commit_out_where_there_is_none(tmp_path, monkeypatch):
     (tmp_path / "fresh").mkdir()
     git(tmp_path / "fresh", "init", "-q")
     for folder in ("plain", "fresh", "absent"):
-        assert "commit" not in environment.describe(EMULATED, tmp_path / folder), folder
+        assert "commit" not in environment.describe(EMULATED, tmp_path / folder, "baselines"), folder
 
 
 def test_leaves_the_commit_out_without_git(repository, monkeypatch):
     monkeypatch.setenv("PATH", str(repository / "nothing"))
-    assert "commit" not in environment.describe(EMULATED, repository)
+    assert "commit" not in environment.describe(EMULATED, repository, "baselines")
 
 
 def test_leaves_the_commit_out_when_git_hangs(repository, tmp_path, monkeypatch):
@@ -88,19 +102,19 @@ def test_leaves_the_commit_out_when_git_hangs(repository, tmp_path, monkeypatch)
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(environment, "_GIT_SECONDS", 0.1)
-    assert "commit" not in environment.describe(EMULATED, repository)
+    assert "commit" not in environment.describe(EMULATED, repository, "baselines")
 
 
 def test_all_tests_of_a_process_have_one_date(tmp_path, monkeypatch):
-    first = environment.describe(EMULATED, tmp_path)
+    first = environment.describe(EMULATED, tmp_path, "baselines")
     monkeypatch.setattr(environment, "datetime", None)  # whose clock went on
-    assert environment.describe(EMULATED, tmp_path) == first
+    assert environment.describe(EMULATED, tmp_path, "baselines") == first
 
 
 def test_describes_the_machine_in_json(tmp_path):
     environment._date.cache_clear()
     before = datetime.now(UTC).replace(microsecond=0)
-    found = environment.describe(EMULATED, tmp_path)
+    found = environment.describe(EMULATED, tmp_path, "baselines")
     assert json.loads(json.dumps(found)) == found
     assert before <= datetime.fromisoformat(found["date"]) <= datetime.now(UTC)
     assert found["python"] == "{}.{}.{}".format(*sys.version_info)
@@ -115,7 +129,7 @@ def test_describes_the_machine_in_json(tmp_path):
 
 
 def test_describes_a_host_without_a_device(tmp_path):
-    found = environment.describe(None, tmp_path)
+    found = environment.describe(None, tmp_path, "baselines")
     assert "device_name" not in found
     assert found["cpu"]
 
@@ -123,9 +137,9 @@ def test_describes_a_host_without_a_device(tmp_path):
 def test_stores_the_compiler_and_the_architecture_where_the_backend_knows_it(tmp_path):
     known = {"compiler_version": "g++ 12.2.0", "compute_capability": (9, 0)}
     backend = SimpleNamespace(**{**vars(EMULATED), **known})
-    found = environment.describe(backend, tmp_path)
+    found = environment.describe(backend, tmp_path, "baselines")
     assert (found["compiler"], found["compute_capability"]) == ("g++ 12.2.0", "9.0")
-    assert "compiler" not in environment.describe(EMULATED, tmp_path)
+    assert "compiler" not in environment.describe(EMULATED, tmp_path, "baselines")
 
 
 def test_stores_the_versions_of_gpu_packages_only(tmp_path, monkeypatch):
@@ -150,9 +164,9 @@ def test_stores_the_versions_of_the_cuda_stack(tmp_path, monkeypatch):
     monkeypatch.setattr("pytest_gpuperf.backends.cuda.device.cuda_version", lambda: (13, 1))
     opened = SimpleNamespace(driver=SimpleNamespace(get_version=lambda: (12, 9, 0)))
     cuda = SimpleNamespace(**{**vars(EMULATED), "software": lambda: CudaBackend.software(opened)})
-    found = environment.describe(cuda, tmp_path)
+    found = environment.describe(cuda, tmp_path, "baselines")
     assert (found["cuda_driver"], found["cuda_pycuda"]) == ("13.1", "12.9.0")
-    assert "cuda_driver" not in environment.describe(EMULATED, tmp_path)
+    assert "cuda_driver" not in environment.describe(EMULATED, tmp_path, "baselines")
 
 
 @pytest.mark.parametrize(

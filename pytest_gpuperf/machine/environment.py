@@ -11,6 +11,7 @@ import platform
 import re
 from datetime import UTC, datetime
 from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,19 @@ _GPU_PACKAGES = re.compile(
 _GIT_SECONDS = 5.0
 
 
-def describe(backend: Backend | None, folder: Path) -> dict[str, Any]:
+def describe(backend: Backend | None, folder: Path, baselines: str) -> dict[str, Any]:
     """Return the environment of a run on ``backend``, with the commit of ``folder``'s repository.
 
     JSON throughout: ``date`` (UTC, ISO 8601, seconds), ``commit`` and ``dirty`` (tracked files differ from
-    it), ``python``, ``platform``, ``cpu``, ``cores``, ``versions`` (of each GPU package, by name), and of a
+    it, others than those in folders named ``baselines``: suites are recorded one after another),
+    ``python``, ``platform``, ``cpu``, ``cores``, ``versions`` (of each GPU package, by name), and of a
     backend ``backend``, ``device_name``, ``device_uuid``, ``compute_capability`` ("9.0"), ``compiler``, its
     own ``software()``, and of a GPU ``gpus``, how many the driver has: on H100s a launch took 1.5 us longer
     in machines with two. What is not known is left out.
     """
     found: dict[str, Any] = {
         "date": _date(),
-        **_commit(folder),
+        **_commit(folder, baselines),
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}-{''.join(platform.libc_ver())}",
         **host_place(),
@@ -80,15 +82,16 @@ def packages() -> dict[str, str]:
 
 
 @cache
-def _commit(folder: Path) -> dict[str, Any]:
+def _commit(folder: Path, baselines: str) -> dict[str, Any]:
     """Return ``commit`` and ``dirty``, or nothing if there is no git, no repository or no commit yet.
 
     Ask once per process: it runs the code that it found, and git takes seconds in a large checkout.
     """
     # Untracked files do not count: a run leaves some behind.
     arguments = ("status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    code = (":(top)", f":(top,exclude,glob)**/{escape(baselines)}/**")
     try:
-        status = git(folder, *arguments, timeout=_GIT_SECONDS)
+        status = git(folder, *arguments, "--", *code, timeout=_GIT_SECONDS)
     except GitError:
         return {}
     commit = re.search(r"^# branch\.oid ([0-9a-f]{40,64})$", status, re.MULTILINE)

@@ -74,7 +74,7 @@ def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
         device=device.place() if device else {"backend": "cpu"},
         host=environment.host_place(),
         environment={
-            **environment.describe(device, item.path.parent),
+            **environment.describe(device, item.path.parent, session.options.baselines),
             **({"sentinels": sentinels} if sentinels else {}),
         },
         unfit=item.stash.get(UNFIT, ""),
