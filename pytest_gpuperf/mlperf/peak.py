@@ -48,9 +48,9 @@ def search(
     """Return the best valid phase and all rates that were tried.
 
     ``attempt`` runs a phase at a rate, or for 0 at one of its own choice, and returns the rate and the phase,
-    None if it was invalid, in which case it is asked once more. From the first on the rate is doubled or halved until one is valid and one is not,
-    and then bisected, in logarithms, to the resolution. Raises GpuperfError if that takes more than
-    MOST_PHASES.
+    None if it was invalid, in which case it is asked once more. From the first on the rate is doubled or
+    halved until one is valid and one is not, and then bisected, in logarithms, to the resolution. Raises
+    GpuperfError if that takes more than MOST_PHASES.
     """
     low, high, rate, best = 0.0, math.inf, 0.0, None
     tried: list[tuple[float, bool]] = []
