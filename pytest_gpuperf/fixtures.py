@@ -110,10 +110,10 @@ def loadgen(request: pytest.FixtureRequest) -> LoadGen:
     without progress after which it is given up; ``keep_trace=True`` leaves LoadGen's trace beside its logs;
     ``mlperf_conf``, ``user_conf`` and ``audit_conf`` are files of MLPerf's configuration, over LoadGen's own;
     ``output`` a folder for ``results.json``; ``dataset_list`` another list of ImageNet's images than
-    val_map.txt. The result has ``.latency.p50`` ... ``.latency.p99_9``
-    (seconds), ``.qps``, ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction
-    fails the test. On a GPU the device time of a batch is judged too. The whole test runs in a process of its
-    own. Without ``--gpuperf`` a phase lasts a second and is not judged.
+    val_map.txt. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
+    ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. On a GPU
+    the device time of a batch is judged too. The whole test runs in a process of its own. ``loadgen.audit``
+    runs MLPerf's TEST01 and TEST04. Without ``--gpuperf`` a phase lasts a second and is not judged.
     """
     from pytest_gpuperf.mlperf.fixtures import LoadGen
 

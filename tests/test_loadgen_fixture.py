@@ -138,10 +138,28 @@ def test_a_disturbed_model_is_red_and_names_the_images(pytester: pytest.Pytester
             weights[[3, 4]] = weights[[4, 3]]
             network(tiny.path, weights)
             loadgen(tiny, mode="accuracy")
+
+        @pytest.mark.parametrize("cheats", [False, True])
+        def test_audit(loadgen, cheats):
+            from pytest_gpuperf.mlperf import Sut
+            known = {}
+            def run(batch):
+                (number,) = batch.argmax(axis=1).tolist()
+                if number not in known or not cheats:
+                    time.sleep(0.002)
+                    known[number] = number
+                return [known[number]]
+            class Distinct(Numbers):
+                def images(self, indices):
+                    return np.eye(64, dtype=np.float32)[np.asarray(indices)]
+            mine = Sut(name="mine", run=run, dataset=Distinct)
+            found = loadgen.audit("TEST04", mine, "SingleStream", seconds=0.2)
+            assert len(found.rounds) > 0
         """,
         "--gpuperf",
     )
-    assert result.ret == 1
+    result.assert_outcomes(failed=2, passed=1)
+    result.stdout.fnmatch_lines(["*TEST04 in SingleStream: the same image again and again is faster*"])
     result.stdout.fnmatch_lines(["*images changed their class*image 3: 3 became 4*"])
     result.stdout.no_fnmatch_line("*mlperf/fixtures.py*")  # none of the plugin's own lines
 

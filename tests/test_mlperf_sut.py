@@ -205,10 +205,11 @@ def test_images_are_read_in_pieces_and_each_is_progress():
         return np.array(indices, np.float32)[:, None]
 
     loaded = library(images)
-    loaded.load([5, 3, *range(10, 300), 5], lambda: ticks.append(1))
+    loaded.load([5, 3, *range(10, 300), 5], lambda *progress: ticks.append(progress))
     assert loaded.batch([3, 10, 299]).tolist() == [[3], [10], [299]]
     assert (asked[0], max(asked), sum(asked)) == (1, 64, 292)  # the repeated one is read once
     assert len(ticks) == len(asked)
+    assert (ticks[0], ticks[-1]) == ((1, 292), (292, 292))
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,20 @@ class _Transposed:
         return images.transpose(self._axes)
 
 
+class Part:
+    """Samples ``first`` to ``first`` + ``count`` of a dataset."""
+
+    def __init__(self, dataset: Dataset, first: int, count: int) -> None:
+        self._dataset, self._first = dataset, first
+        self.name, self.labels = dataset.name, dataset.labels[first : first + count]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> Any:
+        return self._dataset.images([self._first + index for index in indices])
+
+
 def open_dataset(model: str, make: Any, count: int | None, classes: bool = True) -> Dataset:
     """Return ``make(count)``, the first images of the dataset of ``model``.
 

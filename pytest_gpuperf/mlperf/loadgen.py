@@ -56,24 +56,27 @@ def performance(
     warm_up: float | None = None,
     loaded: int | None = None,
     configured: Mapping[str, int | float] = MappingProxyType({}),
+    dataset: Dataset | None = None,
+    warm: Dataset | None = None,
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
     completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``; ``loaded`` images
     are in memory, and queries are drawn from them; ``configured`` is what a configuration file says beyond
-    that. Raises GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
+    that; ``dataset`` stands in for the model's, and the images of ``warm`` are those to warm up with. Raises
+    GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
     require_scenario(session.model, asked)
-    batch, dataset = asked.batch(session.batch_sizes[-1]), dataset_of(session.model, None)
+    batch, dataset = asked.batch(session.batch_sizes[-1]), dataset or dataset_of(session.model, None)
     workers = _workers(session, asked)
     wait = asked.max_wait if asked.server else None
     phase = Phase(session, dataset, batch, log_dir, stall, wait, workers)
     meter = EnergyMeter(session.addresses()) if hasattr(session, "addresses") else None
     phase.callbacks.meter = meter
     if loaded is None:
-        loaded = _loaded(session, dataset, chosen)
+        loaded = loaded_images(session, dataset, chosen)
     elif loaded > len(dataset):
         raise GpuperfError(
             f"performance_sample_count={loaded}, and the dataset {dataset.name} has {len(dataset)} images"
@@ -85,9 +88,10 @@ def performance(
 
     def prepare() -> Any:
         nonlocal asked
-        phase.callbacks.load(range(loaded))
         sizes = session.batch_sizes[:-1] if asked.server else ()
-        load = Load(batch, loaded, _probe(phase.callbacks, batch, sizes, warm_up))
+        with phase.callbacks.library.reading(warm or dataset):
+            phase.callbacks.load(range(len(warm) if warm else loaded))
+            load = Load(batch, loaded, _probe(phase.callbacks, batch, sizes, warm_up))
         if asked.server and not asked.qps:
             asked = replace(asked, qps=EASY * batch / load.seconds)
         fits = _fitting(asked, chosen, load, limit, notes)
@@ -163,9 +167,10 @@ def accuracy(
     scenario: str | Scenario = "Offline",
     count: int | None = None,
     stall: float = STALL,
+    dataset: Dataset | None = None,
 ) -> AccuracyResult | ScoreResult:
     """Run an accuracy phase over the first ``count`` images (None: all); raises as ``performance`` does."""
-    asked, dataset = Scenario.of(scenario), dataset_of(session.model, count)
+    asked, dataset = Scenario.of(scenario), dataset or dataset_of(session.model, count)
     require_scenario(session.model, asked)
     wait = asked.max_wait if asked.server else None
     batch, workers = asked.batch(session.batch_sizes[-1]), _workers(session, asked)
@@ -173,7 +178,7 @@ def accuracy(
     scoring = getattr(session.model, "score", None) is not None
     if scoring:
         session.answers.keep(True)  # type: ignore[attr-defined]
-    loaded = _loaded(session, dataset, Profile.of("short"))
+    loaded = loaded_images(session, dataset, Profile.of("short"))
 
     def prepare() -> Any:
         phase.callbacks.prepare(dataset)
@@ -204,7 +209,7 @@ def accuracy(
     )
 
 
-def _loaded(session: Session, dataset: Dataset, profile: Profile) -> int:
+def loaded_images(session: Session, dataset: Dataset, profile: Profile) -> int:
     """Return how many images are loaded at once: whole largest batches, so that a batch is a slice.
 
     "valid" loads no fewer than MLPerf asks for, if there are so many.
