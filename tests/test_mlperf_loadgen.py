@@ -336,7 +336,8 @@ def test_the_profile_valid_follows_mlperfs_durations(tmp_path):
         echo, many = Echo(), lambda count: Numbers(count, np.arange(1100) % 10)
         echo.model = models.Model("echo", Path("e"), "", many, input_shape=(1,))
         echo.batch_sizes = (1, 100)
-        loaded = [loadgen.loaded_images(echo, many(None), settings.Profile.of(name)) for name in settings.PROFILES]
+        profiles = map(settings.Profile.of, settings.PROFILES)
+        loaded = [loadgen.loaded_images(echo, many(None), profile) for profile in profiles]
         # MLPerf's length and count of images would take ten minutes; a short one says what it lacks.
         doing = []
         with phase.told(doing.append):
