@@ -134,18 +134,22 @@ class Callbacks:
     def _answer(self, ids: Sequence[int], indices: Sequence[int]) -> None:
         """Answer a query of one batch: what its latency consists of, beside the model's run.
 
-        Answers and responses are made once for each number of samples, and nothing else is called.
+        Answers and responses are made once for each number of samples, and nothing else is called. For one
+        sample a loop, and NumPy's function for a shape, would take a third of the time.
         """
         found = self._answered.get(len(ids))
         answers, responses = found or self._prepared(len(ids))
         try:
             if self.failure is None and not self.abandoned:
                 classes = self._runs[0](indices)
-                if np.shape(classes) != answers.shape:
+                if getattr(classes, "shape", ()) != answers.shape and np.shape(classes) != answers.shape:
                     raise misshapen(indices, classes)
                 answers[:] = classes
-            for response, identity in zip(responses, ids, strict=True):
-                response.id = identity
+            if len(ids) == 1:
+                responses[0].id = ids[0]
+            else:
+                for response, identity in zip(responses, ids, strict=True):
+                    response.id = identity
             self._loadgen.QuerySamplesComplete(responses)
         except BaseException as error:
             self._recover(error, ids, answers)
