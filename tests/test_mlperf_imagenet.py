@@ -78,6 +78,20 @@ def test_missing_images_are_named_at_the_start_and_others_when_they_are_read(tmp
         imagenet.ImageNet(tmp_path, 1).images([0])
 
 
+def test_a_jpeg_that_is_cut_off_is_read_and_said_each_time(tmp_path, cv2):
+    (tmp_path / "val_map.txt").write_text("whole.jpg 1\ncut.jpg 1\n")
+    for name in ("whole", "cut"):
+        cv2.imwrite(str(tmp_path / f"{name}.jpg"), np.random.default_rng(1).integers(0, 255, (256, 256, 3)))
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: int(0.6 * len(content))])
+    for _ in range(2):
+        dataset = imagenet.ImageNet(tmp_path)
+        assert dataset.notes == ()
+        whole, cut = dataset.images([0, 1])
+        assert np.array_equal(whole[:, :100], cut[:, :100])
+        assert dataset.notes[0].startswith(f"1 images are cut off, first {tmp_path / 'cut.jpg'}: is the copy")
+
+
 def test_images_are_decoded_at_once_and_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     (tmp_path / "val_map.txt").write_text("".join(f"{i}.jpg {i}\n" for i in range(6)))

@@ -18,9 +18,9 @@ class Dataset(Protocol):
     """Labelled samples; ``labels`` is int64 [len], or with a score whatever that compares.
 
     It may also have ``data_format``, "NHWC" if its images are laid out so; ``starts``, the numbers of the
-    samples with which a sequence begins, for a model whose state goes from one to the next; and
-    ``prepare(progress)``, which is called before an accuracy phase, that loads every sample, and calls
-    ``progress(done, wanted)`` as it goes on.
+    samples with which a sequence begins, for a model whose state goes from one to the next; ``notes``, texts
+    for the result once its samples were read; and ``prepare(progress)``, which is called before an accuracy
+    phase, that loads every sample, and calls ``progress(done, wanted)`` as it goes on.
     """
 
     name: str

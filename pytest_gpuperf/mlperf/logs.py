@@ -79,11 +79,15 @@ def read_detail(folder: Path) -> Detail:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Seconds from scheduled to complete of each query, in the order issued, and of the whole phase."""
+    """Seconds from scheduled to complete of each query, in the order issued, and of the whole phase.
+
+    ``pauses`` are the seconds by which a stream's queries began later after the one before than half of them.
+    """
 
     latencies: np.ndarray
     duration: float
     samples: int
+    pauses: float = 0.0
 
 
 # The trace is not JSON (LoadGen doubles the quotes around some keys), so it is read line by line.
@@ -151,7 +155,17 @@ def read_trace(folder: Path) -> Trace:
     complete = np.frombuffer(lasted) * 1e-9
     latencies = np.zeros(query.max() + 1)
     np.maximum.at(latencies, query, complete)
-    return Trace(latencies, float((start + complete).max() - start.min()), len(query))
+    return Trace(
+        latencies, float((start + complete).max() - start.min()), len(query), _pauses(query, start, complete)
+    )
+
+
+def _pauses(query: np.ndarray, start: np.ndarray, complete: np.ndarray) -> float:
+    begins, ends = np.full(query.max() + 1, np.inf), np.zeros(query.max() + 1)
+    np.minimum.at(begins, query, start)
+    np.maximum.at(ends, query, start + complete)
+    gaps = begins[1:] - ends[:-1]
+    return float(np.maximum(gaps - np.median(gaps), 0).sum()) if len(gaps) else 0.0
 
 
 def read_accuracy(folder: Path, count: int) -> np.ndarray:

@@ -71,6 +71,9 @@ class Model:
 
     def require_usable(self) -> None:
         """Raise GpuperfError unless the file is there and every field is what it must be."""
+        for name in ("name", "recipe"):
+            if not isinstance(getattr(self, name), str):
+                raise GpuperfError(f"Model: {name}={short(getattr(self, name))}; give a text")
         require_file(self)
         for name in ("inputs", "state"):
             given = getattr(self, name)
