@@ -255,8 +255,23 @@ def test_streams_devices_and_resident_images_are_for_a_model_on_a_gpu(monkeypatc
     with pytest.raises(GpuperfError, match="qsl= and backend= are for ONNX models, not for a Sut"):
         LoadGen(gpu, None)._open(Sut(name="s", run=len, dataset=Digits), asked)
     cpu = SimpleNamespace(expects_device=lambda: False)
-    with pytest.raises(GpuperfError, match="devices=, qsl= and backend= are for a GPU"):
+    with pytest.raises(GpuperfError, match="devices=, qsl= and backend= other than"):
         LoadGen(cpu, None)._open("m", asked)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_model_runs_on_the_cpu_of_a_gpu_host_where_that_is_asked_for(monkeypatch, gpu):
+    opened, made = [], SimpleNamespace(contract={})
+    monkeypatch.setattr(
+        "pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given) or made
+    )
+    session = SimpleNamespace(expects_device=lambda: gpu, options=SimpleNamespace(active=True))
+    asked = Request.of(
+        scenario="Offline", mode="performance", precision="fp32", backend="cpu", threads=2, streams=2
+    )
+    assert LoadGen(session, None)._open("m", asked) is made
+    assert opened == [("m", "cpu", "fp32", [8], None, 2, Team(streams=2))]
+    assert made.contract == {"backend": "cpu"}
 
 
 class Digits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -177,7 +178,7 @@ class TensorrtSession(CudaSession):
     """
 
     provider = tensorrt.PROVIDER
-    contract: ClassVar[Mapping[str, str]] = {"backend": "tensorrt"}
+    contract = MappingProxyType({"backend": "tensorrt"})
 
     def load(self, stream: int | None) -> None:
         with tensorrt.building(self.ort, self.path):

@@ -234,11 +234,11 @@ class LoadGen:
         from pytest_gpuperf.mlperf.session import SESSIONS, Team, open_session
         from pytest_gpuperf.mlperf.sut import Sut, SutSession
 
-        on_gpu, traffic = self._session.expects_device(), asked.traffic()
+        on_gpu, traffic = self._session.expects_device() and asked.backend != "cpu", asked.traffic()
         if asked.threads and (on_gpu or isinstance(model, Sut)):
             raise GpuperfError("loadgen: threads= is for ONNX models on the CPU")
-        if not on_gpu and (asked.devices or asked.qsl != "host" or asked.backend):
-            raise GpuperfError("loadgen: devices=, qsl= and backend= are for a GPU")
+        if not on_gpu and (asked.devices or asked.qsl != "host" or asked.backend not in (None, "cpu")):
+            raise GpuperfError('loadgen: devices=, qsl= and backend= other than "cpu" are for a GPU')
         if isinstance(model, Sut):
             if asked.streams or asked.devices or asked.qsl != "host" or asked.backend:
                 raise GpuperfError(
@@ -257,7 +257,10 @@ class LoadGen:
         stream = int(self._session.gpu().stream.handle) if on_gpu and self._session.options.active else None
         team = Team(asked.streams or 1, asked.devices or 1, asked.qsl)
         precision = cast(Any, asked.precision)
-        return open_session(model, backend, precision, sorted(sizes), stream, asked.threads, team)
+        session = open_session(model, backend, precision, sorted(sizes), stream, asked.threads, team)
+        if asked.backend == "cpu":  # it is compared with its like, not with what a GPU does
+            session.contract = {"backend": "cpu"}
+        return session
 
     def _on_device(self, session: Any) -> list[Measurement]:
         """Measure the device time of a batch: the model's part of a query's time, without the host's."""

@@ -16,7 +16,7 @@ from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
 
 MODES = ("performance", "accuracy")
 QSLS = ("host", "device")
-BACKENDS = ("cuda", "tensorrt")  # of a GPU
+BACKENDS = ("cuda", "tensorrt", "cpu")
 STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
 FILES = ("mlperf_conf", "user_conf", "audit_conf")  # what a later one says holds
