@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.mlperf import imagenet, models
+from pytest_gpuperf.mlperf.phase import Phase
 
 
 @pytest.fixture(autouse=True)
@@ -274,3 +276,11 @@ def test_a_list_is_for_imagenet(tmp_path):
         models.with_list(digits, "few.txt")
     with pytest.raises(GpuperfError, match="dataset_list=3; give the path"):
         models.with_list(digits, 3)
+
+
+def test_the_live_line_says_how_many_are_decoded_and_for_how_long_yet():
+    calls = SimpleNamespace(loading="decoded", done=1500, wanted=50_000, began=time.perf_counter() - 3)
+    doing = SimpleNamespace(callbacks=calls, _session=SimpleNamespace(model=SimpleNamespace(name="resnet50")))
+    assert Phase._doing(doing, None) == "1,500 of 50,000 images decoded, 97 s left: resnet50"
+    calls.done = 0
+    assert Phase._doing(doing, None) == "warming up resnet50"
