@@ -135,6 +135,7 @@ def made(scenario, size, loaded=None, dataset=Numbers, profile="short"):
         ("SingleStream", 1, 12, [(0, 12), (12, 12), (24, 12)], [96], 12),
         ("MultiStream", 8, None, [(0, 88)], list(range(89, 97)), 11),
         ("Offline", 8, None, [(0, 24), (24, 24), (48, 24)], list(range(89, 97)), 24),
+        ("Offline", 3, 2, [(0, 6), (6, 6), (12, 6)], [94, 95, 96], 6),  # the fourth image is the same one
         ("Offline", 32, None, [(0, 32), (32, 32)], list(range(65, 97)), 32),
     ],
 )

@@ -303,6 +303,8 @@ def test_names_that_do_not_exist(tmp_path):
             scenario=error_of(loadgen.performance, Echo(), "Served", log_dir=Path("a")),
             profile=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), profile="long"),
             loaded=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), loaded=101),
+            same=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), loaded=10,
+                          configured={"performance_issue_same": 1, "performance_issue_same_index": 10}),
             ten=loadgen.performance(Echo(), "SingleStream", log_dir=Path("a"), loaded=10, seconds=0.1)
             .contract["performance_samples"],
         )
@@ -313,6 +315,7 @@ def test_names_that_do_not_exist(tmp_path):
         'there is no scenario "Served"; use SingleStream, MultiStream, Server'
     )
     assert found["loaded"] == "performance_sample_count=101, and the dataset numbers has 100 images"
+    assert found["same"] == "performance_issue_same_index = 10, and 10 images are loaded"
     assert found["ten"] == 10
     assert found["profile"] == 'there is no LoadGen profile "long"; use short or valid'
 

@@ -81,6 +81,8 @@ def performance(
         raise GpuperfError(
             f"performance_sample_count={loaded}, and the dataset {dataset.name} has {len(dataset)} images"
         )
+    if (same := int(configured.get("performance_issue_same_index", 0))) >= loaded:  # LoadGen would crash
+        raise GpuperfError(f"performance_issue_same_index = {same}, and {loaded} images are loaded")
     limit = seconds if seconds is not None else chosen.seconds
     if warm_up is None:  # for a GPU's clocks, or for a CPU's caches and thread pools
         warm_up = 3.0 if _on_device(session) or limit is None else min(3.0, 0.1 * limit)
