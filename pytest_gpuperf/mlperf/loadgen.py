@@ -107,14 +107,24 @@ def performance(
         if detail.num_errors or not detail.valid:
             raise InvalidPhase(asked, detail)
         timing = timed(asked, phase.callbacks, detail, log_dir)
-    contract = {
-        **_contract(session, dataset, asked, detail),
-        "profile": chosen.name,
-        "seconds": limit if limit is not None else used.min_duration_ms / 1000,
-        "performance_samples": loaded,
-        "samples_per_query": asked.samples_per_query,
-        **_placed(session),
-    }
+    length = limit if limit is not None else used.min_duration_ms / 1000
+    contract = _contract(session, dataset, asked, detail)
+    contract |= {"profile": chosen.name, "seconds": length, "performance_samples": loaded}
+    contract |= _further_contract(session, asked, batch, configured)
+    environment, energy = {**session.description, "batch": batch}, None
+    said = [*phase.notes, *notes, *_reservations(chosen, loaded, limit)]
+    if meter is not None:
+        energy = None if meter.joules is None else (meter.joules, meter.step)
+        said += [meter.note] if meter.note else []
+    bound = early_stopping(detail)
+    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, tuple(said), bound, energy)
+
+
+def _further_contract(
+    session: Session, asked: Scenario, batch: int, configured: Mapping[str, int | float]
+) -> dict[str, Any]:
+    """Return what else must be equal for two performance phases to be compared."""
+    contract = {"samples_per_query": asked.samples_per_query, **_placed(session)}
     if configured:
         contract["configuration"] = " ".join(f"{key}={value}" for key, value in sorted(configured.items()))
     if threads := getattr(session, "threads", None):
@@ -122,12 +132,7 @@ def performance(
     if asked.server:
         contract |= {"target_qps": asked.qps, "max_latency": asked.max_latency}
         contract |= {"max_wait": asked.max_wait, "max_batchsize": batch}
-    environment = {**session.description, "batch": batch}
-    said: tuple[str, ...] = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
-    bound = early_stopping(detail)
-    energy = (meter.joules, meter.step) if meter is not None and meter.joules is not None else None
-    said = (*said, meter.note) if meter is not None and meter.note else said
-    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said, bound, energy)
+    return contract
 
 
 def _fitting(
