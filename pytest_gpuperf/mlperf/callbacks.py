@@ -90,10 +90,17 @@ class Callbacks:
         return [future.result() for future in begun]
 
     def prepare(self, dataset: Dataset) -> None:
-        """Let a dataset make ready all its samples, if it has something for that; raises what that raises."""
+        """Let a dataset make ready all its samples, if it has something for that; raises GpuperfError."""
         if hasattr(dataset, "prepare"):
             self._begin("decoded")
-            dataset.prepare(self._tick)
+            try:
+                dataset.prepare(self._tick)
+            except GpuperfError:
+                raise
+            except Exception as error:
+                raise GpuperfError(
+                    f"{dataset.name}: prepare() failed: {type(error).__name__}: {error}"
+                ) from error
             self.loading = ""
 
     def load(self, indices: Sequence[int]) -> None:
