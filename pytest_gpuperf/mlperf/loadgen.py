@@ -41,6 +41,7 @@ from pytest_gpuperf.mlperf.timing import InvalidPhase, timed
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 SHORTEST_SUBMITTED = 600.0  # seconds
 CPU_PERFORMANCE_SAMPLES = 64  # keeps the loading of a phase on the CPU under a second
+AGAIN = 0.2  # seconds of warm-up of a further phase of the same session
 EASY = 0.5  # of what full batches alone would give: the rate of a server that was given none
 
 

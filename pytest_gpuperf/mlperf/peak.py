@@ -9,14 +9,13 @@ from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
-from pytest_gpuperf.mlperf.loadgen import performance
+from pytest_gpuperf.mlperf.loadgen import AGAIN, performance
 from pytest_gpuperf.mlperf.result import PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import Scenario
 from pytest_gpuperf.mlperf.timing import InvalidPhase
 
 MOST_PHASES = 20
-AGAIN = 0.2  # seconds of warm-up before each phase after the first
 
 
 @dataclass(frozen=True, slots=True)
