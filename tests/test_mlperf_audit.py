@@ -163,6 +163,22 @@ def test_a_model_with_state_has_no_audit():
         audit.Audit(session, Scenario.of("SingleStream"), None, None, profile="short")
 
 
+@pytest.mark.parametrize(
+    ("given", "expected", "problems"),
+    [
+        ([0, 1, 2] * 100, [0, 1, 2] * 100, 0),
+        ([0, 1, 2] * 99 + [9, 1, 2], [0, 1, 2] * 100, 0),  # one of 300 is within a hundredth
+        ([0, 1, 2] * 98 + [9, 1, 9] * 2, [0, 1, 2] * 100, 1),
+        ([8] * 300, [7] * 300, 1),  # of which none was right before
+    ],
+)
+def test_a_few_sampled_answers_may_differ_where_they_score_as_much(given, expected, problems):
+    labels = SimpleNamespace(labels=[0, 1, 2])
+    differing, found = made("Offline", 8)._compared(labels, [0, 1, 2] * 100, given, expected)
+    assert len(found) == problems
+    assert differing == sum(one != other for one, other in zip(given, expected, strict=True))
+
+
 def test_a_part_of_a_dataset():
     part = Part(Numbers(), 10, 5)
     assert (len(part), part.labels.tolist()) == (5, [10, 11, 12, 13, 14])

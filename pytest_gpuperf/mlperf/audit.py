@@ -161,7 +161,7 @@ class Audit:
         differing = [at for at in range(len(images)) if not same(given[at], expected[at])]
         labels = [part.labels[image] for image in images]
         now, then = (score_of(self._session.model, answers, labels)[0] for answers in (given, expected))
-        if not differing or abs(now - then) <= SCORE * abs(then):
+        if not differing or (then and abs(now - then) <= SCORE * abs(then)):
             return len(differing), []
         first = differing[0]
         return len(differing), [
@@ -182,8 +182,8 @@ class Audit:
             after = self._performance(f"{number}-same", part, configured={**SAME, **size}, warm=warm)
             return before, after
 
-        def honest(unique: float, same: float) -> bool:
-            return same < unique * (1 + self._near)
+        def honest(unique: float, again: float) -> bool:
+            return again < unique * (1 + self._near)
 
         rounds, _ = self._rounds(pair, honest, len(parts))
         faster = _rates("the same image again and again is faster: are answers cached?", rounds, self._near)
