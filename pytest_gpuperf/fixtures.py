@@ -103,17 +103,17 @@ def loadgen(request: pytest.FixtureRequest) -> LoadGen:
     answered within ``max_latency``; see ``loadgen.find_peak``) or "Offline"; ``mode`` "performance" or
     "accuracy"; ``max_batchsize`` of Server and Offline, ``max_wait`` seconds for a fuller one; ``threads`` of
     the CPU for one batch; ``streams`` of a device, so many batches at a time, and ``devices``, of Server and
-    Offline; ``qsl`` "host" or "device", where the images lie; ``backend`` "tensorrt" for that provider on a
-    GPU; ``performance_sample_count`` images in memory, from which queries are drawn; ``precision`` "fp32" or
-    "fp16"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the phase; ``tails`` such as
-    ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy phase; ``stall`` seconds
-    without progress after which it is given up; ``keep_trace=True`` leaves LoadGen's trace beside its logs;
-    ``mlperf_conf``, ``user_conf`` and ``audit_conf`` are files of MLPerf's configuration, over LoadGen's own;
-    ``output`` a folder for ``results.json``; ``dataset_list`` another list of ImageNet's images than
-    val_map.txt. The result has ``.latency.p50`` ... ``.latency.p99_9``
-    (seconds), ``.qps``, ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction
-    fails the test. On a GPU the device time of a batch is judged too. The whole test runs in a process of its
-    own. Without ``--gpuperf`` a phase lasts a second and is not judged.
+    Offline; ``qsl`` "host" or "device", where the images lie; ``backend`` "tensorrt" or "cpu" where there is
+    a GPU; ``performance_sample_count`` images in memory, from which queries are drawn; ``precision`` "fp32",
+    "fp16" or "int8"; ``profile`` "short" or "valid" (MLPerf's durations); ``seconds`` of the phase; ``tails``
+    such as ("p99",) to judge as well as p50 and throughput; ``count`` images of an accuracy phase; ``stall``
+    seconds without progress after which it is given up; ``keep_trace=True`` leaves LoadGen's trace beside its
+    logs; ``mlperf_conf``, ``user_conf`` and ``audit_conf`` are files of MLPerf's configuration, over
+    LoadGen's own; ``output`` a folder for ``results.json``; ``dataset_list`` another list of ImageNet's
+    images than val_map.txt. The result has ``.latency.p50`` ... ``.latency.p99_9`` (seconds), ``.qps``,
+    ``.samples_per_second``, or ``.accuracy``; an INVALID phase or a wrong prediction fails the test. On a GPU
+    the device time of a batch is judged too. The whole test runs in a process of its own. ``loadgen.audit``
+    runs MLPerf's TEST01 and TEST04. Without ``--gpuperf`` a phase lasts a second and is not judged.
     """
     from pytest_gpuperf.mlperf.fixtures import LoadGen
 

@@ -182,6 +182,11 @@ def test_a_field_that_cannot_be_meant_is_one_sentence(tmp_path, change, said):
         models.require_usable(steps(tmp_path, **change))
 
 
+def test_a_recipe_is_a_text(tmp_path):
+    with pytest.raises(GpuperfError, match=r"^Model: recipe=None; give a text"):
+        models.require_usable(replace(steps(tmp_path), recipe=None))
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

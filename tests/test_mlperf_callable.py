@@ -172,7 +172,7 @@ def test_a_callable_under_loadgen(tmp_path):
         pairs = SutSession(Sut(name="pairs", run=run, dataset=Pairs, score=same, recipe="2"), 8)
         out = {}
         for scenario in ("SingleStream", "MultiStream", "Offline", "Server"):
-            asked = replace(settings.Scenario.of(scenario), qps=300.0, max_latency=0.5)
+            asked = replace(settings.Scenario.of(scenario), qps=1500.0, max_latency=0.5)
             r = loadgen.performance(pairs, asked, log_dir=Path("p"), seconds=0.2)
             a = loadgen.accuracy(pairs, log_dir=Path("a"), scenario=scenario, count=61)
             out[scenario] = [a.score, a.total, a.answers[7], list(a.answers[:3]), r.samples > 11]
@@ -219,7 +219,7 @@ def test_a_callable_in_a_suite(pytester: pytest.Pytester):
     )
     (pytester.path / "baselines").mkdir()
     flags = ("-p", "no:cacheprovider", "--gpuperf")
-    pytester.runpytest_subprocess(*flags, "--gpuperf-update").assert_outcomes(passed=2)
+    pytester.runpytest_subprocess(*flags, "--gpuperf-update", "--gpuperf-runs=1").assert_outcomes(passed=2)
     (pytester.path / "worse").touch()
     result = pytester.runpytest_subprocess(*flags, "-k", "test_score")
     assert result.ret == 1

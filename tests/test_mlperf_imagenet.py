@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.mlperf import imagenet, models
+from pytest_gpuperf.mlperf.phase import Phase
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +78,20 @@ def test_missing_images_are_named_at_the_start_and_others_when_they_are_read(tmp
         imagenet.ImageNet(tmp_path)
     with pytest.raises(GpuperfError, match=r"text\.jpg is missing or is no image"):
         imagenet.ImageNet(tmp_path, 1).images([0])
+
+
+def test_a_jpeg_that_is_cut_off_is_read_and_said_each_time(tmp_path, cv2):
+    (tmp_path / "val_map.txt").write_text("whole.jpg 1\ncut.jpg 1\n")
+    for name in ("whole", "cut"):
+        cv2.imwrite(str(tmp_path / f"{name}.jpg"), np.random.default_rng(1).integers(0, 255, (256, 256, 3)))
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: int(0.6 * len(content))])
+    for _ in range(2):
+        dataset = imagenet.ImageNet(tmp_path)
+        assert dataset.notes == ()
+        whole, cut = dataset.images([0, 1])
+        assert np.array_equal(whole[:, :100], cut[:, :100])
+        assert dataset.notes[0].startswith(f"1 images are cut off, first {tmp_path / 'cut.jpg'}: is the copy")
 
 
 def test_images_are_decoded_at_once_and_in_order(tmp_path, monkeypatch):
@@ -260,3 +276,11 @@ def test_a_list_is_for_imagenet(tmp_path):
         models.with_list(digits, "few.txt")
     with pytest.raises(GpuperfError, match="dataset_list=3; give the path"):
         models.with_list(digits, 3)
+
+
+def test_the_live_line_says_how_many_are_decoded_and_for_how_long_yet():
+    calls = SimpleNamespace(loading="decoded", done=1500, wanted=50_000, began=time.perf_counter() - 3)
+    doing = SimpleNamespace(callbacks=calls, _session=SimpleNamespace(model=SimpleNamespace(name="resnet50")))
+    assert Phase._doing(doing, None) == "1,500 of 50,000 images decoded, 97 s left: resnet50"
+    calls.done = 0
+    assert Phase._doing(doing, None) == "warming up resnet50"

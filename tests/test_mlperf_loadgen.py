@@ -84,14 +84,12 @@ def test_the_gate_through_loadgen_on_50_000_images(tmp_path):
                                       input_shape=(1,), reference=accuracy.Gate())
             result = loadgen.accuracy(echo, log_dir=Path("logs"))
             return [result.correct, result.total, len(result.problems())]
-        show(good=problems(38_228), edge=problems(38_203), over=problems(38_202), floor=problems(37_847))
+        show(edge=problems(38_203), floor=problems(37_847))
         """,
         tmp_path,
     )
     assert found == {
-        "good": [38_228, 50_000, 0],
         "edge": [38_203, 50_000, 0],
-        "over": [38_202, 50_000, 1],
         "floor": [37_847, 50_000, 2],
     }
 
@@ -305,6 +303,8 @@ def test_names_that_do_not_exist(tmp_path):
             scenario=error_of(loadgen.performance, Echo(), "Served", log_dir=Path("a")),
             profile=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), profile="long"),
             loaded=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), loaded=101),
+            same=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), loaded=10,
+                          configured={"performance_issue_same": 1, "performance_issue_same_index": 10}),
             ten=loadgen.performance(Echo(), "SingleStream", log_dir=Path("a"), loaded=10, seconds=0.1)
             .contract["performance_samples"],
         )
@@ -315,6 +315,7 @@ def test_names_that_do_not_exist(tmp_path):
         'there is no scenario "Served"; use SingleStream, MultiStream, Server'
     )
     assert found["loaded"] == "performance_sample_count=101, and the dataset numbers has 100 images"
+    assert found["same"] == "performance_issue_same_index = 10, and 10 images are loaded"
     assert found["ten"] == 10
     assert found["profile"] == 'there is no LoadGen profile "long"; use short or valid'
 
@@ -336,7 +337,8 @@ def test_the_profile_valid_follows_mlperfs_durations(tmp_path):
         echo, many = Echo(), lambda count: Numbers(count, np.arange(1100) % 10)
         echo.model = models.Model("echo", Path("e"), "", many, input_shape=(1,))
         echo.batch_sizes = (1, 100)
-        loaded = [loadgen._loaded(echo, many(None), settings.Profile.of(name)) for name in settings.PROFILES]
+        profiles = map(settings.Profile.of, settings.PROFILES)
+        loaded = [loadgen.loaded_images(echo, many(None), profile) for profile in profiles]
         # MLPerf's length and count of images would take ten minutes; a short one says what it lacks.
         doing = []
         with phase.told(doing.append):

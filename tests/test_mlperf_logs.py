@@ -71,6 +71,16 @@ def test_trace_of_queries_with_several_samples(tmp_path):
     assert trace.samples == 4
 
 
+@pytest.mark.parametrize(
+    ("gaps_us", "pauses"),
+    [([], 0), ([5] * 9, 0), ([5, 5, 905, 5, 5, 2005], 0.0029), ([900] * 9, 0)],  # all of them are no pauses
+)
+def test_what_a_busy_host_lets_pass_between_some_queries_are_pauses(tmp_path, gaps_us, pauses):
+    begins = np.cumsum([1000, *[gap + 100 for gap in gaps_us]])
+    (tmp_path / logs.TRACE).write_text("".join(sample(t, q, 0, 100_000) for q, t in enumerate(begins)))
+    assert logs.read_trace(tmp_path).pauses == pytest.approx(pauses)
+
+
 def lines(latencies_ns, samples=1):
     return "".join(sample("1000.000", q, 0, ns) for q, ns in enumerate(latencies_ns) for _ in range(samples))
 

@@ -57,8 +57,11 @@ def test_imagenet_needs_both_folders_and_files(tmp_path):
     with pytest.raises(GpuperfError, match=r"resnet50_v1\.onnx does not exist"):
         models.resolve(None, model_dir=tmp_path, data_dir=tmp_path)
     (tmp_path / "resnet50_v1.onnx").write_bytes(b"")
-    with pytest.raises(GpuperfError, match=r"val_map\.txt does not exist"):
-        models.resolve(None, model_dir=tmp_path, data_dir=tmp_path)
+    with pytest.raises(GpuperfError, match=r"data is no folder; DATA_DIR must hold ImageNet"):
+        models.resolve(None, model_dir=tmp_path, data_dir=tmp_path / "data")
+    lacking = models.resolve(None, model_dir=tmp_path, data_dir=tmp_path)  # which has another list, perhaps
+    with pytest.raises(GpuperfError, match=r"val_map\.txt cannot be read .* hold ImageNet's val_map\.txt$"):
+        models.require_usable(lacking)
     (tmp_path / "a.jpg").touch()
     (tmp_path / "val_map.txt").write_text("a.jpg 3\n")
     model = models.resolve(None, model_dir=tmp_path, data_dir=tmp_path)

@@ -24,7 +24,7 @@ def test_the_embedded_model_under_loadgen(embedded):
         """
         s = session.open_session(models.resolve(), "cpu")
         a = loadgen.accuracy(s, log_dir=Path("accuracy"), count=40)
-        r = loadgen.performance(s, "SingleStream", log_dir=Path("single"), seconds=1.5)
+        r = loadgen.performance(s, "SingleStream", log_dir=Path("single"), seconds=0.5)
         show(correct=[a.correct, a.total], problems=a.problems(), p50=r.latency.p50,
              contract=dict(r.contract), environment=dict(r.environment))
         """,

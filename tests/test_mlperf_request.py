@@ -8,7 +8,7 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import datasets, models
-from pytest_gpuperf.mlperf.request import STALL, Request
+from pytest_gpuperf.mlperf.request import STALL, Request, require_audit
 
 PLAIN = {"scenario": "SingleStream", "mode": "performance", "precision": "fp32"}
 
@@ -143,3 +143,22 @@ def test_a_model_that_cannot_be_used_is_one_sentence(change, said):
 def test_something_else_is_no_model():
     with pytest.raises(GpuperfError, match="loadgen: 'resnet50' is no model; give a Model"):
         models.require_usable("resnet50")
+
+
+@pytest.mark.parametrize(
+    ("test", "options", "said"),
+    [
+        ("TEST05", {}, 'no audit "TEST05"; use TEST01 or TEST04'),
+        ("test01", {}, 'no audit "test01"; did you mean "TEST01"?'),
+        (
+            "TEST01",
+            {"seconds": 1, "tails": "p99", "count": 3},
+            "an audit has no tails, count=; it has",
+        ),
+    ],
+)
+def test_an_audit_and_its_options(test, options, said):
+    require_audit("TEST04", {"qps": 3})
+    with pytest.raises(GpuperfError) as error:
+        require_audit(test, options)
+    assert said in str(error.value)

@@ -63,6 +63,25 @@ def test_every_sample_is_completed_once_with_its_own_class(count):
     assert times == sorted(times)
 
 
+def test_a_dataset_prepares_itself_and_each_step_is_progress():
+    called, seen = callbacks(LoadGen()), []
+
+    def prepare(progress):
+        for done in (1, 2):
+            before = called.progress
+            progress(done, 3)
+            seen.append((called.loading, called.done, called.wanted, called.progress > before))
+        called.abandoned = True
+        progress(3, 3)
+
+    with pytest.raises(GpuperfError, match="the phase was given up while images were loaded"):
+        called.prepare(SimpleNamespace(name="mine", prepare=prepare))
+    assert seen == [("decoded", 1, 3, True), ("decoded", 2, 3, True)]
+    with pytest.raises(GpuperfError, match=r"^mine: prepare\(\) failed: ZeroDivisionError: division by zero"):
+        called.prepare(SimpleNamespace(name="mine", prepare=lambda progress: 1 / 0))
+    called.prepare(SimpleNamespace(name="one that has nothing to prepare"))
+
+
 def test_the_next_batch_runs_while_loadgen_takes_in_the_last():
     """The second batch waits until LoadGen is being told of the first, and LoadGen until the second runs."""
     telling, running, in_time = threading.Event(), threading.Event(), []
@@ -205,10 +224,11 @@ def test_images_are_read_in_pieces_and_each_is_progress():
         return np.array(indices, np.float32)[:, None]
 
     loaded = library(images)
-    loaded.load([5, 3, *range(10, 300), 5], lambda: ticks.append(1))
+    loaded.load([5, 3, *range(10, 300), 5], lambda *progress: ticks.append(progress))
     assert loaded.batch([3, 10, 299]).tolist() == [[3], [10], [299]]
     assert (asked[0], max(asked), sum(asked)) == (1, 64, 292)  # the repeated one is read once
     assert len(ticks) == len(asked)
+    assert (ticks[0], ticks[-1]) == ((1, 292), (292, 292))
 
 
 @pytest.mark.parametrize(

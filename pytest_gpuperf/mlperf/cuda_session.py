@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -189,7 +190,7 @@ class TensorrtSession(CudaSession):
     """
 
     provider = tensorrt.PROVIDER
-    contract: ClassVar[Mapping[str, str]] = {"backend": "tensorrt"}
+    contract = MappingProxyType({"backend": "tensorrt"})
 
     def load(self, stream: int | None) -> None:
         with tensorrt.building(self.ort, self.path):

@@ -18,9 +18,9 @@ class Dataset(Protocol):
     """Labelled samples; ``labels`` is int64 [len], or with a score whatever that compares.
 
     It may also have ``data_format``, "NHWC" if its images are laid out so; ``starts``, the numbers of the
-    samples with which a sequence begins, for a model whose state goes from one to the next; and
-    ``prepare(progress)``, which is called before an accuracy phase, that loads every sample, and calls
-    ``progress(done, wanted)`` as it goes on.
+    samples with which a sequence begins, for a model whose state goes from one to the next; ``notes``, texts
+    for the result once its samples were read; and ``prepare(progress)``, which is called before an accuracy
+    phase, that loads every sample, and calls ``progress(done, wanted)`` as it goes on.
     """
 
     name: str
@@ -84,6 +84,20 @@ class _Transposed:
                 "images, which have four axes"
             )
         return images.transpose(self._axes)
+
+
+class Part:
+    """Samples ``first`` to ``first`` + ``count`` of a dataset."""
+
+    def __init__(self, dataset: Dataset, first: int, count: int) -> None:
+        self._dataset, self._first = dataset, first
+        self.name, self.labels = dataset.name, dataset.labels[first : first + count]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> Any:
+        return self._dataset.images([self._first + index for index in indices])
 
 
 def open_dataset(model: str, make: Any, count: int | None, classes: bool = True) -> Dataset:

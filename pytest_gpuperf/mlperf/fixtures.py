@@ -19,6 +19,7 @@ from pytest_gpuperf.questions import question, timed
 from pytest_gpuperf.session import GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
+    from pytest_gpuperf.mlperf.audit import AuditResult
     from pytest_gpuperf.mlperf.models import Model, Precision
     from pytest_gpuperf.mlperf.peak import PeakResult
     from pytest_gpuperf.mlperf.request import Request
@@ -54,6 +55,13 @@ def name_model(metafunc: pytest.Metafunc) -> None:
 
 
 _NO_OPTIONS = ("self", "model", "resolution")
+
+
+def _require_qps(asked: Request) -> None:
+    if asked.scenario == "Server" and asked.qps is None and asked.mode == "performance":
+        raise GpuperfError(
+            "loadgen: Server needs qps=, the queries a second; loadgen.find_peak finds the highest"
+        )
 
 
 class LoadGen:
@@ -101,10 +109,7 @@ class LoadGen:
 
             model = with_list(model, dataset_list)
         asked = self._request(model, **given)
-        if asked.scenario == "Server" and asked.qps is None and mode == "performance":
-            raise GpuperfError(
-                "loadgen: Server needs qps=, the queries a second; loadgen.find_peak finds the highest"
-            )
+        _require_qps(asked)
         if not isinstance(output, str | Path | None):
             raise GpuperfError(f"loadgen: output={output!r}; give the folder that results.json is to be in")
         session = self._open(model, asked)
@@ -156,6 +161,37 @@ class LoadGen:
         self._keep(result.best, result.measurements(self._judged()))
         return result
 
+    def audit(
+        self, test: str, model: Model | Sut, scenario: str | None = None, **options: Any
+    ) -> AuditResult:
+        """Run MLPerf's compliance audit TEST01 or TEST04, which fails the test if it is not passed.
+
+        TEST01: answers that LoadGen samples in a performance phase are those of the accuracy phase, at the
+        same rate. TEST04: the same image again and again is no faster than others. ``options`` are a
+        performance phase's: ``precision``, ``seconds``, ``qps``, ...
+        """
+        from pytest_gpuperf.mlperf.audit import Audit
+        from pytest_gpuperf.mlperf.request import require_audit
+
+        __tracebackhide__ = True
+        require_audit(test, options)
+        given = {"precision": "fp32", **options, "scenario": scenario, "mode": "performance"}
+        asked, active = self._request(model, **given), self._session.options.active
+        _require_qps(asked)
+        audit = Audit(
+            self._open(model, asked),
+            asked.traffic(),
+            lambda phase: self._log_dir(f"{test}-{phase}"),
+            asked.performance_sample_count,
+            profile=asked.profile if active else "short",
+            seconds=asked.seconds if active else QUICK_SECONDS,
+            stall=asked.stall,
+        )
+        with self._session.phase():
+            result = audit.test01() if test == "TEST01" else audit.test04()
+        result.check()
+        return result
+
     def _request(self, model: Any, **given: Any) -> Request:
         from pytest_gpuperf.mlperf.models import require_usable
         from pytest_gpuperf.mlperf.request import Request
@@ -198,11 +234,11 @@ class LoadGen:
         from pytest_gpuperf.mlperf.session import SESSIONS, Team, open_session
         from pytest_gpuperf.mlperf.sut import Sut, SutSession
 
-        on_gpu, traffic = self._session.expects_device(), asked.traffic()
+        on_gpu, traffic = self._session.expects_device() and asked.backend != "cpu", asked.traffic()
         if asked.threads and (on_gpu or isinstance(model, Sut)):
             raise GpuperfError("loadgen: threads= is for ONNX models on the CPU")
-        if not on_gpu and (asked.devices or asked.qsl != "host" or asked.backend):
-            raise GpuperfError("loadgen: devices=, qsl= and backend= are for a GPU")
+        if not on_gpu and (asked.devices or asked.qsl != "host" or asked.backend not in (None, "cpu")):
+            raise GpuperfError('loadgen: devices=, qsl= and backend= other than "cpu" are for a GPU')
         if isinstance(model, Sut):
             if asked.streams or asked.devices or asked.qsl != "host" or asked.backend:
                 raise GpuperfError(
@@ -221,7 +257,10 @@ class LoadGen:
         stream = int(self._session.gpu().stream.handle) if on_gpu and self._session.options.active else None
         team = Team(asked.streams or 1, asked.devices or 1, asked.qsl)
         precision = cast(Any, asked.precision)
-        return open_session(model, backend, precision, sorted(sizes), stream, asked.threads, team)
+        session = open_session(model, backend, precision, sorted(sizes), stream, asked.threads, team)
+        if asked.backend == "cpu":  # it is compared with its like, not with what a GPU does
+            session.contract = {"backend": "cpu"}
+        return session
 
     def _on_device(self, session: Any) -> list[Measurement]:
         """Measure the device time of a batch: the model's part of a query's time, without the host's."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,13 +37,10 @@ class ImageCache:
         whole = self._first + count * self._size
         with self._refusals():
             self._descriptor = _opened(self.path, whole)
+            weakref.finalize(self, os.close, self._descriptor)
             content = np.memmap(self.path, np.uint8, "r", shape=whole)
         self._entries = content[: count * _ENTRY.itemsize].view(_ENTRY)
         self._images = content[self._first :].reshape(count, *shape)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
 
     def lacks(self, place: int, stamp: int) -> bool:
         """Say whether nothing made from what has that stamp is there; its bytes are not looked at."""

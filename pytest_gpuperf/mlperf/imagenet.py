@@ -113,6 +113,7 @@ class ImageNet:
         self._paths = paths[:count]
         self.labels = labels[:count]
         self._stamps: dict[int, int] = {}
+        self._cut_off: set[Path] = set()
         names = "\n".join(str(path.absolute()) for path in paths)
         file = f"imagenet/{hashlib.sha256(names.encode()).hexdigest()[:16]}.images"
         self._room = file, len(paths), (SIDE, SIDE, 3)
@@ -120,6 +121,17 @@ class ImageNet:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what is to be said of the images that were decoded."""
+        if not self._cut_off:
+            return ()
+        first = min(self._cut_off)
+        return (
+            f"{len(self._cut_off):,} images are cut off, first {first}: is the copy whole? They were read as "
+            "far as they go, as MLPerf's reference does",
+        )
 
     @cached_property
     def _cache(self) -> ImageCache:
@@ -161,7 +173,10 @@ class ImageNet:
         crop = self._kept(cache, index)
         if crop is None:
             crop = decode(self._paths[index])
-            cache.put(index, self._stamp(index), crop)
+            if _is_cut_off(self._paths[index]):  # kept nowhere, so that it is said each time
+                self._cut_off.add(self._paths[index])
+            else:
+                cache.put(index, self._stamp(index), crop)
         return crop
 
     def _kept(self, cache: ImageCache, index: int) -> np.ndarray | None:
@@ -178,6 +193,12 @@ class ImageNet:
             text = f"{about.st_size} {about.st_mtime_ns} {_opencv().__version__}"
             self._stamps[index] = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) | 1
         return self._stamps[index]
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Say whether a JPEG lacks its end: within a scan there is no such marker."""
+    data = path.read_bytes()
+    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
 
 
 def _pool(most: int) -> ThreadPoolExecutor:

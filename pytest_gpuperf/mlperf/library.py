@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -55,6 +56,15 @@ class SampleLibrary:
             size = max(1, min(MOST_READ, int(len(read) * READING / took)))
         self._single = {index: self._images[slot : slot + 1] for index, slot in self._slots.items()}
         self._release = self._hold(self._images)
+
+    @contextmanager
+    def reading(self, dataset: Dataset) -> Iterator[None]:
+        """Load from another dataset, as long as the block lasts."""
+        mine, self._dataset = self._dataset, dataset
+        try:
+            yield
+        finally:
+            self._dataset = mine
 
     def _read(self, indices: Sequence[int]) -> Any:
         try:

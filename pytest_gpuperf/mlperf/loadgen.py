@@ -41,6 +41,7 @@ from pytest_gpuperf.mlperf.timing import InvalidPhase, timed
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 SHORTEST_SUBMITTED = 600.0  # seconds
 CPU_PERFORMANCE_SAMPLES = 64  # keeps the loading of a phase on the CPU under a second
+AGAIN = 0.2  # seconds of warm-up of a further phase of the same session
 EASY = 0.5  # of what full batches alone would give: the rate of a server that was given none
 
 
@@ -56,28 +57,33 @@ def performance(
     warm_up: float | None = None,
     loaded: int | None = None,
     configured: Mapping[str, int | float] = MappingProxyType({}),
+    dataset: Dataset | None = None,
+    warm: Dataset | None = None,
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
     completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``; ``loaded`` images
     are in memory, and queries are drawn from them; ``configured`` is what a configuration file says beyond
-    that. Raises GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
+    that; ``dataset`` stands in for the model's, and the images of ``warm`` are those to warm up with. Raises
+    GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
     require_scenario(session.model, asked)
-    batch, dataset = asked.batch(session.batch_sizes[-1]), dataset_of(session.model, None)
+    batch, dataset = asked.batch(session.batch_sizes[-1]), dataset or dataset_of(session.model, None)
     workers = _workers(session, asked)
     wait = asked.max_wait if asked.server else None
     phase = Phase(session, dataset, batch, log_dir, stall, wait, workers)
     meter = EnergyMeter(session.addresses()) if hasattr(session, "addresses") else None
     phase.callbacks.meter = meter
     if loaded is None:
-        loaded = _loaded(session, dataset, chosen)
+        loaded = loaded_images(session, dataset, chosen)
     elif loaded > len(dataset):
         raise GpuperfError(
             f"performance_sample_count={loaded}, and the dataset {dataset.name} has {len(dataset)} images"
         )
+    if (same := int(configured.get("performance_issue_same_index", 0))) >= loaded:  # LoadGen would crash
+        raise GpuperfError(f"performance_issue_same_index = {same}, and {loaded} images are loaded")
     limit = seconds if seconds is not None else chosen.seconds
     if warm_up is None:  # for a GPU's clocks, or for a CPU's caches and thread pools
         warm_up = 3.0 if _on_device(session) or limit is None else min(3.0, 0.1 * limit)
@@ -85,9 +91,10 @@ def performance(
 
     def prepare() -> Any:
         nonlocal asked
-        phase.callbacks.load(range(loaded))
         sizes = session.batch_sizes[:-1] if asked.server else ()
-        load = Load(batch, loaded, _probe(phase.callbacks, batch, sizes, warm_up))
+        with phase.callbacks.library.reading(warm or dataset):
+            phase.callbacks.load(range(len(warm) if warm else loaded))
+            load = Load(batch, loaded, _probe(phase.callbacks, batch, sizes, warm_up))
         if asked.server and not asked.qps:
             asked = replace(asked, qps=EASY * batch / load.seconds)
         fits = _fitting(asked, chosen, load, limit, notes)
@@ -101,14 +108,24 @@ def performance(
         if detail.num_errors or not detail.valid:
             raise InvalidPhase(asked, detail)
         timing = timed(asked, phase.callbacks, detail, log_dir)
-    contract = {
-        **_contract(session, dataset, asked, detail),
-        "profile": chosen.name,
-        "seconds": limit if limit is not None else used.min_duration_ms / 1000,
-        "performance_samples": loaded,
-        "samples_per_query": asked.samples_per_query,
-        **_placed(session),
-    }
+    length = limit if limit is not None else used.min_duration_ms / 1000
+    contract = _contract(session, dataset, asked, detail)
+    contract |= {"profile": chosen.name, "seconds": length, "performance_samples": loaded}
+    contract |= _further_contract(session, asked, batch, configured)
+    environment, energy = {**session.description, "batch": batch}, None
+    said = [*phase.notes, *notes, *_reservations(chosen, loaded, limit)]
+    if meter is not None:
+        energy = None if meter.joules is None else (meter.joules, meter.step)
+        said += [meter.note] if meter.note else []
+    bound = early_stopping(detail)
+    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, tuple(said), bound, energy)
+
+
+def _further_contract(
+    session: Session, asked: Scenario, batch: int, configured: Mapping[str, int | float]
+) -> dict[str, Any]:
+    """Return what else must be equal for two performance phases to be compared."""
+    contract = {"samples_per_query": asked.samples_per_query, **_placed(session)}
     if configured:
         contract["configuration"] = " ".join(f"{key}={value}" for key, value in sorted(configured.items()))
     if threads := getattr(session, "threads", None):
@@ -116,12 +133,7 @@ def performance(
     if asked.server:
         contract |= {"target_qps": asked.qps, "max_latency": asked.max_latency}
         contract |= {"max_wait": asked.max_wait, "max_batchsize": batch}
-    environment = {**session.description, "batch": batch}
-    said: tuple[str, ...] = (*phase.notes, *notes, *_reservations(chosen, loaded, limit))
-    bound = early_stopping(detail)
-    energy = (meter.joules, meter.step) if meter is not None and meter.joules is not None else None
-    said = (*said, meter.note) if meter is not None and meter.note else said
-    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, said, bound, energy)
+    return contract
 
 
 def _fitting(
@@ -163,9 +175,10 @@ def accuracy(
     scenario: str | Scenario = "Offline",
     count: int | None = None,
     stall: float = STALL,
+    dataset: Dataset | None = None,
 ) -> AccuracyResult | ScoreResult:
     """Run an accuracy phase over the first ``count`` images (None: all); raises as ``performance`` does."""
-    asked, dataset = Scenario.of(scenario), dataset_of(session.model, count)
+    asked, dataset = Scenario.of(scenario), dataset or dataset_of(session.model, count)
     require_scenario(session.model, asked)
     wait = asked.max_wait if asked.server else None
     batch, workers = asked.batch(session.batch_sizes[-1]), _workers(session, asked)
@@ -173,7 +186,7 @@ def accuracy(
     scoring = getattr(session.model, "score", None) is not None
     if scoring:
         session.answers.keep(True)  # type: ignore[attr-defined]
-    loaded = _loaded(session, dataset, Profile.of("short"))
+    loaded = loaded_images(session, dataset, Profile.of("short"))
 
     def prepare() -> Any:
         phase.callbacks.prepare(dataset)
@@ -204,7 +217,7 @@ def accuracy(
     )
 
 
-def _loaded(session: Session, dataset: Dataset, profile: Profile) -> int:
+def loaded_images(session: Session, dataset: Dataset, profile: Profile) -> int:
     """Return how many images are loaded at once: whole largest batches, so that a batch is a slice.
 
     "valid" loads no fewer than MLPerf asks for, if there are so many.

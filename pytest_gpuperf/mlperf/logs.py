@@ -79,11 +79,15 @@ def read_detail(folder: Path) -> Detail:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Seconds from scheduled to complete of each query, in the order issued, and of the whole phase."""
+    """Seconds from scheduled to complete of each query, in the order issued, and of the whole phase.
+
+    ``pauses`` are the seconds by which a stream's queries began later after the one before than half of them.
+    """
 
     latencies: np.ndarray
     duration: float
     samples: int
+    pauses: float = 0.0
 
 
 # The trace is not JSON (LoadGen doubles the quotes around some keys), so it is read line by line.
@@ -151,7 +155,17 @@ def read_trace(folder: Path) -> Trace:
     complete = np.frombuffer(lasted) * 1e-9
     latencies = np.zeros(query.max() + 1)
     np.maximum.at(latencies, query, complete)
-    return Trace(latencies, float((start + complete).max() - start.min()), len(query))
+    return Trace(
+        latencies, float((start + complete).max() - start.min()), len(query), _pauses(query, start, complete)
+    )
+
+
+def _pauses(query: np.ndarray, start: np.ndarray, complete: np.ndarray) -> float:
+    begins, ends = np.full(query.max() + 1, np.inf), np.zeros(query.max() + 1)
+    np.minimum.at(begins, query, start)
+    np.maximum.at(ends, query, start + complete)
+    gaps = begins[1:] - ends[:-1]
+    return float(np.maximum(gaps - np.median(gaps), 0).sum()) if len(gaps) else 0.0
 
 
 def read_accuracy(folder: Path, count: int) -> np.ndarray:
@@ -160,22 +174,37 @@ def read_accuracy(folder: Path, count: int) -> np.ndarray:
     MultiStream pads with samples that it logs again; the first answer counts. Raises GpuperfError if one is
     missing or the log is damaged.
     """
+    classes = np.full(count, -1, np.int64)
+    seen = np.zeros(count, bool)
+    for index, found in _answers(folder, count):
+        if not seen[index]:
+            classes[index], seen[index] = found, True
+    if not seen.all():
+        missing = np.flatnonzero(~seen)
+        raise GpuperfError(f"{folder / ACCURACY} lacks {len(missing)} of {count} samples, first {missing[0]}")
+    return classes
+
+
+def read_sampled(folder: Path, count: int) -> tuple[list[int], np.ndarray]:
+    """Return the samples that a performance phase logged, and their classes, int64, one for each.
+
+    Raises GpuperfError if the log is damaged.
+    """
+    answers = list(_answers(folder, count))
+    return [index for index, _ in answers], np.array([found for _, found in answers], np.int64)
+
+
+def _answers(folder: Path, count: int) -> Iterator[tuple[int, int]]:
+    """Yield each logged sample and its class; raises GpuperfError unless it is one of ``count``."""
     path = folder / ACCURACY
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         answers = [(int(entry["qsl_idx"]), bytes.fromhex(entry["data"])) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GpuperfError(f"{path} is no accuracy log of LoadGen: {error}") from error
-    classes = np.full(count, -1, np.int64)
-    seen = np.zeros(count, bool)
     for index, data in answers:
         if not 0 <= index < count or len(data) != 8:
             raise GpuperfError(
                 f"{path}: sample {index} with {len(data)} bytes is not one of {count} with 8 each"
             )
-        if not seen[index]:
-            classes[index], seen[index] = np.frombuffer(data, "<i8")[0], True
-    if not seen.all():
-        missing = np.flatnonzero(~seen)
-        raise GpuperfError(f"{path} lacks {len(missing)} of {count} samples, first {missing[0]}")
-    return classes
+        yield index, int.from_bytes(data, "little", signed=True)

@@ -71,6 +71,9 @@ class Model:
 
     def require_usable(self) -> None:
         """Raise GpuperfError unless the file is there and every field is what it must be."""
+        for name in ("name", "recipe"):
+            if not isinstance(getattr(self, name), str):
+                raise GpuperfError(f"Model: {name}={short(getattr(self, name))}; give a text")
         require_file(self)
         for name in ("inputs", "state"):
             given = getattr(self, name)
@@ -150,10 +153,8 @@ def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Pa
     path = model_dir / "resnet50_v1.onnx"
     if not path.is_file():
         raise GpuperfError(f"{path} does not exist; MODEL_DIR must hold MLPerf's resnet50_v1.onnx")
-    if not (data_dir / "val_map.txt").is_file():
-        raise GpuperfError(
-            f"{data_dir / 'val_map.txt'} does not exist; DATA_DIR must hold ImageNet with its labels"
-        )
+    if not data_dir.is_dir():
+        raise GpuperfError(f"{data_dir} is no folder; DATA_DIR must hold ImageNet with its labels")
     return Model(
         IMAGENET,
         path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,7 +45,7 @@ class OnnxSession:
 
     on_device: ClassVar[bool]
     offline_batch: ClassVar[int]  # images of a batch in Offline
-    contract: ClassVar[Mapping[str, str]] = {}  # what makes its figures others than those of its like
+    contract: Mapping[str, str] = MappingProxyType({})  # what makes its figures others than those of its like
 
     def __init__(
         self,

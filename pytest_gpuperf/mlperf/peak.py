@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
-from pytest_gpuperf.mlperf.loadgen import performance
+from pytest_gpuperf.mlperf.loadgen import AGAIN, performance
 from pytest_gpuperf.mlperf.result import PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import Scenario
@@ -19,7 +19,6 @@ MOST_PHASES = 30
 # Phases that have to fail before a rate counts as too high: one pause of the host spoils a phase of 2 s. With
 # one, five processes on an H100 found 9,570 to 10,060 queries/s and a sixth 4,858.
 FAILURES = 2
-AGAIN = 0.2  # seconds of warm-up before each phase after the first
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Phase:
             raise GpuperfError(f"the dataset {dataset.name} of {session.model.name} has no images")
         _require_folder(log_dir)
         self._session, self._log_dir, self._stall = session, log_dir, stall
-        self._total = len(dataset)
+        self._dataset, self._total = dataset, len(dataset)
         library = library_for(session, dataset)
         arguments = self.lg, workers or (session,), library, batch
         self.callbacks = Callbacks(*arguments) if max_wait is None else Batcher(*arguments, max_wait)
@@ -101,6 +101,7 @@ class Phase:
             if not thread.is_alive():
                 self.callbacks.library.unload()
                 _running.release()
+        self.notes = (*self.notes, *getattr(self._dataset, "notes", ()))
         error = self.callbacks.failure or outcome.get("error")
         if isinstance(error, GpuperfError):
             raise error

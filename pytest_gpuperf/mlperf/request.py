@@ -16,7 +16,7 @@ from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
 
 MODES = ("performance", "accuracy")
 QSLS = ("host", "device")
-BACKENDS = ("cuda", "tensorrt")  # of a GPU
+BACKENDS = ("cuda", "tensorrt", "cpu")
 STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
 FILES = ("mlperf_conf", "user_conf", "audit_conf")  # what a later one says holds
@@ -45,6 +45,18 @@ _OF_A_SCENARIO: Mapping[str, Sequence[str]] = {
     "devices": ("Server", "Offline"),
     "samples_per_query": ("MultiStream",),
 }
+AUDITS = ("TEST01", "TEST04")
+_OF_AUDITS = (
+    *("precision", "profile", "seconds", "stall", "qps", "max_latency", "max_wait", "max_batchsize"),
+    *("samples_per_query", "performance_sample_count", "threads", "streams", "devices", "qsl", "backend"),
+)
+
+
+def require_audit(test: Any, options: Mapping[str, Any]) -> None:
+    """Raise GpuperfError unless there is an audit of that name, and it has the options."""
+    _choice("audit", test, AUDITS)
+    if unknown := [name for name in options if name not in _OF_AUDITS]:
+        raise GpuperfError(f"loadgen: an audit has no {', '.join(unknown)}=; it has {', '.join(_OF_AUDITS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

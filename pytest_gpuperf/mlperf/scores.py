@@ -93,24 +93,44 @@ def scored(
     notes: tuple[str, ...],
 ) -> ScoreResult:
     """Score the answers of an accuracy phase; raises GpuperfError if the score is no number, or fails."""
-    sut, answers = session.model, session.answers.at(places)
+    answers = session.answers.at(places)
+    score, scores = score_of(session.model, answers, labels)
+    return ScoreResult(session.model, score, scores, answers, contract, session.description, log_dir, notes)
+
+
+def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple[float, tuple[float, ...]]:
+    """Return the score of answers, and that of each if the model gives those; without one what part is right.
+
+    Raises GpuperfError if the score is no number, or fails.
+    """
+    if getattr(model, "score", None) is None:
+        return float(np.mean(np.asarray(answers) == np.asarray(labels))), ()
     try:
-        given = sut.score(answers, labels)
+        given = model.score(answers, labels)
     except Exception as error:
-        raise GpuperfError(f"{sut.name}: score() failed: {type(error).__name__}: {error}") from error
+        raise GpuperfError(f"{model.name}: score() failed: {type(error).__name__}: {error}") from error
     one = _value(given)
     each = [] if one is not None or not hasattr(given, "__iter__") else list(map(_value, given))
     values = [one] if one is not None else each
     if None in values or not values or (one is None and len(values) != len(answers)):
         raise GpuperfError(
-            f"{sut.name}: score() returned {short(given)}; it must return a number for each of the "
+            f"{model.name}: score() returned {short(given)}; it must return a number for each of the "
             f"{len(answers)} answers, or one for all"
         )
     score = math.fsum(value for value in values if value is not None) / len(values)
     if not math.isfinite(score):
-        raise GpuperfError(f"{sut.name}: score() returned {short(given)}, which is not finite")
+        raise GpuperfError(f"{model.name}: score() returned {short(given)}, which is not finite")
     scores = tuple(value for value in each if value is not None)
-    return ScoreResult(sut, score, scores, answers, contract, session.description, log_dir, notes)
+    return score, scores
+
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two answers are the same, of whatever kind."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(np.array_equal(one, other))
 
 
 def _value(given: Any) -> float | None:

@@ -74,7 +74,7 @@ def open_session(
     if precision == "int8" and kind.on_device:
         raise GpuperfError(
             "int8 runs on the CPU: ONNX Runtime's CUDA provider has no convolutions in int8, and "
-            'TensorRT is not asked for them; use precision="fp16"'
+            'TensorRT is not asked for them; use precision="fp16", or backend="cpu"'
         )
     if kind.on_device:
         cuda_runtime.require(onnxruntime)

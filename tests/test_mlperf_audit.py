@@ -1,0 +1,213 @@
+"""MLPerf's audits: honest systems pass, those that cache or answer otherwise when it counts do not."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gpuproject import require_loadgen
+from mlperf_child import shown
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import Sut, audit, models
+from pytest_gpuperf.mlperf.datasets import Digits, Part
+from pytest_gpuperf.mlperf.scores import same
+from pytest_gpuperf.mlperf.session import open_session
+from pytest_gpuperf.mlperf.settings import Scenario
+from pytest_gpuperf.mlperf.sut import SutSession
+
+SUTS = """
+from dataclasses import replace
+from pytest_gpuperf.mlperf import Sut, audit, settings
+from pytest_gpuperf.mlperf.sut import SutSession
+
+class Many:
+    name = "many"
+    def __init__(self, count=None):
+        self.labels = (np.arange(200) % 10)[:count]
+    def __len__(self):
+        return len(self.labels)
+    def images(self, indices):
+        return np.asarray(indices, np.float32)[:, None]
+
+def honest(batch):
+    time.sleep(0.002)
+    return [int(number) % 10 for number in batch[:, 0]]
+
+known = {}
+def caching(batch):
+    if any(number not in known for number in batch[:, 0]):
+        known.update(zip(batch[:, 0], honest(batch)))
+    return [known[number] for number in batch[:, 0]]
+
+runs = []
+def lazy(batch):  # after what an accuracy phase takes
+    runs.extend(batch)
+    return honest(batch) if len(runs) < 80 else (time.sleep(0.002), [0] * len(batch))[1]
+
+def audited(test, run, scenario, **more):
+    known.clear(), runs.clear()
+    asked = settings.Scenario.of(scenario)
+    made = SutSession(Sut(name=run.__name__, run=run, dataset=Many, **more), asked.batch(8))
+    folder = lambda name: Path(f"{test}-{run.__name__}-{scenario}-{name}")
+    found = audit.Audit(made, asked, folder, None, profile="short", seconds=0.1, stall=10)
+    result = getattr(found, test.lower())()
+    return [len(result.rounds), result.sampled, result.differing, list(result.problems)]
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Return the rounds, the sampled and the differing answers, and the problems, of each audit."""
+    if find_spec("mlperf_loadgen") is None:
+        pytest.skip("LoadGen is not installed: pip install mlcommons-loadgen")
+    return shown(
+        SUTS
+        + """
+def words(answers, labels):
+    return [answer == f"it is {label}" for answer, label in zip(answers, labels)]
+def speaking(batch):
+    return [f"it is {answer}" for answer in honest(batch)]
+def mumbling(batch):
+    return [f"it is {answer}" for answer in lazy(batch)]
+show(
+    honest={s: audited("TEST04", honest, s) for s in ("SingleStream", "MultiStream", "Offline")},
+    caching={s: audited("TEST04", caching, s) for s in ("SingleStream", "MultiStream", "Offline")},
+    sampled={s: audited("TEST01", honest, s) for s in ("SingleStream", "MultiStream", "Offline")},
+    lazy={s: audited("TEST01", lazy, s) for s in ("SingleStream", "Offline")},
+    speaking=audited("TEST01", speaking, "SingleStream", score=words),
+    mumbling=audited("TEST01", mumbling, "SingleStream", score=words),
+)
+""",
+        tmp_path_factory.mktemp("audits"),
+    )
+
+
+def test_an_honest_system_is_no_faster_on_the_same_image(found):
+    assert {scenario: problems for scenario, (*_, problems) in found["honest"].items() if problems} == {}
+
+
+def test_a_system_that_caches_is(found):
+    for scenario, (rounds, _, _, (problem,)) in found["caching"].items():
+        assert rounds == {"MultiStream": 2}.get(scenario, audit.ROUNDS)  # there are 200 images
+        assert problem.startswith("the same image again and again is faster: are answers cached? (")
+
+
+def test_answers_of_a_performance_phase_are_those_of_the_accuracy_phase(found):
+    for scenario, (_, sampled, differing, problems) in found["sampled"].items():
+        assert (differing, problems) == (0, []), scenario
+        assert sampled >= 32, scenario
+    _, sampled, differing, problems = found["speaking"]
+    assert (differing, problems) == (0, [])
+    assert sampled >= 32
+
+
+def test_answers_of_a_performance_phase_that_are_others(found):
+    for _, sampled, differing, (problem, *_) in (*found["lazy"].values(), found["mumbling"]):
+        assert sampled > differing > 0.8 * sampled
+        assert f"{differing} of {sampled} answers sampled in the performance phase are not" in problem
+    assert "('it is 0', it was 'it is " in found["mumbling"][-1][0]
+
+
+class Numbers:
+    name = "numbers"
+
+    def __init__(self, count=None):
+        self.labels = np.arange(97)[:count]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, indices):
+        return np.asarray(indices)
+
+
+def made(scenario, size, loaded=None, dataset=Numbers, profile="short"):
+    session = SutSession(Sut(name="s", run=len, dataset=dataset), size)
+    return audit.Audit(session, Scenario.of(scenario), None, loaded, profile=profile, stall=1.0)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "size", "loaded", "parts", "warm", "count"),
+    [
+        ("SingleStream", 1, None, [(0, 32), (32, 32), (64, 32)], [96], 32),
+        ("SingleStream", 1, 12, [(0, 12), (12, 12), (24, 12)], [96], 12),
+        ("MultiStream", 8, None, [(0, 88)], list(range(89, 97)), 11),
+        ("Offline", 8, None, [(0, 24), (24, 24), (48, 24)], list(range(89, 97)), 24),
+        ("Offline", 3, 2, [(0, 6), (6, 6), (12, 6)], [94, 95, 96], 6),  # the fourth image is the same one
+        ("Offline", 32, None, [(0, 32), (32, 32)], list(range(65, 97)), 32),
+    ],
+)
+def test_no_round_has_images_of_another_or_of_the_warm_up(scenario, size, loaded, parts, warm, count):
+    found, heated, queries = made(scenario, size, loaded)._parts()
+    assert [(part.images([0])[0], len(part)) for part in found] == parts
+    assert heated.images(range(len(heated))).tolist() == warm
+    assert queries == count
+
+
+def test_too_few_images_are_one_sentence():
+    with pytest.raises(GpuperfError, match=r"TEST04 in Offline needs 128 images, .* numbers has 97"):
+        made("Offline", 64)._parts()
+
+
+def test_mlperfs_own_lengths_and_server_draw_from_what_is_loaded():
+    for scenario, profile in (("SingleStream", "valid"), ("Server", "short")):
+        parts, warm, count = made(scenario, 1, 50, profile=profile)._parts()
+        assert ({len(part) for part in parts}, warm, count) == ({50}, None, 0)
+
+
+def test_a_model_with_state_has_no_audit():
+    session = SimpleNamespace(model=SimpleNamespace(name="vad", state={"a": "b"}))
+    with pytest.raises(GpuperfError, match="vad carries state from query to query; audits are for others"):
+        audit.Audit(session, Scenario.of("SingleStream"), None, None, profile="short")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "problems"),
+    [
+        ([0, 1, 2] * 100, [0, 1, 2] * 100, 0),
+        ([0, 1, 2] * 99 + [9, 1, 2], [0, 1, 2] * 100, 0),  # one of 300 is within a hundredth
+        ([0, 1, 2] * 98 + [9, 1, 9] * 2, [0, 1, 2] * 100, 1),
+        ([8] * 300, [7] * 300, 1),  # of which none was right before
+    ],
+)
+def test_a_few_sampled_answers_may_differ_where_they_score_as_much(given, expected, problems):
+    labels = SimpleNamespace(labels=[0, 1, 2])
+    differing, found = made("Offline", 8)._compared(labels, [0, 1, 2] * 100, given, expected)
+    assert len(found) == problems
+    assert differing == sum(one != other for one, other in zip(given, expected, strict=True))
+
+
+def test_a_part_of_a_dataset():
+    part = Part(Numbers(), 10, 5)
+    assert (len(part), part.labels.tolist()) == (5, [10, 11, 12, 13, 14])
+    assert part.images([0, 4]).tolist() == [10, 14]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        (np.array([1.0, 2.0]), np.array([1.0, 2.0]), True),
+        (np.array([1.0, 2.0]), np.array([1.0, 2.1]), False),
+        ({"a": np.zeros(2)}, {"a": np.zeros(2)}, True),
+        ({"a": np.zeros(2)}, {"b": np.zeros(2)}, False),
+        ([[1], [2, 3]], [[1], [2, 3]], True),
+        ("x", "y", False),
+    ],
+)
+def test_answers_of_any_kind_are_the_same_or_not(one, other, equal):
+    assert same(one, other) is equal
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
+def test_the_embedded_model_passes_on_a_gpu(tmp_path, monkeypatch, scenario):
+    require_loadgen()
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+    asked, model = Scenario.of(scenario), replace(models.digits_model(), dataset=Digits)
+    session = open_session(model, "cuda", "fp16", (asked.batch(128),))
+    audits = audit.Audit(session, asked, tmp_path.joinpath, None, profile="short", seconds=1.0, stall=30)
+    for result in (audits.test04(), audits.test01()):
+        print(f"\n{result}")
+        result.check()
