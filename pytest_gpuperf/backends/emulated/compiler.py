@@ -2,7 +2,7 @@
 
 A kernel is compiled to assembly with the hooks of ``-fsanitize=thread`` and without its library: every
 access calls the runtime in ``simt/``. The assembly is then changed in three ways that the language cannot
-express: a gap behind every variable, calls of memcpy that the hooks would not see, and the name of a
+express: a gap on both sides of every variable, calls of memcpy that the hooks would not see, and the name of a
 dynamic shared array bound to the launch's own.
 """
 
@@ -239,17 +239,17 @@ def _counting(assembly: str) -> str:
 
 
 _DATA = r"\t\.(?:zero|byte|value|long|quad|octa|string|ascii|float|double)\b[^\n]*\n"
-_VARIABLE = re.compile(rf"(\t\.size\t(\S+), \d+\n\2:\n(?:{_DATA})+)")
+_VARIABLE = re.compile(rf"(\t\.size\t(\S+), \d+\n)(\2:\n(?:{_DATA})+)")
 _COMMON = re.compile(r"(?:\t\.local\t\S+\n)?\t\.comm\t(\S+?),(\d+),(\d+)\n")
 _BLOCK_FUNCTION = re.compile(r"\b(memcpy|memmove|memset)@PLT")
 _BUILT_IN = {"threadIdx", "blockIdx", "blockDim", "gridDim"}
 
 
 def _adapted(assembly: str) -> str:
-    assembly = _VARIABLE.sub(rf"\1\t.zero\t{GAP}\n", assembly)
+    assembly = _VARIABLE.sub(rf"\1\t.zero\t{GAP}\n\3\t.zero\t{GAP}\n", assembly)
     assembly = _COMMON.sub(
         rf"\t.pushsection .bss\n\t.balign\t\3\n\t.type\t\1, @object\n\t.size\t\1, \2\n"
-        rf"\1:\n\t.zero\t\2+{GAP}\n\t.popsection\n",
+        rf"\t.zero\t{GAP}\n\1:\n\t.zero\t\2+{GAP}\n\t.popsection\n",
         assembly,
     )
     assembly = _BLOCK_FUNCTION.sub(r"gpuperf_\1@PLT", assembly)

@@ -17,7 +17,7 @@ _VERBS = ("reads", "writes", "updates")
 # Arrays keep at least this far apart, so an address nearer to a live one means that one, even where the
 # system has handed out the pages of a freed array again.
 _NEAR = 1 << 16
-GAP = 1024  # bytes behind every variable of a library (compiler.py leaves them); simt/memory.cpp knows it too
+GAP = 1024  # bytes around every variable of a library (compiler.py leaves them); simt/memory.cpp knows it too
 _FAR = 1 << 24  # the widest gap behind an array: further away, no array was meant
 
 
@@ -154,8 +154,9 @@ def _beside(fault: Fault, launched: Launched) -> str:
     for region in launched.freed if distance > _NEAR else ():
         if region.begin <= begin < region.end:
             return f"of memory that was freed: {region.name}"
-    # Behind every variable of the library is a gap, and what comes after that was not meant.
-    nearest = next((r for r in launched.variables if r.end - fault.size < begin < r.end + GAP), nearest)
+    # Around every variable of the library is a gap, and what comes after that was not meant.
+    around = [r for r in launched.variables if _distance(begin, r) <= GAP]
+    nearest = min(around, key=lambda r: _distance(begin, r), default=nearest)
     if nearest is None or _distance(begin, nearest) > _FAR:
         return f"at address {begin:#x}, which is in no array of this device"
     length = nearest.end - nearest.begin

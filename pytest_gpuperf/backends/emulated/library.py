@@ -22,6 +22,7 @@ from pytest_gpuperf.errors import KernelError
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 _STATIC_SHARED = 48 * 1024
 _WORDS = 2 << 8  # simt/runtime.hpp: variables are watched in words of 4 bytes
+_OURS = re.compile(r"gpuperf_|completed\.\d+$")  # and the C run-time's, which lies beside the user's
 _HAND_OVERS = ("gpuperf_atomic", "gpuperf_fence")
 
 
@@ -83,7 +84,7 @@ class Library:
         self.anchor = self.function("gpuperf_shared_anchor")
         self.base = self.anchor - anchor
         self.kernels = self._kernels(functions)
-        objects = (s for s in symbols if s.kind == "OBJECT" and s.size and not s.name.startswith("gpuperf_"))
+        objects = (s for s in symbols if s.kind == "OBJECT" and s.size and not _OURS.match(s.name))
         own = sorted(objects, key=lambda s: (s.value, s.name))
         self.variables = [
             Region(self.base + s.value, self.base + s.value + s.size, f"variable '{s.name}'") for s in own
