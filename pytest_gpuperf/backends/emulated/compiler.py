@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
-from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, probe_of
+from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, note_launch_bounds, probe_of
 from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
@@ -175,6 +175,7 @@ def _preprocessed(compiler: Compiler, path: Path, behind: str | None, flags: Seq
     code = Code(os.fsdecode(done.stdout), path.parent, _SIMT, HEADER)
     leave_out_host_code(code)
     refuse(code)
+    note_launch_bounds(code)
     return os.fsencode(code.compiled() + (launchers(code) if behind is None else behind))
 
 
