@@ -1,9 +1,9 @@
 """Build kernel files, and the runtime they run on, with the machine's own g++; both are cached.
 
 A kernel is compiled to assembly with the hooks of ``-fsanitize=thread`` and without its library: every
-access calls the runtime in ``simt/``. The assembly is then changed in three ways that the language cannot
-express: a gap on both sides of every variable, calls of memcpy that the hooks would not see, and the name of a
-dynamic shared array bound to the launch's own.
+access calls the runtime in ``simt/``. The assembly is then changed in four ways that the language cannot
+express: gaps around every variable, calls of memcpy that the hooks would not see, casts to integers that clamp,
+and the name of a dynamic shared array bound to the launch's own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
+from pytest_gpuperf.backends.emulated.conversions import FLAG, unsigned_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
 from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, note_launch_bounds, probe_of
 from pytest_gpuperf.backends.emulated.loops import with_loops
@@ -150,7 +151,7 @@ def build_kernels(
     # These files decide too what is made of the code.
     makers = (
         Path(__file__).with_name(name).read_bytes()
-        for name in ("compiler.py", "loops.py", "branches.py", "casts.py")
+        for name in ("compiler.py", "loops.py", "branches.py", "casts.py", "conversions.py")
     )
     key = fingerprint(compiler.identity, *flags, runtime.name, code, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
@@ -214,16 +215,17 @@ def _compile(
     output: Path,
     finish: Callable[[str], str],
 ) -> None:
-    source, assembly = output.with_name("kernel.ii"), output.with_name("kernel.s")
+    source, assembly, tree = (output.with_name(f"kernel.{suffix}") for suffix in ("ii", "s", "tree"))
     source.write_bytes(code)
-    command = [*compiler.command, *flags, "-S", str(source), "-o", str(assembly)]
+    command = [*compiler.command, *flags, f"{FLAG}{tree}", "-S", str(source), "-o", str(assembly)]
     done = run(command, path.parent)
     if done.returncode:
         said = _first_error(done.stderr)
         if said.startswith(PLACE):
             raise Unresolved(said.partition(": ")[2])
         raise KernelError(f"{shown(path)} does not compile: {said}")
-    adapted = with_clamped_casts(_adapted(assembly.read_text()))
+    casts = unsigned_casts(tree.read_text(errors="replace"), os.fsdecode(code))
+    adapted = with_clamped_casts(_adapted(assembly.read_text()), casts)
     assembly.write_text(finish(adapted))
     link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(assembly), str(runtime)]
     done = run([*link, "-o", str(output)], path.parent)

@@ -29,7 +29,7 @@ extern "C" const auto gpuperf_types_of = gpuperf_types::Described<decltype({addr
 
 
 def note_launch_bounds(code: Code) -> None:
-    """Have each instance of a kernel template hold its __launch_bounds__, which may depend on its parameters."""
+    """Have each instance of a kernel template hold its __launch_bounds__, which its parameters may decide."""
     for function in code.functions():
         head = code.code[function.begin : function.body]
         bounds = _BOUNDS.search(head)
