@@ -92,6 +92,8 @@ def _what(fault: Fault, launched: Launched) -> str:
             return f"{access} of another thread's local memory"
         case FaultKind.RACE:
             return f"{access} of {_within(fault, launched)} that {_race(fault, launched)} (race)"
+        case FaultKind.UNINITIALISED if text:
+            return f"{access} of its own {text}, which it has not written"
         case FaultKind.UNINITIALISED:
             return f"{access} of {_within(fault, launched)}, which no thread of the block has written"
         case FaultKind.DIVERGENT_BARRIER:

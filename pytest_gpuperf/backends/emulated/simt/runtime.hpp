@@ -134,8 +134,16 @@ struct Wait {
   int line;
 };
 
+// A variable that a thread has declared without a value.
+struct Local {
+  uint64_t begin, end;
+  const char *name;
+};
+
 struct Stack {
   uint64_t begin, end;
+  std::vector<Local> locals = {};
+  uint8_t *unwritten = nullptr;  // by byte; made when there is a local
 };
 
 struct Fiber {

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <new>
 
+#include "locals.hpp"
 #include "races.hpp"
 #include "runtime.hpp"
 
@@ -70,7 +71,7 @@ bool begin_block(Worker &worker) {
 void retire(Worker &worker) {
   Block *block = worker.block;
   for (Fiber &fiber : block->fibers)
-    if (fiber.stack) worker.free_stacks.push_back(fiber.stack), fiber.stack = nullptr;
+    if (fiber.stack) forget_locals(*fiber.stack), worker.free_stacks.push_back(fiber.stack), fiber.stack = nullptr;
   worker.resident.erase(std::find(worker.resident.begin(), worker.resident.end(), block));
   worker.spare.push_back(block);
 }
