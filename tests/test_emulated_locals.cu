@@ -65,7 +65,7 @@ extern "C" __global__ void guarded(float *out, int n)
 }
 extern "C" __global__ void by_other_ways(float *out, int n)
 {
-    struct Pair { float part[2]; int count; };
+    struct alignas(2 * sizeof(float)) Pair { float part[2]; int count; };
     Pair pair;
     pair.part[0] = 1;
     float filled[1], angle[2], whole, *where[2];

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pytest_gpuperf.backends.base import Dim3
 from pytest_gpuperf.backends.emulated.runtime import Fault, FaultKind
-from pytest_gpuperf.backends.emulated.source import shown
+from pytest_gpuperf.backends.emulated.source import MARK, shown
 
+_OURS = "backends/emulated/simt/"
 _VERBS = ("reads", "writes", "updates")
 # Arrays keep at least this far apart, so an address nearer to a live one means that one, even where the
 # system has handed out the pages of a freed array again.
@@ -73,7 +74,7 @@ def _source_line(offset: int, launched: Launched) -> str:
         return ""
     for frame in done.stdout.splitlines():
         file, _, line = frame.split(" (")[0].rpartition(":")
-        if line.isdigit() and int(line) and Path(file).parent.name != "simt":
+        if line.isdigit() and int(line) and _OURS not in Path(file).as_posix():
             return f"{shown(file)}:{line}"
     return ""
 
@@ -98,10 +99,16 @@ def _what(fault: Fault, launched: Launched) -> str:
             return f"{access} of {_within(fault, launched)}, which no thread of the block has written"
         case FaultKind.DIVERGENT_BARRIER:
             return f"waits at __syncthreads while {other} waits at the one in line {text}"
+        case FaultKind.NOT_RESIDENT if fault.unsupported:
+            return (
+                f"synchronises a grid of {math.prod(launched.grid)} blocks, and the emulated backend has "
+                f"room for {fault.resident} of them side by side; launch fewer, run it on a GPU, {MARK}"
+            )
         case FaultKind.NOT_RESIDENT:
+            where = "the 132 SMs of an H100" if text else "one SM of a GPU"
             return (
                 f"waits for a block that has not begun: {fault.resident} blocks run side by side here, as on "
-                f"one SM of a GPU, and the {math.prod(launched.grid)} of this launch are not co-resident; "
+                f"{where}, and the {math.prod(launched.grid)} of this launch are not co-resident; "
                 "launch fewer blocks"
             )
         case FaultKind.SIGNAL if text == "stack":

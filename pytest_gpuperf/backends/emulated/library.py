@@ -22,9 +22,9 @@ from pytest_gpuperf.errors import KernelError
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 _STATIC_SHARED = 48 * 1024
-_WORDS = 2 << 8  # simt/runtime.hpp: variables are watched in words of 4 bytes
+_WORDS = 2 << 8  # simt/request.hpp: variables are watched in words of 4 bytes
 _OURS = re.compile(r"(?:.*::)?gpuperf_|completed\.\d+$")  # and the C run-time's, which lies beside the user's
-_HAND_OVERS = ("gpuperf_atomic", "gpuperf_fence")
+_HAND_OVERS = ("gpuperf_atomic", "gpuperf_fence", "gpuperf_grid_barrier")
 
 
 @dataclass(frozen=True, slots=True)

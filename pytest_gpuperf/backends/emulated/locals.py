@@ -42,7 +42,9 @@ _DECLARATOR = re.compile(
 _OTHER = re.compile(
     r"\b(?:static|extern|thread_local|constexpr|typedef|using|return|delete|new|throw|goto|else|case|default|namespace)\b"
 )
-_CLASS = re.compile(r"\b(?:struct|class|union|enum)\b[^()]*$")
+_CLASS = re.compile(
+    r"(?:\s*#[^\n]*\n)*\s*(?:(?:typedef|static|const|template\s*<[^{}]*>)\s*)*(?:struct|class|union|enum)\b"
+)
 _LEFT = " __attribute__((cleanup(gpuperf_left)))"
 
 
@@ -131,6 +133,6 @@ def _in_class(code: str, at: int, body: int) -> bool:
             depth += 1
         elif code[offset] == "{":
             if not depth:
-                return bool(_CLASS.search(re.split("[;{}]", code[body:offset])[-1]))
+                return bool(_CLASS.match(re.split("[;{}]", code[body:offset])[-1]))
             depth -= 1
     return False

@@ -134,12 +134,15 @@ _STRUCTURE = re.compile(r"[{}();]")
 _ATTRIBUTE = re.compile(r"(?:__attribute__|alignas|__launch_bounds__|decltype|__align__)\s*$")
 _SCOPE = re.compile(r'(?:inline\s+)?namespace\b\s*([\w:]*)[^()]*$|extern\s+"C"$')
 _WORDS = re.compile(
+    r"(?P<before>(?:\b(?:extern|static|volatile)\s+)*\bthread_local\s+)(?P<aligned>alignas\s*\((?:[^()]|\([^()]*\))*\))|"
     r"\b__(?:global|device|host|constant|grid_constant)__\b|\b__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)"
     r"|(?<!\(\()\b__noinline__\b"
 )
 
 
 def _translated(match: re.Match[str]) -> str:
+    if match["aligned"]:  # __shared__ alignas(16) float s[4], where g++ wants it first
+        return f"{match['aligned']} {match['before']}"
     if match[0] == "__global__":
         return "__attribute__((noinline, used))"
     return "__attribute__((noinline))" if match[0] == "__noinline__" else blank(match)

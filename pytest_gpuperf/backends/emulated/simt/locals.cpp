@@ -7,29 +7,37 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "runtime.hpp"
+
 namespace simt {
 namespace {
 
-Stack *own_stack(uint64_t address) {
-  Worker &worker = *active;
-  if (!worker.launch || address < worker.stack_begin || address >= worker.stack_end) return nullptr;
-  return worker.block->fibers[worker.current].stack;
+bool on_stack(const Worker &worker, uint64_t address) {
+  return worker.launch && address >= worker.stack_begin && address < worker.stack_end;
 }
 
-// False where there is no memory for them: nothing is watched then.
-bool make_marks(Stack &stack) {
-  void *memory = mmap(nullptr, stack.end - stack.begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory != MAP_FAILED) stack.unwritten = static_cast<uint8_t *>(memory);
-  return stack.unwritten;
+// Null where there is no memory for them: nothing is watched then.
+uint8_t *marks_of(const Worker &worker, Locals &locals) {
+  if (locals.unwritten) return locals.unwritten;
+  void *memory = mmap(nullptr, worker.stack_end - worker.stack_begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return locals.unwritten = memory == MAP_FAILED ? nullptr : static_cast<uint8_t *>(memory);
+}
+
+void forget(Locals &locals, uint64_t stack, size_t i) {
+  const Local &local = locals.declared[i];
+  memset(locals.unwritten + (local.begin - stack), 0, local.end - local.begin);
+  locals.declared.erase(locals.declared.begin() + i);
 }
 
 }  // namespace
 
-void touch_locals(Worker &worker, Stack &stack, const Attempt &attempt, bool reads) {
-  uint8_t *marks = stack.unwritten + (attempt.address - stack.begin);
+void touch_locals(Worker &worker, const Attempt &attempt, bool reads) {
+  auto found = worker.locals.find(worker.stack_begin);
+  if (found == worker.locals.end() || found->second.declared.empty()) return;
+  uint8_t *marks = found->second.unwritten + (attempt.address - worker.stack_begin);
   // An access of several bytes is let through where one of them was written, as the parts of a structure may be.
   if (reads && *marks && !memchr(marks, 0, attempt.size)) {
-    for (const Local &local : stack.locals)
+    for (const Local &local : found->second.declared)
       if (attempt.address >= local.begin && attempt.address < local.end)
         snprintf(worker.fault.text, sizeof worker.fault.text, "'%s' (byte %llu of %llu)", local.name,
                  (unsigned long long)(attempt.address - local.begin), (unsigned long long)(local.end - local.begin));
@@ -41,9 +49,9 @@ void touch_locals(Worker &worker, Stack &stack, const Attempt &attempt, bool rea
   if (attempt.kind != AccessKind::kLoad) memset(marks, 0, attempt.size);
 }
 
-void forget_locals(Stack &stack) {
-  for (const Local &local : stack.locals) memset(stack.unwritten + (local.begin - stack.begin), 0, local.end - local.begin);
-  stack.locals.clear();
+void forget_locals(Worker &worker) {
+  for (auto &entry : worker.locals)
+    while (!entry.second.declared.empty()) forget(entry.second, entry.first, entry.second.declared.size() - 1);
 }
 
 }  // namespace simt
@@ -51,24 +59,23 @@ void forget_locals(Stack &stack) {
 extern "C" {
 
 void gpuperf_declared(void *address, size_t size, const char *name) {
+  simt::Worker &worker = *simt::active;
   uint64_t begin = reinterpret_cast<uint64_t>(address);
-  simt::Stack *stack = simt::own_stack(begin);
-  if (!stack || !(stack->unwritten || simt::make_marks(*stack))) return;
-  memset(stack->unwritten + (begin - stack->begin), 1, size);
-  stack->locals.push_back({begin, begin + size, name});
+  if (!simt::on_stack(worker, begin)) return;
+  simt::Locals &locals = worker.locals[worker.stack_begin];
+  uint8_t *marks = simt::marks_of(worker, locals);
+  if (!marks) return;
+  memset(marks + (begin - worker.stack_begin), 1, size);
+  locals.declared.push_back({begin, begin + size, name});
 }
 
 // A variable's scope is left; it may have been entered behind the declaration.
 void gpuperf_left(void *address) {
+  simt::Worker &worker = *simt::active;
   uint64_t begin = reinterpret_cast<uint64_t>(address);
-  simt::Stack *stack = simt::own_stack(begin);
-  if (!stack) return;
-  for (size_t i = stack->locals.size(); i-- > 0;) {
-    simt::Local local = stack->locals[i];
-    if (local.begin != begin) continue;
-    memset(stack->unwritten + (begin - stack->begin), 0, local.end - begin);
-    stack->locals.erase(stack->locals.begin() + i);
-    return;
-  }
+  if (!simt::on_stack(worker, begin)) return;
+  simt::Locals &locals = worker.locals[worker.stack_begin];
+  for (size_t i = locals.declared.size(); i-- > 0;)
+    if (locals.declared[i].begin == begin) return simt::forget(locals, worker.stack_begin, i);
 }
 }

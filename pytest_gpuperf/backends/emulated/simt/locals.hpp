@@ -1,17 +1,28 @@
-// A thread's own variables that it has not written yet (locals.cpp).
+// A thread's own variables that were declared without a value (locals.cpp).
 #pragma once
 
-#include "runtime.hpp"
+#include <cstdint>
+#include <vector>
 
 namespace simt {
 
-void touch_locals(Worker &worker, Stack &stack, const Attempt &attempt, bool reads);
-void forget_locals(Stack &stack);
+struct Worker;
+struct Attempt;
+
+struct Local {
+  uint64_t begin, end;
+  const char *name;
+};
+
+// Those on one stack, and its bytes that are not written yet.
+struct Locals {
+  std::vector<Local> declared;
+  uint8_t *unwritten = nullptr;
+};
 
 // An access to the thread's own stack.
-inline void touch_own(Worker &worker, const Attempt &attempt, bool reads) {
-  Stack &stack = *worker.block->fibers[worker.current].stack;
-  if (!stack.locals.empty()) touch_locals(worker, stack, attempt, reads);
-}
+void touch_locals(Worker &worker, const Attempt &attempt, bool reads);
+// What threads have left that did not come to their end.
+void forget_locals(Worker &worker);
 
 }  // namespace simt

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "locals.hpp"
 #include "touch.hpp"
 
 namespace simt {
@@ -132,7 +131,7 @@ void touch_slowly(Attempt attempt, bool whole, bool reads_value) {
   Worker &worker = *active;
   if (!worker.launch) return;  // the library's own initialisers, when it is loaded
   if (worker.attention) attend(worker, attempt);
-  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return touch_own(worker, attempt, kKind != AccessKind::kStore && (reads_value || attempt.is_volatile));
+  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return touch_locals(worker, attempt, kKind != AccessKind::kStore && (reads_value || attempt.is_volatile));
   Known &known = worker.known[(attempt.pc >> 1) % Worker::kSites];
   Place &place = known.place;
   if (known.pc != attempt.pc || attempt.address < place.begin || attempt.address + attempt.size > place.end)
