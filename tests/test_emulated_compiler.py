@@ -40,17 +40,17 @@ def launched(backend, program):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("#include <cooperative_groups/memcpy_async.h>", r"cooperative_groups \(asynchronous copies\)"),
         (
-            "static __device__ void f() { cooperative_groups::this_grid().sync(); }",
-            "groups larger than a block",
+            "static __device__ void f() { cooperative_groups::this_cluster().sync(); }",
+            "groups of a cluster",
         ),
         ("#  include <mma.h>", "wmma"),
         ("using namespace nvcuda;", "wmma"),
         ("#include <cuda/pipeline>", r"libcu\+\+ \(cuda::\)"),
         ("__device__ cuda::barrier<cuda::thread_scope_block> b;", r"libcu\+\+ \(cuda::\)"),
-        ("#include <cuda_pipeline.h>", "asynchronous copies"),
-        ("#include <cub/cub.cuh>", "CUB"),
+        ("static __device__ void f() { __pipeline_arrive_on(0); }", r"barriers in memory \(mbarrier\)"),
+        ("#include <cub/device/device_scan.cuh>", "CUB beyond the reductions and scans"),
+        ("typedef cub::BlockRadixSort<int, 32, 4> Sort;", "CUB beyond the reductions and scans"),
         ("#include <thrust/sort.h>", "Thrust"),
         ("#include <cute/tensor.hpp>", "CUTLASS"),
         ("#include <curand_kernel.h>", "cuRAND"),

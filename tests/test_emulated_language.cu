@@ -217,7 +217,8 @@ extern "C" __global__ void conversions(float large, double tiny, double *out)
                   (double)__float2uint_rz(-1.0f), (double)__float2uint_rz(large), (double)__double2int_rn(2.5),
                   (double)__double2int_ru(2.1), (double)__float2ll_rd(-2.5f),
                   __fadd_rz(1.0f, 1e-9f), __fadd_ru(1.0f, 1e-9f), __fmul_rd(1.1f, 1.1f), __dadd_ru(1.0, tiny),
-                  __ddiv_rn(1.0, 3.0), __dsqrt_rn(2.0), __double2float_rd(0.1), __hiloint2double(0x40000000, 0)};
+                  __ddiv_rn(1.0, 3.0), __dsqrt_rn(2.0), __double2float_rd(0.1), __hiloint2double(0x40000000, 0),
+                  (double)__double2int_rn(nan), (double)__float2ull_rz(nan)};
     for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
 }
 extern "C" __global__ void more_mathematics(double x, double *out)
@@ -263,16 +264,33 @@ extern "C" __global__ void brain_floats(const float *x, unsigned short *out)
 {
     out[threadIdx.x] = __bfloat16_as_ushort(__float2bfloat16(x[threadIdx.x]) * __float2bfloat16(3.0f));
 }
-extern "C" __global__ void casts(const double *x, long long *out, int n)
+typedef unsigned short half_word;
+using longest = unsigned long long;
+template <class T, class F> __device__ __noinline__ T cast_to(F x) { return (T)x; }
+template <class T, class F> __device__ __forceinline__ T cast_here(F x) { return (T)x; }
+template <class F> __device__ void cast_all(F x, long long *out, int n)
+{
+    out[0] = cast_to<unsigned char>(x);
+    out[n] = cast_to<signed char>(x);
+    out[2 * n] = cast_to<half_word>(x);
+    out[3 * n] = cast_to<short>(x);
+    out[4 * n] = cast_to<unsigned>(x);
+    out[5 * n] = cast_to<int>(x);
+    out[6 * n] = cast_to<longest>(x);
+    out[7 * n] = cast_to<long long>(x);
+    out[8 * n] = (long long)(unsigned)(long long)x;
+}
+extern "C" __global__ void casts(const double *x, const float *f, long long *out, int n)
 {
     int i = threadIdx.x;
-    double d = x[i];
-    float f = x[i];
-    out[i] = (int)d;
-    out[n + i] = (int)f;
-    out[2 * n + i] = (long long)d;
-    out[3 * n + i] = (long long)f;
-    out[4 * n + i] = d > 1 ? (int)(d * 0.5) : (int)-f;
+    cast_all(x[i], out + i, n);
+    cast_all(f[i], out + 9 * n + i, n);
+    out[18 * n + i] = x[i] > 1 ? (int)(x[i] * 0.5) : (int)-f[i];
+    out[19 * n + i] = cast_here<unsigned>(f[i]) + cast_here<long long>(x[i] * 0.5);
+    half_word word = x[i] * 0.5;
+    unsigned named = x[i] * 0.25;
+    out[20 * n + i] = (unsigned)(f[i] * 0.5f) + 1ull + word + named;
+    out[21 * n + i] = (int)(f[i] * 2) + (long long)(unsigned char)(f[i] * 2); // one instruction: as signed
 }
 extern "C" __global__ void atomics_of_16_bits(half *h, __half2 *pair, __nv_bfloat16 *b, unsigned short *s)
 {

@@ -1,5 +1,6 @@
 """CUDA C++ as people write it runs on the emulated device and gives CUDA's results."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -213,12 +214,13 @@ def test_warp_functions_of_narrow_types_and_reductions(run):
 
 
 def test_conversions_clamp_and_round_as_they_say(run):
-    found = run("conversions", (1,), np.float32(3e10), np.float64(1e-30), shape=(16,), dtype=np.float64)
+    found = run("conversions", (1,), np.float32(3e10), np.float64(1e-30), shape=(18,), dtype=np.float64)
     one = np.float32(1)
     expected = [
         2**31 - 1, -(2**31), 0, 0, 2**32 - 1, 2, 3, -3,
         1, np.nextafter(one, np.float32(2)), 0, np.nextafter(1.0, 2.0),
         1 / 3, 2**0.5, np.nextafter(np.float32(0.1), np.float32(0)), 2,
+        -(2**31), 2**63,
     ]  # fmt: skip
     exact = np.float64(np.float32(1.1)) ** 2
     below = np.float32(exact)
@@ -328,24 +330,44 @@ def test_bfloat16_is_rounded_to_the_nearest_even(run):
     assert np.array_equal(found, rounded(first * np.float32(3)))
 
 
-def test_casts_to_signed_integers_clamp(backend, program):
-    x = np.array(
-        [0, 1.9, -1.9, 3e9, -3e9, 1e10, -1e10, 1e30, -1e30, np.inf, -np.inf, np.nan, 2**31 - 1, -(2**31)]
-    )
-    out = backend.empty((5, len(x)), np.int64)
-    arguments = [backend.to_device(x), out, np.int32(len(x))]
-    program.launch("casts", Geometry.of(ONE, (len(x), 1, 1)), arguments)
+def cast(value, bits, signed, single):
+    """Return what an H100 made of a float or double, by way of 32 bits to fewer."""
+    value, wide = float(value), max(bits, 32)
+    least, most = (-(2 ** (wide - 1)), 2 ** (wide - 1) - 1) if signed else (0, 2**wide - 1)
+    if np.isnan(value):
+        found = 0 if single and wide == 32 else 2 ** (wide - 1)
+    else:
+        found = least if value < least else most if value > most else int(value)
+    found %= 2**bits
+    return found - 2**bits if signed and found >= 2 ** (bits - 1) else found
 
-    def cast(value, bits):
-        value = 0 if np.isnan(value) else max(min(value, 2.0**63), -(2.0**63))
-        return max(min(int(value), 2 ** (bits - 1) - 1), -(2 ** (bits - 1)))
 
-    single = x.astype(np.float32)
-    expected = [
-        [cast(v, bits) for v in values] for values, bits in [(x, 32), (single, 32), (x, 64), (single, 64)]
+def test_casts_to_integers_clamp(backend, program):
+    x = [0, -0.5, 1.9, -1, -1.9, 127.5, 255.9, 256, 300, -300, 65535.5, 70000, -70000, 2**31 - 1, -(2**31)]
+    x = np.array([*x, 2**31, 3e9, -3e9, 2**32 - 1, 2**32, 1e10, -1e10, 1.8e19, 1e30, np.inf, -np.inf, np.nan])
+    singles, n = x.astype(np.float32), len(x)
+    out = backend.empty((22, n), np.int64)
+    given = [backend.to_device(x), backend.to_device(singles), out, np.int32(n)]
+    program.launch("casts", Geometry.of(ONE, (n, 1, 1)), given)
+    kinds = [(bits, signed) for bits in (8, 16, 32, 64) for signed in (False, True)]
+    expected = []
+    for single, values in ((False, x), (True, singles)):
+        expected += [[cast(v, *kind, single) for v in values] for kind in kinds]
+        expected += [[cast(v, 64, True, single) % 2**32 for v in values]]
+    double, float_ = partial(cast, single=False), partial(cast, single=True)
+    both = list(zip(x, singles, strict=True))
+    expected += [
+        [double(v * 0.5, 32, True) if v > 1 else float_(-w, 32, True) for v, w in both],
+        [float_(w, 32, False) + double(v * 0.5, 64, True) for v, w in both],
+        [
+            float_(w * 0.5, 32, False) + 1 + double(v * 0.5, 16, False) + double(v * 0.25, 32, False)
+            for v, w in both
+        ],
+        [float_(w * 2, 32, True) + float_(w * 2, 32, True) % 256 for w in singles],
     ]
-    expected.append([cast(v * 0.5, 32) if v > 1 else cast(-w, 32) for v, w in zip(x, single, strict=True)])
-    assert out.get().tolist() == expected
+    expected = [[(v + 2**63) % 2**64 - 2**63 for v in row] for row in expected]
+    for row, (right, found) in enumerate(zip(expected, out.get().tolist(), strict=True)):
+        assert found == right, row
 
 
 def test_atomics_of_16_bits(backend, program):

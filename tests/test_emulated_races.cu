@@ -1,6 +1,7 @@
 // Kernels with a bug, and kernels that look like it and are right (test_emulated_races.py). The line that a
 // report must name ends with the kernel's name.
 
+__device__ char small;
 __device__ int table[4];
 __constant__ int fixed[4] = {1, 2, 3, 4};
 static __device__ int filled[4] = {1, 2, 3, 4};

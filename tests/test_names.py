@@ -67,6 +67,21 @@ def test_kernels_by_expressions(file, backend):
         run("either", "i4", 3)
 
 
+def test_launch_bounds_of_a_template_are_its_instances(backend, tmp_path):
+    heads = (
+        "__global__ void __launch_bounds__(N / 2, 2) k",
+        "__launch_bounds__(sizeof(float) * N) __global__ void g",
+    )
+    source = "".join(f"template <int N> {head}(int *o) {{ o[0] = N; }}\n" for head in heads)
+    (tmp_path / "bounds.cu").write_text(source)
+    kernels, out = Kernels(tmp_path, backend)["bounds.cu"], backend.to_device(np.zeros(1, "i4"))
+    for name, line, most in (("k<128>", 1, 64), ("k<64>", 1, 32), ("g<16>", 2, 64)):
+        kernels[name][1, most](out)
+        says = rf"bounds.cu:{line}: .* {most + 1} threads a block and has __launch_bounds__\({most}\)"
+        with pytest.raises(KernelError, match=says):
+            kernels[name][1, most + 1](out)
+
+
 def test_variables_are_read_and_written(file, backend):
     out = backend.to_device(np.zeros(1, "i4"))
     file.constants["hidden"] = np.array([5, 6, 7], "i4")

@@ -1,9 +1,9 @@
 """Build kernel files, and the runtime they run on, with the machine's own g++; both are cached.
 
 A kernel is compiled to assembly with the hooks of ``-fsanitize=thread`` and without its library: every
-access calls the runtime in ``simt/``. The assembly is then changed in three ways that the language cannot
-express: a gap behind every variable, calls of memcpy that the hooks would not see, and the name of a
-dynamic shared array bound to the launch's own.
+access calls the runtime in ``simt/``. The assembly is then changed in four ways that the language cannot
+express: gaps around every variable, calls of memcpy and its like seen by the hooks, casts that clamp, and the
+name of a dynamic shared array bound to the launch's own.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
+from pytest_gpuperf.backends.emulated.conversions import FLAG, unsigned_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
-from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, probe_of
+from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, note_launch_bounds, probe_of
+from pytest_gpuperf.backends.emulated.locals import WARNINGS, watched
 from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
@@ -141,26 +143,27 @@ def build_kernels(
     """
     path = file.path.resolve()
     flags = [*_KERNEL_FLAGS, *_host_options(options)]
-    behind = launcher_of(kernel) if kernel else probe_of(variable) if variable else None
-    code = _preprocessed(compiler, path, behind, flags)
+    code = _preprocessed(compiler, path, flags)
+    behind = launcher_of(kernel) if kernel else probe_of(variable) if variable else launchers(code)
+    plain = os.fsencode(code.compiled() + behind)
 
     def build(output: Path) -> None:
-        _compile(compiler, runtime, path, code, flags, output, _counting if counting else str)
+        make = partial(_translate, compiler, path, output.with_name("kernel.s"))
+        warn = partial(_warnings, compiler, path, output.with_name("warned.ii"), flags)
+        assembly = make(plain, flags) if counting or variable else watched(make, warn, code, behind, flags)
+        _link(compiler, runtime, path, _counting(assembly) if counting else assembly, output)
 
     # These files decide too what is made of the code.
     makers = (
         Path(__file__).with_name(name).read_bytes()
-        for name in ("compiler.py", "loops.py", "branches.py", "casts.py")
+        for name in ("compiler.py", "loops.py", "branches.py", "casts.py", "conversions.py", "locals.py")
     )
-    key = fingerprint(compiler.identity, *flags, runtime.name, code, str(counting), *makers)
+    key = fingerprint(compiler.identity, *flags, runtime.name, plain, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
 
 
-def _preprocessed(compiler: Compiler, path: Path, behind: str | None, flags: Sequence[str]) -> bytes:
-    """Return the file's code with all that it includes, and ``behind`` or a launcher for each kernel.
-
-    What the emulated device does not have is refused.
-    """
+def _preprocessed(compiler: Compiler, path: Path, flags: Sequence[str]) -> Code:
+    """Return the file's code with all that it includes; what the emulated device does not have is refused."""
     # Behind our own header, whose names a definition may be.
     defined = "".join(_directive(flag) for flag in flags if flag.startswith(("-D", "-U")))
     flags = [flag for flag in flags if not flag.startswith(("-D", "-U")) or flag in _KERNEL_FLAGS]
@@ -175,7 +178,8 @@ def _preprocessed(compiler: Compiler, path: Path, behind: str | None, flags: Seq
     code = Code(os.fsdecode(done.stdout), path.parent, _SIMT, HEADER)
     leave_out_host_code(code)
     refuse(code)
-    return os.fsencode(code.compiled() + (launchers(code) if behind is None else behind))
+    note_launch_bounds(code)
+    return code
 
 
 def _directive(option: str) -> str:
@@ -204,27 +208,32 @@ def _host_options(options: Sequence[str]) -> list[str]:
     return kept
 
 
-def _compile(
-    compiler: Compiler,
-    runtime: Path,
-    path: Path,
-    code: bytes,
-    flags: Sequence[str],
-    output: Path,
-    finish: Callable[[str], str],
-) -> None:
-    source, assembly = output.with_name("kernel.ii"), output.with_name("kernel.s")
+def _warnings(compiler: Compiler, path: Path, source: Path, flags: Sequence[str], code: bytes) -> str:
+    """Return what g++ says of variables that may be read before they are written."""
     source.write_bytes(code)
-    command = [*compiler.command, *flags, "-S", str(source), "-o", str(assembly)]
+    kept = [flag for flag in flags if flag not in ("-w", "-g", "-gdwarf-4", "-fsanitize=thread")]
+    return run([*compiler.command, *kept, *WARNINGS, "-S", str(source), "-o", os.devnull], path.parent).stderr
+
+
+def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flags: Sequence[str]) -> str:
+    """Return the code's assembly, adapted."""
+    source, tree = assembly.with_suffix(".ii"), assembly.with_suffix(".tree")
+    source.write_bytes(code)
+    command = [*compiler.command, *flags, f"{FLAG}{tree}", "-S", str(source), "-o", str(assembly)]
     done = run(command, path.parent)
     if done.returncode:
-        said = _first_error(done.stderr)
-        if said.startswith(PLACE):
-            raise Unresolved(said.partition(": ")[2])
-        raise KernelError(f"{shown(path)} does not compile: {said}")
-    adapted = with_clamped_casts(_adapted(assembly.read_text()))
-    assembly.write_text(finish(adapted))
-    link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(assembly), str(runtime)]
+        error = _first_error(done.stderr)
+        if error.startswith(PLACE):
+            raise Unresolved(error.partition(": ")[2])
+        raise KernelError(f"{shown(path)} does not compile: {error}")
+    casts = unsigned_casts(tree.read_text(errors="replace"), os.fsdecode(code))
+    return with_clamped_casts(_adapted(assembly.read_text()), casts)
+
+
+def _link(compiler: Compiler, runtime: Path, path: Path, assembly: str, output: Path) -> None:
+    file = output.with_name("kernel.s")
+    file.write_text(assembly)
+    link = [*compiler.command, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(file), str(runtime)]
     done = run([*link, "-o", str(output)], path.parent)
     if done.returncode:
         missing = re.search(r"undefined reference to [`'](.+?)'", done.stderr)
@@ -239,20 +248,20 @@ def _counting(assembly: str) -> str:
 
 
 _DATA = r"\t\.(?:zero|byte|value|long|quad|octa|string|ascii|float|double)\b[^\n]*\n"
-_VARIABLE = re.compile(rf"(\t\.size\t(\S+), \d+\n\2:\n(?:{_DATA})+)")
+_VARIABLE = re.compile(rf"(\t\.size\t(\S+), \d+\n)(\2:\n(?:{_DATA})+)")
 _COMMON = re.compile(r"(?:\t\.local\t\S+\n)?\t\.comm\t(\S+?),(\d+),(\d+)\n")
-_BLOCK_FUNCTION = re.compile(r"\b(memcpy|memmove|memset)@PLT")
+_THROUGH_POINTERS = re.compile(r"\b(memcpy|memmove|memset|(?:sincos|modf|frexp|remquo)f?)@PLT")
 _BUILT_IN = {"threadIdx", "blockIdx", "blockDim", "gridDim"}
 
 
 def _adapted(assembly: str) -> str:
-    assembly = _VARIABLE.sub(rf"\1\t.zero\t{GAP}\n", assembly)
+    assembly = _VARIABLE.sub(rf"\1\t.zero\t{GAP}\n\3\t.zero\t{GAP}\n", assembly)
     assembly = _COMMON.sub(
         rf"\t.pushsection .bss\n\t.balign\t\3\n\t.type\t\1, @object\n\t.size\t\1, \2\n"
-        rf"\1:\n\t.zero\t\2+{GAP}\n\t.popsection\n",
+        rf"\t.zero\t{GAP}\n\1:\n\t.zero\t\2+{GAP}\n\t.popsection\n",
         assembly,
     )
-    assembly = _BLOCK_FUNCTION.sub(r"gpuperf_\1@PLT", assembly)
+    assembly = _THROUGH_POINTERS.sub(r"gpuperf_\1@PLT", assembly)
     wanted = set(re.findall(r"([\w.$]+)@tlsgd", assembly)) - _BUILT_IN
     defined = set(re.findall(r"^([\w.$]+):", assembly, re.MULTILINE))
     aliases = "".join(f"\t.set\t{name}, gpuperf_dynamic_shared\n" for name in sorted(wanted - defined))

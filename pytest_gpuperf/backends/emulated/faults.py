@@ -11,13 +11,14 @@ from pathlib import Path
 
 from pytest_gpuperf.backends.base import Dim3
 from pytest_gpuperf.backends.emulated.runtime import Fault, FaultKind
-from pytest_gpuperf.backends.emulated.source import shown
+from pytest_gpuperf.backends.emulated.source import MARK, shown
 
+_OURS = "backends/emulated/simt/"
 _VERBS = ("reads", "writes", "updates")
 # Arrays keep at least this far apart, so an address nearer to a live one means that one, even where the
 # system has handed out the pages of a freed array again.
 _NEAR = 1 << 16
-GAP = 1024  # bytes behind every variable of a library (compiler.py leaves them); simt/memory.cpp knows it too
+GAP = 1024  # bytes around every variable of a library (compiler.py leaves them); simt/memory.cpp knows it too
 _FAR = 1 << 24  # the widest gap behind an array: further away, no array was meant
 
 
@@ -73,7 +74,7 @@ def _source_line(offset: int, launched: Launched) -> str:
         return ""
     for frame in done.stdout.splitlines():
         file, _, line = frame.split(" (")[0].rpartition(":")
-        if line.isdigit() and int(line) and Path(file).parent.name != "simt":
+        if line.isdigit() and int(line) and _OURS not in Path(file).as_posix():
             return f"{shown(file)}:{line}"
     return ""
 
@@ -92,14 +93,22 @@ def _what(fault: Fault, launched: Launched) -> str:
             return f"{access} of another thread's local memory"
         case FaultKind.RACE:
             return f"{access} of {_within(fault, launched)} that {_race(fault, launched)} (race)"
+        case FaultKind.UNINITIALISED if text:
+            return f"{access} of its own {text}, which it has not written"
         case FaultKind.UNINITIALISED:
             return f"{access} of {_within(fault, launched)}, which no thread of the block has written"
         case FaultKind.DIVERGENT_BARRIER:
             return f"waits at __syncthreads while {other} waits at the one in line {text}"
+        case FaultKind.NOT_RESIDENT if fault.unsupported:
+            return (
+                f"synchronises a grid of {math.prod(launched.grid)} blocks, and the emulated backend has "
+                f"room for {fault.resident} of them side by side; launch fewer, run it on a GPU, {MARK}"
+            )
         case FaultKind.NOT_RESIDENT:
+            where = "the 132 SMs of an H100" if text else "one SM of a GPU"
             return (
                 f"waits for a block that has not begun: {fault.resident} blocks run side by side here, as on "
-                f"one SM of a GPU, and the {math.prod(launched.grid)} of this launch are not co-resident; "
+                f"{where}, and the {math.prod(launched.grid)} of this launch are not co-resident; "
                 "launch fewer blocks"
             )
         case FaultKind.SIGNAL if text == "stack":
@@ -154,8 +163,9 @@ def _beside(fault: Fault, launched: Launched) -> str:
     for region in launched.freed if distance > _NEAR else ():
         if region.begin <= begin < region.end:
             return f"of memory that was freed: {region.name}"
-    # Behind every variable of the library is a gap, and what comes after that was not meant.
-    nearest = next((r for r in launched.variables if r.end - fault.size < begin < r.end + GAP), nearest)
+    # Around every variable of the library is a gap, and what comes after that was not meant.
+    around = [r for r in launched.variables if _distance(begin, r) <= GAP]
+    nearest = min(around, key=lambda r: _distance(begin, r), default=nearest)
     if nearest is None or _distance(begin, nearest) > _FAR:
         return f"at address {begin:#x}, which is in no array of this device"
     length = nearest.end - nearest.begin

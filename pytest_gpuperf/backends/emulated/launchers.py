@@ -8,6 +8,7 @@ import re
 from pytest_gpuperf.backends.emulated.preprocessed import Code, Function, closing
 from pytest_gpuperf.backends.signature import PLACE, address_of
 
+BOUNDS = "gpuperf_launch_bounds"
 _BOUNDS = re.compile(r"\b__launch_bounds__\s*\(")
 
 _LAUNCHER = """
@@ -25,6 +26,17 @@ _PROBE = """
 extern "C" const volatile void *const gpuperf_address = (const volatile void *)({address});
 extern "C" const auto gpuperf_types_of = gpuperf_types::Described<decltype({address})>::table();
 """
+
+
+def note_launch_bounds(code: Code) -> None:
+    """Have each instance of a kernel template hold its __launch_bounds__, which its parameters may decide."""
+    for function in code.functions():
+        head = code.code[function.begin : function.body]
+        bounds = _BOUNDS.search(head)
+        if bounds and re.search(r"\btemplate\b", head):
+            most = head[bounds.end() : _end(head, bounds.end(), ",")]
+            text = f" static constexpr unsigned {BOUNDS} __attribute__((used)) = ({most});"
+            code.insert(function.body + 1, text)
 
 
 def launchers(code: Code) -> str:

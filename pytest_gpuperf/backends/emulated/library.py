@@ -15,14 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from pytest_gpuperf.backends.emulated.faults import Region
+from pytest_gpuperf.backends.emulated.launchers import BOUNDS
 from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.backends.signature import Row, Unresolved, Variable, rows_of, variable_of
 from pytest_gpuperf.errors import KernelError
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 _STATIC_SHARED = 48 * 1024
-_WORDS = 2 << 8  # simt/runtime.hpp: variables are watched in words of 4 bytes
-_HAND_OVERS = ("gpuperf_atomic", "gpuperf_fence")
+_WORDS = 2 << 8  # simt/request.hpp: variables are watched in words of 4 bytes
+_OURS = re.compile(r"(?:.*::)?gpuperf_|completed\.\d+$")  # and the C run-time's, which lies beside the user's
+_HAND_OVERS = ("gpuperf_atomic", "gpuperf_fence", "gpuperf_grid_barrier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,9 @@ class Library:
         anchor = next(s.value for s in symbols if s.name == "gpuperf_shared_anchor")
         self.anchor = self.function("gpuperf_shared_anchor")
         self.base = self.anchor - anchor
-        self.kernels = self._kernels(functions)
-        objects = (s for s in symbols if s.kind == "OBJECT" and s.size and not s.name.startswith("gpuperf_"))
+        instances = {s.name: self.base + s.value for s in symbols if s.name.endswith(f"::{BOUNDS}")}
+        self.kernels = self._kernels(functions, instances)
+        objects = (s for s in symbols if s.kind == "OBJECT" and s.size and not _OURS.match(s.name))
         own = sorted(objects, key=lambda s: (s.value, s.name))
         self.variables = [
             Region(self.base + s.value, self.base + s.value + s.size, f"variable '{s.name}'") for s in own
@@ -93,8 +96,11 @@ class Library:
         places = [(region.begin, region.end, _WORDS) for region in self.variables]
         self.variable_spans = np.array(places, np.uint64).reshape(-1, 3)
 
-    def _kernels(self, functions: Mapping[int, str]) -> dict[str, Entry]:
-        """Read the table of the launchers; a name that several kernels have is left out."""
+    def _kernels(self, functions: Mapping[int, str], instances: Mapping[str, int]) -> dict[str, Entry]:
+        """Read the table of the launchers; a name that several kernels have is left out.
+
+        ``instances`` are the addresses of the launch bounds of templates.
+        """
         count = ctypes.c_uint32.in_dll(self._library, "gpuperf_kernel_count").value
         rows = (_Row * (count + 1)).in_dll(self._library, "gpuperf_kernels")[:count]
         found: dict[str, list[Entry]] = {}
@@ -102,7 +108,9 @@ class Library:
             name, file = (os.fsdecode(text) for text in (row.name, row.file))
             where = (Path(file), row.line) if file else None
             function = functions.get(row.function - self.base, name).removeprefix("void ")
-            entry = Entry(name, row.call, row.bounds, _types(row.types), where, function)
+            bounds = instances.get(f"{function}::{BOUNDS}")
+            most = ctypes.c_uint32.from_address(bounds).value if bounds else row.bounds
+            entry = Entry(name, row.call, most, _types(row.types), where, function)
             found.setdefault(name, []).append(entry)
         return {name: entries[0] for name, entries in found.items() if len(entries) == 1}
 

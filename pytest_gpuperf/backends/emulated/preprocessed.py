@@ -68,6 +68,7 @@ class Code:
             length += segment.end - segment.begin
         self.user = "".join(text[s.begin : s.end] for s in self.segments)
         self.code = blanked(self.user, keep=lambda literal: literal == '"C"')
+        self._inserted: list[tuple[int, str]] = []
 
     def where(self, offset: int) -> tuple[Path, int]:
         """Return file and line of an offset in ``user``."""
@@ -83,11 +84,20 @@ class Code:
             text = getattr(self, name)
             setattr(self, name, text[:begin] + re.sub(r"[^\n]", " ", text[begin:end]) + text[end:])
 
+    def insert(self, offset: int, text: str) -> None:
+        """Add text that has no end of line to what g++ gets; offsets stay as they are."""
+        self._inserted.append((offset, text))
+
     def compiled(self) -> str:
         """Return the text for g++: the user's as it is now, with g++'s words for CUDA's qualifiers."""
         parts, at = [], 0
+        inserted = sorted(self._inserted, key=lambda each: each[0], reverse=True)
         for number, (segment, start) in enumerate(zip(self.segments, self._starts, strict=True)):
-            user = self.user[start : start + segment.end - segment.begin]
+            end = start + segment.end - segment.begin
+            user = self.user[start:end]
+            for offset, text in inserted:
+                if start <= offset < end:
+                    user = user[: offset - start] + text + user[offset - start :]
             before = self.text[at : segment.begin]
             if number - 1 in self._emptied:
                 marks = list(_MARKER.finditer(before))
@@ -124,12 +134,15 @@ _STRUCTURE = re.compile(r"[{}();]")
 _ATTRIBUTE = re.compile(r"(?:__attribute__|alignas|__launch_bounds__|decltype|__align__)\s*$")
 _SCOPE = re.compile(r'(?:inline\s+)?namespace\b\s*([\w:]*)[^()]*$|extern\s+"C"$')
 _WORDS = re.compile(
+    r"(?P<before>(?:\b(?:extern|static|volatile)\s+)*\bthread_local\s+)(?P<aligned>alignas\s*\((?:[^()]|\([^()]*\))*\))|"
     r"\b__(?:global|device|host|constant|grid_constant)__\b|\b__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)"
     r"|(?<!\(\()\b__noinline__\b"
 )
 
 
 def _translated(match: re.Match[str]) -> str:
+    if match["aligned"]:  # __shared__ alignas(16) float s[4], where g++ wants it first
+        return f"{match['aligned']} {match['before']}"
     if match[0] == "__global__":
         return "__attribute__((noinline, used))"
     return "__attribute__((noinline))" if match[0] == "__noinline__" else blank(match)

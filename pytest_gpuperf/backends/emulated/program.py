@@ -17,7 +17,7 @@ from pytest_gpuperf.backends.emulated.memory import EmulatedMemory
 from pytest_gpuperf.backends.emulated.runtime import Outcome, Runtime
 from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.backends.signature import Signature, Variable
-from pytest_gpuperf.errors import KernelError
+from pytest_gpuperf.errors import KernelError, Unsupported
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SHARED_PER_BLOCK = 227 * 1024  # compute capability 9.0, static and dynamic together
 # Below this many threads a second OS thread costs more to wake than it saves.
 _WORTH_A_THREAD = 8192
-_READ_ONLY = 1  # simt/runtime.hpp
+_READ_ONLY = 1  # simt/request.hpp
 
 
 class EmulatedProgram:
@@ -161,7 +161,8 @@ class EmulatedProgram:
         )
         self._note_written(name, arguments)
         if outcome.fault:
-            raise KernelError(describe(outcome.fault, self._launched(library, name, geometry, arguments)))
+            said = describe(outcome.fault, self._launched(library, name, geometry, arguments))
+            raise (Unsupported if outcome.fault.unsupported else KernelError)(said)
         return outcome
 
     def _watched(self, name: str, arguments: Sequence[Any]) -> np.ndarray:

@@ -19,7 +19,7 @@ from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
 
 
 class FaultKind(IntEnum):
-    """``FaultKind`` of simt/runtime.hpp, in its order."""
+    """``FaultKind`` of simt/request.hpp, in its order."""
 
     NONE, OUT_OF_BOUNDS, MISALIGNED, FOREIGN_STACK, RACE, DIVERGENT_BARRIER = range(6)
     LOST_LANE, SIGNAL, STOPPED, ASSERTION, NO_MEMORY, UNINITIALISED, NOT_RESIDENT = range(6, 13)
@@ -34,7 +34,7 @@ class _Index3(Structure):
 
 
 class Fault(Structure):
-    """``Fault`` of simt/runtime.hpp: what stopped a launch, and where."""
+    """``Fault`` of simt/request.hpp: what stopped a launch, and where."""
 
     _fields_ = [
         *_fields(c_uint32, "kind size access line other signal other_stores other_pc other_block resident"),
@@ -43,6 +43,11 @@ class Fault(Structure):
         ("file", c_char * 512),
         ("text", c_char * 256),
     ]
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether a GPU would go on: the grid's threads are only too many for this backend."""
+        return self.kind == FaultKind.NOT_RESIDENT and self.text == b"stacks"
 
 
 class _Traffic(Structure):

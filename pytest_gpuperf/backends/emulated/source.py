@@ -9,13 +9,13 @@ from pathlib import Path
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.errors import Unsupported
 
+_CUB = "CUB beyond the reductions and scans of blocks and warps"
 _INCLUDES = {
-    r"cooperative_groups/(?!reduce|scan).*\.h": "cooperative_groups (asynchronous copies)",
+    r"cooperative_groups/(?!reduce|scan|memcpy_async).*\.h": "this part of cooperative_groups",
     r"mma\.h": "wmma",
     r"cuda_fp8\.(h|hpp)": "8-bit floats",
-    r"cuda_pipeline.*\.h": "asynchronous copies",
-    r"cuda/[\w/]+": "libcu++ (cuda::)",
-    r"cub/.*": "CUB",
+    r"cuda/(?!(?:std/)?functional$)[\w/]+": "libcu++ (cuda::)",
+    r"cub/(?!cub\.cuh|(?:block|warp)/\w+_(?:reduce|scan)\.cuh).*": _CUB,
     r"thrust/.*": "Thrust",
     r"cutlass/.*|cute/.*": "CUTLASS",
     r"curand.*\.h": "cuRAND",
@@ -23,21 +23,23 @@ _INCLUDES = {
 }
 
 _CODE = {
-    r"\bthis_grid\b|\bgrid_group\b|\bcluster_group\b|\bthis_cluster\b": "groups larger than a block",
+    r"\bcluster_group\b|\bthis_cluster\b": "groups of a cluster",
+    r"\bmulti_grid_group\b|\bthis_multi_grid\b": "groups of several GPUs",
     r"\basm\b|\b__asm__\b": "inline assembly",
     r"<<<": "launches from a kernel file (<<<>>>)",
     r"\bnvcuda\b|\bwmma\s*::": "wmma",
-    r"\bcuda\s*::": "libcu++ (cuda::)",
+    r"\bcuda\s*::(?!\s*(?:(?:std\s*::\s*(?:plus|multiplies)|maximum|minimum)\b))": "libcu++ (cuda::)",
+    r"\bcub\s*::(?!\s*(?:(?:Block|Warp)(?:Reduce|Scan)\b|Sum\b|Max\b|Min\b|BLOCK_(?:REDUCE|SCAN)_))": _CUB,
     r"\b__nv_fp8\w*": "8-bit floats",
     r"\bcudaTextureObject_t\b|\btex[123]D\w*\s*[<(]|\btexture\s*<": "textures",
     r"\bcudaSurfaceObject_t\b|\bsurf[123]D\w*\s*[<(]|\bsurface\s*<": "surfaces",
     r"\b__managed__\b": "managed memory (__managed__)",
     r"\b__cluster_dims__\b": "thread block clusters",
-    r"\b__pipeline_\w+|\b__memcpy_async\b|\bmemcpy_async\b": "asynchronous copies",
+    r"\b__pipeline_arrive_on\b|\b__mbarrier_\w+": "barriers in memory (mbarrier)",
     r"\bmalloc\s*\(|\bnew\s+\w": "allocation inside a kernel",
 }
 
-_MARK = 'or mark it @pytest.mark.gpuperf(backend="cuda"), which skips it elsewhere'
+MARK = 'or mark it @pytest.mark.gpuperf(backend="cuda"), which skips it elsewhere'
 _MISSING = re.compile(r"^(.+?):(\d+):\d+: fatal error: (.+?): No such file", re.MULTILINE)
 
 
@@ -78,7 +80,7 @@ def leave_out_host_code(code: Code) -> None:
 
 def _unsupported(file: Path, line: int, what: str) -> Unsupported:
     return Unsupported(
-        f"{shown(file)}:{line}: the emulated backend cannot run {what}; run this test on a GPU, {_MARK}."
+        f"{shown(file)}:{line}: the emulated backend cannot run {what}; run this test on a GPU, {MARK}."
     )
 
 

@@ -76,6 +76,16 @@ extern "C" void gpuperf_assert_fail(const char *text, const char *file, unsigned
 extern "C" void gpuperf_trap(const char *file, int line) __attribute__((noreturn));
 GPUPERF_INLINE void __trap(GPUPERF_SITE) { gpuperf_trap(gpuperf_file, gpuperf_line); }
 
+// A thread's own variables that are declared without a value (locals.py).
+extern "C" void gpuperf_declared(void *address, size_t size, const char *name);
+extern "C" void gpuperf_left(void *address);
+namespace gpuperf {
+template <class T>
+GPUPERF_INLINE void declared(T &variable, const char *name) {
+  if (std::is_scalar<typename std::remove_all_extents<T>::type>::value) gpuperf_declared((void *)&variable, sizeof variable, name);
+}
+}  // namespace gpuperf
+
 // How the runtime enters a kernel: by one untyped function for each, which launchers.py writes.
 namespace gpuperf {
 

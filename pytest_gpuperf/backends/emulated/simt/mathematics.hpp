@@ -39,10 +39,11 @@ GPUPERF_INLINE T quotient(T a, T b) {
   return stepped<kTo>(near, b < 0 ? -left : left);
 }
 
-// To an integer: out of range gives the nearest one, and what is no number 0.
+// To an integer: out of range gives the nearest one, and what is no number 0, or the highest bit alone from a
+// double and to 64 bits.
 template <class To, Rounding kTo, class From>
 GPUPERF_INLINE To to_integer(From x) {
-  if (isnan(x)) return 0;
+  if (isnan(x)) return sizeof(From) < 8 && sizeof(To) < 8 ? 0 : To(1ull << (8 * sizeof(To) - 1));
   From whole = kTo == kToNearest ? std::nearbyint(x) : kTo == kToZero ? std::trunc(x) : kTo == kToBelow ? std::floor(x) : std::ceil(x);
   constexpr To kMost = std::numeric_limits<To>::max(), kLeast = std::numeric_limits<To>::min();
   if (whole >= static_cast<From>(kMost / 2 + 1) * 2) return kMost;

@@ -9,7 +9,7 @@
 namespace simt {
 namespace {
 
-constexpr uint64_t kGap = 1024;  // what the build leaves free behind every variable (compiler.py)
+constexpr uint64_t kGap = 1024;  // what the build leaves free around every variable (compiler.py)
 
 const Memory *holder(const Memory *first, uint64_t count, uint64_t address) {
   const Memory *next = std::upper_bound(first, first + count, address, [](uint64_t a, const Memory &m) { return a < m.begin; });
@@ -28,7 +28,9 @@ Place find(const Worker &worker, uint64_t address, uint32_t size) {
   if (address < image.begin || address + size > image.end) return {0, 0, Space::kNone, nullptr};
   const Memory *variable = holder(request.variables, request.variable_count, address);
   if (variable && address + size <= variable->end) return {variable->begin, variable->end, Space::kImage, shadow_of(*variable, launch, true)};
-  if (variable && address < variable->end + kGap) return {0, 0, Space::kNone, nullptr};
+  const Memory *next = variable ? variable + 1 : request.variables;
+  bool before = next != request.variables + request.variable_count && address + kGap >= next->begin;
+  if (before || (variable && address < variable->end + kGap)) return {0, 0, Space::kNone, nullptr};
   return {address, address + size, Space::kImage, nullptr};  // the compiler's own constants
 }
 
@@ -129,7 +131,7 @@ void touch_slowly(Attempt attempt, bool whole, bool reads_value) {
   Worker &worker = *active;
   if (!worker.launch) return;  // the library's own initialisers, when it is loaded
   if (worker.attention) attend(worker, attempt);
-  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return;
+  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return touch_locals(worker, attempt, kKind != AccessKind::kStore && (reads_value || attempt.is_volatile));
   Known &known = worker.known[(attempt.pc >> 1) % Worker::kSites];
   Place &place = known.place;
   if (known.pc != attempt.pc || attempt.address < place.begin || attempt.address + attempt.size > place.end)

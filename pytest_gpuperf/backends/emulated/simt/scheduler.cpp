@@ -1,5 +1,6 @@
 // The blocks of a launch on one OS thread: one after the other, unless one waits for another. Then the next
 // begins beside it, up to what one SM of a GPU would hold.
+#include <stdio.h>
 #include <string.h>
 
 #include <algorithm>
@@ -16,6 +17,8 @@ namespace {
 
 // CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": of an SM, 9.0.
 constexpr size_t kResidentBlocks = 32, kResidentThreads = 2048, kSharedMemory = 228 * 1024, kReserved = 1024;
+// A grid that synchronises is spread over the SMs of an H100, as far as there are stacks for its threads.
+constexpr size_t kMultiprocessors = 132, kStacks = 16 * 1024;
 // Turns in which a block's threads only wait, before another block has its turn.
 constexpr unsigned kPatience = 4;
 // Rounds of all resident blocks in which nothing changes, before they are said to wait for ever.
@@ -26,12 +29,16 @@ Index3 index_of(const Launch &launch, uint64_t index) {
   return {uint32_t(index % grid.x), uint32_t(index / grid.x % grid.y), uint32_t(index / (uint64_t(grid.x) * grid.y))};
 }
 
+// How many blocks run side by side: on one SM, or on all of them.
 size_t residents(const Worker &worker) {
   size_t shared = kReserved, threads = worker.launch->threads;
   for (const Place &place : worker.shared) shared += place.end - place.begin;
   threads = (threads + kWarp - 1) / kWarp * kWarp;
-  return std::max<size_t>(1, std::min({kResidentBlocks, kResidentThreads / threads, kSharedMemory / shared}));
+  size_t most = std::max<size_t>(1, std::min({kResidentBlocks, kResidentThreads / threads, kSharedMemory / shared}));
+  return worker.launch->arrived ? kMultiprocessors * most : most;
 }
+
+bool has_stacks(const Worker &worker) { return !worker.launch->arrived || (worker.resident.size() + 1) * worker.launch->threads <= kStacks; }
 
 // All blocks use the same shared variables; the contents of those that wait are kept apart.
 void leave_block(Worker &worker) {
@@ -69,6 +76,7 @@ bool begin_block(Worker &worker) {
 
 void retire(Worker &worker) {
   Block *block = worker.block;
+  if (!worker.copies.empty()) forget_copies(worker);
   for (Fiber &fiber : block->fibers)
     if (fiber.stack) worker.free_stacks.push_back(fiber.stack), fiber.stack = nullptr;
   worker.resident.erase(std::find(worker.resident.begin(), worker.resident.end(), block));
@@ -112,7 +120,9 @@ void record(Worker &worker) {
 // Nothing has changed for long, and blocks that have not begun could only begin if one of these ended.
 void blame_residents(Worker &worker) {
   worker.fault.kind = FaultKind::kNotResident;
-  worker.fault.resident = worker.resident.size();
+  bool lacks_stacks = worker.launch->arrived && worker.launch->blocks <= residents(worker);
+  worker.fault.resident = lacks_stacks ? worker.resident.size() : residents(worker);
+  if (worker.launch->arrived) snprintf(worker.fault.text, sizeof worker.fault.text, lacks_stacks ? "stacks" : "grid");
   for (unsigned i = 0; i < worker.block->fibers.size(); i++) {
     if (worker.block->fibers[i].state != State::kReady) continue;
     locate(worker, i);
@@ -123,7 +133,7 @@ void blame_residents(Worker &worker) {
 
 // The blocks of the launch that this worker gets; with a fault set where one failed.
 void run_blocks(Worker &worker) {
-  size_t most = residents(worker), at = 0;
+  size_t at = 0;
   unsigned rounds = 0;
   uint64_t changes = 0;
   if (!begin_block(worker)) return;
@@ -147,7 +157,7 @@ void run_blocks(Worker &worker) {
         break;
     }
     leave_block(worker);
-    if (worker.resident.size() < most && begin_block(worker)) {
+    if (worker.resident.size() < residents(worker) && has_stacks(worker) && begin_block(worker)) {
       at = worker.resident.size() - 1;
       continue;
     }
@@ -171,6 +181,7 @@ void begin_launch(Worker &worker, Launch &launch) {
   worker.watching = false;
   begin_launch_fibers(worker);
   begin_launch_memory(worker);
+  forget_locals(worker);
   begin_launch_model(worker);
 }
 

@@ -15,6 +15,10 @@ uint64_t gpuperf_atomic(void *address, int operation, int type, uint64_t value, 
 uint32_t gpuperf_atomic_by(void *address, int size, uint32_t (*combine)(uint32_t, uint32_t, uint32_t), uint32_t value, uint32_t compare);
 void gpuperf_pause();
 void gpuperf_fence();
+void gpuperf_grid_barrier();
+void gpuperf_copy_later(void *to, const void *from, size_t size, size_t zeros);
+void gpuperf_copies_commit();
+void gpuperf_copies_wait(unsigned but);
 }
 
 GPUPERF_INLINE void __syncthreads(GPUPERF_SITE) { gpuperf_block_barrier(0, gpuperf_file, gpuperf_line); }

@@ -180,6 +180,8 @@ bool resolve_block(Worker &worker) {
 
 extern "C" {
 
+void gpuperf_fence();  // order.cpp
+
 int gpuperf_block_barrier(int predicate, const char *file, int line) {
   simt::Worker &worker = *simt::active;
   simt::Wait &wait = worker.block->fibers[worker.current].wait;
@@ -204,5 +206,22 @@ uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand,
   }
   simt::wait_as(worker, simt::State::kWarp);
   return wait.result;
+}
+
+// One thread of each block comes here, between two barriers of its block.
+void gpuperf_grid_barrier() {
+  simt::Worker &worker = *simt::active;
+  simt::Launch &launch = *worker.launch;
+  uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0)), place = reinterpret_cast<uint64_t>(&launch.arrived);
+  gpuperf_fence();
+  simt::hand_over(worker, {place, pc, 8, simt::AccessKind::kAtomic, false, false});
+  uint64_t all = (launch.arrived++ / launch.blocks + 1) * launch.blocks;
+  worker.changes++;
+  while (launch.arrived < all) {
+    if (launch.stop) simt::fail(worker, simt::FaultKind::kStopped, pc);
+    worker.waiting_pc = pc;
+    simt::give_way(worker);
+  }
+  simt::hand_over(worker, {place, pc, 8, simt::AccessKind::kLoad, false, false});
 }
 }

@@ -36,6 +36,28 @@ GPUPERF_INLINE thread_block this_thread_block() {
   return block;
 }
 
+struct grid_group : thread_group {
+  static unsigned long long num_blocks() { return static_cast<unsigned long long>(gridDim.x) * gridDim.y * gridDim.z; }
+  static unsigned long long block_rank() { return (static_cast<unsigned long long>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x; }
+  static unsigned long long num_threads() { return num_blocks() * thread_block::size(); }
+  static unsigned long long size() { return num_threads(); }
+  static unsigned long long thread_rank() { return block_rank() * thread_block::size() + thread_block::thread_rank(); }
+  static dim3 group_dim() { return dim3(gridDim); }
+  static dim3 dim_blocks() { return dim3(gridDim); }
+  static dim3 block_index() { return dim3(blockIdx); }
+  static __attribute__((always_inline)) void sync(GPUPERF_SITE) {
+    __syncthreads(gpuperf_file, gpuperf_line);
+    if (thread_block::thread_rank() == 0) gpuperf_grid_barrier();
+    __syncthreads(gpuperf_file, gpuperf_line);
+  }
+};
+
+GPUPERF_INLINE grid_group this_grid() {
+  grid_group grid;
+  grid.group_mask = ~0u, grid.size_of_group = grid_group::size(), grid.rank = grid_group::thread_rank(), grid.is_block = false;
+  return grid;
+}
+
 // Threads of one warp: those of `group_mask`, ranked in the order of their lanes.
 struct warp_group : thread_group {
   unsigned lane_of(unsigned rank) const {
