@@ -179,13 +179,13 @@ def local_folder(root: Path) -> Path:
 # --------------------------------------------------------------------------- the cache
 
 
-_CACHE = "PYTEST_GPUPERF_CACHE"
+CACHE = "PYTEST_GPUPERF_CACHE"
 _SHARED = "PYTEST_GPUPERF_CACHE_SHARED"
 
 
 def cache_folder() -> Path:
     """Return $PYTEST_GPUPERF_CACHE, or the user's cache folder."""
-    chosen = os.environ.get(_CACHE)
+    chosen = os.environ.get(CACHE)
     if chosen:
         return Path(chosen).absolute()
     import platformdirs
@@ -235,7 +235,7 @@ def cached_folder(name: str) -> Path:
 
 def _unwritable(folder: Path, error: OSError) -> Unavailable:
     return Unavailable(
-        f"The cache {folder} cannot be written ({error.strerror}); point {_CACHE} at a folder that can."
+        f"The cache {folder} cannot be written ({error.strerror}); point {CACHE} at a folder that can."
     )
 
 
@@ -246,7 +246,7 @@ def _refuse_other_writers(folder: Path) -> None:
     if about.st_uid not in (os.getuid(), 0):
         raise Unavailable(
             f"The cache {folder} belongs to another user (id {about.st_uid}), who could put other code "
-            f"there; point {_CACHE} at a folder of your own, {trusting}."
+            f"there; point {CACHE} at a folder of your own, {trusting}."
         )
     if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise Unavailable(

@@ -35,8 +35,8 @@ class CudaContext:
     here. ``stream`` is a blocking stream: the legacy default stream orders with it. ``driver`` is PyCUDA's.
     ``last_launch`` is to be named when a later call reports what it did. Waiting for the device ends after
     ``seconds``, with the device ``lost`` and ``stuck``. ``modules`` are kept until the end, since unloading
-    one waits for the device. Raises Unavailable, naming what to install, if PyCUDA, the driver or the device
-    is missing.
+    one waits for the device. While it is ``capturing``, no error is a sign of a lost context. Raises
+    Unavailable, naming what to install, if PyCUDA, the driver or the device is missing.
     """
 
     seconds = 60.0
@@ -47,6 +47,7 @@ class CudaContext:
         self._index = index
         self.lost = ""
         self.stuck = False
+        self.capturing = False
         self.last_launch = ""
         self._arrays: list[weakref.ref[Any]] = []
         self._kept: list[Any] = []
@@ -192,7 +193,7 @@ class CudaContext:
                 f"{self.device_name} has no room, seen while {doing}: {free}; "
                 "make the test's arrays smaller, or see with nvidia-smi who has the rest."
             )
-        if not self.lost and self._context_is_dead():
+        if not self.lost and not self.capturing and self._context_is_dead():
             self.lost = said
             after = f" The last launch was {self.last_launch}." if self.last_launch else ""
             return KernelError(
