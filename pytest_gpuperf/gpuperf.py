@@ -111,10 +111,10 @@ class Gpuperf:
         NaN where that is not measured. A GPU without the counter skips the test, unless the ini key
         ``gpuperf_require`` names energy.
         """
-        from pytest_gpuperf import passes
+        from pytest_gpuperf.passes import energy
 
         given = {"name": name, "max": max, "min": min}
-        return passes.energy(self._pass("energy", launch, args, keywords, given))
+        return energy(self._pass("energy", launch, args, keywords, given))
 
     def peak_memory(
         self,
@@ -132,10 +132,10 @@ class Gpuperf:
         It is called twice and looked at the second time. ``kind`` "noisy" is for what does not allocate alike
         in each process. Without CUPTI the test is skipped, unless ``gpuperf_require`` names peak_memory.
         """
-        from pytest_gpuperf import passes
+        from pytest_gpuperf.passes import peak_memory
 
         given = {"name": name, "max": max, "min": min, "kind": None if kind == "exact" else kind}
-        return passes.peak_memory(self._pass("peak_memory", launch, args, keywords, given), kind)
+        return peak_memory(self._pass("peak_memory", launch, args, keywords, given), kind)
 
     def first_launch(
         self,
@@ -151,19 +151,19 @@ class Gpuperf:
 
         Of another callable the first call in a test of its own process (``isolated=True``).
         """
-        from pytest_gpuperf import passes
+        from pytest_gpuperf.passes import first_launch
 
         given = {"name": name, "max": max, "min": min}
-        return passes.first_launch(self._pass("first_launch", launch, args, keywords, given))
+        return first_launch(self._pass("first_launch", launch, args, keywords, given))
 
     def compile_time(
         self, kernels: Any, /, *, name: str | None = None, max: float | None = None, min: float | None = None
     ) -> float:
         """Time compiling and loading a kernel file, or that of a launch, with an empty cache, in seconds."""
-        from pytest_gpuperf import passes
+        from pytest_gpuperf.passes import compile_time
 
         given = {"name": name, "max": max, "min": min}
-        return passes.compile_time(self._pass("compile_time", kernels, (), {}, given))
+        return compile_time(self._pass("compile_time", kernels, (), {}, given))
 
     def _pass(
         self,

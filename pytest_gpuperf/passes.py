@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
 
 _NO_FIGURE = math.nan
+_WAYS = {
+    "energy": "nvml",
+    "peak_memory": "allocated",
+    "first_launch": "of a loaded program",
+    "compile_time": "with an empty cache",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,11 @@ class Pass:
     @property
     def is_kernel(self) -> bool:
         return self.what != "compile_time" and hasattr(self.launch, "bind")
+
+    @property
+    def way(self) -> str:
+        """Return how the figure is taken, for its contract."""
+        return "of a call" if self.what == "first_launch" and not self.is_kernel else _WAYS[self.what]
 
 
 def energy(asked: Pass) -> float:
@@ -96,8 +107,7 @@ def _take(asked: Pass, unit: str, kind: Kind, instrument: Callable[[Pass, Gpu, A
     if host and kind == "noisy" and not planning and not session.judges_host_time():
         kind = "shown"
     metric = Metric(f"{label} {what}", unit, "lower", kind, what)
-    how = "of a loaded program" if asked.is_kernel or what == "compile_time" else "of a call"
-    asking = contract(gpu, asked.args, test_options(item), {what: how}, asked.keywords)
+    asking = contract(gpu, asked.args, test_options(item), {what: asked.way}, asked.keywords)
     code = asked.launch.work_hash(*asked.args) if what == "energy" and asked.is_kernel else None
     reached = Measurement(metric, asking, (), code, bounds=bounds)
     same, why = look(session, item, reached) if code or planning else (None, {})
@@ -187,16 +197,16 @@ def _peak_memory(asked: Pass, gpu: Gpu, enqueue: Any) -> _Taken:
 
 
 def _first_launch(asked: Pass, gpu: Gpu, enqueue: Any) -> _Taken:
-    from pytest_gpuperf.instruments import start
     from pytest_gpuperf.instruments.contents import kept
+    from pytest_gpuperf.instruments.start import first_call, first_launches
 
     with kept(enqueue, asked.args, gpu.device) as restore:
         if asked.is_kernel:
-            samples = start.first_launches(enqueue, asked.args, gpu.device)
+            samples = first_launches(enqueue, asked.args, gpu.device)
         else:
-            samples = [start.first_call(lambda: enqueue(*asked.args), gpu.device)]
+            samples = [first_call(lambda: enqueue(*asked.args), gpu.device)]
         restore()
-        later = start.first_call(lambda: enqueue(*asked.args), gpu.device)
+        later = first_call(lambda: enqueue(*asked.args), gpu.device)
     return samples, {"later": later}
 
 

@@ -181,7 +181,6 @@ class Driver:
 def capturing(monkeypatch):
     """capturing(work, **how): the graph of a stand-in driver, which is returned beside it."""
     context = SimpleNamespace(
-        stream=SimpleNamespace(handle=99),
         synchronize=lambda: None,
         capturing=False,
         stuck=False,
@@ -192,7 +191,7 @@ def capturing(monkeypatch):
     def capture(work, **how):
         driver = Driver(**how)
         monkeypatch.setattr(graph, "driver", lambda: driver)
-        return driver, context, lambda: graph.capture(context, lambda: work(context))
+        return driver, context, lambda: graph.capture(context, 99, lambda: work(context))
 
     return capture
 

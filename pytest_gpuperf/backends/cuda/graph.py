@@ -6,20 +6,33 @@ import ctypes
 from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_size_t, c_uint64, c_void_p
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pytest_gpuperf.backends.base import Graph
 from pytest_gpuperf.backends.libraries import on_stream
 from pytest_gpuperf.errors import GpuperfError, KernelError
-
-if TYPE_CHECKING:
-    from pytest_gpuperf.backends.cuda.context import CudaContext
 
 # cuda.h. Relaxed: what other threads do, and a library that allocates, are no fault of the capture.
 _RELAXED = 2  # CUstreamCaptureMode
 _WORKS = (0, 1, 2)  # CUgraphNodeType: kernel, memcpy, memset
 _GRAPH = 4
 _NO_WORKS = (3, 5, 6, 7, 10, 11)  # host function, empty, events, allocations
+
+
+class Context(Protocol):
+    """What a capture needs of a backend on CUDA, whichever library it opened the device with.
+
+    ``capturing`` is set while a call is captured: every wait fails then, whatever the context's state.
+    ``stuck`` and ``last_launch`` are as in CudaContext; ``explain`` turns an error into one of ours.
+    """
+
+    capturing: bool
+    stuck: bool
+    last_launch: str
+
+    def synchronize(self) -> None: ...
+
+    def explain(self, error: Exception, doing: str) -> GpuperfError: ...
 
 
 class _Refused(Exception):
@@ -42,10 +55,10 @@ def _check(result: int) -> None:
         raise _Refused((said.value or b"").decode() or f"CUDA error {result}")
 
 
-def capture(context: CudaContext, work: Callable[[], Any]) -> Graph:
-    """Capture ``work`` on the context's stream, as ``Backend.capture`` says."""
-    stream = c_void_p(int(context.stream.handle))
-    with on_stream(int(context.stream.handle)):
+def capture(context: Context, handle: int, work: Callable[[], Any]) -> Graph:
+    """Capture ``work`` on the stream of the driver's handle ``handle``, as ``Backend.capture`` says."""
+    stream = c_void_p(handle)
+    with on_stream(handle):
         work()
         context.synchronize()
         graph, result = _captured(context, stream, work)
@@ -58,7 +71,7 @@ def capture(context: CudaContext, work: Callable[[], Any]) -> Graph:
         _call("cuGraphDestroy", graph)
 
 
-def _captured(context: CudaContext, stream: c_void_p, work: Callable[[], Any]) -> tuple[c_void_p, Any]:
+def _captured(context: Context, stream: c_void_p, work: Callable[[], Any]) -> tuple[c_void_p, Any]:
     """Return the graph of a call, and what that returned; raises KernelError if it broke the capture."""
     graph, result, failed = c_void_p(), None, ""
     _call("cuStreamBeginCapture_v2", stream, c_int(_RELAXED))
@@ -85,7 +98,7 @@ def _captured(context: CudaContext, stream: c_void_p, work: Callable[[], Any]) -
 class _Replay:
     """The launch of an executable graph, which lives as long as this does."""
 
-    def __init__(self, context: CudaContext, graph: c_void_p, stream: c_void_p, result: Any) -> None:
+    def __init__(self, context: Context, graph: c_void_p, stream: c_void_p, result: Any) -> None:
         self._context, self._stream, self._result = context, stream, result
         self._driver = driver()
         self._graph = c_void_p()
