@@ -14,6 +14,7 @@ from test_device_time import US
 from pytest_gpuperf.backends import libraries, select
 from pytest_gpuperf.backends.base import Graph
 from pytest_gpuperf.backends.cuda import graph
+from pytest_gpuperf.backends.cuda.context import CudaContext
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import GpuperfError, KernelError
@@ -239,6 +240,13 @@ def test_why_a_capture_fails_and_that_nothing_is_left_of_it(capturing, work, how
     assert driver.calls.count("destroy") == (0 if "ended" in how else 1)
 
 
+def test_an_array_is_not_made_while_its_use_is_captured():
+    context = object.__new__(CudaContext)
+    context.capturing = True
+    with pytest.raises(KernelError, match="it makes an array of gpu, which is to be made before"):
+        context.empty((8,), "f4")
+
+
 @pytest.fixture
 def stand_ins(monkeypatch):
     """torch and CuPy, whose current stream is ``stream`` and whose allocators count."""
@@ -352,7 +360,8 @@ def test_gpu_what_cannot_be_captured_is_refused_and_the_device_is_fine(device):
         with torch.cuda.stream(torch.cuda.default_stream()):
             return a + 1
 
-    for call in (lambda: (a + 1).sum().item(), array.get, on_the_default_stream, lambda: None):
+    makes = lambda: device.empty(64)  # noqa: E731
+    for call in (lambda: (a + 1).sum().item(), array.get, on_the_default_stream, lambda: None, makes):
         with pytest.raises(KernelError) as refused:
             device.device.capture(call)
         print(refused.value)

@@ -80,6 +80,8 @@ class CudaContext:
         self.peak_fp32: float = peak_fp32(self.compute_capability, units, 1e3 * kilohertz)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        if self.capturing:  # its memory would be given back, and written to by every replay
+            raise KernelError("it makes an array of gpu, which is to be made before")
         from pytest_gpuperf.backends.cuda.array import Array
 
         self.check_alive()
