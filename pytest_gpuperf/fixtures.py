@@ -51,8 +51,10 @@ def gpuperf(request: pytest.FixtureRequest) -> Gpuperf:
     """Time a launch and judge it when the test ends: ``gpuperf(launch, *args, bytes=, flops=, check=)``.
 
     ``launch`` is a kernel bound to its grid, or any callable that enqueues work on ``gpu.stream`` or
-    the default stream; it gets other keyword arguments too. ``gpuperf.record(name, value, unit, better)``
-    judges any other number. Without ``--gpuperf`` the callable runs once and nothing is timed.
+    the default stream; it gets other keyword arguments too. ``mode="graph"`` times a CUDA graph of it.
+    ``gpuperf.energy``, ``.peak_memory``, ``.first_launch`` and ``.compile_time`` take a launch in the same
+    way, and ``gpuperf.record(name, value, unit, better)`` judges any other number. Without ``--gpuperf`` the
+    callable runs once and nothing is timed.
     """
     from pytest_gpuperf.gpuperf import Gpuperf
 

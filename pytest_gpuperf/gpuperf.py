@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +20,7 @@ from pytest_gpuperf.unchanged import look
 
 if TYPE_CHECKING:
     from pytest_gpuperf.instruments.device_time import Timing
+    from pytest_gpuperf.passes import Pass
 
 
 class _NotGiven(str):
@@ -47,9 +48,13 @@ class Gpuperf:
         max: float | None = None,
         min: float | None = None,
         check: Callable[..., Any] | None = None,
+        mode: Any = None,
         **keywords: Any,
     ) -> Timing:
         """Time ``launch(*args, **keywords)`` on the device and return its samples, in seconds.
+
+        With ``mode="graph"`` it is captured in a CUDA graph, whose replays are timed: the metric is called
+        ``NAME graph_time``. Any other word but "launch" is an argument of the callable's own.
 
         ``bytes`` moved and ``flops`` done per launch give the rates that are shown. ``name`` is the
         metric's; by default the kernel's or function's own. ``max`` and ``min`` are bounds of the time,
@@ -58,23 +63,28 @@ class Gpuperf:
         raises, or False, fails the test. A callable's own argument of one of these names goes through
         ``functools.partial``.
         """
-        from pytest_gpuperf.instruments.callables import name_of, run_check, with_keywords
+        from pytest_gpuperf.instruments.callables import mode_of, name_of, run_check, with_keywords
         from pytest_gpuperf.instruments.device_time import Timing, check_possible
 
         if not callable(launch):
             raise GpuperfError(f"gpuperf times a launch or another callable, not {type(launch).__name__}")
         bounds = Bounds.of("gpuperf(...)", min, max)
         work = {"bytes": _work("bytes", bytes), "flops": _work("flops", flops)}
-        own = {**work, "name": name, "max": max, "min": min, "check": check}
-        enqueue = with_keywords(launch, args, keywords, own)
+        mode, given = mode_of(launch, mode, keywords)
+        own = {**work, "name": name, "max": max, "min": min, "check": check, "mode": mode}
+        enqueue = with_keywords(launch, args, given, own)
         if check is not None and not callable(check):
             raise GpuperfError(f"gpuperf(...): check={short(check)}; give what is called after the times")
-        name = name_of(launch) if name is None else text("gpuperf(...)", "name", name)
+        graph = {"mode": mode} if mode == "graph" else {}
+        default = f"{name_of(launch)} graph_time" if graph else name_of(launch)
+        name = default if name is None else text("gpuperf(...)", "name", name)
         checked = None if check is None else partial(run_check, check, name)
         session, item, planning = self._session, self._item, self._session.options.plan is not None
         if not session.options.active and not planning:
             return self._once(enqueue, args, checked)
-        reached = replace(question(session, item, name, enqueue, args, work, keywords), bounds=bounds)
+        reached = replace(
+            question(session, item, name, enqueue, args, {**work, **graph}, given), bounds=bounds
+        )
         same, why = look(session, item, reached)
         if same or planning or not session.measures(item):
             done = self._once(enqueue, args, None if planning else checked)
@@ -85,6 +95,87 @@ class Gpuperf:
         details = {**taken.details, **shown, **why}  # which are to be shown, and so the session's own
         recorder_of(item).add(replace(taken, details=details))
         return Timing(taken.samples, taken.details)
+
+    def energy(
+        self,
+        launch: Callable[..., Any],
+        /,
+        *args: Any,
+        name: str | None = None,
+        max: float | None = None,
+        min: float | None = None,
+        **keywords: Any,
+    ) -> float:
+        """Measure the joules of ``launch(*args, **keywords)`` by NVML's counter, over a second of launches.
+
+        NaN where that is not measured. A GPU without the counter skips the test, unless the ini key
+        ``gpuperf_require`` names energy.
+        """
+        from pytest_gpuperf.passes import energy
+
+        given = {"name": name, "max": max, "min": min}
+        return energy(self._pass("energy", launch, args, keywords, given))
+
+    def peak_memory(
+        self,
+        launch: Callable[..., Any],
+        /,
+        *args: Any,
+        name: str | None = None,
+        max: float | None = None,
+        min: float | None = None,
+        kind: Kind = "exact",
+        **keywords: Any,
+    ) -> float:
+        """Find the most bytes of the device that ``launch(*args, **keywords)`` allocates at once.
+
+        It is called twice and looked at the second time. ``kind`` "noisy" is for what does not allocate alike
+        in each process. Without CUPTI the test is skipped, unless ``gpuperf_require`` names peak_memory.
+        """
+        from pytest_gpuperf.passes import peak_memory
+
+        given = {"name": name, "max": max, "min": min, "kind": None if kind == "exact" else kind}
+        return peak_memory(self._pass("peak_memory", launch, args, keywords, given), kind)
+
+    def first_launch(
+        self,
+        launch: Callable[..., Any],
+        /,
+        *args: Any,
+        name: str | None = None,
+        max: float | None = None,
+        min: float | None = None,
+        **keywords: Any,
+    ) -> float:
+        """Time the first launch of a kernel that was just loaded, until it is done, in seconds.
+
+        Of another callable the first call in a test of its own process (``isolated=True``).
+        """
+        from pytest_gpuperf.passes import first_launch
+
+        given = {"name": name, "max": max, "min": min}
+        return first_launch(self._pass("first_launch", launch, args, keywords, given))
+
+    def compile_time(
+        self, kernels: Any, /, *, name: str | None = None, max: float | None = None, min: float | None = None
+    ) -> float:
+        """Time compiling and loading a kernel file, or that of a launch, with an empty cache, in seconds."""
+        from pytest_gpuperf.passes import compile_time
+
+        given = {"name": name, "max": max, "min": min}
+        return compile_time(self._pass("compile_time", kernels, (), {}, given))
+
+    def _pass(
+        self,
+        what: str,
+        launch: Any,
+        args: Sequence[Any],
+        keywords: Mapping[str, Any],
+        given: Mapping[str, Any],
+    ) -> Pass:
+        from pytest_gpuperf.passes import Pass
+
+        return Pass(self._session, self._item, what, launch, args, keywords, given)
 
     def _once(
         self, enqueue: Callable[..., Any], args: Sequence[Any], checked: Callable[[Any], None] | None

@@ -62,6 +62,13 @@ INSTRUMENTS: Mapping[str, Instrument] = {
             day_sd=0.0,
             step=32e-9,
         ),
+        # A board's watts depend on its leakage, and that on the unit and on how warm it is.
+        Instrument(
+            "energy", 0.01, 0.05, 0.0, "device", (*_LIBRARIES, *_FRAMEWORKS), unit_sd=0.04, day_sd=0.01
+        ),
+        Instrument("peak_memory", 0.0, 0.0, 0.0, "device", (*_LIBRARIES, *_FRAMEWORKS)),
+        Instrument("first_launch", 0.1, 0.3, 20e-6, "host", _HOST),
+        Instrument("compile_time", 0.03, 0.15, 0.05, "host", _HOST),
         Instrument("host_time", 0.02, 0.05, 1e-6, "host", _HOST),
         Instrument("record", 0.02, 0.05, 0.0, "host", _HOST),
         Instrument("counters", 0.0, 0.0, 0.0, "device"),

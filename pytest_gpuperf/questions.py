@@ -63,7 +63,10 @@ def timed(
     gpu, options, metric = session.gpu(), test_options(item), reached.metric
     settings = device_time.Settings(options.l2, options.seconds, options.warmup)
     batch, name = session.batch(item, metric.name), metric.name if watched else ""
-    timing = device_time.measure(gpu, launch, args, settings, batch=batch, name=name, check=check)
+    graph = reached.contract.get("mode") == "graph"
+    timing = device_time.measure(
+        gpu, launch, args, settings, batch=batch, name=name, check=check, graph=graph
+    )
     session.guard.sample()  # before the device cools down
     # a time that includes the host's gaps is judged as a host time
     instrument = "host_time" if "host-bound" in timing.details else "device_time"

@@ -303,16 +303,22 @@ class GpuperfSession:
         Otherwise a launch near the limit between single and batched timing would change its contract, and
         its figure, from process to process.
         """
+        self.begins(item, metric)
         if self.options.child is not None:
-            self._child.progress(f"{metric} of {item.nodeid}")
             return self.batches.get(item.nodeid, {}).get(metric)
-        self.live.show(f"measuring {metric}")
         if self.options.update in ("replace", "prune"):
             return None
         stored = self.project.stored(item.nodeid, self.gpu().device.place()).get(metric)
         return stored.contract.get("batch") if stored else None
 
     # --------------------------------------------------------------------------- the person who waits
+
+    def begins(self, item: pytest.Item, metric: str) -> None:
+        """Say that a test's metric is measured now."""
+        if self.options.child is not None:
+            self._child.progress(f"{metric} of {item.nodeid}")
+        else:
+            self.live.show(f"measuring {metric}")
 
     def progress(self, text: str) -> None:
         """Print a line now, also while pytest captures a test's output."""

@@ -117,6 +117,14 @@ class FakeBackend:
         work()
         return [base.Counted("scale", ((1, 4, 4),) * 4, {})]
 
+    def capture(self, work):
+        work()
+        return base.Graph(work, 1)
+
+    def peak_memory(self, work):
+        work()
+        return 4096
+
     def timer(self):
         return self._device
 

@@ -47,7 +47,7 @@ def test_where_counters_are_required_it_is_a_fault_of_the_set_up(project: pytest
 def test_an_unknown_capability_is_refused(project: pytest.Pytester):
     result = project.runpytest_subprocess("-o", "gpuperf_require=telepathy")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*gpuperf_require: 'telepathy' is not one of counters"])
+    result.stderr.fnmatch_lines(["*gpuperf_require: 'telepathy' is not one of counters, energy, peak_memory"])
 
 
 REASONS = {

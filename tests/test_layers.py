@@ -42,6 +42,7 @@ LAYERS = (
     "publish",
     "unchanged",
     "questions",
+    "passes",
     "gpuperf",
     "counting",
     "mlperf.fixtures",

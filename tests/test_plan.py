@@ -161,6 +161,24 @@ def test_a_changed_kernel_and_no_other_is_to_be_measured(project, cubin, monkeyp
     assert (project.path / "output").read_text() == "measure=1\n"
 
 
+def test_energy_follows_its_launch_and_what_happens_once_has_to_be_measured(project):
+    rewrite(project, "    gpu.synchronize()", '    gpuperf.compile_time(kernels["two.cu"])')
+    found = lines(run(project))
+    assert found["test_reverse"].startswith("cannot say: a number that the test takes itself")
+    rewrite(project, "    gpuperf(kernels", "    gpuperf.energy(kernels")
+    kernel = Kernels(project.path / "kernels", gpu := Gpu(PlannedBackend(POOL, (9, 0), PLACE)))[
+        "two.cu"
+    ].scale
+    code = kernel[1, 64].work_hash(gpu.random(64, seed=1), 1)
+    metric = Metric("scale energy", "J", "lower", "noisy", "energy")
+    contract = {"arguments": "float32[64] random(seed=1)", "energy": "nvml"}
+    known = {"compute_capability": "9.0", "compiler": "nvcc 13.0.88", "device_name": POOL}
+    stored = Baseline(metric, contract, PLACE, 0.01, (Run((1.0,), known, code),))
+    (project.path / "baselines/fake-9000/test_suite.json").unlink()
+    Store(project.path / "baselines").save(POOL, "test_suite.py", {"test_scale": {metric.name: stored}})
+    assert lines(run(project))["test_scale"] == "identical"
+
+
 def test_the_plan_can_be_given_to_pytest(project, cubin):
     cubin[0] = changed(CUBIN, sections(CUBIN)[".text.reverse"][0])
     (project.path / "below").mkdir()

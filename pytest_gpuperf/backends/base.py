@@ -117,6 +117,18 @@ class Work:
     held: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Work that was captured: ``launch`` enqueues all of it again.
+
+    It returns what the captured call returned. ``works`` are the kernels, copies and memsets in it, 0 where
+    they are not known.
+    """
+
+    launch: Callable[[], Any]
+    works: int = 0
+
+
 class Timer(Protocol):
     """A stopwatch on one stream. Everything but ``now``, ``done`` and the waits is only enqueued."""
 
@@ -291,6 +303,21 @@ class Backend(Protocol):
 
         The first time is for what is compiled, tuned or loaded at first use. A model counts the kernels of
         this plugin alone. Raises Unavailable if nothing can count them.
+        """
+
+    def capture(self, work: Callable[[], Any]) -> Graph:
+        """Call ``work`` twice, and the second time capture what it enqueues on ``stream`` instead of run it.
+
+        The first time is for what is compiled, tuned or allocated at first use. While it is called,
+        ``stream`` is the current one of libraries that have one. Where there are no graphs, the work itself
+        is returned. Raises KernelError, with the reason, for what cannot be captured.
+        """
+
+    def peak_memory(self, work: Callable[[], Any]) -> int:
+        """Call ``work``; return the most bytes that it allocated at once, beyond what there was before.
+
+        Only what is taken from the device itself: what a library's own allocator keeps is no news to it.
+        Raises Unavailable where nothing records it.
         """
 
     def timer(self) -> Timer:

@@ -88,6 +88,15 @@ class KernelFile:
         """Return the file's program and those of its templates' instantiations."""
         return [self.program, *self._instances.values()]
 
+    def loaded_anew(self, name: str | None) -> Program:
+        """Load the program that has a kernel, or for None the file's own, once more."""
+        named = name is not None and name not in self.declarations
+        signature = self.program.signature(str(name)) if named else None
+        own = signature if signature is not None and signature.own else None
+        program = self.backend.load(self.declarations, self.options, own)
+        self.constants.put_into(program)
+        return program
+
     def _find(self, name: str) -> Declaration:
         """Return a kernel's declaration: as the text says, or where that does not, the compiler."""
         if name in self.declarations:

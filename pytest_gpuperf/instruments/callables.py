@@ -21,6 +21,26 @@ def name_of(function: Any) -> str:
     return str(getattr(function, "name", None) or getattr(function, "__name__", "launch"))
 
 
+MODES = ("launch", "graph")
+
+
+def mode_of(function: Any, mode: Any, keywords: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    """Return gpuperf's own mode, None if none was given, and the callable's keywords.
+
+    Another word than MODES is the callable's, if it takes a ``mode``; raises GpuperfError if it does not.
+    """
+    if mode is None or (isinstance(mode, str) and mode in MODES):
+        return mode, keywords
+    try:
+        parameters = {} if hasattr(function, "bind") else inspect.signature(function).parameters
+        takes = "mode" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    except (TypeError, ValueError):
+        takes = True  # a function in C
+    if not takes:
+        raise GpuperfError(f'gpuperf(...): mode={short(mode)}; say "launch" or "graph"')
+    return None, {**keywords, "mode": mode}
+
+
 def with_keywords(
     function: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any], own: Mapping[str, Any]
 ) -> Callable[..., Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_gpuperf.errors import GpuperfError, KernelError
+from pytest_gpuperf.errors import KernelError
+from pytest_gpuperf.instruments.contents import kept
+from pytest_gpuperf.instruments.graphs import Graphed
 from pytest_gpuperf.instruments.places import ArrayMover
 from pytest_gpuperf.instruments.stopwatch import Settings, Stopwatch, Timing
 from pytest_gpuperf.instruments.watch import Watch
@@ -29,8 +30,9 @@ def measure(
     batch: int | None = None,
     name: str = "",
     check: Callable[[Any], None] | None = None,
+    graph: bool = False,
 ) -> Timing:
-    """Time ``launch(*args)`` on ``gpu``.
+    """Time ``launch(*args)`` on ``gpu``, or with ``graph`` the replay of its CUDA graph.
 
     ``launch`` is a kernel's Launch, or any callable that enqueues its work on the device's stream or on the
     default stream. ``batch`` fixes the launches a sample to what a baseline used; without it launches below
@@ -42,18 +44,23 @@ def measure(
     a warm one, in host seconds, to be shown.
     """
     # Kernels check their arguments once, so that the stream does not wait for checks.
-    enqueue = launch.bind(*args) if hasattr(launch, "bind") else lambda: launch(*args)
-    with _contents(launch, args, gpu.device) as restore:
+    call = launch.bind(*args) if hasattr(launch, "bind") else lambda: launch(*args)
+    graphed = Graphed(launch, gpu.device) if graph else None
+    with kept(launch, args, gpu.device) as restore:
         if not gpu.device.judges_times:
-            return _by_the_host(enqueue, gpu, restore, check)
-        mover = ArrayMover.of(launch, args, gpu.device)
+            return _by_the_host(graphed.of(call).launch if graphed else call, gpu, restore, check)
         timer = gpu.device.timer()
-        watch = Watch(timer, enqueue, name) if name and not _is_in_order(launch) else None
+        watch = Watch(timer, call, name) if name and not _is_in_order(launch) else None
         if watch:
             watch.before()
+        captured = graphed.of(call) if graphed else None
+        enqueue = captured.launch if captured else call
+        movable: Any = graphed if graphed and hasattr(launch, "bind") else launch
+        mover = ArrayMover.of(movable, args, gpu.device)
         timing = Stopwatch(timer, enqueue, settings or Settings(), batch, mover).measure()
         if watch:
-            timing = replace(timing, details={**timing.details, **watch.after(timing.median)})
+            seen = watch.held_by(captured.works) if captured else watch.after(timing.median)
+            timing = replace(timing, details={**timing.details, **seen})
         if restore() or check:
             result = enqueue()
             gpu.synchronize()
@@ -108,37 +115,6 @@ def _by_the_host(
     if check:
         check(result)
     return Timing((taken,), {"emulated": True})
-
-
-@contextmanager
-def _contents(launch: Any, args: Sequence[Any], device: Backend) -> Iterator[Callable[[], bool]]:
-    """Keep what is in the arrays that a kernel may write; give what puts it back, and says whether any was.
-
-    Only of arrays of ours, and where there is room for copies.
-    """
-    parameters = launch.declaration.parameters if hasattr(launch, "declaration") else ()
-    written = {
-        id(array): array
-        for parameter, array in zip(parameters, args, strict=False)
-        if parameter.pointer and not parameter.const and device.owns_memory(array)
-    }
-    copies: list[tuple[Any, Any]] = []
-    if written and 2 * sum(array.nbytes for array in written.values()) <= device.free_memory():
-        copies = [(array, device.empty(array.shape, array.dtype)) for array in written.values()]
-    for array, copy in copies:
-        device.copy(copy, array)
-
-    def restore() -> bool:
-        for array, copy in copies:
-            device.copy(array, copy)
-        return bool(copies)
-
-    try:
-        yield restore
-    finally:
-        for _, copy in copies:
-            with suppress(GpuperfError):  # of a kernel that broke the context, which says so itself
-                device.free(copy)
 
 
 _bandwidths: weakref.WeakKeyDictionary[Backend, float] = weakref.WeakKeyDictionary()

@@ -72,6 +72,16 @@ class Watch:
             )
         return {"works": len(works) / CALLS}
 
+    def held_by(self, works: int) -> Mapping[str, Any]:
+        """Hold a call's works to those of its graph, 0 for unknown; return them, or why none is known."""
+        ran = len(self._before) / CALLS
+        if works and ran > works:
+            raise KernelError(
+                f"{self._name} runs {ran:g} kernels and copies when it is called, and its graph holds "
+                f"{works}: the others are enqueued where gpu.stream's capture does not see them."
+            )
+        return {"unwatched": self._unseen} if self._unseen else {"works": ran}
+
     def _look(self, linger: float) -> Sequence[Work]:
         """Return what the calls run, in order, once that lies between marks; none if it cannot be seen."""
         timer = self._timer

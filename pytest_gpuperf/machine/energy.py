@@ -9,16 +9,14 @@ from typing import Any
 _LOOK, _LONGEST = 0.001, 0.3  # seconds between looks at the counter, and for how long
 
 
-class EnergyMeter:
-    """The energy between ``begin`` and ``end`` of the devices at these PCI addresses.
+class EnergyCounter:
+    """NVML's counter of the joules that the devices at these PCI addresses have taken.
 
-    ``joules`` is None where it is not known, and ``note`` says why; ``step`` are the seconds between two
-    changes of the counter, so that a span is known to that.
+    ``note`` says why there is none, "" if it can be read.
     """
 
     def __init__(self, addresses: Sequence[str], nvml: Any = None) -> None:
-        self.note, self.step, self._first = "", 0.0, 0
-        self.joules: float | None = None
+        self.note = ""
         self._nvml = nvml
         self._devices: list[Any] = []
         try:
@@ -28,32 +26,46 @@ class EnergyMeter:
                 self._nvml = pynvml
             self._nvml.nvmlInit()
             self._devices = [self._nvml.nvmlDeviceGetHandleByPciBusId(address) for address in addresses]
-            self._read()
+            self.read()
         except ImportError:
             self.note = "no energy: install nvidia-ml-py (in pytest-gpuperf[cuda])"
         except Exception as error:  # NVMLError is a class of the module that was found
             self.note = f"no energy: NVML says {error}"
 
+    def read(self) -> float:
+        """Return the joules of all devices since their driver was loaded."""
+        return sum(map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._devices)) / 1000
+
+
+class EnergyMeter:
+    """The energy between ``begin`` and ``end`` of the devices at these PCI addresses.
+
+    ``joules`` is None where it is not known, and ``note`` says why; ``step`` are the seconds between two
+    changes of the counter, so that a span is known to that.
+    """
+
+    def __init__(self, addresses: Sequence[str], nvml: Any = None) -> None:
+        self.step, self._first = 0.0, 0.0
+        self.joules: float | None = None
+        self._counter = EnergyCounter(addresses, nvml)
+        self.note = self._counter.note
+
     def begin(self) -> None:
         if not self.note:
-            self._first = self._read()
+            self._first = self._counter.read()
 
     def end(self) -> None:
         """End the span, and look for up to 0.3 s how often the counter changes."""
         if self.note:
             return
-        last = before = self._read()
-        self.joules = (last - self._first) / 1000
+        last = before = self._counter.read()
+        self.joules = last - self._first
         changes: list[float] = []
         limit = perf_counter() + _LONGEST
         while len(changes) < 2 and perf_counter() < limit:
             sleep(_LOOK)
-            now = self._read()
+            now = self._counter.read()
             if now != before:
                 changes.append(perf_counter())
                 before = now
         self.step = changes[1] - changes[0] if len(changes) == 2 else _LONGEST
-
-    def _read(self) -> int:
-        """Return the millijoules of all devices since their driver was loaded."""
-        return sum(map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._devices))

@@ -196,6 +196,8 @@ def _rate(row: Row) -> str:
     if done := row.details.get("flops_per_second"):
         share = row.details.get("of_fp32", 0.0)
         found.append((share if share <= 1 else 0.0, f"{done / 1e12:.3g} TFLOP/s"))
+    if watts := row.details.get("watts"):
+        found.append((0.0, f"{watts:.0f} W"))
     share, rate = max(found, key=lambda each: each[0], default=(0.0, ""))
     return f"{rate} {100 * share:3.0f} %" if share else rate
 

@@ -35,7 +35,7 @@ def plan(
 
 
 def _compare(baseline: Baseline | None, reached: Measurement, compiler: str) -> Found:
-    if reached.metric.instrument not in ("device_time", "counters"):
+    if reached.metric.instrument not in ("device_time", "counters", "energy"):
         return _OWN_NUMBER
     found = compare(baseline, reached)
     known = {str(c) for run in baseline.runs if (c := run.environment.get("compiler"))} if baseline else set()

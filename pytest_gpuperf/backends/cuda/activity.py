@@ -7,7 +7,7 @@ Memset to 5): newer ones are longer.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char_p, c_int32, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from typing import Any
@@ -18,7 +18,7 @@ from pytest_gpuperf.errors import Unavailable
 
 # cupti_activity.h, CUpti_ActivityKind
 _MEMCPY, _MEMSET, _KERNEL, _CONCURRENT_KERNEL = 1, 2, 3, 10
-_KINDS = (_MEMCPY, _MEMSET, _CONCURRENT_KERNEL)
+_WORK = (_MEMCPY, _MEMSET, _CONCURRENT_KERNEL)
 _COPIES = {_MEMCPY: "copy", _MEMSET: "memset"}
 _FORCED = 1  # CUPTI_ACTIVITY_FLAG_FLUSH_FORCED: also what was not finished
 _BUFFER = 2**20  # bytes; aligned to 8, as records are
@@ -66,7 +66,8 @@ _Requested = ctypes.CFUNCTYPE(
 )
 _Completed = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p, c_size_t, c_size_t)
 _buffers: dict[int, Any] = {}  # those that CUPTI has, by address
-_records: list[tuple[int, Work]] = []  # what came back, with the device of each
+_records: list[Any] = []  # what came back, as _reader reads it
+_reader: Callable[[int], Any]
 
 
 @_Requested
@@ -80,7 +81,7 @@ def _requested(buffer: Any, size: Any, most: Any) -> None:
 def _completed(_context: int, _stream: int, buffer: int, _size: int, valid: int) -> None:
     record = c_void_p()
     while not library().cuptiActivityGetNextRecord(c_void_p(buffer), c_size_t(valid), ctypes.byref(record)):
-        if record.value and (found := read(record.value)):
+        if record.value and (found := _reader(record.value)):
             _records.append(found)
     _buffers.pop(buffer, None)
 
@@ -108,6 +109,46 @@ def _call(function: str, *arguments: Any) -> None:
         raise Unavailable(f"{function} says {(said.value or b'').decode(errors='replace') or result}")
 
 
+def _start(reader: Callable[[int], Any]) -> None:
+    """Have records read by ``reader`` from now on."""
+    global _reader
+    _call("cuptiActivityRegisterCallbacks", _requested, _completed)
+    library().cuptiActivityFlushAll(_FORCED)  # of what others may have recorded
+    _records.clear()
+    _reader = reader
+
+
+def _enable(kinds: Sequence[int]) -> None:
+    """Record these kinds, or none of them; raises Unavailable."""
+    enabled = list[int]()
+    try:
+        for kind in kinds:
+            _call("cuptiActivityEnable", kind)
+            enabled.append(kind)
+    except Unavailable:
+        _disable(enabled)
+        raise
+
+
+def _disable(kinds: Sequence[int]) -> None:
+    for kind in kinds:
+        library().cuptiActivityDisable(kind)
+
+
+@contextmanager
+def collected(kinds: Sequence[int], reader: Callable[[int], Any]) -> Iterator[list[Any]]:
+    """Give what ``reader`` makes of these kinds' records, once the block has ended. Raises Unavailable."""
+    found = list[Any]()
+    _start(reader)
+    _enable(kinds)
+    try:
+        yield found
+    finally:
+        _disable(kinds)
+        library().cuptiActivityFlushAll(_FORCED)
+        found += _records
+
+
 @contextmanager
 def recorded(hold: str) -> Iterator[list[Work]]:
     """Record what runs on the device of the kernel ``hold`` while the block does; see ``Timer.watched``.
@@ -115,19 +156,13 @@ def recorded(hold: str) -> Iterator[list[Work]]:
     The block ends with the device idle: what has not ended then has no end. Raises Unavailable.
     """
     works: list[Work] = []
-    _call("cuptiActivityRegisterCallbacks", _requested, _completed)
-    library().cuptiActivityFlushAll(_FORCED)  # of what others may have recorded
-    _records.clear()
-    enabled = []
+    _start(read)
+    _enable(_WORK)
     try:
-        for kind in _KINDS:
-            _call("cuptiActivityEnable", kind)
-            enabled.append(kind)
         yield works
     finally:
         library().cuptiActivityFlushAll(0)  # waits for times that are still to be read
-        for kind in enabled:
-            library().cuptiActivityDisable(kind)
+        _disable(_WORK)
         library().cuptiActivityFlushAll(_FORCED)
     holds = {device for device, work in _records if work.what.startswith(f"{hold}[")}
     found = [work for device, work in _records if device in holds]

@@ -33,8 +33,8 @@ class CudaContext:
     here. ``stream`` is a blocking stream: the legacy default stream orders with it. ``driver`` is PyCUDA's.
     ``last_launch`` is to be named when a later call reports what it did. Waiting for the device ends after
     ``seconds``, with the device ``lost`` and ``stuck``. ``modules`` are kept until the end, since unloading
-    one waits for the device. Raises Unavailable, naming what to install, if PyCUDA, the driver or the device
-    is missing.
+    one waits for the device. While it is ``capturing``, no error is a sign of a lost context. Raises
+    Unavailable, naming what to install, if PyCUDA, the driver or the device is missing.
     """
 
     seconds = 60.0
@@ -45,6 +45,7 @@ class CudaContext:
         self._index = index
         self.lost = ""
         self.stuck = False
+        self.capturing = False
         self.last_launch = ""
         self._arrays: list[weakref.ref[Any]] = []
         self._kept: list[Any] = []
@@ -77,6 +78,8 @@ class CudaContext:
         self.peak_fp32: float = peak_fp32(self.compute_capability, units, 1e3 * kilohertz)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        if self.capturing:  # its memory would be given back, and written to by every replay
+            raise KernelError("it makes an array of gpu, which is to be made before")
         from pytest_gpuperf.backends.cuda.array import Array
 
         self.check_alive()
@@ -192,7 +195,7 @@ class CudaContext:
                 f"{self.device_name} has no room, seen while {doing}: {free}; "
                 "make the test's arrays smaller, or see with nvidia-smi who has the rest."
             )
-        if not self.lost and self._context_is_dead():
+        if not self.lost and not self.capturing and self._context_is_dead():
             self.lost = said
             after = f" The last launch was {self.last_launch}." if self.last_launch else ""
             return KernelError(

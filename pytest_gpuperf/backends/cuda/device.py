@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import DeviceArray
+from pytest_gpuperf.backends.base import DeviceArray, Graph
+from pytest_gpuperf.backends.cuda.allocations import most_allocated
 from pytest_gpuperf.backends.cuda.compile import compiler_version
 from pytest_gpuperf.backends.cuda.context import CudaContext
 from pytest_gpuperf.backends.cuda.driver import cuda_version, kernel_driver, settings
+from pytest_gpuperf.backends.cuda.graph import capture
 from pytest_gpuperf.backends.cuda.names import compile_named
 from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.backends.cuda.timer import CudaTimer
@@ -80,6 +82,12 @@ class CudaBackend(CudaContext):
         with self.explained(f"loading {path.name} (compiled as {cached}), {len(cubin):,} bytes of code"):
             self.modules.append(self.driver.module_from_buffer(cubin))
             return CudaProgram(self, path, cubin, self.modules[-1], names)
+
+    def capture(self, work: Callable[[], Any]) -> Graph:
+        return capture(self, self.stream.handle, work)
+
+    def peak_memory(self, work: Callable[[], Any]) -> int:
+        return most_allocated(work, self.synchronize)
 
     def timer(self) -> CudaTimer:
         self.check_alive()

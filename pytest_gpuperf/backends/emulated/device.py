@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Counted
+from pytest_gpuperf.backends.base import Counted, Graph
 from pytest_gpuperf.backends.emulated.compiler import build_kernels, build_runtime, find_compiler
 from pytest_gpuperf.backends.emulated.memory import EmulatedArray, EmulatedMemory
 from pytest_gpuperf.backends.emulated.program import EmulatedProgram
@@ -98,6 +98,15 @@ class EmulatedBackend:
         finally:
             self.runtime.counted = None
         return counted
+
+    def capture(self, work: Callable[[], Any]) -> Graph:
+        """Return the work itself: there is no queue that a graph could spare it."""
+        return Graph(work)
+
+    def peak_memory(self, work: Callable[[], Any]) -> int:
+        before = self.memory.most = self.memory.in_use
+        work()
+        return self.memory.most - before
 
     def timer(self) -> NoReturn:
         raise Unavailable("The emulated device has no clock of its own; time kernels on a GPU.")

@@ -90,6 +90,7 @@ class EmulatedMemory:
     def __init__(self) -> None:
         self._live: dict[int, weakref.ref[EmulatedArray]] = {}
         self.freed: list[Region] = []  # the arrays freed last, the newest at the end
+        self.in_use = self.most = 0  # bytes of the live arrays, now and at most since somebody set it
         self._changes = 0
         self._spans: tuple[int, np.ndarray] = (-1, np.empty((0, 3), np.uint64))
 
@@ -99,6 +100,8 @@ class EmulatedMemory:
         array = EmulatedArray(self, shape, dtype)
         self._live[array.address] = weakref.ref(array)
         self._changes += 1
+        self.in_use += array.nbytes
+        self.most = max(self.most, self.in_use)
         # The system may hand out a freed array's pages again, as this one's or as the gaps around it.
         begin, end = array.address - array.gap, array.address + array.nbytes + array.gap
         self.freed = [r for r in self.freed[-_REMEMBERED:] if r.end <= begin or r.begin >= end]
@@ -138,4 +141,5 @@ class EmulatedMemory:
     def _forget(self, address: int, nbytes: int, name: str) -> None:
         self._live.pop(address, None)
         self._changes += 1
+        self.in_use -= nbytes
         self.freed.append(Region(address, address + nbytes, name))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
+from pytest_gpuperf.backends.base import Counted, Geometry, Graph, Traffic
 from pytest_gpuperf.backends.cuda.compile import compiler_version
 from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
 from pytest_gpuperf.backends.cuda.names import Names, compile_named
@@ -149,6 +149,12 @@ class PlannedBackend:
 
     def count(self, work: Callable[[], Any]) -> list[Counted]:
         raise NeedsResult("counters")
+
+    def capture(self, work: Callable[[], Any]) -> Graph:
+        raise NeedsResult("a graph")
+
+    def peak_memory(self, work: Callable[[], Any]) -> int:
+        raise NeedsResult("what is allocated")
 
     def timer(self) -> Any:
         raise NeedsResult("a time")

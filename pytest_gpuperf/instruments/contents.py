@@ -1,0 +1,41 @@
+"""Keep what a test's arrays hold while a kernel that may write them is launched again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from pytest_gpuperf.backends.base import Backend
+from pytest_gpuperf.errors import GpuperfError
+
+
+@contextmanager
+def kept(launch: Any, args: Sequence[Any], device: Backend) -> Iterator[Callable[[], bool]]:
+    """Keep what is in the arrays that a kernel may write; give what puts it back, and says whether any was.
+
+    Only of arrays of ours, and where there is room for copies.
+    """
+    parameters = launch.declaration.parameters if hasattr(launch, "declaration") else ()
+    written = {
+        id(array): array
+        for parameter, array in zip(parameters, args, strict=False)
+        if parameter.pointer and not parameter.const and device.owns_memory(array)
+    }
+    copies: list[tuple[Any, Any]] = []
+    if written and 2 * sum(array.nbytes for array in written.values()) <= device.free_memory():
+        copies = [(array, device.empty(array.shape, array.dtype)) for array in written.values()]
+    for array, copy in copies:
+        device.copy(copy, array)
+
+    def restore() -> bool:
+        for array, copy in copies:
+            device.copy(array, copy)
+        return bool(copies)
+
+    try:
+        yield restore
+    finally:
+        for _, copy in copies:
+            with suppress(GpuperfError):  # of a kernel that broke the context, which says so itself
+                device.free(copy)
