@@ -1,25 +1,32 @@
-"""Record the kernels, copies and memsets that this process runs on a GPU, by NVIDIA's CUPTI.
+"""Record the kernels, copies and memsets of this process on a GPU, and its API calls, by NVIDIA's CUPTI.
 
-Of a record only the first fields are read, the same since CUDA 8 (CUpti_ActivityKernel4 to 13, Memcpy to 7,
-Memset to 5): newer ones are longer.
+Whichever library launches them. Of a record only the first fields are read, the same since CUDA 8
+(CUpti_ActivityKernel4 to 13, Memcpy to 7, Memset to 5, API): newer ones are longer.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char_p, c_int32, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from functools import cache
 from typing import Any
 
 from pytest_gpuperf.backends.base import Work
 from pytest_gpuperf.backends.cuda.cupti import library
+from pytest_gpuperf.backends.cuda.launches import demangled
 from pytest_gpuperf.errors import Unavailable
+from pytest_gpuperf.traces import Event
 
 # cupti_activity.h, CUpti_ActivityKind
-_MEMCPY, _MEMSET, _KERNEL, _CONCURRENT_KERNEL = 1, 2, 3, 10
-_KINDS = (_MEMCPY, _MEMSET, _CONCURRENT_KERNEL)
+_MEMCPY, _MEMSET, _KERNEL, _DRIVER, _RUNTIME, _CONCURRENT_KERNEL = 1, 2, 3, 4, 5, 10
+_WORK = (_MEMCPY, _MEMSET, _CONCURRENT_KERNEL)
+_CALLS = (_DRIVER, _RUNTIME)
+_DOMAINS = {_DRIVER: 1, _RUNTIME: 2}  # cupti_callbacks.h, CUpti_CallbackDomain
 _COPIES = {_MEMCPY: "copy", _MEMSET: "memset"}
+_PLACES = "?HHDAMDM"  # by CUpti_ActivityMemoryKind: host, device, array, managed
 _FORCED = 1  # CUPTI_ACTIVITY_FLAG_FLUSH_FORCED: also what was not finished
 _BUFFER = 2**20  # bytes; aligned to 8, as records are
 
@@ -58,6 +65,22 @@ class Copy(ctypes.Structure):
         ("device", c_uint32),
         ("context", c_uint32),
         ("stream", c_uint32),
+        ("correlation", c_uint32),
+    )
+
+
+class Call(ctypes.Structure):
+    """CUpti_ActivityAPI."""
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("function", c_uint32),
+        ("start", c_uint64),
+        ("end", c_uint64),
+        ("process", c_uint32),
+        ("thread", c_uint32),
+        ("correlation", c_uint32),
+        ("returned", c_uint32),
     )
 
 
@@ -66,7 +89,8 @@ _Requested = ctypes.CFUNCTYPE(
 )
 _Completed = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p, c_size_t, c_size_t)
 _buffers: dict[int, Any] = {}  # those that CUPTI has, by address
-_records: list[tuple[int, Work]] = []  # what came back, with the device of each
+_records: list[Any] = []  # what came back, as _reader reads it
+_reader: Callable[[int], Any]
 
 
 @_Requested
@@ -80,7 +104,7 @@ def _requested(buffer: Any, size: Any, most: Any) -> None:
 def _completed(_context: int, _stream: int, buffer: int, _size: int, valid: int) -> None:
     record = c_void_p()
     while not library().cuptiActivityGetNextRecord(c_void_p(buffer), c_size_t(valid), ctypes.byref(record)):
-        if record.value and (found := read(record.value)):
+        if record.value and (found := _reader(record.value)):
             _records.append(found)
     _buffers.pop(buffer, None)
 
@@ -108,6 +132,32 @@ def _call(function: str, *arguments: Any) -> None:
         raise Unavailable(f"{function} says {(said.value or b'').decode(errors='replace') or result}")
 
 
+def _start(reader: Callable[[int], Any]) -> None:
+    """Have records read by ``reader`` from now on."""
+    global _reader
+    _call("cuptiActivityRegisterCallbacks", _requested, _completed)
+    library().cuptiActivityFlushAll(_FORCED)  # of what others may have recorded
+    _records.clear()
+    _reader = reader
+
+
+def _enable(kinds: Sequence[int]) -> None:
+    """Record these kinds, or none of them; raises Unavailable."""
+    enabled = list[int]()
+    try:
+        for kind in kinds:
+            _call("cuptiActivityEnable", kind)
+            enabled.append(kind)
+    except Unavailable:
+        _disable(enabled)
+        raise
+
+
+def _disable(kinds: Sequence[int]) -> None:
+    for kind in kinds:
+        library().cuptiActivityDisable(kind)
+
+
 @contextmanager
 def recorded(hold: str) -> Iterator[list[Work]]:
     """Record what runs on the device of the kernel ``hold`` while the block does; see ``Timer.watched``.
@@ -115,19 +165,13 @@ def recorded(hold: str) -> Iterator[list[Work]]:
     The block ends with the device idle: what has not ended then has no end. Raises Unavailable.
     """
     works: list[Work] = []
-    _call("cuptiActivityRegisterCallbacks", _requested, _completed)
-    library().cuptiActivityFlushAll(_FORCED)  # of what others may have recorded
-    _records.clear()
-    enabled = []
+    _start(read)
+    _enable(_WORK)
     try:
-        for kind in _KINDS:
-            _call("cuptiActivityEnable", kind)
-            enabled.append(kind)
         yield works
     finally:
         library().cuptiActivityFlushAll(0)  # waits for times that are still to be read
-        for kind in enabled:
-            library().cuptiActivityDisable(kind)
+        _disable(_WORK)
         library().cuptiActivityFlushAll(_FORCED)
     holds = {device for device, work in _records if work.what.startswith(f"{hold}[")}
     found = [work for device, work in _records if device in holds]
@@ -136,3 +180,72 @@ def recorded(hold: str) -> Iterator[list[Work]]:
 
 def _marked(work: Work, hold: str) -> Work:
     return Work(work.what, work.start, work.end, work.stream, work.what.startswith(f"{hold}["))
+
+
+# --------------------------------------------------------------------------- API calls beside the work
+
+
+class CuptiTracer:
+    """Records the API calls of all threads, and the work they cause; see ``Tracer``."""
+
+    def start(self) -> None:
+        _start(event)
+        _enable((*_WORK, *_CALLS))
+
+    def take(self) -> list[Event]:
+        library().cuptiActivityFlushAll(0)
+        library().cuptiActivityFlushAll(_FORCED)
+        found, _records[:] = list(_records), []
+        return [each for each in found if each.end]
+
+    @contextmanager
+    def paused(self, synchronize: Callable[[], None]) -> Iterator[None]:
+        _disable(_CALLS)
+        synchronize()  # what was launched before is to be recorded to its end
+        library().cuptiActivityFlushAll(0)
+        _disable(_WORK)
+        try:
+            yield
+        finally:
+            synchronize()
+            _enable((*_WORK, *_CALLS))
+
+    def now(self) -> int:
+        time = c_uint64()
+        _call("cuptiGetTimestamp", ctypes.byref(time))
+        return time.value
+
+
+def event(address: int) -> Event | None:
+    """Return what the record at an address says; None for a record of another kind."""
+    kind = c_uint32.from_address(address).value
+    if kind in _DOMAINS:
+        call = Call.from_address(address)
+        name = _function(_DOMAINS[kind], call.function)
+        return Event("call", name, call.start, call.end, call.thread, call.correlation)
+    if kind in (_KERNEL, _CONCURRENT_KERNEL):
+        kernel = Kernel.from_address(address)
+        name = demangled((kernel.name or b"a kernel").decode(errors="replace"))
+        lane = kernel.stream, kernel.correlation, kernel.device
+        return Event("kernel", name, kernel.start, kernel.end, *lane)
+    if kind in _COPIES:
+        copy = Copy.from_address(address)
+        _, source, destination, _ = copy.what
+        way = f" {_place(source)}to{_place(destination)}" if kind == _MEMCPY else ""
+        lane = copy.stream, copy.correlation, copy.device
+        what: Any = _COPIES[kind]
+        return Event(what, what + way, copy.start, copy.end, *lane)
+    return None
+
+
+def _place(kind: int) -> str:
+    return _PLACES[kind] if kind < len(_PLACES) else "?"
+
+
+@cache
+def _function(domain: int, number: int) -> str:
+    """Return the name of an API function without its version: cuMemAlloc for cuMemAlloc_v2."""
+    name = c_char_p()
+    library().cuptiGetCallbackName(domain, c_uint32(number), ctypes.byref(name))
+    said = (name.value or b"").decode(errors="replace") or f"function {number}"
+    return re.sub(r"(_ptsz|_ptds|_v\d+)+$", "", said)
