@@ -266,3 +266,22 @@ def test_a_test_has_its_name_where_a_profiler_listens(monkeypatch):
     assert "pip install nvtx" in ranges.begin("test_c")
     ranges.end()
     assert seen == ["test_b", "end"]
+
+
+@pytest.mark.gpu
+def test_a_gpus_calls_and_work_belong_together(project):
+    result = project.runpytest_subprocess(
+        "-p", "no:cacheprovider", "--gpuperf-backend=cuda", "--gpuperf-trace"
+    )
+    result.assert_outcomes(passed=3)
+    lines = [line.split() for line in result.stdout.lines]
+    at = next(number for number, line in enumerate(lines) if line and line[0].endswith("::test_adds"))
+    of_test = {line[0]: line[1] for line in lines[at + 1 :] if len(line) > 2 and line[1].isdecimal()}
+    assert (of_test["cuLaunchKernel"], of_test["add_one"]) == ("11", "11")
+    assert {"cuMemAlloc", "cuMemcpyHtoD", "cuMemcpyDtoH", "cuMemFree"} <= of_test.keys()
+    events = json.loads((project.path / "gpuperf-trace.json").read_text())["traceEvents"]
+    kernels = {event["ts"]: event for event in events if event["name"] == "add_one" and event["ph"] == "X"}
+    heads = {event["ts"]: event["id"] for event in events if event["ph"] == "f"}
+    tails = {event["id"]: event["ts"] for event in events if event["ph"] == "s"}
+    assert len(kernels) == 12
+    assert all(tails[heads[at]] < at for at in kernels)
