@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -137,7 +138,8 @@ def test_calls_are_read_where_cupti_writes_them():
 def test_calls_and_work_are_recorded_until_paused(monkeypatch):
     call = activity.Call(kind=4, function=243, start=5, end=9, thread=41, correlation=3)
     launch = activity.Call(kind=5, function=211, start=10, end=12, thread=41, correlation=4)
-    unknown = activity.Call(kind=5, function=9999, start=10, end=12)
+    here = threading.get_ident() & 0xFFFFFFFF  # as CUPTI names threads
+    unknown = activity.Call(kind=5, function=9999, start=10, end=12, thread=here)
     kernel = activity.Kernel(
         kind=10, name=b"_Z5scalePfi", start=20, end=30, stream=7, device=1, correlation=4
     )
@@ -154,7 +156,7 @@ def test_calls_and_work_are_recorded_until_paused(monkeypatch):
     assert tracer.take() == [
         Event("call", "cuMemAlloc", 5, 9, 41, 3),
         Event("call", "cudaLaunchKernel", 10, 12, 41, 4),
-        Event("call", "function 9999", 10, 12),
+        Event("call", "function 9999", 10, 12, threading.get_native_id()),
         Event("kernel", "scale(float*, int)", 20, 30, 7, 4, 1),
         Event("copy", "copy DtoH", 31, 33, 7, 5),
     ]
@@ -176,6 +178,7 @@ extern "C" __global__ void add_one(float* x, int n) {
 """
 SUITE = """
     import numpy as np
+    import pytest
     def test_adds(gpu, kernels, gpuperf):
         x = gpu.to_device(np.zeros(64, np.float32))
         gpuperf(kernels["add.cu"].add_one[1, 64], x, 64)
@@ -184,6 +187,9 @@ SUITE = """
         x = gpu.to_device(np.zeros(64, np.float32))
         kernels["add.cu"].add_one[1, 64](x, 64)
         counters(kernels["add.cu"].add_one[1, 64], x, 64)
+    @pytest.mark.gpuperf(isolated=True)
+    def test_apart(gpu, kernels):
+        kernels["add.cu"].add_one[1, 64](gpu.to_device(np.zeros(64, np.float32)), 64)
     def test_nothing(): pass
 """
 
@@ -202,17 +208,20 @@ def test_a_run_is_traced_in_each_worker_and_written_once(project, backend):
     reports = ("--gpuperf-html=p.html", "--gpuperf-json=r.json")
     workers = ("-p", "xdist", "-n2")
     result = project.runpytest_subprocess(*EMULATED, *workers, "--gpuperf", "--gpuperf-trace", *reports)
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=4)
     lines = [line for line in result.stdout.lines if "add_one" in line]
     assert all(len(line) <= 80 for line in lines)
     # The first and ten others, and x is as after one; what was counted is not there.
-    assert sorted(line.split()[:2] for line in lines) == [["add_one", "1"], ["add_one", "11"]]
+    assert sorted(line.split()[1] for line in lines) == ["1", "1", "11"]
     result.stdout.fnmatch_lines(["  nothing", "Emulated: launches in this host's times*"])
     result.stdout.fnmatch_lines(["gpuperf-trace.json: open it in Perfetto*"])
     events = json.loads((project.path / "gpuperf-trace.json").read_text())["traceEvents"]
     names = [event["name"] for event in events if event["ph"] == "X"]
-    assert names.count("add_one") == 12
-    assert sum(name.endswith(("test_adds", "test_other", "test_nothing")) for name in names) == 3
+    assert names.count("add_one") == 13
+    ends = ("test_adds", "test_other", "test_apart", "test_nothing")
+    assert sum(name.endswith(ends) for name in names) == 4
+    processes = {event["pid"] for event in events if event.get("cat") == "test"}
+    assert len(processes) == 3  # two workers, and the process of the test that runs apart
     tests = json.loads((project.path / "r.json").read_text())["tests"]
     (call,) = next(test["calls"] for test in tests if test["name"] == "test_adds")
     assert (call["name"], call["where"], call["count"]) == ("add_one", "device", 11)
@@ -273,7 +282,7 @@ def test_a_gpus_calls_and_work_belong_together(project):
     result = project.runpytest_subprocess(
         "-p", "no:cacheprovider", "--gpuperf-backend=cuda", "--gpuperf-trace"
     )
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=4)
     lines = [line.split() for line in result.stdout.lines]
     at = next(number for number, line in enumerate(lines) if line and line[0].endswith("::test_adds"))
     of_test = {line[0]: line[1] for line in lines[at + 1 :] if len(line) > 2 and line[1].isdecimal()}
@@ -283,5 +292,5 @@ def test_a_gpus_calls_and_work_belong_together(project):
     kernels = {event["ts"]: event for event in events if event["name"] == "add_one" and event["ph"] == "X"}
     heads = {event["ts"]: event["id"] for event in events if event["ph"] == "f"}
     tails = {event["id"]: event["ts"] for event in events if event["ph"] == "s"}
-    assert len(kernels) == 12
+    assert len(kernels) == 13
     assert all(tails[heads[at]] < at for at in kernels)

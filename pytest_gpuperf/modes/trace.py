@@ -71,7 +71,9 @@ class Tracing(Mode):
         return self._results.traces
 
     def finish(self, items: Sequence[pytest.Item], complete: bool) -> None:
-        """Write the file."""
+        """Write the file; a child's traces are the parent's."""
+        if self._options.child is not None:
+            return
         from pytest_gpuperf.report.perfetto import render
 
         try:

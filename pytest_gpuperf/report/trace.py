@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,13 +13,14 @@ from pytest_gpuperf.traces import MOST, Calls, Trace
 _WIDTH = 80
 _COLUMNS = (("calls", 8), ("total", 12), ("first", 12), ("each other", 12))
 _ROOM = _WIDTH - sum(width for _, width in _COLUMNS)
-_TOLD = ("alloc", "free", "memcpy", "memset", "launch", "synchronize", "loaddata", "modulelo", "contextre")
+_TOLD = re.compile(
+    r"alloc|free|memcpy|memset|launch|synchronize|^cu(module|library)load|^cu(ctxcreate|deviceprimaryctxretain)"
+)
 
 
 def is_told(calls: Calls) -> bool:
     """Say whether calls have a line of their own: memory, copies, launches, waits, modules, contexts."""
-    plain = calls.name.lower().replace("ctx", "context").replace("primary", "")
-    return calls.on_device or any(word in plain for word in _TOLD)
+    return calls.on_device or bool(_TOLD.search(calls.name.lower()))
 
 
 def shown(calls: Sequence[Calls]) -> list[Calls]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char_p, c_int32, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
@@ -196,7 +197,12 @@ class CuptiTracer:
         library().cuptiActivityFlushAll(0)
         library().cuptiActivityFlushAll(_FORCED)
         found, _records[:] = list(_records), []
-        return [each for each in found if each.end]
+        threads = {(each.ident or 0) & 0xFFFFFFFF: each.native_id for each in threading.enumerate()}
+        return [
+            each._replace(lane=threads.get(each.lane, each.lane)) if each.what == "call" else each
+            for each in found
+            if each.end
+        ]
 
     @contextmanager
     def paused(self, synchronize: Callable[[], None]) -> Iterator[None]:
