@@ -31,15 +31,15 @@ class Event(NamedTuple):
 class Calls:
     """All calls, or launches, of one name in a test; times in seconds.
 
-    ``first`` is the first one's, which may include set-up, ``each`` the others' average, None if there are
-    none. ``on_device``: it is the device's work and not a call.
+    ``first`` is the first one's, which may include set-up, ``rest`` the others' mean; None where there is no
+    such. ``on_device``: it is the device's work and not a call.
     """
 
     name: str
     count: int
     total: float
-    first: float
-    each: float | None
+    first: float | None
+    rest: float | None
     on_device: bool
 
 

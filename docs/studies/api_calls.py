@@ -67,12 +67,12 @@ def trace(name: str, side: int) -> list[Calls]:
 
 def table(calls: list[Calls]) -> list[str]:
     lines = [
-        "| | calls | total | average of all | first | average of the others |",
+        "| | calls | total | mean of all | first | mean of the rest |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for each in calls:
         if each.on_device or any(word in each.name for word in TOLD):
-            times = (each.total, each.total / each.count, each.first, each.each)
+            times = (each.total, each.total / each.count, each.first, each.rest)
             name = f"{each.name} on the device" if each.on_device else f"`{each.name}`"
             cells = " | ".join(quantity(seconds, "s") for seconds in times)
             lines.append(f"| {name} | {each.count} | {cells} |")

@@ -176,6 +176,6 @@ def newest(records: Iterable[Record]) -> Mapping[str, Any]:
 
 def _traced(trace: Trace) -> list[Traced]:
     return [
-        Traced(of.name, "device" if of.on_device else "host", of.count, of.total, of.first, of.each)
+        Traced(of.name, "device" if of.on_device else "host", of.count, of.total, of.first, of.rest)
         for of in shown(trace.calls)
     ]

@@ -125,16 +125,16 @@ class MetricResult(Struct, frozen=True):
 class Traced(Struct, frozen=True):
     """All calls of one function of CUDA's API in a test, or all launches, copies or memsets of one name.
 
-    ``where`` is "host" for calls, "device" for its work. ``total``, ``first`` and ``each`` (the average of
-    all but the first, which may include set-up) are in seconds.
+    ``where`` is "host" for calls, "device" for its work. ``total``, ``first`` and ``rest`` (the mean of all
+    but the first, which may include set-up) are in seconds.
     """
 
     name: str
     where: Literal["host", "device"]
     count: int
     total: Figure
-    first: Figure
-    each: Figure = None
+    first: Figure = None
+    rest: Figure = None
 
 
 class TestResult(Struct, frozen=True):

@@ -11,7 +11,7 @@ from pytest_gpuperf.text import printable
 from pytest_gpuperf.traces import MOST, Calls, Trace
 
 _WIDTH = 80
-_COLUMNS = (("calls", 8), ("total", 12), ("first", 12), ("each other", 12))
+_COLUMNS = (("calls", 8), ("total", 12), ("first", 12), ("mean of rest", 14))
 _ROOM = _WIDTH - sum(width for _, width in _COLUMNS)
 _TOLD = re.compile(
     r"alloc|free|memcpy|memset|launch|synchronize|^cu(module|library)load|^cu(ctxcreate|deviceprimaryctxretain)"
@@ -30,10 +30,8 @@ def shown(calls: Sequence[Calls]) -> list[Calls]:
     of_api = [each for each in told if not each.on_device]
     if rest:
         count, total = sum(each.count for each in rest), sum(each.total for each in rest)
-        first = rest[0].first
-        others = (total - first) / (count - 1) if count > 1 else None
         name = f"{len(rest)} other function{'' if len(rest) == 1 else 's'}"
-        of_api.append(Calls(name, count, total, first, others, False))
+        of_api.append(Calls(name, count, total, None, None, False))
     return [*of_api, *(each for each in told if each.on_device)]
 
 
@@ -56,7 +54,7 @@ def _lines(calls: Calls) -> Iterator[str]:
     indent = "    " if calls.on_device else "  "
     cells = (
         str(calls.count),
-        *(quantity(seconds, "s") for seconds in (calls.total, calls.first, calls.each)),
+        *(quantity(seconds, "s") for seconds in (calls.total, calls.first, calls.rest)),
     )
     figures = "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
     *above, last = textwrap.wrap(indent + printable(calls.name), _WIDTH, subsequent_indent=indent) or [indent]

@@ -11,7 +11,7 @@ from pytest_gpuperf.report.results import Document, Traced
 
 def section(document: Document) -> str:
     """Return a table of CUDA calls and device work for each test that was traced."""
-    names = ("call", "calls", "total", "first", "each other")
+    names = ("call", "calls", "total", "first", "mean of rest")
     headers = "".join(f'<th scope="col" class="number">{name}</th>' for name in names)
     tables = []
     for test in document.tests:
@@ -24,7 +24,7 @@ def section(document: Document) -> str:
 
 def _row(traced: Traced, names: Sequence[str]) -> str:
     where = ' <span class="soft">on the device</span>' if traced.where == "device" else ""
-    times = (quantity(seconds, "s") for seconds in (traced.total, traced.first, traced.each))
+    times = (quantity(seconds, "s") for seconds in (traced.total, traced.first, traced.rest))
     cells = "".join(
         f'<td class="number" data-name="{name}">{escape(text)}</td>'
         for name, text in zip(names, (str(traced.count), *times), strict=True)
