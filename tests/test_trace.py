@@ -63,9 +63,10 @@ def test_perfetto_has_tests_threads_streams_and_arrows():
     assert (slices["test_k"]["ts"], slices["test_k"]["dur"], slices["test_k"]["pid"]) == (0, 1000, 5)
     assert (slices["cuLaunchKernel"]["pid"], slices["cuLaunchKernel"]["tid"]) == (5, 41)
     device = slices["transpose"]["pid"]
-    assert (device != 5, slices["transpose"]["tid"], slices["transpose"]["ts"]) == (True, 7, 900)
+    assert (device != 5, slices["transpose"]["tid"], slices["transpose"]["ts"]) == (True, 8, 900)
     tail, head = (next(event for event in events if event["ph"] == kind) for kind in "sf")
-    assert tail["id"] == head["id"]
+    assert tail["id"] == head["id"] == 1  # Perfetto reads text as a hexadecimal number
+    assert all(event["tid"] > 0 for event in events if "tid" in event)  # and 0 as the kernel's thread
     assert [event["ph"] for event in events].count("s") == 1  # the copy's call was not recorded
     assert ((tail["pid"], tail["ts"]), (head["pid"], head["ts"], head["bp"])) == (
         (5, 400),

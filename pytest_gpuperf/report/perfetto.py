@@ -8,8 +8,9 @@ from typing import Any
 
 from pytest_gpuperf.traces import Event, Trace
 
-_DEVICES = 10_000_000  # from here on a device is numbered as a process, beyond any of the system's
-_TESTS = 0  # the lane of a process that no thread has
+# Numbers of processes and threads that no system has. Perfetto takes a thread 0 for the kernel's.
+_DEVICES = 10_000_000  # and from there on a device is a process
+_TESTS = 9_999_999
 
 
 def render(traces: Mapping[str, Trace]) -> bytes:
@@ -21,6 +22,7 @@ def render(traces: Mapping[str, Trace]) -> bytes:
     zero = min((trace.start for trace in traces.values()), default=0)
     devices: dict[tuple[int, int], int] = {}
     lanes: dict[tuple[int, int], str] = {}
+    arrows: dict[tuple[int, int], int] = {}
     events: list[dict[str, Any]] = []
     for number, (nodeid, trace) in enumerate(traces.items()):
         lanes[trace.process, _TESTS] = "tests"
@@ -28,14 +30,16 @@ def render(traces: Mapping[str, Trace]) -> bytes:
         events.append(_slice(test, trace.process, zero) | {"cat": "test"})
         linked = _linked(trace)
         for event in trace.events:
-            process, kind = trace.process, "thread"
+            process, name = trace.process, f"thread {event.lane}"
             if event.what != "call":
                 of = trace.process, event.device
-                process, kind = devices.setdefault(of, _DEVICES + len(devices)), "stream"
-            lanes[process, event.lane] = f"{kind} {event.lane}"
+                process, name = devices.setdefault(of, _DEVICES + len(devices)), f"stream {event.lane}"
+                event = event._replace(lane=event.lane + 1)
+            lanes[process, event.lane] = name
             events.append(_slice(event, process, zero))
             if event.link in linked:
-                events.append(_arrow(event, process, zero, f"{number}.{event.link}"))
+                arrow = arrows.setdefault((number, event.link), len(arrows) + 1)
+                events.append(_arrow(event, process, zero, arrow))
     return json.dumps({"traceEvents": [*_names(devices, lanes), *events], "displayTimeUnit": "ns"}).encode()
 
 
@@ -57,11 +61,11 @@ def _slice(event: Event, process: int, zero: int) -> dict[str, Any]:
     }
 
 
-def _arrow(event: Event, process: int, zero: int, link: str) -> dict[str, Any]:
+def _arrow(event: Event, process: int, zero: int, arrow: int) -> dict[str, Any]:
     """Return the arrow's tail at a call, its head at work; both within their slices, which have it then."""
     end = {"ph": "s"} if event.what == "call" else {"ph": "f", "bp": "e"}
     at = {"pid": process, "tid": event.lane, "ts": (event.start - zero) / 1e3}
-    return {"name": "causes", "cat": "flow", "id": link, **end, **at}
+    return {"name": "causes", "cat": "flow", "id": arrow, **end, **at}
 
 
 def _names(
