@@ -54,6 +54,13 @@ UNINITIALISED = """\
 =========     Address 0x7f86c4800000
 =========\x20
 """
+DIVERGENT = """\
+========= Barrier error detected. Divergent thread(s) in block.
+=========     at reduce<float>(T1 *)+0x176b0 in /p/bugs.cu:12
+=========     by thread (63,0,0) in block (0,0,0)
+=========         Device Frame: void sums<float>(T1 *, int)+0x10640 in /p/bugs.cu:40
+=========\x20
+"""
 UNKNOWN = """\
 ========= Malformed frobnication
 =========     at frob+0x10
@@ -86,11 +93,16 @@ UNKNOWN = """\
             "memory that nothing has written",
         ),
         (
+            DIVERGENT,
+            "/p/bugs.cu:12: kernel sums<float>, block (0, 0, 0), thread (63, 0, 0): waits at a barrier "
+            "that other threads of the block do not reach",
+        ),
+        (
             UNKNOWN,
             "kernel frob, block (1, 0, 0), thread (0, 0, 0): Malformed frobnication; The frob was bent",
         ),
     ],
-    ids=["misaligned", "out of bounds", "race", "uninitialised", "unknown"],
+    ids=["misaligned", "out of bounds", "race", "uninitialised", "divergent", "unknown"],
 )
 def test_findings_have_the_emulators_words(text, said):
     assert findings(text) == [said]

@@ -21,7 +21,7 @@ _FLAGS = (
     "--destroy-on-device-error=kernel",  # the context lives on, for the test's own end
     "--report-api-errors=no",  # a test that cares for them sees them itself
     "--require-cuda-init=no",
-    "--show-backtrace=no",
+    "--show-backtrace=device",  # the kernel, where a function of it is at fault
     "--strip-paths=no",
     "--nvtx=no",
 )
@@ -72,9 +72,11 @@ def find() -> Path:
 
 _PREFIX = re.compile(r"^=========( (?P<text>.*))?$")
 _AT = re.compile(r"at (?P<kernel>.+?)(?:\+0x[0-9a-f]+)?(?: in (?P<file>.+?):(?P<line>\d+))?$")
+_FRAME = re.compile(r"Device Frame: ?(?P<kernel>.+?)(?:\+0x[0-9a-f]+)?(?: in .+)?$")
 _BY = re.compile(r"by threads? (?P<thread>\(.+?\)).* in blocks? (?P<block>\(.+?\))")
 _ACCESS = re.compile(r"Invalid (?P<where>__\w+__)(?: atomic)? (?P<verb>\w+) of size (?P<size>\d+) bytes?")
 _UNINITIALISED = re.compile(r"Uninitialized (?P<where>__\w+__) memory read of size (?P<size>\d+) bytes?")
+_BARRIER = re.compile(r"Barrier error detected\. Divergent thread\(s\) in (?P<where>block|warp)")
 _RACE = re.compile(r"Race reported between (?P<first>\w+) access (?P<at>at .+)")
 _OTHER = re.compile(r"and (?P<verb>\w+) access (?P<at>at .+?)(?: \[(?P<count>\d+) hazards?\])?$")
 _NEAREST = re.compile(
@@ -128,15 +130,16 @@ def _sentence(head: str, more: Sequence[str]) -> str:
         return _race(race, more)
     where = next(filter(None, map(_AT.match, more)), None)
     who = next(filter(None, map(_BY.search, more)), None)
-    said = next(filter(None, (make(head, more) for make in (_access, _uninitialised))), head)
+    said = next(filter(None, (make(head, more) for make in (_access, _uninitialised, _barrier))), head)
     block, thread = (_index(who["block"]), _index(who["thread"])) if who else ("", "")
     place = f", block {block}, thread {thread}" if who else ""
     rest = "" if said != head else "".join(f"; {line}" for line in more if not _known(line))
-    return f"{_place(where)}kernel {_kernel(where)}{place}: {said}{rest}"
+    frames = [*filter(None, [where, *map(_FRAME.match, more)])]
+    return f"{_place(where)}kernel {_kernel(frames[-1] if frames else None)}{place}: {said}{rest}"
 
 
 def _known(line: str) -> bool:
-    return bool(_AT.match(line) or _BY.search(line))
+    return bool(_AT.match(line) or _FRAME.match(line) or _BY.search(line))
 
 
 def _place(where: re.Match[str] | None) -> str:
@@ -144,8 +147,8 @@ def _place(where: re.Match[str] | None) -> str:
 
 
 def _kernel(where: re.Match[str] | None) -> str:
-    """Return the function that a record is about, without its parameters."""
-    return where["kernel"].partition("(")[0] if where else "?"
+    """Return the name of a record's function, without its parameters and what it returns."""
+    return where["kernel"].partition("(")[0].removeprefix("void ") if where else "?"
 
 
 def _index(written: str) -> str:
@@ -180,6 +183,11 @@ def _uninitialised(head: str, more: Sequence[str]) -> str:
     space = _SPACES.get(found["where"], found["where"])
     size = int(found["size"])
     return f"reads {size} byte{'' if size == 1 else 's'} of {space} that nothing has written"
+
+
+def _barrier(head: str, more: Sequence[str]) -> str:
+    found = _BARRIER.match(head)
+    return f"waits at a barrier that other threads of the {found['where']} do not reach" if found else ""
 
 
 def _race(race: re.Match[str], more: Sequence[str]) -> str:
