@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_gpuperf.values import above_zero, count_or_file, integer, one_of, update_mode
+from pytest_gpuperf.values import (
+    SANITIZERS,
+    above_zero,
+    count_or_file,
+    integer,
+    one_of,
+    sanitizers,
+    update_mode,
+)
 
 
 class Setting(NamedTuple):
@@ -59,6 +67,14 @@ SETTINGS = (
             "Measure nothing: compile for the GPU of --gpuperf-pool, say which tests do their baselines' own "
             "work, and write the others' node ids to FILE (gpuperf-plan.txt). Exit code 23 if there are any. "
             "Write the paths before it.", {"nargs": "?", "const": "gpuperf-plan.txt"}),
+    Setting("trace", "FILE|FOLDER", None, str,
+            "Measure nothing: record each test's CUDA calls and the device's work, print them as a table and "
+            "write FILE (gpuperf-trace.json) for Perfetto. Write the paths before it.",
+            {"nargs": "?", "const": "gpuperf-trace.json"}),
+    Setting("sanitize", "TOOL,...", None, sanitizers,
+            "Measure nothing: run the tests that use the GPU under NVIDIA's compute-sanitizer, once for each "
+            "of memcheck, racecheck, initcheck and synccheck (default: all), and fail those with a finding. "
+            "Write the paths before it.", {"nargs": "?", "const": ",".join(SANITIZERS)}),
     Setting("runs", "N", None, integer(1, 100),
             "Fresh processes that --gpuperf-update records (default: 5).", {"default": 5}),
     Setting("calibrate", "N|FILE", None, count_or_file,

@@ -27,6 +27,8 @@ class _NotGiven(str):
     """An argument's default that can be told from the same value where somebody gave it."""
 
 
+TRACED = 11
+"""Calls in a trace of what would be timed: the first, which may include set-up, and others to average."""
 _LOWER = cast(Better, _NotGiven("lower"))
 
 
@@ -183,8 +185,13 @@ class Gpuperf:
         """Run what would be timed, and look at its result."""
         from pytest_gpuperf.instruments.device_time import Timing
 
-        gpu = self._session.gpu()
-        result = enqueue(*args)
+        gpu, session = self._session.gpu(), self._session
+        if session.options.trace is not None:
+            from pytest_gpuperf.instruments.device_time import repeat
+
+            result = repeat(gpu, enqueue, args, TRACED, session.untraced)
+        else:
+            result = enqueue(*args)
         if checked:
             gpu.synchronize()
             checked(result)

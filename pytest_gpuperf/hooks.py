@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.instruments import ranges
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.modes import mode_of
 from pytest_gpuperf.modes.measure import (
@@ -110,6 +111,7 @@ def runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | 
 
 def runtest_setup(item: pytest.Item) -> None:
     item.stash[RECORDER], item.stash[RESULT] = Recorder(), Payload()  # a rerun measures afresh
+    item.config.stash[SESSION].results.note(ranges.begin(item.nodeid))
     item.config.stash[MODE].begin(item)
     skip_elsewhere(item.config.stash[SESSION], item)
 
@@ -148,8 +150,9 @@ def runtest_makereport(
     item.config.stash[MODE].review(item, call, report)
     if session.stuck and call.when == "teardown":
         item.session.shouldfail = session.opened.device.lost  # type: ignore[union-attr]
-    if report.when == "teardown":  # items live as long as the session, and samples are many
-        with suppress(KeyError):
+    if report.when == "teardown":
+        ranges.end()
+        with suppress(KeyError):  # items live as long as the session, and samples are many
             del item.stash[RECORDER], item.stash[RESULT]
     return report
 

@@ -17,6 +17,14 @@ from pytest_gpuperf.ini import IniFile, check_addopts, ini_at
 from pytest_gpuperf.rules.case import BLOCKS
 from pytest_gpuperf.rules.tolerances import Tolerance
 
+NOT_MEASURING = {
+    "plan": "plans in one process",
+    "trace": "",
+    "sanitize": "starts processes one after the other",
+}
+"""Flags of runs that measure nothing, and what those do that workers of xdist cannot."""
+OF_TRACES = ("json", "html")
+"""Reports that have traces."""
 _MEASURED = {
     "update": "records what it measures",
     "calibrate": "records what it measures",
@@ -29,8 +37,9 @@ _MEASURED = {
 class Options:
     """The flags and ini keys of a session, checked.
 
-    ``active``: ``--gpuperf`` was given, so numbers are taken and judged. ``plan``: nothing is measured, and
-    this file lists what has to be. ``child`` is the file descriptor of
+    ``active``: ``--gpuperf`` was given, so numbers are taken and judged. With ``plan``, ``trace`` or
+    ``sanitize`` nothing is measured: that file lists what has to be, or has the tests' traces; or these tools
+    of compute-sanitizer watch the tests. ``child`` is the file descriptor of
     the parent's pipe in a child process, else None. Times are in seconds. ``tolerance`` are the command
     line's, ``tolerances`` the ini file's. ``against`` and ``baselines_from`` are resolved revisions;
     ``accept``: what judges is this checkout's all the same. ``skip_unchanged``: launches whose work is their
@@ -42,6 +51,8 @@ class Options:
     strict: bool
     update: str | None
     plan: str | None
+    trace: str | None
+    sanitize: tuple[str, ...] | None
     runs: int
     calibrate: int | Path | None
     pool: str
@@ -78,7 +89,9 @@ class Options:
     def reports(self) -> tuple[str, ...]:
         """Return the reports that this run writes: addopts may ask for some, and not every run judges."""
         judges = self.active and self.child is None and not self.only_records
-        return tuple(name for name in REPORTS if judges and getattr(self, name))
+        traces = self.trace is not None and self.child is None
+        written = REPORTS if judges else OF_TRACES if traces else ()
+        return tuple(name for name in written if getattr(self, name))
 
     @property
     def terms(self) -> Revision | None:
@@ -128,7 +141,7 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
     if given["history"] and "://" not in given["history"]:
         changed["history"] = str(config.invocation_params.dir / given["history"])
     return Options(
-        active=config.option.gpuperf and given["plan"] is None,
+        active=config.option.gpuperf and not any(given[name] is not None for name in NOT_MEASURING),
         child=config.option.gpuperf_child,
         judge_host_times=host_times,
         accept=accept,
@@ -161,8 +174,9 @@ def _overridden(config: pytest.Config, key: str) -> bool:
 def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
     """Raise pytest.UsageError for flags that do not go together."""
     active, update, calibrate = config.option.gpuperf, given["update"], given["calibrate"]
-    if given["plan"] is not None:
-        _check_planning(config, given)
+    for name in NOT_MEASURING:
+        if given[name] is not None:
+            _check_not_measuring(config, given, name)
     needing = {
         "update": "records measurements",
         "calibrate": "measures",
@@ -182,6 +196,7 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
     for name in ("strict", "pool", "tolerance", "runs", "max_confirm", "blocks", "acquit", *REPORTS):
         reads = isinstance(calibrate, Path)  # and measures nothing
         reads = reads or (given["plan"] is not None and name in ("pool", "strict"))
+        reads = reads or (given["trace"] is not None and name in OF_TRACES)
         if _typed(config, name) and not (active or reads or config.option.gpuperf_child is not None):
             raise pytest.UsageError(
                 f"{_flag(name)} is about what is measured, so it needs --gpuperf beside it"
@@ -226,14 +241,15 @@ def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
         raise pytest.UsageError("--gpuperf-against measures in one process after the other; leave out -n")
 
 
-def _check_planning(config: pytest.Config, given: Mapping[str, Any]) -> None:
-    """Raise pytest.UsageError for what a run that measures nothing cannot do."""
-    others = [_flag(name) for name in ("update", "calibrate", "against", "budget") if given[name]]
+def _check_not_measuring(config: pytest.Config, given: Mapping[str, Any], name: str) -> None:
+    """Raise pytest.UsageError for what a run that measures nothing, by the flag ``name``, cannot do."""
+    names = ("update", "calibrate", "against", "budget", *NOT_MEASURING)
+    others = [_flag(other) for other in names if given[other] and other != name]
     others += ["--gpuperf-skip-unchanged"] if config.option.gpuperf_skip_unchanged else []
     if others:
-        raise pytest.UsageError(f"--gpuperf-plan measures nothing: leave out {others[0]}")
-    if getattr(config.option, "tx", None):
-        raise pytest.UsageError("--gpuperf-plan plans in one process; leave out -n")
+        raise pytest.UsageError(f"{_flag(name)} measures nothing: leave out {others[0]}")
+    if getattr(config.option, "tx", None) and (does := NOT_MEASURING[name]):
+        raise pytest.UsageError(f"{_flag(name)} {does}; leave out -n")
 
 
 def _check_skipping(active: bool, others: list[str]) -> None:

@@ -60,7 +60,7 @@ def document_of(session: GpuperfSession) -> Document:
     from pytest_gpuperf.report.results import SCHEMA, Document
 
     results, options, config = session.results, session.options, session.config
-    gathered = Gathered(session.project, results.records, stored=options.against is None)
+    gathered = Gathered(session.project, results.records, results.traces, stored=options.against is None)
     reasons = {**results.skipped, **results.why_failed()}
     tests = gathered.tests(results.rows, results.outcomes, reasons)
     surrounds, now = newest(results.records.values()), datetime.now(UTC)

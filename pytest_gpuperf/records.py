@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Measurement, Metric, TestKey, Verdict
+from pytest_gpuperf.traces import Trace
 
 if TYPE_CHECKING:
     import pytest
@@ -90,7 +91,7 @@ class Payload:
     """The data on a test report; ``left_out``: not everything was measured, since the time was up.
 
     ``accepted`` are lines for the summary: what of the change's own judging the test needed to pass.
-    ``elsewhere``: the test is for other machines than this one.
+    ``elsewhere``: the test is for other machines than this one. ``trace`` is on the last report alone.
     """
 
     record: Record | None = None
@@ -99,6 +100,7 @@ class Payload:
     left_out: bool = False
     accepted: tuple[str, ...] = ()
     elsewhere: bool = False
+    trace: Trace | None = None
 
 
 def attach(report: pytest.TestReport, payload: Payload) -> None:

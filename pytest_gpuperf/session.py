@@ -24,8 +24,10 @@ from pytest_gpuperf.storage.project import Project
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.base import Backend
     from pytest_gpuperf.backends.gpu import Gpu
+    from pytest_gpuperf.backends.tracing import Tracer
     from pytest_gpuperf.processes.child import Children
     from pytest_gpuperf.processes.live import Live
+    from pytest_gpuperf.traces import Trace
 
 RECORDER = pytest.StashKey[Recorder]()
 EXIT_INFRASTRUCTURE = 20
@@ -66,6 +68,7 @@ class Results:
     def __init__(self, keeping: Keeping) -> None:
         self.rows: list[Row] = []
         self.records: dict[str, Record] = {}
+        self.traces: dict[str, Trace] = {}
         self.outcomes: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
         self.failed: dict[str, tuple[str, int, str]] = {}
@@ -99,6 +102,8 @@ class Results:
             self.elsewhere.add(report.nodeid)
         if payload.record:
             self.records[report.nodeid] = self._keep.record(payload.record)
+        if payload.trace:
+            self.traces[report.nodeid] = payload.trace
         if report.when == "call" or report.outcome != "passed":
             self.outcomes[report.nodeid] = report.outcome
         if report.skipped and isinstance(report.longrepr, tuple):
@@ -182,6 +187,7 @@ class GpuperfSession:
         self.project = Project(config.rootpath, config.inipath.parent if config.inipath else None, options)
         reported: Keeping = "reported" if options.reports else "names"
         self.results = Results("whole" if options.only_records else reported)
+        self.tracer: Tracer | None = None
         bounded = options.budget if options.active and options.child is None else None
         self.budget = Budget(bounded) if bounded else None
         self.batches: dict[str, dict[str, int]] = {}
@@ -262,7 +268,15 @@ class GpuperfSession:
     def settle_device(self) -> None:
         """Wait for what a test enqueued, so that it fails by its own kernels; raises KernelError."""
         if self.opened is not None and not self.opened.device.lost and self.options.plan is None:
-            self.opened.synchronize()
+            with self.untraced():
+                self.opened.synchronize()
+
+    @contextmanager
+    def untraced(self) -> Iterator[None]:
+        """Leave out of a trace what the block does, which is none of the test's own."""
+        opened = self.opened
+        with self.tracer.paused(opened.synchronize) if self.tracer and opened else nullcontext():
+            yield
 
     def judges_host_time(self) -> bool:
         """Return whether host times are judged: on a GPU runner, since on a shared CPU they say nothing."""

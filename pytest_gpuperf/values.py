@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+"""Tools of NVIDIA's compute-sanitizer."""
+
 
 def one_of(*choices: str) -> Callable[[str], str]:
     """Return the argument type of a word from ``choices``."""
@@ -50,6 +53,15 @@ def update_mode(text: str) -> str:
             f"{text!r} is not one of append, new, prune; write the paths before --gpuperf-update"
         )
     return text
+
+
+def sanitizers(text: str) -> tuple[str, ...]:
+    tools = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    if unknown := [tool for tool in tools if tool not in SANITIZERS]:
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is not one of {', '.join(SANITIZERS)}; write the paths before --gpuperf-sanitize"
+        )
+    return tools
 
 
 def count_or_file(text: str) -> int | Path:

@@ -23,6 +23,7 @@ LAYERS = (
     "measurement",
     "files",
     "git",
+    "traces",
     "records",
     "rules",
     "backends",

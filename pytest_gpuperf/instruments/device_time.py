@@ -6,6 +6,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,31 @@ def check_possible(
             f"this memory moves {device.peak_bandwidth / 1e9:,.0f} at most. Either fewer bytes are moved, or "
             "the work is not done when the time ends."
         )
+
+
+def repeat(
+    gpu: Gpu,
+    launch: Callable[..., Any],
+    args: Sequence[Any],
+    times: int,
+    aside: Callable[[], AbstractContextManager[None]],
+) -> Any:
+    """Call ``launch(*args)`` so often, and return what the last call did.
+
+    A kernel leaves what one launch makes of its arrays' contents before the first, as ``measure`` does.
+    ``aside`` is entered for what that takes.
+    """
+    with ExitStack() as held:
+        with aside():
+            restore = held.enter_context(kept(launch, args, gpu.device))
+        for _ in range(times - 1):
+            launch(*args)
+        with aside():
+            restore()
+        result = launch(*args)
+        with aside():
+            held.close()
+    return result
 
 
 def _by_the_host(

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 def mode_of(session: GpuperfSession) -> Mode:
     """Return the mode that a session's options ask for."""
     options = session.options
+    if options.trace is not None:
+        from pytest_gpuperf.modes.trace import Tracing
+
+        return Tracing(session)
+    if options.sanitize is not None:
+        from pytest_gpuperf.modes.sanitize import Sanitized, Sanitizing
+
+        return Sanitizing(session) if options.child is None else Sanitized(session)
     if options.child is None and options.plan is not None:
         from pytest_gpuperf.modes.plan import Planning
 

@@ -30,14 +30,17 @@ _STANDARD_LIBRARY = Path(contextlib.__file__).parent
 @contextmanager
 def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
     """Hold the device during the test and watch whether it is throttled."""
-    if not session.options.active:
+    options = session.options
+    if options.trace is not None or options.sanitize is not None:
+        _run_benchmarks_once(item)
+    if not options.active:
         yield
         return
     gpu = session.gpu() if session.uses_device(item) else None
     if gpu:
         session.mark_memory()
     if "benchmark" in fixtures_of(item) and not session.measures(item):
-        item.funcargs["benchmark"].disabled = True  # type: ignore[attr-defined]  # it then runs once, untimed
+        _run_benchmarks_once(item)
     if not _must_be_alone(session, item, gpu):
         yield
         return
@@ -46,6 +49,12 @@ def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
             held.enter_context(session.guard.measuring(gpu))
         yield
     item.stash[UNFIT] = session.guard.unfit
+
+
+def _run_benchmarks_once(item: pytest.Item) -> None:
+    """Have pytest-benchmark's fixture run its function once, untimed."""
+    if "benchmark" in fixtures_of(item):
+        item.funcargs["benchmark"].disabled = True  # type: ignore[attr-defined]
 
 
 def _must_be_alone(session: GpuperfSession, item: pytest.Item, gpu: Gpu | None) -> bool:

@@ -32,8 +32,11 @@ from pytest_gpuperf.processes.result import ChildResult, how_it_ended
 
 if TYPE_CHECKING:
     from pytest_gpuperf.processes.checkouts import Checkout
+    from pytest_gpuperf.processes.sanitizer import Sanitizer
 
 _OUTPUT_KEPT = 4000  # characters of a dead child's output that the failure shows
+_SLOWER = 50
+"""Times as long that a kernel may run under compute-sanitizer."""
 _NO_LIMIT = 10**9  # seconds
 _TO_LEAVE = 10  # seconds in which a child that has reported everything may end
 AGAIN = 3
@@ -69,6 +72,7 @@ class Children:
         active: bool = True,
         end: float | None = None,
         of_the_test: bool = False,
+        sanitizer: Sanitizer | None = None,
     ) -> ChildResult:
         """Run ``items`` in one fresh process, which is ended after ``child_timeout`` s without progress.
 
@@ -76,10 +80,15 @@ class Children:
         the device lock does not count: the lock has its own limit. ``checkout`` is the side of a comparison
         whose code runs; by default whatever this process would import. Not ``active``: only correctness.
         ``end``, of ``time.monotonic``, is when the child is ended in any case. ``of_the_test``: it is the
-        session's run of a test, whose time limit and reruns hold there.
+        session's run of a test, whose time limit and reruns hold there. ``sanitizer`` watches the process.
         """
         options = replace(self._options, active=active)
         command = arguments(self.config, options, checkout, of_the_test)
+        if sanitizer:
+            slow = f"gpuperf_kernel_timeout={_SLOWER * options.kernel_timeout}"
+            command = [*sanitizer.command, *command, f"--gpuperf-sanitize={sanitizer.tool}", "-o", slow]
+        under = checkout or sanitizer
+        variables = under.environment() if under else {}
         task = _task(items, batches, checkout, of_the_test)
         patience = Patience(options.child_timeout, options.lock_timeout, end)
         ours, theirs = socket.socketpair()
@@ -91,7 +100,7 @@ class Children:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
-                env=environment() | (checkout.environment() if checkout else {}),
+                env=environment() | variables,
                 cwd=_working_folder(self.config, checkout),
                 start_new_session=True,
             )
@@ -174,6 +183,7 @@ def arguments(
         path = config.invocation_params.dir / (value or "")
         command += [f"--gpuperf-{flag.replace('_', '-')}={path}"] if value else []
     command += ["--gpuperf"] if options.active else []
+    command += [f"--gpuperf-trace={options.trace}"] if options.trace is not None else []
     command.append("--continue-on-collection-errors")
     # These paths say which conftest files have a say about options; what to collect, the task says.
     return [*command, *(_mapped(config, path, checkout) if checkout else path for path in paths)]

@@ -16,9 +16,12 @@ from pytest_gpuperf.report.results import (
     Samples,
     StoredRun,
     TestResult,
+    Traced,
 )
+from pytest_gpuperf.report.trace import shown
 from pytest_gpuperf.rules.differences import environment_differences
 from pytest_gpuperf.storage.project import Project
+from pytest_gpuperf.traces import Trace
 
 _RATES = ("bytes_per_second", "of_copy", "flops_per_second", "of_fp32")
 _OF_A_PROCESS = ("date", "sentinels")
@@ -28,12 +31,15 @@ _TOLD_APART = {*_RATES, "percentiles", "queries", "notes"}
 class Gathered:
     """The tests of a run and the machines that they measured on, each machine once.
 
-    ``records`` are as Keeper keeps them for reports, by node id. Under --gpuperf-against nothing is
-    ``stored``.
+    ``records`` are as Keeper keeps them for reports, and ``traces``, by node id. Under --gpuperf-against
+    nothing is ``stored``.
     """
 
-    def __init__(self, project: Project, records: Mapping[str, Record], stored: bool) -> None:
+    def __init__(
+        self, project: Project, records: Mapping[str, Record], traces: Mapping[str, Trace], stored: bool
+    ) -> None:
         self._project, self._records, self._stored = project, records, stored
+        self._traces = traces
         self._machines: dict[str, int] = {}
         self._known: dict[tuple[int, ...], tuple[Any, list[str]]] = {}
         self.machines: list[Machine] = []
@@ -64,6 +70,7 @@ class Gathered:
             reason=reason.removeprefix("Skipped: "),
             machine=self._machine(record) if record else None,
             metrics=[self._metric(row, record, baselines.get(row.metric.name)) for row in rows],
+            calls=_traced(self._traces[nodeid]) if nodeid in self._traces else [],
         )
 
     def _machine(self, record: Record) -> int:
@@ -165,3 +172,10 @@ def newest(records: Iterable[Record]) -> Mapping[str, Any]:
     return max(
         (record.environment for record in records), key=lambda found: str(found.get("date")), default={}
     )
+
+
+def _traced(trace: Trace) -> list[Traced]:
+    return [
+        Traced(of.name, "device" if of.on_device else "host", of.count, of.total, of.first, of.rest)
+        for of in shown(trace.calls)
+    ]

@@ -122,12 +122,28 @@ class MetricResult(Struct, frozen=True):
         return self.excuse or self.outcome
 
 
+class Traced(Struct, frozen=True):
+    """All calls of one function of CUDA's API in a test, or all launches, copies or memsets of one name.
+
+    ``where`` is "host" for calls, "device" for its work. ``total``, ``first`` and ``rest`` (the mean of all
+    but the first, which may include set-up) are in seconds.
+    """
+
+    name: str
+    where: Literal["host", "device"]
+    count: int
+    total: Figure
+    first: Figure = None
+    rest: Figure = None
+
+
 class TestResult(Struct, frozen=True):
     """A test: how it ended, with the reason of a skip or a failure, and its metrics.
 
     ``suite`` and ``name`` are its lasting name, from the folder that holds the baselines; ``nodeid`` is
     pytest's, "" where it was not in this run. ``outcome`` is passed, failed or skipped, "" where it was not
-    run. ``machine`` is its place in the document's ``machines``, null where nothing was measured.
+    run. ``machine`` is its place in the document's ``machines``, null where nothing was measured. ``calls``
+    are those of --gpuperf-trace.
     """
 
     __test__ = False
@@ -139,6 +155,7 @@ class TestResult(Struct, frozen=True):
     reason: str = ""
     machine: int | None = None
     metrics: list[MetricResult] = field(default_factory=list)
+    calls: list[Traced] = field(default_factory=list)
 
 
 class Machine(Struct, frozen=True):

@@ -1,25 +1,33 @@
-"""Record the kernels, copies and memsets that this process runs on a GPU, by NVIDIA's CUPTI.
+"""Record the kernels, copies and memsets of this process on a GPU, and its API calls, by NVIDIA's CUPTI.
 
-Of a record only the first fields are read, the same since CUDA 8 (CUpti_ActivityKernel4 to 13, Memcpy to 7,
-Memset to 5): newer ones are longer.
+Whichever library launches them. Of a record only the first fields are read, the same since CUDA 8
+(CUpti_ActivityKernel4 to 13, Memcpy to 7, Memset to 5, API): newer ones are longer.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char_p, c_int32, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from functools import cache
 from typing import Any
 
 from pytest_gpuperf.backends.base import Work
 from pytest_gpuperf.backends.cuda.cupti import library
+from pytest_gpuperf.backends.cuda.launches import demangled
 from pytest_gpuperf.errors import Unavailable
+from pytest_gpuperf.traces import Event
 
 # cupti_activity.h, CUpti_ActivityKind
-_MEMCPY, _MEMSET, _KERNEL, _CONCURRENT_KERNEL = 1, 2, 3, 10
+_MEMCPY, _MEMSET, _KERNEL, _DRIVER, _RUNTIME, _CONCURRENT_KERNEL = 1, 2, 3, 4, 5, 10
 _WORK = (_MEMCPY, _MEMSET, _CONCURRENT_KERNEL)
+_CALLS = (_DRIVER, _RUNTIME)
+_DOMAINS = {_DRIVER: 1, _RUNTIME: 2}  # cupti_callbacks.h, CUpti_CallbackDomain
 _COPIES = {_MEMCPY: "copy", _MEMSET: "memset"}
+_PLACES = "?HHDAMDM"  # by CUpti_ActivityMemoryKind: host, device, array, managed
 _FORCED = 1  # CUPTI_ACTIVITY_FLAG_FLUSH_FORCED: also what was not finished
 _BUFFER = 2**20  # bytes; aligned to 8, as records are
 
@@ -58,6 +66,22 @@ class Copy(ctypes.Structure):
         ("device", c_uint32),
         ("context", c_uint32),
         ("stream", c_uint32),
+        ("correlation", c_uint32),
+    )
+
+
+class Call(ctypes.Structure):
+    """CUpti_ActivityAPI."""
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("function", c_uint32),
+        ("start", c_uint64),
+        ("end", c_uint64),
+        ("process", c_uint32),
+        ("thread", c_uint32),
+        ("correlation", c_uint32),
+        ("returned", c_uint32),
     )
 
 
@@ -171,3 +195,77 @@ def recorded(hold: str) -> Iterator[list[Work]]:
 
 def _marked(work: Work, hold: str) -> Work:
     return Work(work.what, work.start, work.end, work.stream, work.what.startswith(f"{hold}["))
+
+
+# --------------------------------------------------------------------------- API calls beside the work
+
+
+class CuptiTracer:
+    """Records the API calls of all threads, and the work they cause; see ``Tracer``."""
+
+    def start(self) -> None:
+        _start(event)
+        _enable((*_WORK, *_CALLS))
+
+    def take(self) -> list[Event]:
+        library().cuptiActivityFlushAll(0)
+        library().cuptiActivityFlushAll(_FORCED)
+        found, _records[:] = list(_records), []
+        threads = {(each.ident or 0) & 0xFFFFFFFF: each.native_id for each in threading.enumerate()}
+        return [
+            each._replace(lane=threads.get(each.lane, each.lane)) if each.what == "call" else each
+            for each in found
+            if each.end
+        ]
+
+    @contextmanager
+    def paused(self, synchronize: Callable[[], None]) -> Iterator[None]:
+        _disable(_CALLS)
+        synchronize()  # what was launched before is to be recorded to its end
+        library().cuptiActivityFlushAll(0)
+        _disable(_WORK)
+        try:
+            yield
+        finally:
+            synchronize()
+            _enable((*_WORK, *_CALLS))
+
+    def now(self) -> int:
+        time = c_uint64()
+        _call("cuptiGetTimestamp", ctypes.byref(time))
+        return time.value
+
+
+def event(address: int) -> Event | None:
+    """Return what the record at an address says; None for a record of another kind."""
+    kind = c_uint32.from_address(address).value
+    if kind in _DOMAINS:
+        call = Call.from_address(address)
+        name = _function(_DOMAINS[kind], call.function)
+        return Event("call", name, call.start, call.end, call.thread, call.correlation)
+    if kind in (_KERNEL, _CONCURRENT_KERNEL):
+        kernel = Kernel.from_address(address)
+        name = demangled((kernel.name or b"a kernel").decode(errors="replace"))
+        lane = kernel.stream, kernel.correlation, kernel.device
+        return Event("kernel", name, kernel.start, kernel.end, *lane)
+    if kind in _COPIES:
+        copy = Copy.from_address(address)
+        _, source, destination, _ = copy.what
+        way = f" {_place(source)}to{_place(destination)}" if kind == _MEMCPY else ""
+        lane = copy.stream, copy.correlation, copy.device
+        what: Any = _COPIES[kind]
+        return Event(what, what + way, copy.start, copy.end, *lane)
+    return None
+
+
+def _place(kind: int) -> str:
+    return _PLACES[kind] if kind < len(_PLACES) else "?"
+
+
+@cache
+def _function(domain: int, number: int) -> str:
+    """Return the name of an API function without its version: cuMemAlloc for cuMemAlloc_v2."""
+    name = c_char_p()
+    library().cuptiGetCallbackName(domain, c_uint32(number), ctypes.byref(name))
+    said = (name.value or b"").decode(errors="replace") or f"function {number}"
+    return re.sub(r"(_ptsz|_ptds|_v\d+)+$", "", said)

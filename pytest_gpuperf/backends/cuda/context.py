@@ -200,7 +200,7 @@ class CudaContext:
             after = f" The last launch was {self.last_launch}." if self.last_launch else ""
             return KernelError(
                 f"A kernel broke the CUDA context, seen while {doing}: {said}.{after} To find the line, run "
-                "the test under compute-sanitizer or --gpuperf-backend=emulated: both check every access."
+                "it with --gpuperf-sanitize=memcheck or --gpuperf-backend=emulated: both check every access."
             )
         return self._gone() if self.lost else KernelError(f"CUDA refused while {doing}: {said}.")
 

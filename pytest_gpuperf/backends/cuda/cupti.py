@@ -58,7 +58,7 @@ def library() -> ctypes.CDLL:
     path = next(_libraries(), None)
     if path is None:
         raise Unavailable(
-            "counters on a GPU need CUPTI: pip install nvidia-cuda-cupti (in pytest-gpuperf[cuda])"
+            "counters and traces on a GPU need CUPTI: pip install nvidia-cuda-cupti (in pytest-gpuperf[cuda])"
         )
     try:
         for name in _HOST:
@@ -66,7 +66,9 @@ def library() -> ctypes.CDLL:
                 ctypes.CDLL(str(beside), mode=ctypes.RTLD_GLOBAL)
         return ctypes.CDLL(str(path))
     except OSError as error:
-        raise Unavailable(f"counters on a GPU need CUPTI, and {path} cannot be loaded: {error}") from None
+        raise Unavailable(
+            f"counters and traces on a GPU need CUPTI, and {path} cannot be loaded: {error}"
+        ) from None
 
 
 def check(function: str, result: int) -> None:

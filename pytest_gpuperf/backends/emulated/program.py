@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +28,8 @@ _SHARED_PER_BLOCK = 227 * 1024  # compute capability 9.0, static and dynamic tog
 # Below this many threads a second OS thread costs more to wake than it saves.
 _WORTH_A_THREAD = 8192
 _READ_ONLY = 1  # simt/request.hpp
+on_launch: Callable[[str, int, int], None] | None = None
+"""Told each launch that ended: its kernel, its start and its end (ns of ``time.time_ns``)."""
 
 
 class EmulatedProgram:
@@ -97,7 +100,10 @@ class EmulatedProgram:
         wrote, a barrier that not all threads reach, an endless loop, a crash, a failed assert.
         """
         if self._runtime.counted is None:
+            start = time.time_ns()
             self._run(self._plain, name, geometry, arguments)
+            if on_launch:
+                on_launch(name, start, time.time_ns())
         else:
             self._runtime.counted.append(Counted(name, self._count(name, geometry, arguments).traffic, {}))
 

@@ -12,7 +12,7 @@ from typing import Any
 from pytest_gpuperf.figures import quantity
 from pytest_gpuperf.measurement import Outcome
 from pytest_gpuperf.report.message import percent
-from pytest_gpuperf.report.page import charts
+from pytest_gpuperf.report.page import charts, traces
 from pytest_gpuperf.report.results import Document, Machine, MetricResult, Percentile, TestResult
 
 MOST_CHARTS = 500
@@ -44,6 +44,7 @@ def render(document: Document, earlier: Earlier) -> bytes:
         _light(metrics),
         _loadgen(metrics),
         _counters(metrics),
+        traces.section(document),
         _machines(document),
         _listed("Of the run as a whole", [*document.findings, *document.notes]),
     )

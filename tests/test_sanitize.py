@@ -1,0 +1,314 @@
+"""--gpuperf-sanitize: what compute-sanitizer says of a test's launches fails it, in the emulator's words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_gpuperf.backends.cuda.driver import device_count
+from pytest_gpuperf.errors import Unavailable
+from pytest_gpuperf.modes import sanitize
+from pytest_gpuperf.processes import sanitizer
+from pytest_gpuperf.processes.sanitizer import Sanitizer, find, findings, reader
+
+# As compute-sanitizer 2025.3.1 of CUDA 13.0 writes it.
+MISALIGNED = """\
+========= COMPUTE-SANITIZER
+========= Invalid __global__ write of size 4 bytes
+=========     at misaligned+0x70 in /p/bugs.cu:32
+=========     by thread (0,0,0) in block (0,0,0)
+=========     Access to 0x7f3574800001 is misaligned
+=========     and is inside the nearest allocation at 0x7f3574800000 of size 1,024 bytes
+=========\x20
+========= Invalid __global__ write of size 4 bytes
+=========     at misaligned+0x70 in /p/bugs.cu:32
+=========     by thread (1,0,0) in block (0,0,0)
+=========     Access to 0x7f3574800005 is misaligned
+=========     and is inside the nearest allocation at 0x7f3574800000 of size 1,024 bytes
+=========\x20
+========= Error: process didn't terminate successfully
+========= Target application returned an error
+========= ERROR SUMMARY: 64 errors
+========= ERROR SUMMARY: 62 errors were not printed. Use --print-limit option to adjust it
+"""
+OUT_OF_BOUNDS = """\
+========= Invalid __global__ write of size 4 bytes
+=========     at oob(float *, int)+0x70 in /p/bugs.cu:3
+=========     by thread (1,0,0) in block (2,0,0)
+=========     Access at 0x7f3574800404 is out of bounds
+=========     and is 5 bytes after the nearest allocation at 0x7f3574800000 of size 1,024 bytes
+=========\x20
+"""
+RACE = """\
+========= Error: Race reported between Write access at race_shared+0x1e0 in /p/bugs.cu:17
+=========     and Read access at race_shared+0x1f0 in /p/bugs.cu:18 [256 hazards]
+=========\x20
+========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)
+"""
+UNINITIALISED = """\
+========= Uninitialized __global__ memory read of size 4 bytes
+=========     at uninit_global+0xc0 in /p/bugs.cu:22
+=========     by thread (0,0,0) in block (0,0,0)
+=========     Address 0x7f86c4800000
+=========\x20
+"""
+DIVERGENT = """\
+========= Barrier error detected. Divergent thread(s) in block.
+=========     at reduce<float>(T1 *)+0x176b0 in /p/bugs.cu:12
+=========     by thread (63,0,0) in block (0,0,0)
+=========         Device Frame: void sums<float>(T1 *, int)+0x10640 in /p/bugs.cu:40
+=========\x20
+"""
+UNKNOWN = """\
+========= Malformed frobnication
+=========     at frob+0x10
+=========     by thread (0,0,0) in block (1,0,0)
+=========     The frob was bent
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            MISALIGNED,
+            "/p/bugs.cu:32: kernel misaligned, block (0, 0, 0), thread (0, 0, 0): writes 4 bytes at "
+            "address 0x7f3574800001, which is no multiple of 4 (and 1 more like it)",
+        ),
+        (
+            OUT_OF_BOUNDS,
+            "/p/bugs.cu:3: kernel oob, block (2, 0, 0), thread (1, 0, 0): writes 4 bytes past the end of "
+            "an array: at byte 1028 of 1024",
+        ),
+        (
+            RACE,
+            "/p/bugs.cu:17: kernel race_shared: writes shared memory that another thread reads in line "
+            "18: no barrier between (race)",
+        ),
+        (
+            UNINITIALISED,
+            "/p/bugs.cu:22: kernel uninit_global, block (0, 0, 0), thread (0, 0, 0): reads 4 bytes of "
+            "memory that nothing has written",
+        ),
+        (
+            DIVERGENT,
+            "/p/bugs.cu:12: kernel sums<float>, block (0, 0, 0), thread (63, 0, 0): waits at a barrier "
+            "that other threads of the block do not reach",
+        ),
+        (
+            UNKNOWN,
+            "kernel frob, block (1, 0, 0), thread (0, 0, 0): Malformed frobnication; The frob was bent",
+        ),
+    ],
+    ids=["misaligned", "out of bounds", "race", "uninitialised", "divergent", "unknown"],
+)
+def test_findings_have_the_emulators_words(text, said):
+    assert findings(text) == [said]
+
+
+def test_what_is_no_kernels_is_no_finding():
+    end = MISALIGNED[MISALIGNED.index("========= Error: process") :]
+    assert findings(end + "what a test printed\n") == []
+    assert findings("========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n") == []
+    assert len(findings(OUT_OF_BOUNDS + RACE + UNINITIALISED)) == 3
+
+
+def test_a_log_is_read_from_where_it_was_left(tmp_path):
+    log = tmp_path / "log"
+    read = reader(log)
+    assert read() == []
+    log.write_text(RACE)
+    assert len(read()) == 1
+    with log.open("a") as file:
+        file.write(UNINITIALISED)
+    assert [each.partition(" kernel ")[2][:6] for each in read()] == ["uninit"]
+    assert read() == []
+
+
+def test_a_process_is_told_to_compile_with_lines(monkeypatch):
+    monkeypatch.setenv("NVCC_APPEND_FLAGS", "-O1")
+    watched = Sanitizer(Path("/c/compute-sanitizer"), "memcheck", Path("/t/log"))
+    assert watched.environment()["NVCC_APPEND_FLAGS"] == "-O1 -lineinfo"
+    assert watched.command[:3] == ["/c/compute-sanitizer", "--tool=memcheck", "--log-file=/t/log"]
+    assert "--padding=1024" in watched.command  # arrays that touch would hide an overrun
+    assert "--padding=1024" not in Sanitizer(watched.path, "racecheck", watched.log).command
+
+
+# --------------------------------------------------------------------------- a run
+
+STAND_IN = f"""\
+#!{sys.executable}
+import os, subprocess, sys
+at = next(i for i, word in enumerate(sys.argv[1:], 1) if not word.startswith("-"))
+flags = dict(word.split("=", 1) for word in sys.argv[1:at] if "=" in word)
+with open(flags["--log-file"], "w") as log:
+    log.write("========= COMPUTE-SANITIZER\\n")
+sys.exit(subprocess.run(sys.argv[at:], close_fds=False).returncode)
+"""
+CONFTEST = """
+    import os
+    import pytest
+    import pytest_gpuperf.session
+    pytest_gpuperf.session.expects_device = lambda choice: True
+
+    @pytest.fixture
+    def tool_says(request):
+        def say(tool, text):
+            log = os.environ.get("PYTEST_GPUPERF_SANITIZER_LOG")
+            assert log, "not under compute-sanitizer"
+            if request.config.option.gpuperf_sanitize == (tool,):
+                with open(log, "a") as file:
+                    file.write(text)
+        return say
+"""
+SUITE = f"""
+    import os
+    import numpy as np
+    import pytest
+    RACE, UNINITIALISED = {RACE!r}, {UNINITIALISED!r}
+
+    def test_clean(gpu, tool_says):
+        tool_says("memcheck", "")
+        assert "-lineinfo" in os.environ["NVCC_APPEND_FLAGS"]
+    def test_race(gpu, gpuperf, tool_says):
+        gpuperf(lambda: tool_says("racecheck", RACE))
+    def test_both(gpu, tool_says):
+        tool_says("memcheck", UNINITIALISED)
+        tool_says("racecheck", RACE)
+        pytest.skip("for another reason")
+    def test_counted(gpu, counters, tool_says):
+        counters(lambda: tool_says("memcheck", UNINITIALISED))
+    def test_counted_clean(gpu, counters):
+        counters(lambda: None)
+        assert False, "not reached"
+    def test_dies(gpu):
+        os._exit(7)
+    def test_host(): assert "PYTEST_GPUPERF_SANITIZER_LOG" not in os.environ
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch, kernel_cache, backend) -> pytest.Pytester:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(SUITE)
+    program = pytester.mkdir("bin") / "compute-sanitizer"
+    program.write_text(STAND_IN)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return pytester
+
+
+def test_findings_fail_their_tests_and_the_others_go_on(project):
+    tools = "--gpuperf-sanitize=memcheck,racecheck"
+    result = project.runpytest_subprocess("-rs", "-p", "no:cacheprovider", tools)
+    result.assert_outcomes(passed=2, failed=4, skipped=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    race = "/p/bugs.cu:17: kernel race_shared: writes shared memory * line 18: * (race) [[]racecheck[]]"
+    read = "/p/bugs.cu:22: kernel uninit_global, * that nothing has written [[]memcheck[]]"
+    result.stdout.fnmatch_lines(["*_ test_race _*", race])
+    result.stdout.fnmatch_lines(["*_ test_both _*", read, "*compute-sanitizer racecheck*", race])
+    result.stdout.fnmatch_lines(["*_ test_counted _*", read])
+    result.stdout.fnmatch_lines(
+        ["*_ test_dies _*", "The process of this test under memcheck ended with exit code 7*"]
+    )
+    result.stdout.fnmatch_lines(["6 test(s) that use the GPU were checked by memcheck, racecheck;*"])
+    result.stdout.fnmatch_lines(["SKIPPED *checked up to here: nothing is counted under compute-sanitizer*"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--gpuperf-sanitize=memchek"], "*--gpuperf-sanitize: 'memchek' is not one of memcheck, racecheck*"),
+        (["--gpuperf-sanitize", "--gpuperf-plan"], "*--gpuperf-plan measures nothing: leave out *-sanitize*"),
+        (
+            ["--gpuperf-sanitize", "-p", "xdist", "-n2"],
+            "*--gpuperf-sanitize starts processes one*leave out -n*",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for(pytester: pytest.Pytester, flags, said):
+    pytester.makepyfile("def test_k(): pass")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *flags)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+
+
+def test_a_gpu_without_compute_sanitizer_is_a_usage_error(pytester: pytest.Pytester, monkeypatch):
+    def missing():
+        raise Unavailable("compute-sanitizer is not on PATH")
+
+    monkeypatch.setattr("pytest_gpuperf.session.expects_device", lambda choice: True)
+    monkeypatch.setattr(sanitize, "find", missing)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--gpuperf-sanitize")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--gpuperf-sanitize: compute-sanitizer is not on PATH"])
+
+
+def test_it_is_looked_for_where_toolkits_have_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setattr(sanitizer, "_TOOLKIT", str(tmp_path / "none"))
+    with pytest.raises(Unavailable, match="install the CUDA toolkit, or of it the package cuda-sanitizer"):
+        find()
+    program = tmp_path / "compute-sanitizer" / "compute-sanitizer"
+    program.parent.mkdir()
+    program.touch(0o755)
+    assert find() == program
+
+
+def test_on_the_emulator_it_starts_nothing(pytester: pytest.Pytester, kernel_cache, backend):
+    pytester.makepyfile("""
+        import os
+        def test_k(gpu): assert "PYTEST_GPUPERF_SANITIZER_LOG" not in os.environ
+    """)
+    result = pytester.runpytest_inprocess(
+        "-p", "no:cacheprovider", "--gpuperf-backend=emulated", "--gpuperf-sanitize"
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["Emulated: --gpuperf-sanitize starts nothing: *", "  accesses, barriers*"])
+
+
+BUGS = """
+extern "C" __global__ void overrun(float* x, int n) {
+    x[threadIdx.x + n] = 1.0f;
+}
+extern "C" __global__ void race(float* x) {
+    __shared__ float s[64];
+    s[threadIdx.x] = x[threadIdx.x];
+    x[threadIdx.x] = s[63 - threadIdx.x];
+}
+extern "C" __global__ void twice(const float* x, float* y) { y[threadIdx.x] = 2.0f * x[threadIdx.x]; }
+"""
+ON_A_GPU = """
+    import numpy as np
+    def test_overrun(gpu, kernels):
+        x, y = gpu.to_device(np.ones(256, np.float32)), gpu.to_device(np.ones(256, np.float32))
+        kernels["bugs.cu"].overrun[1, 64](x, 224)
+    def test_race(gpu, kernels):
+        kernels["bugs.cu"].race[1, 64](gpu.to_device(np.ones(64, np.float32)))
+    def test_unwritten(gpu, kernels):
+        kernels["bugs.cu"].twice[1, 64](gpu.empty(64), gpu.empty(64))
+    def test_clean(gpu, kernels):
+        kernels["bugs.cu"].twice[1, 64](gpu.to_device(np.ones(64, np.float32)), gpu.empty(64))
+"""
+
+
+@pytest.mark.gpu
+def test_planted_bugs_are_found_on_a_gpu(pytester: pytest.Pytester):
+    assert device_count()
+    try:
+        find()
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    pytester.makepyfile(ON_A_GPU)
+    (pytester.mkdir("kernels") / "bugs.cu").write_text(BUGS)
+    tools = "--gpuperf-sanitize=memcheck,racecheck,initcheck"
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", tools)
+    result.assert_outcomes(failed=3, passed=1)
+    result.stdout.fnmatch_lines([
+        "kernels/bugs.cu:3: kernel overrun, * writes 4 bytes past the end of an array: at byte 1024 of 1024*",
+        "kernels/bugs.cu:7: kernel race: writes shared memory * reads in line 8: no barrier between (race)*",
+        "kernels/bugs.cu:10: kernel twice, * reads 4 bytes of memory that nothing has written*",
+    ])  # fmt: skip

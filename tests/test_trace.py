@@ -1,0 +1,297 @@
+"""--gpuperf-trace: what a test asks of CUDA, as a table, on the page and as a file for Perfetto."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from pytest_gpuperf.backends import tracing
+from pytest_gpuperf.backends.cuda import activity
+from pytest_gpuperf.errors import Unavailable
+from pytest_gpuperf.instruments import ranges
+from pytest_gpuperf.report import perfetto
+from pytest_gpuperf.report.trace import shown, table
+from pytest_gpuperf.traces import MOST, Calls, Event, trace_of
+
+US = 1000
+EVENTS = [
+    Event("kernel", "transpose", 900 * US, 960 * US, 7, 3),
+    Event("call", "cuMemAlloc", 10 * US, 260 * US, 41),
+    Event("call", "cuMemAlloc", 300 * US, 310 * US, 41),
+    Event("call", "cuMemAlloc", 320 * US, 340 * US, 41),
+    Event("call", "cuDeviceGet", 2 * US, 3 * US, 41),
+    Event("call", "cuLaunchKernel", 400 * US, 480 * US, 41, 3),
+    Event("copy", "copy DtoH", 970 * US, 990 * US, 7, 4),
+]
+
+
+def test_the_first_call_stands_apart_from_the_others():
+    trace = trace_of(EVENTS, 0, 1000 * US, 5)
+    found = {calls.name: calls for calls in trace.calls}
+    assert found["cuMemAlloc"] == Calls(
+        "cuMemAlloc", 3, pytest.approx(280e-6), pytest.approx(250e-6), pytest.approx(15e-6), False
+    )
+    assert found["transpose"] == Calls("transpose", 1, pytest.approx(60e-6), pytest.approx(60e-6), None, True)
+    assert [calls.name for calls in shown(trace.calls)] == [
+        *("cuMemAlloc", "cuLaunchKernel", "1 other function", "transpose", "copy DtoH")
+    ]
+
+
+def test_what_is_too_much_for_the_file_is_in_the_table():
+    trace = trace_of([Event("call", "cuMemFree", at, at + 1) for at in range(MOST + 3)], 0, MOST, 5)
+    assert (len(trace.events), trace.left_out, trace.calls[0].count) == (MOST, 3, MOST + 3)
+
+
+def test_the_table_has_80_columns_and_cuts_no_name():
+    name = "void at::native::elementwise_kernel<128, 2, " + "at::native::lambda, " * 8 + "int>(int)"
+    trace = trace_of([*EVENTS, Event("kernel", name, 991 * US, 992 * US)], 0, 1000 * US, 5)
+    lines = list(table({"suites/test_k.py::test_k": trace}))
+    assert all(len(line) <= 80 for line in lines)
+    assert "cuMemAlloc                             3    280.0 µs    250.0 µs      15.00 µs" in lines[2]
+    assert name.replace(" ", "") in "".join("".join(lines).split())
+
+
+def test_perfetto_has_tests_threads_streams_and_arrows():
+    document = json.loads(perfetto.render({"test_k": trace_of(EVENTS, 0, 1000 * US, 5)}))
+    events = document["traceEvents"]
+    slices = {event["name"]: event for event in events if event["ph"] == "X"}
+    assert (slices["test_k"]["ts"], slices["test_k"]["dur"], slices["test_k"]["pid"]) == (0, 1000, 5)
+    assert (slices["cuLaunchKernel"]["pid"], slices["cuLaunchKernel"]["tid"]) == (5, 41)
+    device = slices["transpose"]["pid"]
+    assert (device != 5, slices["transpose"]["tid"], slices["transpose"]["ts"]) == (True, 8, 900)
+    tail, head = (next(event for event in events if event["ph"] == kind) for kind in "sf")
+    assert tail["id"] == head["id"] == 1  # Perfetto reads text as a hexadecimal number
+    assert all(event["tid"] > 0 for event in events if "tid" in event)  # and 0 as the kernel's thread
+    assert [event["ph"] for event in events].count("s") == 1  # the copy's call was not recorded
+    assert ((tail["pid"], tail["ts"]), (head["pid"], head["ts"], head["bp"])) == (
+        (5, 400),
+        (device, 900, "e"),
+    )
+    named = {event["args"].get("name") for event in events if event["ph"] == "M"}
+    assert {"tests", "thread 41", "stream 7", "process 5", "device 0 of process 5"} <= named
+
+
+# --------------------------------------------------------------------------- what CUPTI writes
+
+
+class Cupti:
+    """libcupti, as far as a recorder asks it; it has these ``records`` at the first flush."""
+
+    def __init__(self, records=()):
+        self.records, self.calls, self.enabled = list(records), [], set()
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls.append((name, *arguments[:1]))
+            return 0
+
+        return call
+
+    def cuptiActivityRegisterCallbacks(self, requested, completed):
+        self.requested, self.completed = requested, completed
+        return 0
+
+    def cuptiActivityEnable(self, kind):
+        self.enabled.add(kind)
+        return 0
+
+    def cuptiActivityDisable(self, kind):
+        self.enabled.discard(kind)
+        return 0
+
+    def cuptiActivityFlushAll(self, _):
+        if self.enabled and self.records:
+            buffer, size, most = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
+            self.requested(ctypes.byref(buffer), ctypes.byref(size), ctypes.byref(most))
+            self.completed(None, 0, buffer, size, 40)
+        return 0
+
+    def cuptiActivityGetNextRecord(self, buffer, valid, record):
+        if not self.records:
+            return 12
+        self.kept = self.records.pop(0)
+        record._obj.value = ctypes.addressof(self.kept)
+        return 0
+
+    def cuptiGetCallbackName(self, domain, number, name):
+        names = {(1, 243): b"cuMemAlloc_v2", (2, 211): b"cudaLaunchKernel_ptsz_v7000"}
+        name._obj.value = names.get((domain, number.value))
+        return 0
+
+    def cuptiGetTimestamp(self, time):
+        time._obj.value = 77
+        return 0
+
+
+def test_calls_are_read_where_cupti_writes_them():
+    """CUpti_ActivityAPI of CUDA 13.0, and the correlation of copies and memsets of all versions."""
+    offsets = {name: getattr(activity.Call, name).offset for name, _ in activity.Call._fields_}
+    assert list(offsets.values()) == [0, 4, 8, 16, 24, 28, 32, 36]
+    assert ctypes.sizeof(activity.Call) == 40
+    assert activity.Copy.correlation.offset == 44
+
+
+def test_calls_and_work_are_recorded_until_paused(monkeypatch):
+    call = activity.Call(kind=4, function=243, start=5, end=9, thread=41, correlation=3)
+    launch = activity.Call(kind=5, function=211, start=10, end=12, thread=41, correlation=4)
+    here = threading.get_ident() & 0xFFFFFFFF  # as CUPTI names threads
+    unknown = activity.Call(kind=5, function=9999, start=10, end=12, thread=here)
+    kernel = activity.Kernel(
+        kind=10, name=b"_Z5scalePfi", start=20, end=30, stream=7, device=1, correlation=4
+    )
+    copy = activity.Copy(
+        kind=1, what=(ctypes.c_uint8 * 4)(2, 3, 1, 0), start=31, end=33, stream=7, correlation=5
+    )
+    unfinished = activity.Kernel(kind=10, name=b"late", start=40)
+    cupti = Cupti([call, launch, unknown, kernel, copy, unfinished])
+    monkeypatch.setattr(activity, "library", lambda: cupti)
+    activity._function.cache_clear()
+    tracer = activity.CuptiTracer()
+    tracer.start()
+    assert cupti.enabled == {1, 2, 4, 5, 10}
+    assert tracer.take() == [
+        Event("call", "cuMemAlloc", 5, 9, 41, 3),
+        Event("call", "cudaLaunchKernel", 10, 12, 41, 4),
+        Event("call", "function 9999", 10, 12, threading.get_native_id()),
+        Event("kernel", "scale(float*, int)", 20, 30, 7, 4, 1),
+        Event("copy", "copy DtoH", 31, 33, 7, 5),
+    ]
+    waited = []
+    with tracer.paused(lambda: waited.append(set(cupti.enabled))):
+        assert cupti.enabled == set()
+    assert waited == [{1, 2, 10}, set()]  # the work that was launched is recorded to its end, our wait is not
+    assert (cupti.enabled, tracer.take(), tracer.now()) == ({1, 2, 4, 5, 10}, [], 77)
+    activity._function.cache_clear()
+
+
+# --------------------------------------------------------------------------- a run
+
+KERNEL = """
+extern "C" __global__ void add_one(float* x, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) x[i] += 1;
+}
+"""
+SUITE = """
+    import numpy as np
+    import pytest
+    def test_adds(gpu, kernels, gpuperf):
+        x = gpu.to_device(np.zeros(64, np.float32))
+        gpuperf(kernels["add.cu"].add_one[1, 64], x, 64)
+        assert x.get().tolist() == [1] * 64
+    def test_other(gpu, kernels, counters):
+        x = gpu.to_device(np.zeros(64, np.float32))
+        kernels["add.cu"].add_one[1, 64](x, 64)
+        counters(kernels["add.cu"].add_one[1, 64], x, 64)
+    @pytest.mark.gpuperf(isolated=True)
+    def test_apart(gpu, kernels):
+        kernels["add.cu"].add_one[1, 64](gpu.to_device(np.zeros(64, np.float32)), 64)
+    def test_nothing(): pass
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, kernel_cache) -> pytest.Pytester:
+    pytester.makepyfile(SUITE)
+    (pytester.mkdir("kernels") / "add.cu").write_text(KERNEL)
+    return pytester
+
+
+EMULATED = ("--gpuperf-backend=emulated", "-p", "no:cacheprovider")
+
+
+def test_a_run_is_traced_in_each_worker_and_written_once(project, backend):
+    reports = ("--gpuperf-html=p.html", "--gpuperf-json=r.json")
+    workers = ("-p", "xdist", "-n2")
+    result = project.runpytest_subprocess(*EMULATED, *workers, "--gpuperf", "--gpuperf-trace", *reports)
+    result.assert_outcomes(passed=4)
+    lines = [line for line in result.stdout.lines if "add_one" in line]
+    assert all(len(line) <= 80 for line in lines)
+    # The first and ten others, and x is as after one; what was counted is not there.
+    assert sorted(line.split()[1] for line in lines) == ["1", "1", "11"]
+    result.stdout.fnmatch_lines(["  nothing", "Emulated: launches in this host's times*"])
+    result.stdout.fnmatch_lines(["gpuperf-trace.json: open it in Perfetto*"])
+    events = json.loads((project.path / "gpuperf-trace.json").read_text())["traceEvents"]
+    names = [event["name"] for event in events if event["ph"] == "X"]
+    assert names.count("add_one") == 13
+    ends = ("test_adds", "test_other", "test_apart", "test_nothing")
+    assert sum(name.endswith(ends) for name in names) == 4
+    processes = {event["pid"] for event in events if event.get("cat") == "test"}
+    assert len(processes) == 3  # two workers, and the process of the test that runs apart
+    tests = json.loads((project.path / "r.json").read_text())["tests"]
+    (call,) = next(test["calls"] for test in tests if test["name"] == "test_adds")
+    assert (call["name"], call["where"], call["count"]) == ("add_one", "device", 11)
+    page = (project.path / "p.html").read_text()
+    assert "<h2>CUDA calls and the device's work</h2>" in page
+    assert ">add_one <" in page
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--gpuperf", "--gpuperf-update"], "*--gpuperf-trace measures nothing: leave out --gpuperf-update*"),
+        (["--gpuperf-sanitize"], "*--gpuperf-trace measures nothing: leave out --gpuperf-sanitize*"),
+        (["--gpuperf-trace=no/trace.json"], "*trace=no/trace.json is no file*in a folder that exists*"),
+        (["--gpuperf-trace", "test_k.py"], "*--gpuperf-trace=test_k.py is no file*paths of suites before*"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_with_a_trace(pytester: pytest.Pytester, flags, said):
+    pytester.makepyfile(test_k="def test_k(): pass")
+    result = pytester.runpytest_inprocess(*EMULATED, "--gpuperf-trace", *flags)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+
+
+def test_a_gpu_without_cupti_is_a_usage_error(pytester: pytest.Pytester, monkeypatch):
+    def missing():
+        raise Unavailable("counters and traces on a GPU need CUPTI: pip install nvidia-cuda-cupti")
+
+    monkeypatch.setattr(tracing, "expects_device", lambda choice: True)
+    monkeypatch.setattr("pytest_gpuperf.backends.cuda.cupti.library", missing)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--gpuperf-trace")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*--gpuperf-trace: *traces on a GPU need CUPTI: pip install nvidia-cuda-cupti"]
+    )
+
+
+def test_a_test_has_its_name_where_a_profiler_listens(monkeypatch):
+    seen = []
+    nvtx = SimpleNamespace(push_range=seen.append, pop_range=lambda: seen.append("end"))
+    monkeypatch.setitem(sys.modules, "nvtx", nvtx)
+    monkeypatch.delenv("NVTX_INJECTION64_PATH", raising=False)
+    assert ranges.begin("test_a") == ""
+    ranges.end()
+    assert seen == []
+    monkeypatch.setenv("NVTX_INJECTION64_PATH", "libToolsInjection64.so")
+    assert ranges.begin("test_b") == ""
+    ranges.end()
+    assert seen == ["test_b", "end"]
+    monkeypatch.setitem(sys.modules, "nvtx", None)
+    assert "pip install nvtx" in ranges.begin("test_c")
+    ranges.end()
+    assert seen == ["test_b", "end"]
+
+
+@pytest.mark.gpu
+def test_a_gpus_calls_and_work_belong_together(project):
+    result = project.runpytest_subprocess(
+        "-p", "no:cacheprovider", "--gpuperf-backend=cuda", "--gpuperf-trace"
+    )
+    result.assert_outcomes(passed=4)
+    lines = [line.split() for line in result.stdout.lines]
+    at = next(number for number, line in enumerate(lines) if line and line[0].endswith("::test_adds"))
+    of_test = {line[0]: line[1] for line in lines[at + 1 :] if len(line) > 2 and line[1].isdecimal()}
+    assert (of_test["cuLaunchKernel"], of_test["add_one"]) == ("11", "11")
+    assert {"cuMemAlloc", "cuMemcpyHtoD", "cuMemcpyDtoH", "cuMemFree"} <= of_test.keys()
+    events = json.loads((project.path / "gpuperf-trace.json").read_text())["traceEvents"]
+    kernels = {event["ts"]: event for event in events if event["name"] == "add_one" and event["ph"] == "X"}
+    heads = {event["ts"]: event["id"] for event in events if event["ph"] == "f"}
+    tails = {event["id"]: event["ts"] for event in events if event["ph"] == "s"}
+    assert len(kernels) == 13
+    assert all(tails[heads[at]] < at for at in kernels)
