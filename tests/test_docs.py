@@ -41,8 +41,8 @@ BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\S*)\n(?P<te
 class Block:
     """A fenced block: its kind, its text, and the comment before it.
 
-    The comment is "not run: WHY", or any of "file: PATH" (it is that file), "test: NAME.py" (a test module, run
-    at the page's end), "script: MODULE" (run where the module is), "needs: COMMAND" and "exit: CODE or CODE".
+    The comment is "not run: WHY", or any of "file: PATH" (it is that file), "test: NAME.py" (a test module,
+    run at the page's end), "script: MODULE" (run where that is), "needs: COMMAND" and "exit: CODE or CODE".
     """
 
     kind: str
