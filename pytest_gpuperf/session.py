@@ -270,6 +270,10 @@ class GpuperfSession:
 
     def expects_device(self) -> bool:
         """Return whether this session runs on a real device, without opening it."""
+        return self._expects_device
+
+    @cached_property
+    def _expects_device(self) -> bool:
         return self.options.plan is not None or expects_device(self.options.backend)
 
     def mark_memory(self) -> None:
