@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -308,15 +308,21 @@ class GpuperfSession:
         its figure, from process to process.
         """
         if self.options.child is not None:
-            self._child.progress(f"{metric} of {item.nodeid}")
             return self.batches.get(item.nodeid, {}).get(metric)
-        self.live.show(f"measuring {metric}")
         if self.options.update in ("replace", "prune"):
             return None
         stored = self.project.stored(item.nodeid, self.gpu().device.place()).get(metric)
         return stored.contract.get("batch") if stored else None
 
     # --------------------------------------------------------------------------- the person who waits
+
+    def telling(self, item: pytest.Item, metric: str) -> Callable[[int], None]:
+        """Return what says in the live line, this process's or its parent's, how many samples there are."""
+        inside = self.options.child is not None
+        show = self._child.progress if inside else self.live.show
+        what = f"{metric} of {item.nodeid}" if inside else f"measuring {metric}"
+        show(what)
+        return lambda count: show(f"{what}, {count} samples")
 
     def progress(self, text: str) -> None:
         """Print a line now, also while pytest captures a test's output."""

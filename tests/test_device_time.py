@@ -172,6 +172,14 @@ def test_gaps_of_a_slow_host_do_not_enter():
     assert timing.details["batch"] == 1
 
 
+def test_the_person_who_waits_is_told_the_samples():
+    told: list[int] = []
+    device = Device()
+    timing = timed(device, device.kernel(15 * US), tell=told.append)
+    assert told[-1] == len(timing.samples)
+    assert told == sorted(told)
+
+
 @pytest.mark.parametrize(("kernel", "batch"), [(1 * US, 64), (2 * US, 32), (9 * US, 8), (11 * US, 1)])
 def test_short_launches_are_timed_in_batches(kernel, batch):
     device = Device()

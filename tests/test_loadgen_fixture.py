@@ -240,6 +240,7 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: 
         options=SimpleNamespace(active=active),
         gpu=lambda: gpu,
         batch=lambda item, name: None,
+        telling=lambda item, name: lambda count: None,
         guard=SimpleNamespace(sample=lambda: looked.append(True)),
     )
     model = SimpleNamespace(

@@ -225,7 +225,7 @@ def fresh_runs(
     together = [item for item in items if not isolates(item)]
     batches = [batch for batch in (together, *([item] for item in items if isolates(item))) if batch]
     for number in range(1, count + 1 if items else 1):
-        session.children.stage(f"recording run {number} of {count}, {len(items)} tests")
+        session.children.stage(f"recording run {number} of {count}, {len(items)} tests", number - 1, count)
         found: dict[str, Record] = {}
         for batch in batches:
             settled = {item.nodeid: results.records[item.nodeid].batches for item in batch}
