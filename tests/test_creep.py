@@ -181,4 +181,7 @@ def test_the_warning_names_what_was_better_once():
     assert "1.010 s, x2.02 (worse) since its best, 500 ms on 2026-08-01 (0.5):" in text
     assert "twice the tolerance of 2 %" in text
     assert crept(KEY, updates(*chain[:2]), 0.02) == ""
+    counted = updates(*(baseline(value, metric=COUNT) for value in (4.0, 8.0)))
+    assert "sectors is worse" in crept(KEY, counted, 0.0, 5.0)
+    assert crept(KEY, counted, 0.0, 4.0) == ""  # the line of the update itself has said it
     assert all(len(line) <= 80 for line in text.splitlines())

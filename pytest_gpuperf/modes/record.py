@@ -199,7 +199,8 @@ class Recording(Mode):
         self._results.note(moved(key, old, new))
         for name, stored in new.items():
             if name in old and old[name].value != stored.value:  # what stays was told when it came
-                self._results.note(crept(key, stored, self._tolerance(item, stored.metric)))
+                tolerance = self._tolerance(item, stored.metric)
+                self._results.note(crept(key, stored, tolerance, old[name].value))
 
 
 def _of(item: pytest.Item, runs: Sequence[Mapping[str, Record]]) -> list[Record]:
