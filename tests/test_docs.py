@@ -241,3 +241,29 @@ def test_the_reference_explains_every_flag_and_ini_key_by_hand():
             assert f"`--gpuperf-{setting.name.replace('_', '-')}" in text, setting.name
         if setting.ini is not None:
             assert f"`gpuperf_{setting.name}`" in text, setting.name
+
+
+def said_by_the_package() -> str:
+    """Return every text of the package, with what is put into it as "..."."""
+    found = []
+    for path in (CHECKOUT / "pytest_gpuperf").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(
+                        str(getattr(part, "value", "")) if isinstance(part, ast.Constant) else "..."
+                        for part in node.values
+                    )
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_each_message_of_troubleshooting_is_said_by_the_code():
+    text, said = (CHECKOUT / "docs/troubleshooting.md").read_text(), said_by_the_package()
+    cells = re.findall(r"^\| (`.*?) \|", text, re.M)
+    assert len(cells) > 40
+    for message in (quoted for cell in cells for quoted in re.findall(r"`([^`]+)`", cell)):
+        for part in re.split(r"\.\.\.|\bREV\b", message):
+            assert part.strip(" :,") in said, message
