@@ -1,4 +1,4 @@
-"""What the machine has to say to a red: repeated while unfit, bounded; no red and no baseline comes of it."""
+"""What the machine says to a failure: repeated while unfit, bounded; it fails nothing and records nothing."""
 
 from __future__ import annotations
 

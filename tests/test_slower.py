@@ -1,4 +1,4 @@
-"""A machine that got slower: when its sentinels say so, and what that does to a red."""
+"""A machine that got slower: when its sentinels say so, and what that does to a failure."""
 
 from __future__ import annotations
 

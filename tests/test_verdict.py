@@ -149,7 +149,7 @@ def test_a_slow_screen_is_left_out_of_the_estimate():
     assert verdict.now == pytest.approx(1e-3, rel=1e-3)
 
 
-# What keeps a red from being false
+# What keeps a failure from being false
 
 
 def test_a_single_run_never_regresses_however_slow():

@@ -25,7 +25,7 @@ def expectation(calibration: Calibration) -> str:
     """Say how many false alarms to expect of a run of the suite, for the header."""
     rate = calibration.reds.runs
     return inert(
-        f"{elide(calibration.pool, 30)}: {calibration.expected_reds:.2g} false reds expected a run\n"
+        f"{elide(calibration.pool, 30)}: {calibration.expected_reds:.2g} false failures expected a run\n"
         f"  ({_of(rate)} runs red, at most {_percent(rate.at_most)}; "
         f"{len(calibration.tests)} tests, {calibration.last[:10] or 'undated'})"
     )
@@ -111,7 +111,7 @@ _LABELLED = 12
 def write_plot(calibration: Calibration, path: Path) -> str:
     """Draw the power of each metric into a PNG; return what to install first, "" if nothing.
 
-    At 0 % stand the false reds; the bar is the bound on red runs. More metrics than a legend holds share
+    At 0 % stand the false failures; the bar is the bound on red runs. More metrics than a legend holds share
     one grey.
     """
     try:
