@@ -243,6 +243,14 @@ def test_the_reference_explains_every_flag_and_ini_key_by_hand():
             assert f"`gpuperf_{setting.name}`" in text, setting.name
 
 
+def test_the_site_builds_without_a_warning(tmp_path):
+    for module in ("sphinx", "myst_parser", "furo"):
+        pytest.importorskip(module, reason="needs the extra docs")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", CHECKOUT / "docs", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 def said_by_the_package() -> str:
     """Return every text of the package, with what is put into it as "..."."""
     found = []
