@@ -151,3 +151,9 @@ def test_the_command_that_records_has_what_is_measured_and_nothing_that_judges(p
     assert command == f"{TEST} --gpuperf-pool=mine --gpuperf-baselines=figures --gpuperf-update=new"
     assert project.paste(command).ret == 0
     assert list((Path(project.path) / "figures").rglob("*.json"))
+
+
+def test_a_run_of_everything_prints_a_command_without_paths(pytester: pytest.Pytester, bare: None):
+    pytester.makepyfile('def test_it(gpuperf): gpuperf.record("size", 1, "B", kind="exact")')
+    result = pytester.runpytest_subprocess("--gpuperf")
+    result.stdout.fnmatch_lines(["  pytest --gpuperf --gpuperf-update"])

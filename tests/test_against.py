@@ -282,7 +282,7 @@ def test_outside_a_repository_is_a_usage_error(pytester: pytest.Pytester):
     pytester.makepyfile("def test_it(gpuperf): pass")
     result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-against=HEAD")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*not a git repository*"])
+    result.stderr.fnmatch_lines(["*not a git repository, so it has no revision 'HEAD': git init, and commit"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
