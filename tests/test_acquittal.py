@@ -93,7 +93,7 @@ def test_on_a_gpu_that_the_baseline_does_not_know_the_old_code_decides(repositor
             "equal *test_size * 6 s *+0.00 %*",
             "This GPU has no baseline runs of its own (GPUs of one model can differ by 2 %).",
             "  Record them with:",
-            "  pytest * --gpuperf --gpuperf-update=append",
+            "  pytest --gpuperf --gpuperf-update=append",
         ]
     )
 
