@@ -142,7 +142,7 @@ def test_it_is_right_in_the_folder_where_pytest_was_started(project: Project, mo
     assert project.paste(command).ret == 1
 
 
-def test_the_command_that_records_has_what_is_measured_and_nothing_that_judges(project: Project):
+def test_the_recording_command_has_no_flag_that_judges(project: Project):
     (project.path / "figures").mkdir()
     flags = ("--gpuperf-baselines=figures", "--gpuperf-pool=mine", "--gpuperf-baselines-from=HEAD")
     result = project.run("--gpuperf-strict=on", "--gpuperf-tolerance=size = 5 %", *flags)

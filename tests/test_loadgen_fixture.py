@@ -122,7 +122,7 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
     assert not list((pytester.path / ".gpuperf").rglob("mlperf_log_trace.json"))  # megabytes of every phase
 
 
-def test_without_the_flag_phases_are_short_and_nothing_is_judged(pytester: pytest.Pytester):
+def test_without_the_flag_phases_are_short_and_unjudged(pytester: pytest.Pytester):
     result = run(pytester, PHASES.replace("seconds=0.5", "seconds=600"))
     result.assert_outcomes(passed=7)
     assert '"good_items": 64' in (pytester.path / "out" / "results.json").read_text()
@@ -202,7 +202,7 @@ def test_the_batch_sizes_that_a_gpu_is_prepared_for(monkeypatch, asked, sizes):
         LoadGen(session, None)._open("m", threads)
 
 
-def test_streams_devices_and_resident_images_are_for_a_model_on_a_gpu(monkeypatch):
+def test_streams_devices_and_resident_images_need_a_gpu(monkeypatch):
     opened = []
     monkeypatch.setattr("pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given))
     given = {"streams": 2, "devices": 3, "qsl": "device"}

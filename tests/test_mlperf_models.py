@@ -119,7 +119,7 @@ def test_preprocessing_takes_the_middle_in_rgb_less_the_means(tmp_path, cv2, sha
     assert width == pytest.approx(100 * 256 / min(shape[:2]), abs=2)
 
 
-def test_missing_images_are_named_at_the_start_and_others_when_they_are_read(tmp_path, cv2):
+def test_missing_images_are_named_early_and_bad_ones_when_read(tmp_path, cv2):
     (tmp_path / "val_map.txt").write_text("text.jpg 1\ngone.jpg 1\nval/gone.jpg 1\n")
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(GpuperfError, match=r"lists 3 images, of which 2 are missing, first .*/gone\.jpg"):
@@ -159,7 +159,7 @@ def test_imagenet_without_opencv_names_the_package(tmp_path, monkeypatch):
         imagenet.preprocess(tmp_path / "a.jpg")
 
 
-def test_another_number_of_blocks_keeps_the_models_name_and_recipe(tmp_path, monkeypatch):
+def test_more_blocks_keep_the_models_name_and_recipe(tmp_path, monkeypatch):
     onnx = pytest.importorskip("onnx", reason="building the model needs onnx")
     monkeypatch.setattr(models, "cached", lambda name, make: tmp_path / Path(name).name)
     found = load("more_work/more_blocks.py").with_blocks(tmp_path / "slower.onnx", (1, 1, 2, 1))
