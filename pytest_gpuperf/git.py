@@ -63,7 +63,13 @@ def git_bytes(folder: Path, *arguments: str, timeout: float | None = None) -> by
 
 def resolve(folder: Path, name: str) -> Revision:
     """Return the commit that ``name`` means in the repository of ``folder``; raises GitError."""
-    top = toplevel(folder)
+    try:
+        top = toplevel(folder)
+    except GitError as error:
+        if "not a git repository" not in str(error):
+            raise
+        what = f"{folder} is not a git repository, so it has no revision {name!r}"
+        raise GitError(f"{what}: git init, and commit") from None
     try:
         commit = git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     except GitError:

@@ -208,12 +208,15 @@ def terminal_summary(
     session = config.stash[SESSION]
     config.stash[MODE].tell(terminalreporter)
     if _leads(session):
-        from pytest_gpuperf.report.command import measuring
+        from pytest_gpuperf.report.command import measuring, targets
         from pytest_gpuperf.report.summary import exit_code, next_steps, summarise, title
 
         results, records = session.results, session.results.records.values()
         steps = next_steps(
-            results.rows, records, session.options, lambda *tests: measuring(config, *(tests or config.args))
+            results.rows,
+            records,
+            session.options,
+            lambda *tests: measuring(config, *(tests or targets(config))),
         )
         lines = (*results.notes, *results.findings, *steps, *exit_code(results.status, exitstatus))
         if config.option.collectonly and not results.rows and not results.findings:

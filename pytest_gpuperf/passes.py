@@ -114,7 +114,7 @@ def _take(asked: Pass, unit: str, kind: Kind, instrument: Callable[[Pass, Gpu, A
     if same or planning or not session.measures(item):
         _once(asked, enqueue)
         return same.value if same else _NO_FIGURE
-    session.begins(item, metric.name)
+    session.telling(item, metric.name)
     try:
         samples, details = instrument(asked, gpu, enqueue)
     except Unavailable as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_gpuperf import __version__
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import replace_file
-from pytest_gpuperf.report.command import judging, measuring
+from pytest_gpuperf.report.command import judging, measuring, targets
 from pytest_gpuperf.session import GpuperfSession
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def document_of(session: GpuperfSession) -> Document:
         date=now.isoformat(timespec="seconds"),
         exit_code=results.status,
         strict=options.strict,
-        command=measuring(config, *config.args) + judging(config),
+        command=measuring(config, *targets(config)) + judging(config),
         commit=str(surrounds.get("commit", "")),
         dirty=bool(surrounds.get("dirty")),
         against=str(options.against or ""),

@@ -61,7 +61,9 @@ def timed(
     from pytest_gpuperf.instruments import device_time
 
     gpu, options, metric = session.gpu(), test_options(item), reached.metric
-    settings = device_time.Settings(options.l2, options.seconds, options.warmup)
+    settings = device_time.Settings(
+        options.l2, options.seconds, options.warmup, session.telling(item, metric.name)
+    )
     batch, name = session.batch(item, metric.name), metric.name if watched else ""
     graph = reached.contract.get("mode") == "graph"
     timing = device_time.measure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -284,6 +284,10 @@ class GpuperfSession:
 
     def expects_device(self) -> bool:
         """Return whether this session runs on a real device, without opening it."""
+        return self._expects_device
+
+    @cached_property
+    def _expects_device(self) -> bool:
         return self.options.plan is not None or expects_device(self.options.backend)
 
     def mark_memory(self) -> None:
@@ -317,7 +321,6 @@ class GpuperfSession:
         Otherwise a launch near the limit between single and batched timing would change its contract, and
         its figure, from process to process.
         """
-        self.begins(item, metric)
         if self.options.child is not None:
             return self.batches.get(item.nodeid, {}).get(metric)
         if self.options.update in ("replace", "prune"):
@@ -327,12 +330,13 @@ class GpuperfSession:
 
     # --------------------------------------------------------------------------- the person who waits
 
-    def begins(self, item: pytest.Item, metric: str) -> None:
-        """Say that a test's metric is measured now."""
-        if self.options.child is not None:
-            self._child.progress(f"{metric} of {item.nodeid}")
-        else:
-            self.live.show(f"measuring {metric}")
+    def telling(self, item: pytest.Item, metric: str) -> Callable[[int], None]:
+        """Return what says in the live line, this process's or its parent's, how many samples there are."""
+        inside = self.options.child is not None
+        show = self._child.progress if inside else self.live.show
+        what = f"{metric} of {item.nodeid}" if inside else f"measuring {metric}"
+        show(what)
+        return lambda count: show(f"{what}, {count} samples")
 
     def progress(self, text: str) -> None:
         """Print a line now, also while pytest captures a test's output."""

@@ -81,7 +81,7 @@ def test_a_red_that_the_old_code_shows_too_is_the_environments(repository: Repos
     assert repository.worktrees == 1
 
 
-def test_on_a_gpu_that_the_baseline_does_not_know_the_old_code_decides(repository: Repository, monkeypatch):
+def test_the_old_code_decides_on_an_unknown_gpu(repository: Repository, monkeypatch):
     repository.write("test_suite.py", NOISY)
     repository.commit()
     record(repository, device_uuid="GPU-7")
@@ -93,7 +93,7 @@ def test_on_a_gpu_that_the_baseline_does_not_know_the_old_code_decides(repositor
             "equal *test_size * 6 s *+0.00 %*",
             "This GPU has no baseline runs of its own (GPUs of one model can differ by 2 %).",
             "  Record them with:",
-            "  pytest * --gpuperf --gpuperf-update=append",
+            "  pytest --gpuperf --gpuperf-update=append",
         ]
     )
 
@@ -311,9 +311,7 @@ def test_the_same_launch_to_the_bit_is_not_this_changes_loss(launched: Repositor
     )
 
 
-def test_the_same_launch_to_the_bit_is_asked_about_no_more_where_units_differ_as_much(
-    launched: Repository, monkeypatch
-):
+def test_identical_work_within_unit_differences_is_not_asked(launched: Repository, monkeypatch):
     record(launched, device_uuid="GPU-7")
     monkeypatch.setenv("STACK", "1.025")
     result = launched.run("--gpuperf-strict=on")
@@ -322,7 +320,7 @@ def test_the_same_launch_to_the_bit_is_asked_about_no_more_where_units_differ_as
     result.stdout.no_fnmatch_line("gpuperf: comparing with*")
 
 
-def test_the_same_launch_to_the_bit_explains_no_more_than_units_differ_by(launched: Repository, monkeypatch):
+def test_identical_work_explains_only_what_units_differ_by(launched: Repository, monkeypatch):
     record(launched, device_uuid="GPU-7")
     monkeypatch.setenv("STACK", "10")
     alone = launched.run("--gpuperf-strict=on", "--gpuperf-acquit=off")
@@ -341,9 +339,7 @@ def test_a_launch_whose_inputs_are_not_known_is_no_ones_own(launched: Repository
     result.stdout.fnmatch_lines(["gpuperf: comparing with*", "equal *test_kernel *"])
 
 
-def test_a_slower_kernel_is_compared_with_the_old_one_on_a_gpu_that_is_known(
-    launched: Repository, monkeypatch
-):
+def test_a_slower_kernel_meets_the_old_code_on_a_known_gpu(launched: Repository, monkeypatch):
     monkeypatch.setenv("LAUNCH", "new")
     launched.write("test_suite.py", LAUNCH.replace("1e-3", "2e-3"))
     result = launched.run()

@@ -142,7 +142,7 @@ def test_it_is_right_in_the_folder_where_pytest_was_started(project: Project, mo
     assert project.paste(command).ret == 1
 
 
-def test_the_command_that_records_has_what_is_measured_and_nothing_that_judges(project: Project):
+def test_the_recording_command_has_no_flag_that_judges(project: Project):
     (project.path / "figures").mkdir()
     flags = ("--gpuperf-baselines=figures", "--gpuperf-pool=mine", "--gpuperf-baselines-from=HEAD")
     result = project.run("--gpuperf-strict=on", "--gpuperf-tolerance=size = 5 %", *flags)
@@ -151,3 +151,9 @@ def test_the_command_that_records_has_what_is_measured_and_nothing_that_judges(p
     assert command == f"{TEST} --gpuperf-pool=mine --gpuperf-baselines=figures --gpuperf-update=new"
     assert project.paste(command).ret == 0
     assert list((Path(project.path) / "figures").rglob("*.json"))
+
+
+def test_a_run_of_everything_prints_a_command_without_paths(pytester: pytest.Pytester, bare: None):
+    pytester.makepyfile('def test_it(gpuperf): gpuperf.record("size", 1, "B", kind="exact")')
+    result = pytester.runpytest_subprocess("--gpuperf")
+    result.stdout.fnmatch_lines(["  pytest --gpuperf --gpuperf-update"])

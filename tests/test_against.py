@@ -98,7 +98,7 @@ def test_a_clean_tree_is_compared_with_an_older_commit(repository: Repository):
     result.stdout.no_fnmatch_line("Compared the working tree*")
 
 
-def test_code_comes_from_the_revision_wherever_this_checkout_imports_it_from(repository: Repository):
+def test_the_revisions_code_is_used_wherever_it_is_found(repository: Repository):
     """A module at the root, one below src through PYTHONPATH, a conftest and a kernel's file."""
     repository.write("root_module.py", "VALUE = 2.0")
     repository.write("src/inner/__init__.py", "VALUE = 3.0")
@@ -130,7 +130,7 @@ def test_code_comes_from_the_revision_wherever_this_checkout_imports_it_from(rep
         assert f"regressed: {name} x2" in done.stdout
 
 
-def test_code_that_cannot_be_taken_from_the_revision_is_never_called_equal(repository: Repository):
+def test_code_not_taken_from_the_revision_is_never_equal(repository: Repository):
     repository.write("lib/stuck.py", "VALUE = 1.0")
     repository.write(
         "test_stuck.py",
@@ -173,7 +173,7 @@ def test_the_plugin_is_this_one_on_both_sides(repository: Repository, monkeypatc
         ("import os\ndef test_size(gpuperf): os.abort()", "has a process that died of SIGABRT"),
     ],
 )
-def test_what_the_revision_cannot_tell_is_said_per_test_and_is_no_red(
+def test_what_the_revision_lacks_is_said_and_fails_nothing(
     repository: Repository, old: str | None, words: str
 ):
     if old is None:
@@ -190,7 +190,7 @@ def test_what_the_revision_cannot_tell_is_said_per_test_and_is_no_red(
     assert words in result.stdout.str()
 
 
-def test_a_metric_that_this_checkout_renames_is_lost_and_fails_strict(repository: Repository):
+def test_a_renamed_metric_is_lost_and_fails_strict(repository: Repository):
     repository.write("test_size.py", EXACT.replace("'size'", "'width'").format("9.0"))
     assert against(repository, "--gpuperf-strict=off").ret == 0
     result = against(repository, "--gpuperf-strict=on")
@@ -238,7 +238,7 @@ def test_an_isolated_test_is_compared_too(repository: Repository):
     result.stdout.fnmatch_lines(["regressed: size x8*"])
 
 
-def test_a_test_that_fetches_its_fixture_while_it_runs_is_told_so(repository: Repository):
+def test_a_fixture_requested_while_running_is_told(repository: Repository):
     repository.write(
         "test_late.py",
         "def test_late(request): request.getfixturevalue('gpuperf').record('x', 1.0, kind='exact')",
@@ -282,7 +282,7 @@ def test_outside_a_repository_is_a_usage_error(pytester: pytest.Pytester):
     pytester.makepyfile("def test_it(gpuperf): pass")
     result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-against=HEAD")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*not a git repository*"])
+    result.stderr.fnmatch_lines(["*not a git repository, so it has no revision 'HEAD': git init, and commit"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -304,7 +304,7 @@ def test_an_interrupted_comparison_leaves_no_worktree(repository: Repository, nu
     assert temporary() == []
 
 
-def test_a_failed_comparison_fails_the_tests_in_one_sentence_and_leaves_nothing(repository: Repository):
+def test_a_failed_comparison_is_one_sentence_and_leaves_nothing(repository: Repository):
     (repository.path / ".git/worktrees").write_text("in the way")
     result = against(repository)
     assert result.ret == 1
@@ -333,7 +333,7 @@ def test_an_expected_regression_is_an_xfail_here_too(repository: Repository):
     result.stdout.fnmatch_lines(["regressed: size*", "*waits for a driver, and that day has passed"])
 
 
-def test_an_expected_regression_that_both_sides_have_breaks_nothing(repository: Repository):
+def test_an_expected_regression_on_both_sides_breaks_nothing(repository: Repository):
     repository.write("test_size.py", MARKED.format(until=SOON, size="6.0"))
     repository.commit()
     result = against(repository)

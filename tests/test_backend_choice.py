@@ -19,7 +19,7 @@ def test_auto_emulates_where_there_is_no_device(pytester: pytest.Pytester):
 
 
 @without_gpu
-def test_a_gpu_that_was_asked_for_and_is_not_there_is_a_failure_of_set_up(pytester: pytest.Pytester):
+def test_a_requested_gpu_that_is_missing_is_a_setup_failure(pytester: pytest.Pytester):
     pytester.makepyfile(KERNEL_TEST)
     result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-backend=cuda")
     assert result.ret == 22
@@ -28,9 +28,7 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_is_a_failure_of_set_up(pytest
 
 
 @without_gpu
-def test_without_a_compiler_kernel_tests_are_skipped_and_name_the_package(
-    pytester: pytest.Pytester, monkeypatch
-):
+def test_without_a_compiler_kernel_tests_skip_with_the_package(pytester: pytest.Pytester, monkeypatch):
     monkeypatch.setenv("PATH", str(pytester.mkdir("empty")))
     monkeypatch.delenv("CXX", raising=False)
     pytester.makepyfile(KERNEL_TEST)
@@ -40,7 +38,7 @@ def test_without_a_compiler_kernel_tests_are_skipped_and_name_the_package(
 
 
 @without_gpu
-def test_strict_does_not_take_emulated_figures_for_those_of_a_gpu(pytester: pytest.Pytester):
+def test_strict_does_not_take_emulated_figures_for_a_gpus(pytester: pytest.Pytester):
     """The suite has baselines of a real device; a runner that lost its GPU must not pass on counters."""
     pytester.makepyfile(test_k="def test_it(gpu, gpuperf): gpuperf.record('x', 1.0, kind='exact')")
     (pytester.path / "baselines").mkdir()

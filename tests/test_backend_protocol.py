@@ -161,7 +161,7 @@ def test_the_stand_in_has_what_the_protocol_lists_and_no_more(gpu, scale):
     assert public(gpu.device.timer()) >= members(base.Timer)
 
 
-def test_the_protocol_is_enough_for_arrays_launches_times_and_counters(gpu, scale):
+def test_the_protocol_suffices_for_launches_times_and_counters(gpu, scale):
     array = gpu.random(1024, seed=1)
     scale(array, 1024)
     timing = device_time.measure(gpu, scale, (array, 1024))
@@ -178,7 +178,7 @@ def test_the_protocol_is_enough_for_arrays_launches_times_and_counters(gpu, scal
     gpu.close()
 
 
-def test_the_protocol_is_enough_to_guard_and_describe_the_machine(gpu, monkeypatch, tmp_path):
+def test_the_protocol_suffices_to_guard_the_machine(gpu, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path / "locks"))
     monkeypatch.setattr(sentinels, "ELEMENTS", 2**12)
     notes = []

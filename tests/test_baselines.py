@@ -156,7 +156,7 @@ def test_what_all_runs_have_alike_is_stored_once(store):
     assert found == [*environments, other]
 
 
-def test_a_rewrite_changes_nothing_and_the_order_of_recording_does_not_matter(store):
+def test_a_rewrite_changes_nothing_in_any_order_of_recording(store):
     both = {"test_b": {"time": baseline()}, "test_a": {"z": EXACT, "a": baseline()}}
     first = store.save(POOL, SUITE, both).read_bytes()
     store.save(POOL, SUITE, store.load(POOL, SUITE))
@@ -199,7 +199,7 @@ def test_an_update_leaves_other_tests_alone(store, path):
     assert after["test_a"]["time"].runs == new.runs
 
 
-def test_replacing_a_test_drops_the_metrics_it_no_longer_has_and_environments_nobody_uses(store):
+def test_replacing_drops_metrics_and_environments_nobody_uses(store):
     old = baseline(environment={**ENVIRONMENT, "commit": "old"})
     store.save(POOL, SUITE, {"test_a": {"time": old, "gone": EXACT}})
     store.save(POOL, SUITE, {"test_a": {"time": baseline()}})
@@ -271,7 +271,7 @@ def old_schema(path):
     return document
 
 
-def test_the_old_schema_is_read_and_upgraded_when_the_file_is_next_written(store, path):
+def test_the_old_schema_is_read_and_upgraded_at_the_next_write(store, path):
     new, entries = path.read_text(), store.load(POOL, SUITE)
     old_schema(path)
     old = path.read_text()
@@ -307,7 +307,7 @@ def test_an_exact_figure_that_is_what_it_was_moves_no_line(store):
         path.write_text(before)
 
 
-def test_a_total_of_another_compiler_is_recorded_though_it_is_the_same(store):
+def test_an_equal_total_of_another_compiler_is_recorded(store):
     metric = replace(CONFLICTS, name="k global_load.sectors")
     for compiler in ("g++ 12", "g++ 13"):
         environment = {**ENVIRONMENT, "compiler": compiler}
@@ -329,7 +329,7 @@ def test_an_update_keeps_the_origin_and_the_best(store, mode):
         assert found.origin == found.best == Milestone(1e-4, "2026-07-01", "c0de")
 
 
-def test_a_test_without_metrics_goes_and_with_the_last_one_the_file(store, path):
+def test_a_test_without_metrics_goes_and_at_last_the_file(store, path):
     assert store.save(POOL, SUITE, {"test_a": {}}) == path
     assert store.load(POOL, SUITE).keys() == {"test_b[8-x.y]"}
     assert store.save(POOL, SUITE, {"test_b[8-x.y]": {}}) is None
@@ -568,7 +568,7 @@ def test_a_read_only_folder(store, path):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(store, path, monkeypatch, step):
+def test_a_failed_write_leaves_the_old_file_alone(store, path, monkeypatch, step):
     def full(*_):
         raise OSError(28, "No space left on device")
 

@@ -48,13 +48,13 @@ def test_too_few_replicas_are_never_a_red(again: tuple[float, ...]):
         assert (found.outcome, found.exceeds) == (Outcome.INCONCLUSIVE, True)
 
 
-def test_one_replica_within_the_bound_is_no_red_but_no_pass_either():
+def test_one_replica_within_the_bound_neither_fails_nor_passes():
     found = judged(2.0, 2.0, 2.0, 2.0, 0.9, max=1.0)
     assert (found.outcome, found.exceeds) == (Outcome.INCONCLUSIVE, True)
     assert found.reason == "1 of 4 replicas were not above max=1"
 
 
-def test_replicas_that_are_mostly_within_the_bound_clear_the_screen():
+def test_replicas_mostly_within_the_bound_clear_the_screen():
     assert judged(2.0, 0.9, 0.9, 0.9, 2.0, max=1.0).outcome is Outcome.EQUAL
 
 
@@ -68,7 +68,7 @@ def test_what_is_not_judged_has_no_bounds(outcome: Outcome):
     assert judged(2.0, 2.0, 2.0, 2.0, 2.0, outcome=outcome, max=1.0).outcome is outcome
 
 
-def test_an_exact_value_holds_its_bound_also_where_its_baseline_is_of_no_use():
+def test_an_exact_value_is_bounded_without_a_usable_baseline():
     found = judge_bounds(Verdict(Outcome.UNMEASURED), measured(2.0, "exact", max=1.0))
     assert found.outcome is Outcome.REGRESSED
 
@@ -156,7 +156,7 @@ def test_a_bound_reaches_an_isolated_tests_judge(project: Project):
     result.stdout.fnmatch_lines(["regressed: x", "*above max=1, the test's own bound"])
 
 
-def test_a_wrong_bound_fails_with_its_line_also_when_nothing_is_judged(project: Project):
+def test_a_wrong_bound_fails_with_its_line_even_unjudged(project: Project):
     project.run("min=2, max=1", "1.0")
     result = project.pytester.runpytest_subprocess()
     assert result.ret == 1
@@ -194,7 +194,7 @@ def laptop(pytester: pytest.Pytester, bare: None) -> Laptop:
     return Laptop(pytester)
 
 
-def test_what_is_neither_a_time_nor_a_rate_is_judged_on_any_host(laptop: Laptop):
+def test_what_is_no_time_or_rate_is_judged_on_any_host(laptop: Laptop):
     peak = ".record('peak memory', {}, 'B', 'lower')"
     assert laptop.run(peak.format("1e9"), "--gpuperf-update", "--gpuperf-runs=3").ret == 0
     assert laptop.run(peak.format("1e9"), "--gpuperf-strict=on").ret == 0
@@ -203,7 +203,7 @@ def test_what_is_neither_a_time_nor_a_rate_is_judged_on_any_host(laptop: Laptop)
     result.stdout.fnmatch_lines(["regressed: peak memory x2 *"])
 
 
-def test_a_bound_of_what_is_neither_a_time_nor_a_rate_holds_on_any_host(laptop: Laptop):
+def test_a_bound_of_no_time_or_rate_holds_on_any_host(laptop: Laptop):
     result = laptop.run(".record('peak memory', 20e9, 'B', 'lower', max=15e9)")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed: peak memory", "*why*above max=1.5e+10, the test's own bound"])
@@ -220,9 +220,7 @@ def test_a_bound_of_what_is_neither_a_time_nor_a_rate_holds_on_any_host(laptop: 
         ("(len, (), name='kernel', max=1e-12)", "bound not judged here (now above max=1e-12)"),
     ],
 )
-def test_a_row_says_that_the_bound_of_a_time_or_rate_is_not_judged_on_such_a_host(
-    laptop: Laptop, call: str, words: str
-):
+def test_a_row_says_that_a_times_bound_is_not_judged_here(laptop: Laptop, call: str, words: str):
     result = laptop.run(call)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["shown *", f" * {words}"], consecutive=True)

@@ -99,7 +99,7 @@ def project(pytester: pytest.Pytester, recorded: Path, monkeypatch) -> Project:
     return Project(pytester)
 
 
-def test_screens_come_before_replicas_and_the_largest_excess_before_the_rest(project: Project):
+def test_screens_come_first_then_the_largest_excess(project: Project):
     result = project.run(10, "--gpuperf-strict=on", "-k", "not test_d", a=1.5, c=2.0)
     assert project.log == "abce" + "cccc" + "aaaa"
     result.assert_outcomes(passed=3, failed=2, deselected=1)
@@ -140,7 +140,7 @@ def test_correctness_does_not_depend_on_the_budget(project: Project):
     result.assert_outcomes(passed=5, failed=1)
 
 
-def test_a_trip_that_could_not_be_confirmed_is_unmeasured_and_strict_decides(project: Project):
+def test_an_unconfirmed_trip_is_unmeasured_and_strict_decides(project: Project):
     late = {"a": 1.5, "nap": "a", "seconds": 4}
     only = ("-k", "test_a or test_b")
     result = project.run(0.06, "--gpuperf-strict=off", *only, **late)

@@ -63,7 +63,7 @@ def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Py
 
     armed = project.runpytest_subprocess("--gpuperf", *PLAIN)
     armed.stdout.fnmatch_lines(
-        ["gpuperf: cpu: 0 false reds expected a run", "  (0 of 8 runs red, at most 31.2 %; 1 tests, *)"]
+        ["gpuperf: cpu: 0 false failures expected a run", "  (0 of 8 runs red, at most 31.2 %; 1 tests, *)"]
     )
     # A GPU's, such as a repository has beside others', says nothing of a machine without one.
     stored.write_text(json.dumps({**json.loads(stored.read_text()), "devices": ["GPU-1"]}))

@@ -74,7 +74,7 @@ def timed(simulated, call, **options):
     return measure(simulated.gpu, call, (), Settings(seconds=0.05, warmup=0.01), name="cheat", **options)
 
 
-def test_an_honest_callable_passes_and_the_works_of_a_call_are_told(simulated):
+def test_an_honest_callable_passes_and_its_works_are_told(simulated):
     first, second = simulated.device.kernel(100 * US), simulated.device.kernel(50 * US, work="other")
     timing = timed(simulated, lambda: (first(), second()))
     assert timing.details["works"] == 2
@@ -128,13 +128,13 @@ def test_work_that_a_thread_enqueues_later(simulated):
         timed(simulated, lambda: (kernel(), simulated.device.elsewhere(90 * US, after=20e-3)))
 
 
-def test_calls_that_do_their_work_when_they_are_watched_and_not_when_they_are_timed(simulated, sampling):
+def test_work_done_when_watched_and_not_when_timed_is_refused(simulated, sampling):
     full, less = simulated.device.kernel(100 * US), simulated.device.kernel(1 * US)
     with pytest.raises(KernelError, match=rf"busy for 100.0 us a call when it is watched.*{LESS}"):
         timed(simulated, lambda: less() if sampling.on else full())
 
 
-def test_without_records_nothing_is_refused_and_the_details_say_why(simulated, monkeypatch):
+def test_without_records_nothing_is_refused_and_it_is_said_why(simulated, monkeypatch):
     @contextmanager
     def watched():
         raise Unavailable("no library")
@@ -170,7 +170,7 @@ def test_records_without_times_refuse_nothing(simulated, monkeypatch):
     assert "1 works without their times" in timing.details["unwatched"]
 
 
-def test_a_kernel_on_the_devices_stream_is_not_watched_and_one_on_another_is(simulated):
+def test_only_a_kernel_on_another_stream_is_watched(simulated):
     def launch(stream):
         bind = lambda: lambda: simulated.device.elsewhere(100 * US)  # noqa: E731
         return SimpleNamespace(bind=bind, geometry=SimpleNamespace(stream=stream))
@@ -231,7 +231,7 @@ STATEFUL = """
 
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("backend", ["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_a_kernel_that_counts_its_launches_and_stops_leaves_a_wrong_result(pytester, backend):
+def test_a_kernel_that_stops_after_launches_has_a_wrong_result(pytester, backend):
     (pytester.mkdir("kernels") / "k.cu").write_text(
         "__device__ int launches;\n"
         'extern "C" __global__ void stops(float* y) { if (launches++ < 1) y[0] = 1; }\n'
@@ -307,7 +307,7 @@ class Cupti:
         said._obj.value = b"CUPTI_ERROR_NOT_INITIALIZED"
 
 
-def test_what_ran_on_the_device_of_the_hold_is_recorded_in_order(monkeypatch):
+def test_what_ran_on_the_held_device_is_recorded_in_order(monkeypatch):
     kernels = [(b"late", 30, 0), (b"elsewhere", 20, 1), (b"gpuperf_hold", 10, 0)]
     made = [activity.Kernel(kind=10, name=name, start=at, end=at + 1, device=on) for name, at, on in kernels]
     cupti = Cupti(made)
@@ -442,13 +442,13 @@ def forked(device, waits, joins):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("waits", "joins"), [(True, False), (False, True)])
-def test_on_a_gpu_a_side_stream_that_waits_or_is_waited_for_alone(device, waits, joins):
+def test_on_a_gpu_a_side_stream_waits_one_way_only(device, waits, joins):
     with pytest.raises(KernelError, match=f"runs spin {NOT_IN_ORDER}"):
         on_gpu(device, forked(device, waits, joins))
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_a_side_stream_in_order_passes_and_is_in_the_time(device):
+def test_on_a_gpu_an_ordered_side_stream_is_in_the_time(device):
     timing = on_gpu(device, forked(device, True, True))
     assert timing.details.get("works") == 2, timing.details
     assert 300 * US < timing.median < 330 * US
@@ -526,7 +526,7 @@ def test_on_a_gpu_a_speed_beyond_the_hardware(device):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_lines_that_persist_are_let_go_where_there_can_be_any(device):
+def test_on_a_gpu_persisting_lines_are_let_go(device):
     driver, share = ctypes.CDLL("libcuda.so.1"), ctypes.c_size_t()
     timer, limit = device.gpu.device.timer(), 6  # CU_LIMIT_PERSISTING_L2_CACHE_SIZE
     assert driver.cuCtxGetLimit(ctypes.byref(share), limit) == 0  # 9.4 MiB on an H100 where nobody set it

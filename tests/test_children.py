@@ -57,7 +57,7 @@ def test_the_command_line_is_put_together_as_pytest_does(pytester: pytest.Pytest
     assert options == ["--size=1", "--size=2", "--size=3", "--fast"]
 
 
-def test_an_option_of_a_plugin_that_is_not_loaded_is_the_projects_own(pytester: pytest.Pytester):
+def test_an_option_of_an_unloaded_plugin_is_the_projects_own(pytester: pytest.Pytester):
     pytester.makeconftest(
         """
         def pytest_addoption(parser):
@@ -79,7 +79,7 @@ def test_variables_that_name_reports_stay_behind(monkeypatch):
     assert {"GITHUB_SHA", "PYTEST_PLUGINS", "SIZE"} <= set(environment())
 
 
-def test_the_documentation_names_every_option_and_variable_that_stays_behind():
+def test_the_docs_name_every_option_that_stays_behind():
     text = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
     section = text.partition("## Children\n")[2].partition("\n## ")[0]
     options = [name for kind in NOT_PASSED_ON.values() for names in kind.values() for name in names.split()]
@@ -141,7 +141,7 @@ def test_what_failed_in_a_child_is_the_sessions_last_failed(pytester: pytest.Pyt
     pytester.runpytest("--lf").assert_outcomes(passed=1)
 
 
-def test_a_conftest_that_only_the_sessions_paths_lead_to_has_its_options(pytester: pytest.Pytester):
+def test_a_conftest_on_the_sessions_paths_has_its_options(pytester: pytest.Pytester):
     # pytest reads the conftest.py files of the paths that it is given, and of test* below them, at the start.
     pytester.mkdir("tests").joinpath("conftest.py").write_text(
         "def pytest_addoption(parser): parser.addoption('--size')\n"
@@ -217,7 +217,7 @@ def test_both_sides_of_a_comparison_have_the_options(sized: Repository):
     result.stdout.fnmatch_lines(["regressed: n x2*"])
 
 
-def test_an_option_that_the_revision_does_not_know_is_refused_by_name(sized: Repository):
+def test_an_option_unknown_to_the_revision_is_refused_by_name(sized: Repository):
     sized.commit()
     sized.write("conftest.py", SIZE)
     result = sized.run("--gpuperf-against=HEAD", "--size", "4", "--fast")

@@ -124,12 +124,14 @@ def test_diff_compares_revisions_of_baselines(pytester, monkeypatch, capsys):
     old = {
         "test_a": {"latency": baseline(1e-3, 1.001e-3, 0.999e-3)},
         "test_gone": {"latency": baseline(1e-3)},
+        "test_far": {"latency": baseline(1e-3, 1e-3, 1e-3)},
     }
     store.save(POOL, "test_s.py", {**old, "test_noisy": {"latency": baseline(1e-3, 1.2e-3, 0.8e-3)}})
     repository.commit()
     new = {
         "test_a": {"latency": baseline(1.1e-3, 1.101e-3, 1.099e-3, driver="590.2")},
         "test_gone": {},
+        "test_far": {"latency": baseline(8e-3, 8e-3, 8e-3)},
         "test_noisy": {"latency": baseline(1.1e-3, 1.3e-3, 0.9e-3, driver="590.2")},
     }
     store.save(POOL, "test_s.py", new)
@@ -139,7 +141,8 @@ def test_diff_compares_revisions_of_baselines(pytester, monkeypatch, capsys):
     assert "driver 580.1 -> 590.2" in out
     assert "latency  1000 µs → 1.100 ms  +10.00 %" in out
     assert "the runs vary by as much" in out
-    assert out.endswith("1 worse, 1 unclear, 1 only in A\n")
+    assert "latency  1.000 ms → 8.000 ms  x8" in out
+    assert out.endswith("2 worse, 1 unclear, 1 only in A\n")
     assert main(["diff", "HEAD", "--markdown"]) == 0
     row = "| `test_s.py::test_a` | `latency` | 1000 µs → 1.100 ms  +10.00 % |  |"
     assert f"| 🔴 worse | nvidia-h100-80gb-hbm3 {row}" in capsys.readouterr().out

@@ -88,7 +88,7 @@ def test_a_second_session_waits_and_says_for_whom(sessions: Sessions):
     assert (sessions.path / "held-second").exists()
 
 
-def test_a_session_that_waited_too_long_asks_to_be_run_elsewhere(sessions: Sessions):
+def test_a_session_that_waited_too_long_asks_to_run_elsewhere(sessions: Sessions):
     first = sessions.holding("first")
     second = sessions.start("second", "--gpuperf-lock-timeout=0.3", "--gpuperf-strict=on")
     output, _ = second.communicate(timeout=60)

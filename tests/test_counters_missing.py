@@ -37,7 +37,7 @@ def test_it_is_a_skip_that_says_why(project: pytest.Pytester):
     result.stdout.fnmatch_lines(["SKIPPED *this user may not read the performance counters"])
 
 
-def test_where_counters_are_required_it_is_a_fault_of_the_set_up(project: pytest.Pytester):
+def test_missing_counters_that_are_required_are_a_setup_fault(project: pytest.Pytester):
     flags = ("--gpuperf-backend=emulated", "--gpuperf", "--gpuperf-strict=on")
     result = project.runpytest_subprocess(*flags, "-o", "gpuperf_require=counters")
     assert result.ret == 22

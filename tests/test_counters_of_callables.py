@@ -252,7 +252,7 @@ def test_what_is_compiled_or_tuned_at_first_is_not_counted(library, device):
     assert count_all(device, work, "it").kernels.keys() == {"a"}
 
 
-def test_a_launch_that_failed_or_was_for_another_device_has_no_kernel(library, device):
+def test_a_failed_or_foreign_launch_has_no_kernel(library, device):
     def work():
         library.launch(b"refused", result=1)
         library.launch(b"elsewhere", context=2)
@@ -295,7 +295,7 @@ def test_nothing_to_count_is_refused(device):
         count_all(device, lambda: None, "it")
 
 
-def test_the_devices_counters_are_held_for_no_longer_than_a_count(library, device):
+def test_the_devices_counters_are_held_only_while_counting(library, device):
     held = []
     count_all(device, lambda: (library.launch(b"a", 1), held.append(library.held)), "it")
     assert (held[-1], library.held) == (1, 0)

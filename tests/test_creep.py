@@ -41,7 +41,7 @@ def test_the_first_value_and_the_best_one_stay():
     assert found.value == pytest.approx(1.01)
 
 
-def test_an_entry_from_before_origins_begins_with_its_oldest_run():
+def test_an_entry_without_an_origin_begins_with_its_oldest_run():
     old = baseline(1.0, 1.2, 1.2)
     assert (old.origin, old.best) == (None, None)
     found = followed(old, begun(baseline(1.3, commit="new")))
@@ -63,7 +63,7 @@ def test_twice_the_tolerance_is_the_limit(metric, fast, edge):
     assert found.value == fast
 
 
-def test_a_gain_that_is_lost_again_is_told_though_the_origin_is_no_better():
+def test_a_gain_lost_again_is_told_whatever_the_origin_was():
     chain = [baseline(value, commit=str(value)) for value in (10.0, 5.0, 10.1)]
     assert yardstick(updates(*chain), 0.02) == Milestone(pytest.approx(5.0), "2026-08-01", "5.0")
 
@@ -153,7 +153,7 @@ def test_noise_alone_is_never_told(instrument, sd):
 # --------------------------------------------------------------------------- in words
 
 
-def test_what_moved_has_its_direction_and_the_change_since_the_origin():
+def test_what_moved_has_a_direction_and_the_change_since_origin():
     first, second = begun(baseline(1.0)), baseline(1.02, commit="d")
     second = followed(first, second)
     third = followed(second, baseline(1.01, commit="e"))
@@ -181,4 +181,7 @@ def test_the_warning_names_what_was_better_once():
     assert "1.010 s, x2.02 (worse) since its best, 500 ms on 2026-08-01 (0.5):" in text
     assert "twice the tolerance of 2 %" in text
     assert crept(KEY, updates(*chain[:2]), 0.02) == ""
+    counted = updates(*(baseline(value, metric=COUNT) for value in (4.0, 8.0)))
+    assert "sectors is worse" in crept(KEY, counted, 0.0, 5.0)
+    assert crept(KEY, counted, 0.0, 4.0) == ""  # the line of the update itself has said it
     assert all(len(line) <= 80 for line in text.splitlines())

@@ -238,7 +238,7 @@ def scale(tmp_path):
 
 
 @needs_nvcc
-def test_a_file_is_compiled_once_and_again_when_anything_it_is_made_of_changes(scale, cache, monkeypatch):
+def test_a_file_is_recompiled_only_when_its_parts_change(scale, cache, monkeypatch):
     first, cached = compile_cubin(scale, (), (9, 0))
     assert first[:4] == b"\x7fELF"
     assert cached.read_bytes() == first
@@ -259,7 +259,7 @@ def test_a_file_is_compiled_once_and_again_when_anything_it_is_made_of_changes(s
 
 
 @needs_nvcc
-def test_machine_code_is_the_same_wherever_it_lies_and_whatever_the_comments(scale, cache, tmp_path):
+def test_machine_code_ignores_paths_and_comments(scale, cache, tmp_path):
     first, key = compile_cubin(scale, (), (9, 0))
     shutil.copytree(scale.parent, tmp_path / "elsewhere")
     moved = tmp_path / "elsewhere" / "scale.cu"
@@ -522,7 +522,7 @@ def test_dynamic_shared_memory_beyond_48_kib(gpu, kernels):
 
 
 @pytest.mark.gpu
-def test_a_launch_that_cuda_refuses_is_one_sentence_and_harms_nothing(gpu, kernels):
+def test_a_launch_cuda_refuses_is_one_harmless_sentence(gpu, kernels):
     x = gpu.empty(1024)
     with pytest.raises(
         KernelError, match=r"CUDA refused while launching narrow \(sample.cu\).*block \(512, 1, 1\)"
@@ -615,7 +615,7 @@ def test_two_measurements_of_a_kernel_agree(gpu, kernels):
 
 
 @pytest.mark.gpu
-def test_whole_arrays_are_told_from_parts_and_from_other_libraries(gpu):
+def test_whole_arrays_are_told_from_parts_and_foreign_ones(gpu):
     import pycuda.gpuarray
 
     array = gpu.empty((4, 6))
@@ -626,7 +626,7 @@ def test_whole_arrays_are_told_from_parts_and_from_other_libraries(gpu):
 
 
 @pytest.mark.gpu
-def test_arrays_are_measured_in_many_places_and_no_memory_is_kept(gpu, kernels):
+def test_arrays_are_measured_in_many_places_and_given_back(gpu, kernels):
     n = 2**22
     src, dst = gpu.random(n, seed=1), gpu.empty(n)
     launch, addresses = kernels.scale[n // 256, 256], set()
@@ -712,7 +712,7 @@ def test_the_hold_lasts_as_long_as_it_says(gpu):
 
 
 @pytest.mark.gpu
-def test_an_illegal_access_is_named_and_then_the_process_is_unfit(gpu, tmp_path):
+def test_an_illegal_access_is_named_and_the_process_is_unfit(gpu, tmp_path):
     """In a process of its own, whose context it destroys."""
     (tmp_path / "sample.cu").write_text(KERNELS)
     code = f"""

@@ -172,6 +172,14 @@ def test_gaps_of_a_slow_host_do_not_enter():
     assert timing.details["batch"] == 1
 
 
+def test_the_person_who_waits_is_told_the_samples():
+    told: list[int] = []
+    device = Device()
+    timing = timed(device, device.kernel(15 * US), tell=told.append)
+    assert told[-1] == len(timing.samples)
+    assert told == sorted(told)
+
+
 @pytest.mark.parametrize(("kernel", "batch"), [(1 * US, 64), (2 * US, 32), (9 * US, 8), (11 * US, 1)])
 def test_short_launches_are_timed_in_batches(kernel, batch):
     device = Device()
@@ -292,7 +300,7 @@ def test_a_callable_that_enqueues_nothing_is_an_error():
         timed(device, lambda: None, warmup=0.0)
 
 
-def test_lines_that_persist_are_let_go_before_each_cold_sample_and_nothing_else_is_queued_then():
+def test_persisting_lines_are_let_go_before_each_cold_sample():
     device = Device()
     device.pinned = True
     launch, late = device.kernel(5 * US, cold=8 * US), []
@@ -338,7 +346,7 @@ class SimulatedBackend:
         self.device.kernel(2 * source.nbytes / self.rate)()
 
 
-def test_a_launch_is_bound_once_and_a_plain_callable_gets_its_arguments():
+def test_a_launch_is_bound_once_and_a_callable_is_given_all():
     backend, calls = SimulatedBackend(), []
     kernel = backend.device.kernel(100 * US)
 
@@ -389,7 +397,7 @@ def test_nothing_timed_has_no_median():
         (4e9, 2e-6, False),
     ],
 )
-def test_a_time_in_which_the_memory_could_not_have_moved_as_much_is_refused(moved, seconds, possible):
+def test_a_time_too_short_for_the_memory_is_refused(moved, seconds, possible):
     device = SimpleNamespace(judges_times=True, l2_bytes=50 * 2**20, peak_bandwidth=3.352e12, peak_flops=0.0)
     if possible:
         device_time.check_possible(device, "copy", seconds, moved)
@@ -398,6 +406,6 @@ def test_a_time_in_which_the_memory_could_not_have_moved_as_much_is_refused(move
         device_time.check_possible(device, "copy", seconds, moved)
 
 
-def test_a_device_that_does_not_tell_its_bandwidth_refuses_nothing():
+def test_a_device_of_unknown_bandwidth_refuses_nothing():
     device = SimpleNamespace(judges_times=True, l2_bytes=0, peak_bandwidth=0.0, peak_flops=0.0)
     device_time.check_possible(device, "copy", 1e-9, 1e9, 1e15)

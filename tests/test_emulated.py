@@ -57,7 +57,7 @@ def program(backend, folder):
 # ---- what it says of itself ----
 
 
-def test_it_names_itself_and_its_place_without_compiler_or_processor(backend):
+def test_its_name_and_place_have_no_compiler_or_processor(backend):
     assert (backend.name, backend.uuid, backend.compute_capability) == ("emulated", "emulated", None)
     assert (backend.context, backend.stream) == (None, None)
     assert backend.device_name.startswith("emulated (g++ ")
@@ -238,7 +238,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
     assert subprocess.run([sys.executable, "-c", script], timeout=60, env=os.environ).returncode == 0
 
 
-def test_the_live_arrays_are_listed_though_one_goes_while_they_are(backend):
+def test_live_arrays_are_listed_though_one_goes_meanwhile(backend):
     """As when the collector, or another thread, frees an array in the middle of it."""
 
     class Torn(dict):

@@ -64,7 +64,7 @@ def launched(backend, program):
         ("static __device__ void *f() { return malloc(4); }", "allocation inside a kernel"),
     ],
 )
-def test_what_the_device_does_not_have_is_refused_by_name_and_line(load, line, what):
+def test_what_the_device_lacks_is_refused_by_name_and_line(load, line, what):
     says = rf'x\.cu:6: the emulated backend cannot run {what}.*on a GPU, or mark it .*backend="cuda"'
     with pytest.raises(Unsupported, match=says):
         load(f"{KERNEL}// wmma::, asm(), __nv_fp8 in a comment\n{line}\n")
@@ -216,7 +216,7 @@ def test_a_header_is_part_of_the_key_however_it_is_included(load, backend, tmp_p
         assert launched(backend, load(source, *options)) == value
 
 
-def test_a_header_that_comes_to_stand_before_another_is_compiled(load, backend, tmp_path):
+def test_a_header_that_comes_before_another_is_compiled(load, backend, tmp_path):
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
     (tmp_path / "second" / "part.cuh").write_text("#define PART 1\n")
@@ -244,7 +244,7 @@ def test_a_search_path_of_the_environment_is_part_of_the_key(load, backend, tmp_
         assert launched(backend, load(source)) == value
 
 
-def test_what_is_not_there_is_refused_in_a_header_of_a_search_path(load, tmp_path):
+def test_what_is_missing_is_refused_in_a_searched_header(load, tmp_path):
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "wmma.cuh").write_text("#include <mma.h>\n")
     with pytest.raises(KernelError, match=r"part/wmma\.cuh:1: the emulated backend cannot run wmma"):

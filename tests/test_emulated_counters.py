@@ -269,7 +269,7 @@ def test_atomics_are_neither_loads_nor_stores(backend, programs):
     assert counts.get()[0] == 32
 
 
-def test_counters_do_not_depend_on_the_threads_that_ran_the_blocks(programs, tmp_path):
+def test_counters_do_not_depend_on_the_number_of_threads(programs, tmp_path):
     (tmp_path / "transposes.cu").write_text(TRANSPOSES)
     found = set()
     for threads in (1, 2, 3):
@@ -294,7 +294,7 @@ def test_loads_of_different_iterations_are_different_requests(backend, programs)
     assert (found.global_load.requests, found.global_load.sectors) == (2, 32)
 
 
-def test_lanes_that_leave_a_loop_early_meet_the_others_behind_it(backend, programs):
+def test_lanes_that_leave_a_loop_early_rejoin_behind_it(backend, programs):
     given = [backend.to_device(np.zeros(128, np.float32)), backend.empty((32,), np.float32), np.int32(3)]
     found = count(programs["others"], "uneven_loops", Geometry.of((1, 1, 1), (32, 1, 1)), given)
     assert found.global_load.requests == 3 * (4 + 1)
@@ -307,7 +307,7 @@ def test_a_structure_of_12_bytes_is_moved_in_three_requests(backend, programs):
     assert (found.global_store.requests, found.global_store.sectors) == (3, 36)
 
 
-def test_a_counted_launch_sees_the_variables_of_the_others_and_they_see_its(backend, programs):
+def test_counted_launches_share_variables_with_the_others(backend, programs):
     """Counters have a build of their own."""
     out, one = backend.to_device(np.zeros(1, np.int32)), Geometry.of((1, 1, 1), (1, 1, 1))
     programs["others"].launch("numbered", one, [out])

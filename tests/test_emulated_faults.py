@@ -110,7 +110,7 @@ def test_freed_memory_behind_a_stale_pointer(backend, fails):
     fails("through_table", ONE, (32, 1, 1), table, dst, at=(FIRST, FIRST), says=says)
 
 
-def test_a_live_array_is_named_before_a_freed_one_whose_pages_it_took(backend, fails):
+def test_a_live_array_is_named_before_a_freed_one_in_its_place(backend, fails):
     """The gap behind an array may lie where freed arrays were."""
     for array in [backend.empty((n,), np.float32) for n in (30_000, 5000, 60_000, 32)]:
         backend.free(array)
@@ -232,7 +232,7 @@ def test_endless_loops_are_stopped(backend, program, name):
     program.launch("good", Geometry.of(ONE, (8, 1, 1)), [backend.empty((8,), np.float32)])
 
 
-def test_a_thread_stopped_in_a_stub_is_where_the_stub_returns_to(backend, program, monkeypatch):
+def test_a_thread_stopped_in_a_stub_is_where_it_returns_to(backend, program, monkeypatch):
     """A stub that calls a hook belongs to no line, and a loop can be interrupted there."""
     seen = []
     describe = emulated_program.describe

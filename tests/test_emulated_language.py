@@ -179,7 +179,7 @@ def test_printf(program, capfd):
     assert capfd.readouterr().out == "thread 0 of prints\nthread 1 of prints\n"
 
 
-def test_definitions_count_and_options_for_nvcc_alone_are_left_out(backend, folder, run):
+def test_definitions_count_and_nvccs_own_options_do_not(backend, folder, run):
     assert run("defined", (1,), shape=(1,), dtype=np.int32) == [17]
     out = backend.empty((1,), np.int32)
     for options in (["-D", "VALUE=4"], ["--define-macro=VALUE=5", "--std=c++20"], ["-UVALUE", "-DVALUE=6"]):
@@ -202,7 +202,7 @@ def test_cooperative_groups(run):
     assert np.array_equal(run("groups", (64,), shape=(6, 64), dtype=np.int32), expected)
 
 
-def test_a_tile_of_any_parent_is_a_parameter_beside_types_of_the_runtime(run):
+def test_a_tile_of_any_parent_is_a_parameter(run):
     i = np.arange(16)
     found = run("tiles_as_parameters", (16,), shape=(16,), dtype=np.int32)
     assert np.array_equal(found, i % 8 * 10001 + i // 8 * 100)
@@ -256,7 +256,7 @@ def test_integer_and_simd_intrinsics(run):
     assert found.tolist() == [value % 2**32 for value in expected]
 
 
-def test_complex_numbers_atomics_of_all_scopes_clocks_and_the_architecture(run):
+def test_complex_numbers_scoped_atomics_clocks_and_architecture(run):
     host = np.array([1 + 2j, 3 - 1j], np.complex64)
     found = run("complex_numbers", (2,), host, shape=(2,), dtype=np.complex64)
     assert np.allclose(found, host * 2j / host.conj())

@@ -134,7 +134,7 @@ def test_describes_a_host_without_a_device(tmp_path):
     assert found["cpu"]
 
 
-def test_stores_the_compiler_and_the_architecture_where_the_backend_knows_it(tmp_path):
+def test_stores_the_compiler_and_a_known_architecture(tmp_path):
     known = {"compiler_version": "g++ 12.2.0", "compute_capability": (9, 0)}
     backend = SimpleNamespace(**{**vars(EMULATED), **known})
     found = environment.describe(backend, tmp_path, "baselines")

@@ -22,14 +22,14 @@ def rows(*outcomes: Outcome, exceeds: bool = False) -> tuple[Row, ...]:
     return tuple(Row(key, metric, Verdict(outcome, exceeds=exceeds)) for outcome in outcomes)
 
 
-def test_a_regression_is_excused_to_the_end_of_its_day_and_nothing_else_is():
+def test_only_a_regression_is_excused_to_the_end_of_its_day():
     excused = KNOWN.excuse(rows(Outcome.REGRESSED, Outcome.EQUAL, Outcome.NO_BASELINE), UNTIL)
     assert [row.excuse for row in excused] == ["expected", "", ""]
     (unsure,) = KNOWN.excuse(rows(Outcome.INCONCLUSIVE, exceeds=True), UNTIL)
     assert unsure.excuse == "expected"
 
 
-def test_past_its_day_a_regression_is_red_and_says_that_it_was_expected():
+def test_past_its_day_a_regression_fails_and_says_so():
     (row,) = KNOWN.excuse(rows(Outcome.REGRESSED), LATER)
     assert row.excuse == ""
     assert row.verdict.reason == "expected until 2026-06-01: waits for a driver, and that day has passed"
@@ -50,7 +50,7 @@ def test_past_its_day_a_regression_is_red_and_says_that_it_was_expected():
         ([Outcome.EQUAL, Outcome.CONTRACT_CHANGED], False),
     ],
 )
-def test_an_expectation_breaks_where_everything_judged_kept_its_pace(outcomes, broken: bool, today):
+def test_an_expectation_breaks_where_nothing_got_slower(outcomes, broken: bool, today):
     found = KNOWN.broken(rows(*outcomes), today)
     assert bool(found) is broken
     assert ("passed" in found) is (broken and today == LATER)

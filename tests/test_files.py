@@ -118,7 +118,7 @@ def test_a_folder_that_others_can_write_is_refused(folder, mode):
     )
 
 
-def test_a_folder_of_another_user_is_refused_even_with_what_is_in_it(folder, give_away):
+def test_another_users_folder_is_refused_with_its_contents(folder, give_away):
     cached("models/a.bin", lambda: b"abc")
     give_away(folder)
     with pytest.raises(Unavailable) as caught:
@@ -137,7 +137,7 @@ def test_a_shared_cache_is_used_where_it_is_asked_for(folder, give_away, monkeyp
     assert path.with_name("a.bin.lock").stat().st_mode & 0o777 == 0o666  # the others make files, too
 
 
-def test_a_link_in_the_locks_place_does_not_reach_a_file_elsewhere(cache, tmp_path):
+def test_a_link_in_the_locks_place_is_not_followed(cache, tmp_path):
     cache.mkdir(0o700, parents=True)
     (tmp_path / "precious").write_text("keep")
     (cache / "a.bin.lock").symlink_to(tmp_path / "precious")
@@ -146,7 +146,7 @@ def test_a_link_in_the_locks_place_does_not_reach_a_file_elsewhere(cache, tmp_pa
     assert (tmp_path / "precious").read_text() == "keep"
 
 
-def test_a_relative_folder_is_the_same_for_a_compiler_that_runs_elsewhere(tmp_path, monkeypatch):
+def test_a_relative_folder_holds_for_a_compiler_run_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTEST_GPUPERF_CACHE", "cache")
     assert cached("models/a.bin", lambda: b"abc") == tmp_path / "cache" / "models" / "a.bin"
@@ -223,7 +223,7 @@ def entries(folder: Path) -> set[str]:
     return set(json.loads((folder / "emulated/suites/t.json").read_text())["entries"])
 
 
-def test_two_updates_at_once_lose_nothing_and_leave_nothing_behind(tmp_path):
+def test_two_updates_at_once_lose_and_leave_nothing(tmp_path):
     writers = [writer(who, tmp_path, 40) for who in "ab"]
     saved = {name for each in writers for name in each.communicate(timeout=60)[0].split()}
     assert len(saved) == 80
@@ -231,7 +231,7 @@ def test_two_updates_at_once_lose_nothing_and_leave_nothing_behind(tmp_path):
     assert os.listdir(tmp_path / "emulated/suites") == ["t.json"]
 
 
-def test_what_a_killed_writer_saved_stays_and_what_it_left_the_next_one_takes(tmp_path):
+def test_the_next_writer_uses_up_what_a_killed_one_left(tmp_path):
     """A hundred kills at any point, forked since starting Python a hundred times takes minutes."""
     dice, saved = random.Random(1), set()
     for number in range(100):
@@ -288,7 +288,7 @@ def test_what_lies_where_the_new_file_is_made_is_not_written_to(tmp_path, kind):
     assert sorted(os.listdir(tmp_path)) == ["a.json", "victim"]
 
 
-def test_who_writes_nothing_leaves_no_folder_and_whoever_waits_too_long_is_told(tmp_path, monkeypatch):
+def test_no_folder_without_a_write_and_a_long_wait_is_told(tmp_path, monkeypatch):
     path = tmp_path / "a" / "b" / "c.json"
     with writing(path):
         assert path.parent.is_dir()

@@ -274,7 +274,7 @@ def test_in_others_use_is_unfit_until_they_are_gone(guarded):
     assert guarded.measure() == ""
 
 
-def test_without_permission_it_is_said_in_one_line_however_many_tests(guarded):
+def test_lack_of_permission_is_one_line_for_many_tests(guarded):
     guarded.nvml.errors["nvmlDeviceGetCurrentClocksEventReasons"] = 4
     for _ in range(3):
         assert guarded.measure() == ""

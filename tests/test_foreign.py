@@ -97,7 +97,7 @@ def of_cupy(grid=(4,), **kernel):
 
 
 @pytest.mark.parametrize("make", [triton, Numba, cuda_core], ids=["triton", "numba", "cuda.core"])
-def test_work_is_the_same_as_long_as_nothing_that_decides_it_changed(make):
+def test_work_is_the_same_while_what_decides_it_is(make):
     x = Tensor(1, 2)
     same = work_hash(make(), (x, 3))
     assert same == work_hash(make(), (Tensor(1, 2), 3))
@@ -130,7 +130,7 @@ def test_cupys_source_and_compiler_stand_for_its_code(cupy):
     assert work_hash(of_cupy(code='#include "x.h"\nvoid f() {}'), arguments) is None
 
 
-def test_names_of_arguments_count_and_partials_are_looked_through():
+def test_argument_names_count_and_partials_are_unpacked():
     x = Tensor(1)
     named = work_hash(functools.partial(functools.partial(triton(), BLOCK=64), x), (1,))
     assert named == work_hash(functools.partial(triton(), x, BLOCK=64), (1,))

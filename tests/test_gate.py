@@ -246,7 +246,7 @@ def test_a_file_that_was_not_collected_loses_nothing(project: Project, write: st
     }
 
 
-def test_a_full_update_that_prunes_drops_what_is_no_longer_there(renamed: Project):
+def test_a_full_update_that_prunes_drops_what_is_gone(renamed: Project):
     result = renamed.run("--gpuperf-update=prune")
     assert result.ret == 0
     assert list(renamed.stored["entries"]) == ["test_other"]
@@ -450,7 +450,7 @@ def test_an_exact_baseline_whose_runs_disagree_judges_nothing(exact: pytest.Pyte
     )
 
 
-def test_an_exact_figure_that_replicas_do_not_confirm_judges_nothing(project: Project):
+def test_an_exact_figure_replicas_do_not_confirm_judges_nothing(project: Project):
     suite = project.pytester.path / "test_suite.py"
     exact = "\n    import os\n    gpuperf.record('pid', {}, kind='exact')\n"
     body = suite.read_text()
@@ -538,7 +538,7 @@ def test_a_version_is_part_of_every_contract(pytester: pytest.Pytester, bare: No
     assert set(contracts) == {version}
 
 
-def test_a_record_from_before_versions_of_zero_were_stored_is_judged(project: Project):
+def test_a_record_from_before_stored_zero_versions_is_judged(project: Project):
     project.record()
     suite = project.pytester.path / "test_suite.py"
     suite.write_text(
@@ -651,7 +651,7 @@ def test_measuring_one_name_twice_is_an_error(pytester: pytest.Pytester):
     result.stdout.fnmatch_lines(['test_measuring*.py:3: this test measured "x" twice*'])
 
 
-def test_under_xdist_rows_reach_the_summary_and_nothing_is_recorded(project: Project):
+def test_under_xdist_rows_are_summarised_and_nothing_recorded(project: Project):
     project.record()
     result = project.run("-p", "xdist", "-n2", latencies="1.3")
     assert result.ret == 1

@@ -77,7 +77,7 @@ def test_totals_of_another_compiler_are_told_and_not_compared(then):
     assert worse["k global_load.sectors_per_request"].cause == "wrong"
 
 
-def test_where_this_compiler_is_not_known_totals_are_not_compared():
+def test_totals_of_an_unknown_compiler_are_not_compared():
     rows = judged(stored(GLOBAL), record({**GLOBAL, "k global_load.requests": 99.0}, {}))
     assert rows["k global_load.requests"].verdict.outcome is Outcome.SHOWN
 
@@ -94,7 +94,7 @@ def test_a_baseline_may_hold_the_totals_of_several_compilers(tmp_path):
         assert outcomes(judged(both, record({name: 41.0}, environment))) == {Outcome.REGRESSED}
 
 
-def test_totals_that_an_older_version_did_not_record_are_told_and_no_failure():
+def test_totals_not_yet_recorded_are_told_and_fail_nothing():
     rows = judged(stored(OLD, {}), record(GLOBAL))
     new = {name: row for name, row in rows.items() if name not in OLD}
     assert {(row.verdict.outcome, row.verdict.reason, row.cause) for row in new.values()} == {
@@ -112,7 +112,7 @@ def test_a_metric_that_the_test_adds_still_needs_a_baseline(name):
 # --------------------------------------------------------------------------- accesses that go and come
 
 
-def test_a_counter_of_accesses_that_are_made_no_longer_has_improved():
+def test_a_counter_of_accesses_no_longer_made_has_improved():
     rows = judged(stored({**GLOBAL, **SHARED}), record(GLOBAL))
     for name in SHARED:
         assert (rows[name].verdict.outcome, rows[name].verdict.now, rows[name].cause) == (
@@ -137,7 +137,7 @@ def test_what_is_not_known_to_be_gone_is_unmeasured(now: Record):
     assert (row.verdict.outcome, row.cause) == (Outcome.UNMEASURED, "wrong")
 
 
-def test_accesses_that_are_new_are_told_with_their_bank_conflicts():
+def test_new_accesses_are_told_with_their_bank_conflicts():
     rows = judged(stored(GLOBAL), record({**GLOBAL, **SHARED}))
     reasons = [rows[name].verdict.reason for name in SHARED]
     which = "loads from shared memory, of which the baseline's kernel made none"
@@ -162,13 +162,13 @@ def only(now: Record, cpu: str = "A") -> Row:
     return judged({"tokens": baseline}, now)["tokens"]
 
 
-def test_a_metric_that_the_test_only_shows_now_has_another_contract():
+def test_a_metric_that_is_only_shown_now_has_another_contract():
     row = only(shown(details={"kind": "shown by the test"}))
     assert (row.verdict.outcome, row.cause) == (Outcome.CONTRACT_CHANGED, "wrong")
     assert "metric.kind noisy -> shown" in row.verdict.reason
 
 
-def test_a_host_that_does_not_judge_what_its_baseline_judges_says_so():
+def test_a_host_that_judges_less_than_its_baseline_says_so():
     row = only(shown())
     assert (row.verdict.outcome, row.cause) == (Outcome.SHOWN, None)
     assert "gpuperf_judge_host_times" in row.verdict.reason
@@ -180,7 +180,7 @@ def test_what_is_only_shown_may_not_ask_another_question_either():
     assert (row.verdict.outcome, row.cause) == (Outcome.CONTRACT_CHANGED, "wrong")
 
 
-def test_a_tail_without_enough_queries_is_unmeasured_where_its_kind_is_judged():
+def test_a_tail_with_too_few_queries_is_unmeasured():
     warned = shown(details={"warning": "58 queries; this percentile needs 662"})
     assert only(warned).verdict.outcome is Outcome.SHOWN
     beside = Measurement(Metric("qps", "1/s", "higher", "noisy", "loadgen"), {}, (1.0,))
@@ -218,7 +218,7 @@ def compared(here: Metric, there: Metric | None, contract=(), accepted=False) ->
 X = exact("x", "record")
 
 
-def test_a_judged_metric_that_loses_its_comparison_with_a_revision_fails_strict():
+def test_a_judged_metric_that_loses_its_comparison_fails_strict():
     for row in (compared(X, X, {"version": 2}), compared(replace(X, kind="shown"), X)):
         assert (row.verdict.outcome, row.cause) == (Outcome.CONTRACT_CHANGED, "wrong")
         assert "--gpuperf-accept" in row.verdict.reason
@@ -235,7 +235,7 @@ def test_what_the_revision_does_not_judge_is_nobodys_fault():
         assert (row.verdict.outcome, row.cause) == (Outcome.NO_BASELINE, None)
 
 
-def test_a_lost_metric_fails_strict_against_a_revision_and_lost_accesses_do_not():
+def test_a_lost_metric_fails_strict_and_lost_accesses_do_not():
     lost = [Measurement(m, {}, (31.0,)) for m in (X, *(exact(name) for name in SHARED))]
     case = Case(key=TestKey("s.py", "t"), against="REV", strict=True)
     now = record(GLOBAL)

@@ -183,3 +183,13 @@ def test_a_fixture_asked_for_within_a_test_wakes_the_plugin(pytester: pytest.Pyt
 def test_on_gpu_answers_a_conftest_of_an_idle_session(pytester: pytest.Pytester):
     config = pytester.parseconfigure()
     assert on_gpu(config) == bool(device_count())
+
+
+def test_names_of_tests_are_under_sixty_characters():
+    names = (
+        f"{path.name}::{node.name}"
+        for path in Path(__file__).parent.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    )
+    assert not [name for name in names if len(name.partition("::")[2]) >= 60]

@@ -58,7 +58,7 @@ def kernels(tmp_path, backend):
     return Kernels(tmp_path, backend)
 
 
-def test_a_launch_reaches_the_backend_checked_and_in_three_dimensions(kernels, backend):
+def test_a_launch_reaches_the_backend_checked_in_3_dimensions(kernels, backend):
     array, stream = Array(), object()
     kernels["scale.cu"].scale[(8, 4), 32](array, 4)
     kernels["scale.cu"].scale[8, (32, 2, 1), 1024, stream](array, 4)
@@ -71,7 +71,7 @@ def test_a_launch_reaches_the_backend_checked_and_in_three_dimensions(kernels, b
     assert all(type(call[-1][1]) is np.int32 for call in backend.launched)
 
 
-def test_a_file_is_compiled_once_per_set_of_options_and_not_before_a_launch(kernels, backend):
+def test_a_file_is_compiled_once_per_options_at_first_launch(kernels, backend):
     launch = kernels["scale.cu"].nothing[1, 1]
     assert backend.loaded == []
     launch()
@@ -150,7 +150,7 @@ def test_the_work_of_inputs_that_nobody_knows_is_no_ones_own(kernels):
         assert not Measurement(metric, {}, (1.0,), work).same_code([Run((1.0,), {}, work)])
 
 
-def test_a_launch_makes_what_it_may_write_unknown_and_nothing_else(kernels):
+def test_a_launch_makes_only_what_it_may_write_unknown(kernels):
     src, index, whole = Array(), Array("sorted", np.int32), Array()
     kernels["scale.cu"].gather[2, 32](src, index, view := Array(base=whole))
     assert (src.contents, index.contents) == ("ramp", "sorted")

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_gpuperf.processes.live import Live
+from pytest_gpuperf.processes.live import Live, duration
 
 COLUMNS = 100
 SUITE = """
@@ -57,7 +57,8 @@ def test_recording_says_how_far_it_is_and_leaves_no_trace(pytester: pytest.Pytes
     flags = ("--gpuperf", "-ogpuperf_judge_host_times=true", "--gpuperf-runs=2", "--gpuperf-update")
     written = on_terminal(*flags)
     lines = LINE.findall(written)
-    assert {" recording run 1 of 2, 1 tests", " recording run 2 of 2, 1 tests"} <= set(lines)
+    assert " recording run 1 of 2, 1 tests" in lines
+    assert re.search(r"\n recording run 2 of 2, 1 tests, [1-9] s left\n", "\n".join(lines))
     assert any(line.startswith(" recording run 1 of 2, 1 tests - test_k.py::test_k") for line in lines)
     assert lines[-1] == ""
     assert "run 1 of 2" not in LINE.sub("", written)
@@ -87,6 +88,24 @@ def test_the_line_never_reaches_the_next_one(monkeypatch):
     narrow, nothing = stand_in(column=30)
     assert narrow.stage("block 2 of 6")
     assert LINE.findall("".join(nothing)) == [""]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (9000, "2.5 h")]
+)
+def test_how_long_it_still_takes_in_words(seconds: float, text: str):
+    assert duration(seconds) == text
+
+
+def test_the_time_left_is_that_of_the_stages_left(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    now = [100.0]
+    monkeypatch.setattr("pytest_gpuperf.processes.live.time", SimpleNamespace(monotonic=lambda: now[0]))
+    live, written = stand_in(column=0)
+    for block in range(3):
+        live.stage("block", block, 3)
+        now[0] += 20
+    assert LINE.findall("".join(written)) == [" block", " block, 40 s left", " block, 20 s left"]
 
 
 @pytest.mark.parametrize(("isatty", "term"), [(False, "xterm"), (True, "dumb")])

@@ -123,7 +123,7 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
     assert not list((pytester.path / ".gpuperf").rglob("mlperf_log_trace.json"))  # megabytes of every phase
 
 
-def test_without_the_flag_phases_are_short_and_nothing_is_judged(pytester: pytest.Pytester):
+def test_without_the_flag_phases_are_short_and_unjudged(pytester: pytest.Pytester):
     phases = """
         def test_it(loadgen, tiny):
             begin = time.perf_counter()
@@ -244,7 +244,7 @@ def test_the_batch_sizes_that_a_gpu_is_prepared_for(monkeypatch, asked, sizes):
         LoadGen(session, None)._open("m", threads)
 
 
-def test_streams_devices_and_resident_images_are_for_a_model_on_a_gpu(monkeypatch):
+def test_streams_devices_and_resident_images_need_a_gpu(monkeypatch):
     opened = []
     monkeypatch.setattr("pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given))
     given = {"streams": 2, "devices": 3, "qsl": "device"}
@@ -297,6 +297,7 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: 
         options=SimpleNamespace(active=active),
         gpu=lambda: gpu,
         batch=lambda item, name: None,
+        telling=lambda item, name: lambda count: None,
         guard=SimpleNamespace(sample=lambda: looked.append(True)),
     )
     model = SimpleNamespace(

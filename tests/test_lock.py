@@ -145,7 +145,7 @@ def host_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_without_a_chosen_folder_the_lock_lies_in_the_hosts_temporary_folder(host_folder):
+def test_by_default_the_lock_is_in_the_hosts_temporary_folder(host_folder):
     """Not in TMPDIR, which users have of their own, nor in a folder that anybody may make before root."""
     host_folder.chmod(0o1777)
     assert lock_folder() == host_folder
@@ -181,7 +181,7 @@ def victim(tmp_path):
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_a_link_in_the_locks_place_does_not_reach_a_file_elsewhere(folder, victim, link):
+def test_a_link_in_the_locks_place_is_not_followed(folder, victim, link):
     folder.mkdir()
     link(victim, folder / "GPU-1.lock")
     if link is os.symlink:
@@ -193,7 +193,7 @@ def test_a_link_in_the_locks_place_does_not_reach_a_file_elsewhere(folder, victi
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_a_link_in_the_holders_place_does_not_reach_a_file_elsewhere(folder, victim, link):
+def test_a_link_in_the_holders_place_is_not_followed(folder, victim, link):
     folder.mkdir()
     link(victim, folder / f"GPU-1.{os.getuid()}.holder")
     with DeviceLock("GPU-1", timeout=0):
@@ -232,7 +232,7 @@ def test_another_users_holder_file_is_not_written(folder, give_away):
     assert theirs.read_text() == "keep"
 
 
-def test_the_last_holders_name_is_told_where_another_user_was_killed(folder):
+def test_a_killed_users_name_is_told_as_the_last_holder(folder):
     with DeviceLock("GPU-1", timeout=0):
         killed = folder / "GPU-1.4711.holder"
         killed.write_text((folder / f"GPU-1.{os.getuid()}.holder").read_text().replace('"pid": ', '"pid": 9'))
@@ -240,7 +240,7 @@ def test_the_last_holders_name_is_told_where_another_user_was_killed(folder):
         assert f"process {os.getpid()} of" in holder(folder / "GPU-1.lock")
 
 
-def test_what_another_user_wrote_starts_no_line_and_drives_no_terminal(folder):
+def test_another_users_text_drives_no_terminal(folder):
     folder.mkdir()
     said = dict.fromkeys(("pid", "user", "host", "since"), "x")
     said["command"] = "\n::error::no\x1b[31m" + 2000 * "a"

@@ -56,7 +56,7 @@ def test_a_kernel_that_does_not_end_ends_the_run_in_order(pytester: pytest.Pytes
     assert "The last launch was gather" in (pytester.path / "out.xml").read_text()
 
 
-def test_a_kernel_that_does_not_end_in_a_process_of_its_own_ends_nothing_else(pytester: pytest.Pytester):
+def test_an_endless_kernel_in_its_own_process_ends_nothing_else(pytester: pytest.Pytester):
     isolated = "@pytest.mark.gpuperf(isolated=True)\n    def test_fault(gpu):"
     pytester.makepyfile(
         SUITE.replace("def test_fault(gpu):", isolated).replace(

@@ -40,7 +40,7 @@ def changed(cubin, at):
     return cubin[:at] + bytes([cubin[at] ^ 1]) + cubin[at + 1 :]
 
 
-def test_every_byte_of_a_kernels_own_sections_counts_for_it_alone():
+def test_every_byte_of_a_kernels_sections_counts_for_it_alone():
     cubin = KEPT.read_bytes()
     scale, reverse = hashes(cubin)
     for name, (at, size) in sections(cubin).items():
@@ -68,7 +68,7 @@ def test_names_and_notes_do_not_count(name):
         assert hashes(changed(cubin, place)) == hashes(cubin)
 
 
-def test_registers_launch_bounds_shared_memory_and_architecture_count():
+def test_registers_bounds_shared_memory_and_architecture_count():
     cubin = KEPT.read_bytes()
     at, size = sections(cubin)[".nv.info"]
     told = cubin[at : at + size]
@@ -180,7 +180,7 @@ extern "C" __global__ void zzz_unrelated(float *p, int n)
     ("file", "arch"),
     [*((file, "sm_90") for file in KERNELS), ("reduce.cu", "sm_80"), ("reduce.cu", "sm_100")],
 )
-def test_comments_blank_lines_names_and_other_kernels_leave_a_kernel_alone(compiled, file, arch):
+def test_comments_names_and_other_kernels_leave_one_alone(compiled, file, arch):
     source, names = (ROOT / "kernels" / file).read_text(), KERNELS[file]
     others = UNRELATED if arch != "sm_100" else ""  # Blackwell's are told of each other
     noise = "/* A comment. */\n\n\n#define UNUSED 7\n" + others
@@ -239,7 +239,7 @@ extern "C" __global__ void looking(float *p, int n) { p[threadIdx.x] = table[n];
 
 @needs_nvcc
 @pytest.mark.parametrize("arch", ["sm_90", "sm_100"])
-def test_headers_functions_constants_and_launch_bounds_count_where_they_are_used(compiled, tmp_path, arch):
+def test_headers_functions_and_constants_count_where_used(compiled, tmp_path, arch):
     names = ["plain", "headed", "calling", "looking"]
 
     def moved(old="", new="", header="", called="kernels.cu"):

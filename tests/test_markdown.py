@@ -37,7 +37,7 @@ def test_the_verdict_comes_first_and_what_changed_is_not_folded():
     assert "- a note" in folded
 
 
-def test_a_test_that_failed_by_its_own_assertion_is_told_with_its_reason():
+def test_a_failed_assertion_is_told_with_its_reason():
     rows = [row("test_a", Outcome.REGRESSED, 1.5)]
     failed = {"suites/test_a.py::test_a": "regressed", "suites/test_a.py::test_b": "assert 1 == 2"}
     shown = markdown("d", rows, [], 1, failed).split("To see it again")[0].replace("&#58;", ":")

@@ -71,7 +71,7 @@ def project(pytester: pytest.Pytester, bare: None, recorded: Path) -> Project:
     return Project(pytester)
 
 
-def test_later_trips_are_judged_from_one_set_and_each_test_fails_as_itself(project: Project):
+def test_later_trips_share_one_set_and_fail_as_themselves(project: Project):
     result = project.run("a b d e", "--gpuperf-max-confirm=1")
     result.assert_outcomes(failed=4, passed=2)
     result.stdout.fnmatch_lines(["*more than 1 tests measured worse*4 processes measure all 3 that are left"])

@@ -158,7 +158,7 @@ def test_what_is_gone_is_missing_and_only_pruning_drops_it(project: Project, fil
         assert project.stored == ALL - gone
 
 
-def test_a_function_that_is_there_and_not_collected_is_missing_and_stays(project: Project):
+def test_a_function_not_collected_is_missing_and_kept(project: Project):
     """As one behind a condition that no longer holds."""
     project.write(test_b="if False:\n    " + FILE_B + "def test_other(): pass\n")
     assert project.judge() == (1, {"test_three"})

@@ -51,7 +51,7 @@ def test_gate_floor_is_75_6954_percent_in_every_precision():
 
 
 @pytest.mark.parametrize("seen", [1, 20, 500, 5_000, 49_999])
-def test_some_of_the_images_are_held_to_what_a_sample_of_them_would_give(seen):
+def test_some_images_are_held_to_what_a_sample_would_give(seen):
     """To the exact tail of the binomial distribution, summed here in whole numbers."""
     least = Gate().least(seen)
     chance, below = Fraction(Gate().reference, Gate().total), Fraction(0)
@@ -107,7 +107,7 @@ def test_same_predictions_are_no_problem():
         ([7, 7, 7], "fp32", 2),
     ],
 )
-def test_an_image_may_flip_only_within_what_the_precision_explains(now, precision, unexplained):
+def test_an_image_flips_only_within_what_precision_explains(now, precision, unexplained):
     assert STORED.unexplained(np.array(now), LABELS, precision) == unexplained
     assert bool(STORED.problems(np.array(now), LABELS, precision)) == bool(unexplained)
 

@@ -64,7 +64,7 @@ def steps(tmp_path, **changes):
     return Model("steps", onnxmodels.running_sum(tmp_path / "sum.onnx"), "", **values)
 
 
-def test_several_inputs_go_in_by_name_and_several_outputs_come_back_by_name(tmp_path):
+def test_several_inputs_and_outputs_go_by_name(tmp_path):
     session = open_session(bert(tmp_path), "cpu")
     assert {name: np.dtype(kind) for name, kind in session.dtype.items()} == dict.fromkeys(
         ("input_ids", "attention_mask", "token_type_ids"), np.dtype(np.int64)
@@ -121,7 +121,7 @@ def test_state_goes_from_query_to_query_until_it_is_begun_again(tmp_path):
     assert session.answers.at(session.run(np.array([[5]], np.float32)))[0].tolist() == [10]
 
 
-def test_the_library_of_a_state_keeps_the_datasets_order_and_its_starts():
+def test_a_states_library_keeps_the_datasets_order_and_starts():
     begun = []
     library = InOrder(Steps(), np.float32, lambda images: lambda: None, lambda: begun.append(len(given)))
     given = []

@@ -61,7 +61,7 @@ def test_a_file_that_is_none(given, said):
         Request.of((), scenario="Offline", mlperf_conf=given, **PLAIN)
 
 
-def test_what_an_argument_means_becomes_one_and_an_argument_wins(tmp_path):
+def test_what_an_argument_can_say_becomes_one_and_it_wins(tmp_path):
     path = written(
         tmp_path,
         "*.Server.target_qps = 50\n*.Server.target_latency = 20\n*.*.min_duration = 2500\n*.*.mode = 2\n"

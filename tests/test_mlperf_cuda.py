@@ -62,7 +62,7 @@ def test_a_stream_has_one_query_at_a_time_and_each_is_run_once(session, phases, 
     assert result.queries * result.latency.mean <= result.duration  # they follow one another
 
 
-def test_offline_completes_what_it_was_given_faster_than_a_stream(session, phases, tmp_path):
+def test_offline_is_faster_than_a_stream(session, phases, tmp_path):
     offline = phases.performance(session, "Offline", log_dir=tmp_path, seconds=SECONDS)
     stream = phases.performance(session, "SingleStream", log_dir=tmp_path, seconds=SECONDS)
     print(f"\n{session.precision} Offline: {offline.samples_per_second:.1f} images/s")
@@ -95,7 +95,7 @@ def test_all_held_out_digits_are_as_stored(session, phases, tmp_path):
     result.check()
 
 
-def test_a_server_answers_as_stored_whatever_batches_come_together(session, phases, tmp_path):
+def test_a_server_answers_as_stored_in_any_batches(session, phases, tmp_path):
     phases.accuracy(session, log_dir=tmp_path, scenario="Server").check()
     asked = replace(Scenario.of("Server"), qps=200.0, max_latency=0.1)
     result = phases.performance(session, asked, log_dir=tmp_path, seconds=SECONDS)

@@ -135,7 +135,7 @@ def test_each_batch_size_has_a_session_that_may_not_fall_back(model):
 
 
 @pytest.mark.parametrize(("precision", "switch"), [("fp32", "0"), ("fp16", "1")])
-def test_fp32_is_float32_arithmetic_and_fp16_keeps_its_tensor_cores(model, monkeypatch, precision, switch):
+def test_fp32_is_float32_and_fp16_keeps_its_tensor_cores(model, monkeypatch, precision, switch):
     monkeypatch.setattr(models, "half_precision", lambda model: model.path)
     runtime = FakeRuntime(form={"fp32": "tensor(float)", "fp16": "tensor(float16)"}[precision])
     opened = CudaSession(runtime, model, precision, (1,))
@@ -144,7 +144,7 @@ def test_fp32_is_float32_arithmetic_and_fp16_keeps_its_tensor_cores(model, monke
     assert f"use_tf32={switch}" in opened.description["provider_options"]
 
 
-def test_a_batch_runs_at_the_next_size_and_gives_only_its_own_classes(model):
+def test_a_batch_runs_at_the_next_size_with_its_own_classes(model):
     opened = CudaSession(FakeRuntime(), model, "fp32", (1, 8))
     assert opened.run(images(1, 2, 3, 4, 5, 6, 7, 8)).tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert opened.run(images(9)).tolist() == [9]
@@ -153,7 +153,7 @@ def test_a_batch_runs_at_the_next_size_and_gives_only_its_own_classes(model):
         opened.run(images(*range(9)))
 
 
-def test_a_file_of_one_batch_size_has_one_lane_and_gets_its_batches_padded(model):
+def test_a_file_of_one_batch_size_gets_padded_batches(model):
     runtime = FakeRuntime(batch=4)
     opened = CudaSession(runtime, model, "fp32", (1, 8))
     assert opened.batch_sizes == (4,)
@@ -405,7 +405,7 @@ def test_images_may_lie_on_the_device(model, cudart):
     assert cudart.current == 0  # of the thread's own
 
 
-def test_each_stream_of_each_device_is_a_worker_with_sessions_of_its_own(model, cudart):
+def test_each_stream_of_a_device_is_a_worker_with_own_sessions(model, cudart):
     cudart.count = 2
     runtime = FakeRuntime()
     opened = CudaSession(runtime, model, "fp32", (1, 8), stream=9, team=Team(streams=2, devices=2))

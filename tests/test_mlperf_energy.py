@@ -52,7 +52,7 @@ def test_a_device_without_a_counter_says_so_and_has_no_figure():
     assert (meter.joules, meter.note) == (None, "no energy: NVML says Not Supported")
 
 
-def test_the_meter_runs_from_the_loading_to_the_unloading_and_not_in_a_query():
+def test_the_meter_runs_from_loading_to_unloading():
     called, order = callbacks(LoadGen()), []
     called.meter = SimpleNamespace(begin=lambda: order.append("begin"), end=lambda: order.append("end"))
     called.load(range(4))
@@ -61,7 +61,7 @@ def test_the_meter_runs_from_the_loading_to_the_unloading_and_not_in_a_query():
     assert order == ["begin", "end"]
 
 
-def test_the_energy_of_a_query_is_shown_and_of_a_sample_in_offline():
+def test_energy_is_shown_a_query_and_in_offline_a_sample():
     latency = Latency.of(np.full(20, 0.1), 20)
     given = ({}, {}, Path("logs"), (), None, (40.0, 0.02))
     stream = PerformanceResult("SingleStream", latency, 20, 20, 2.0, *given)

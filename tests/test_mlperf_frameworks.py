@@ -1,7 +1,6 @@
 """The ``Sut``s of other frameworks in docs/mlperf.md, where the framework can be imported."""
 
 import re
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +27,9 @@ class Numbers:
 
 def documented(name, *arguments):
     """What the page's function of that name returns."""
-    (found,) = re.findall(rf"^    def {name}\(.*?\n(?=\n)", PAGE.read_text(), re.M | re.S)
+    (found,) = re.findall(rf"^def {name}\(.*?\n(?=\n|```)", PAGE.read_text(), re.M | re.S)
     there = {"Sut": Sut}
-    exec(textwrap.dedent(found), there)
+    exec(found, there)
     sut = there[name](*arguments, Numbers)
     models.require_usable(sut)
     return sut

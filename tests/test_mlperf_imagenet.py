@@ -71,7 +71,7 @@ def test_preprocessing_takes_the_middle_in_rgb_less_the_means(tmp_path, cv2, sha
     assert width == pytest.approx(100 * 256 / min(shape[:2]), abs=2)
 
 
-def test_missing_images_are_named_at_the_start_and_others_when_they_are_read(tmp_path, cv2):
+def test_missing_images_are_named_early_and_bad_ones_when_read(tmp_path, cv2):
     (tmp_path / "val_map.txt").write_text("text.jpg 1\ngone.jpg 1\nval/gone.jpg 1\n")
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(GpuperfError, match=r"lists 3 images, of which 2 are missing, first .*/gone\.jpg"):

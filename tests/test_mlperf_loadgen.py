@@ -94,7 +94,7 @@ def test_the_gate_through_loadgen_on_50_000_images(tmp_path):
     }
 
 
-def test_an_exception_in_the_model_is_one_error_and_the_process_lives(tmp_path):
+def test_an_exception_in_the_model_is_one_error(tmp_path):
     found = shown(
         """
         class Failing(Echo):
@@ -113,7 +113,7 @@ def test_an_exception_in_the_model_is_one_error_and_the_process_lives(tmp_path):
     assert found["poisoned"] is None
 
 
-def test_images_that_cannot_be_loaded_and_classes_of_another_shape(tmp_path):
+def test_unloadable_images_and_classes_of_another_shape(tmp_path):
     found = shown(
         """
         class Unreadable(Numbers):
@@ -171,7 +171,7 @@ def test_a_completion_that_never_comes_is_given_up(tmp_path):
     assert found["next"] == "LoadGen cannot run again in this process: echo completed nothing for 1 s"
 
 
-def test_images_that_are_slow_to_load_are_no_stall_and_one_that_never_comes_is(tmp_path):
+def test_slow_images_are_no_stall_and_a_missing_one_is(tmp_path):
     finished = child(
         """
         class Slow(Numbers):
@@ -238,7 +238,7 @@ def test_an_invalid_phase_is_an_error_in_loadgens_words(tmp_path):
     assert "generated" in error  # LoadGen: it ran out of pre-generated queries
 
 
-def test_an_audit_config_lying_about_changes_nothing_and_is_mentioned(tmp_path):
+def test_a_stray_audit_config_changes_nothing_and_is_mentioned(tmp_path):
     (tmp_path / "audit.config").write_text("*.*.sample_index_rng_seed = 7\n*.*.min_duration = 60000\n")
     found = shown(
         """

@@ -94,7 +94,7 @@ def lines(latencies_ns, samples=1):
         ("MultiStream", 3, 2_000_000, False),  # of one sample each
     ],
 )
-def test_a_trace_that_is_not_what_loadgen_counted_has_no_figures(tmp_path, scenario, counted, median, whole):
+def test_a_trace_unlike_loadgens_count_has_no_figures(tmp_path, scenario, counted, median, whole):
     asked = Scenario.of(scenario)
     (tmp_path / logs.TRACE).write_text(lines([1_000_000, 2_000_000, 3_000_000]))
     trace = logs.read_trace(tmp_path)

@@ -75,7 +75,7 @@ def test_the_embedded_model_without_onnx_names_the_package(cache, monkeypatch):
         models.resolve()
 
 
-def test_another_number_of_blocks_keeps_the_models_name_and_recipe(tmp_path, monkeypatch):
+def test_more_blocks_keep_the_models_name_and_recipe(tmp_path, monkeypatch):
     onnx = pytest.importorskip("onnx", reason="building the model needs onnx")
     monkeypatch.setattr(models, "cached", lambda name, make: tmp_path / Path(name).name)
     found = load("more_work/more_blocks.py").with_blocks(tmp_path / "slower.onnx", (1, 1, 2, 1))

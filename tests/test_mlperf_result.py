@@ -89,12 +89,12 @@ def test_a_tail_without_enough_queries_is_shown_only():
     assert "700 queries; this percentile needs 6636" in metrics["latency_p99_9"].details["warning"]
 
 
-def test_a_server_is_judged_on_its_latency_and_not_on_the_rate_it_was_given():
+def test_a_server_is_judged_on_its_latency_not_its_rate():
     metrics = {m.metric.name: m.metric.kind for m in performance("Server").measurements(tails=["p99"])}
     assert metrics == {"latency_p50": "noisy", "qps": "shown", "latency_p99": "noisy"}
 
 
-def test_times_are_shown_where_the_machine_is_not_one_to_judge_by():
+def test_times_are_shown_where_the_machine_cannot_judge():
     assert {m.metric.kind for m in performance().measurements("shown", tails=["p90"])} == {"shown"}
 
 
@@ -173,7 +173,7 @@ def test_a_fast_model_is_measured_shorter_and_it_is_said():
         _fitting(fast[0], Profile.of("valid"), load, None, notes)
 
 
-def test_the_figures_that_the_reference_harness_printed_are_refused():
+def test_the_reference_harnesss_figures_are_refused():
     with pytest.raises(GpuperfError, match=r"242.6 queries/s times the mean latency of 0.2466 s is 59.8"):
         require_consistent("SingleStream", SimpleNamespace(mean=0.2466), 50_000, 206.09)
     # and the true ones are taken: 50,000 queries in 3.4 hours
@@ -189,7 +189,7 @@ def test_the_invariant_bears_five_percent(duration, fits):
             require_consistent("MultiStream", SimpleNamespace(mean=0.1), 100, duration)
 
 
-def test_results_json_has_the_references_shape_and_says_what_its_figures_mean(tmp_path):
+def test_results_json_has_the_references_shape_and_notes(tmp_path):
     phase = performance(contract={"scenario": "SingleStream"}, environment={"provider": "CPU"})
     path = reference.write(tmp_path / "new", phase, {"scenario": "SingleStream", "qps": None})
     found = json.loads(path.read_text())

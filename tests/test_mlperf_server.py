@@ -31,7 +31,7 @@ def wait_for(condition):
         time.sleep(0.001)
 
 
-def test_a_server_answers_what_has_gathered_meanwhile_in_batches():
+def test_a_server_answers_what_has_gathered_in_batches():
     """The first query runs alone; the ten that come while it does run as 4, 4 and 2."""
     loadgen, running, gathered = LoadGen(), threading.Event(), threading.Event()
 
@@ -72,7 +72,7 @@ def test_several_workers_serve_at_once():
     assert loadgen.answers == {index: 10 * index for index in range(2 * BATCH)}
 
 
-def test_a_server_waits_for_a_fuller_batch_but_no_longer_than_it_may():
+def test_a_server_waits_for_a_fuller_batch_as_long_as_it_may():
     loadgen = LoadGen()
     server = batcher(loadgen, max_wait=30)
     server.start(lambda: None)
@@ -92,7 +92,7 @@ def test_a_server_waits_for_a_fuller_batch_but_no_longer_than_it_may():
     server.stop()
 
 
-def test_a_server_without_queries_is_no_stall_and_one_that_fails_answers_all_the_same():
+def test_an_idle_server_is_no_stall_and_a_failing_one_answers():
     def run(images):
         raise ValueError("the model broke")
 

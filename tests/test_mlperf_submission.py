@@ -42,7 +42,7 @@ def test_each_rule_that_a_log_breaks_is_said(change, said):
 @pytest.mark.skipif(
     find_spec("mlperf_loadgen") is None, reason="LoadGen is not installed: pip install mlcommons-loadgen"
 )
-def test_the_checker_objects_to_nothing_but_the_length_of_a_valid_phase_that_was_cut_short(tmp_path):
+def test_the_checker_objects_only_to_a_shortened_valid_phase(tmp_path):
     found = shown(
         """
         from dataclasses import replace

@@ -102,7 +102,7 @@ def test_the_next_batch_runs_while_loadgen_takes_in_the_last():
     assert in_time == [True] * 4
 
 
-def test_a_query_of_one_batch_is_given_the_responses_of_the_last():
+def test_a_query_of_one_batch_reuses_the_last_responses():
     """Making them anew is a third of LoadGen's and Python's part in the latency of a small query."""
     made, loadgen = [], LoadGen()
     real = loadgen.QuerySampleResponse
@@ -116,7 +116,7 @@ def test_a_query_of_one_batch_is_given_the_responses_of_the_last():
     }
 
 
-def test_several_workers_capture_their_graphs_in_turn_before_any_runs():
+def test_workers_capture_their_graphs_in_turn_before_any_runs():
     """A capture is broken by what another thread does on a device meanwhile."""
     seen, busy = [], threading.Lock()
 
@@ -142,7 +142,7 @@ def test_several_workers_capture_their_graphs_in_turn_before_any_runs():
     assert seen == [*captures, "prepared", "run", "run"]
 
 
-def test_several_workers_share_a_query_each_on_a_thread_of_its_own():
+def test_several_workers_share_a_query_on_threads_of_their_own():
     meeting, threads = threading.Barrier(2), {}
 
     def worker(place):
@@ -165,7 +165,7 @@ def test_several_workers_share_a_query_each_on_a_thread_of_its_own():
     assert len(set(warmed)) == 2
 
 
-def test_a_worker_that_copies_the_held_images_is_told_where_they_lie():
+def test_a_worker_that_copies_held_images_knows_their_place():
     asked = []
 
     def run_held(parts):

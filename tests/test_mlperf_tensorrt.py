@@ -44,7 +44,7 @@ def runtime(**changes):
     return FakeRuntime(providers=[tensorrt.PROVIDER], **changes)
 
 
-def test_each_batch_size_has_an_engine_that_is_cached_by_the_weights_and_built_before_any_phase(model, cache):
+def test_each_batch_size_has_an_engine_built_before_any_phase(model, cache):
     first = runtime()
     opened = TensorrtSession(first, model, "fp32", (1, 8))
     assert [len(run) for run, _ in first.runs] == [1, 8]  # which builds the engines
@@ -131,7 +131,7 @@ def test_what_is_missing_is_one_sentence(monkeypatch):
     tensorrt.require(installed(tensorrt.PROVIDER), lambda name: None)
 
 
-def test_it_is_opened_only_where_cudas_and_tensorrts_libraries_are(model, monkeypatch):
+def test_it_is_opened_only_with_cudas_and_tensorrts_libraries(model, monkeypatch):
     asked = []
     monkeypatch.setattr(session, "imported", lambda *names: runtime())
     monkeypatch.setattr(cuda_runtime, "require", lambda ort: asked.append("cuda"))

@@ -208,7 +208,7 @@ def test_there_is_an_end_to_places():
     assert len(measure(Gpu(memory), noisy, (array,)).samples) == stopwatch.PLACES
 
 
-def test_launches_that_are_enqueued_late_are_measured_where_they_are():
+def test_launches_enqueued_late_are_measured_in_place():
     memory = Memory()
     memory.device.host_cost = 50e-3  # longer than any hold, for six of them
     array = memory.empty((MIB,))

@@ -250,7 +250,7 @@ def test_a_teardown_that_waits_for_the_gpu_is_no_failure(project, teardown, said
     assert result.ret == (0 if said == "identical" else 23)
 
 
-def test_a_test_whose_numbers_are_only_shown_is_nothing_to_measure(project):
+def test_a_test_with_only_shown_numbers_needs_no_measuring(project):
     (project.path / "test_shown.py").write_text(
         "def test_it(gpuperf): gpuperf.record('x', 1.0, 's', kind='shown')\n"
     )
@@ -338,7 +338,7 @@ def test_a_hash_of_an_older_kind_cannot_say(project):
         ([], "new"),
     ],
 )
-def test_work_is_identical_only_if_all_of_the_baselines_runs_did_it(codes, word):
+def test_work_is_identical_only_if_all_baseline_runs_did_it(codes, word):
     metric = Metric("m", "s", "lower", "noisy", "device_time")
     baseline = Baseline(metric, {}, PLACE, 0.001, tuple(Run((1.0,), {}, code) for code in codes))
     assert compare(baseline, Measurement(metric, {}, (), "k-1")).word == word
@@ -356,7 +356,7 @@ def test_only_what_was_selected_is_planned(project, cubin):
 
 
 @pytest.mark.parametrize(("strict", "code"), [("on", 1), ("off", 0)])
-def test_a_test_that_is_gone_is_named_and_under_strict_a_failure(project, strict, code):
+def test_a_test_that_is_gone_is_named_and_fails_strict(project, strict, code):
     rewrite(project, "def test_reverse", "def test_turned")
     rewrite(project, 'assert False, "never reached"', "pass")
     rewrite(project, "def test_turned", "def helper")
@@ -418,7 +418,7 @@ def test_what_it_cannot_do_is_a_usage_error(project, flags, pool, said):
     result.stderr.fnmatch_lines([said])
 
 
-def test_baselines_that_do_not_say_for_what_to_compile_are_a_usage_error(project):
+def test_baselines_without_a_capability_are_a_usage_error(project):
     store(project.path, compute_capability=None)
     result = run(project)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -436,7 +436,7 @@ def test_baselines_of_no_gpu_are_a_usage_error(project):
 
 
 @needs_nvcc
-def test_an_h100s_baselines_are_identical_and_after_a_change_all_but_one(tmp_path):
+def test_an_h100s_baselines_are_identical_but_for_a_change(tmp_path):
     """As on a machine of its own: the kernels, suites and baselines of this repository."""
     root = KEPT.parents[1]
     for name in ("kernels", "suites", "baselines"):

@@ -133,7 +133,7 @@ def test_a_test_that_fails_every_time_shows_its_own_message(project: Project):
     result.stdout.no_fnmatch_line("*twice*")
 
 
-def test_what_was_set_up_here_may_fail_beside_it_before_an_isolated_test(project: Project):
+def test_a_fixture_may_fail_before_an_isolated_test(project: Project):
     # That teardown is reported without a setup of the isolated test, whose setup is another process's.
     project.write(
         """
@@ -180,7 +180,7 @@ def test_replicas_do_not_count_against_a_tests_time_limit(project: Project, meth
 
 
 @METHODS
-def test_a_time_limit_ends_a_test_in_a_process_of_its_own_and_not_the_session(project: Project, method: str):
+def test_a_time_limit_ends_an_isolated_test_not_the_session(project: Project, method: str):
     project.write(
         """
     @pytest.mark.gpuperf(isolated=True)

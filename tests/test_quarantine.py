@@ -45,7 +45,7 @@ def entry(test: str = "*", pool: str = "*", uuid: str = "", expires: str = "2026
         (False, entry(expires="2026-05-31")),
     ],
 )
-def test_an_entry_holds_for_its_test_on_its_machines_until_its_day(held: bool, by: Quarantine):
+def test_an_entry_holds_for_its_test_and_machine_until_its_day(held: bool, by: Quarantine):
     assert by.covers(KEY, "NVIDIA H100 80GB HBM3", ["GPU-1"], TODAY) is held
 
 
@@ -165,7 +165,7 @@ def test_a_quarantined_test_may_go_missing_or_record_nothing(project: Project):
         assert result.ret == 0, result.stdout.str()
 
 
-def test_an_entry_that_matches_nothing_is_said_after_a_full_run_only(project: Project):
+def test_an_unmatched_entry_is_said_after_a_full_run_only(project: Project):
     project.quarantine("test_suite.py::test_gone")
     said = [
         "quarantine.toml: entry 1, test_suite.py::test_gone (me: driver 580), matches no test*take it out"

@@ -45,7 +45,7 @@ def test_a_run_is_far_beyond_noise_and_half_the_tolerance(values, far):
     assert far_runs(values, 0.001, np.expm1(2 * np.log(1.02))) == far
 
 
-def test_the_usual_spread_is_the_pools_and_at_least_the_instruments():
+def test_the_usual_spread_is_at_least_the_instruments():
     assert usual_spread(HOST, []) == HOST.prior_sd
     assert usual_spread(HOST, [baseline(1.0, 1.0001)]) == HOST.prior_sd
     noisy = [baseline(1.0, np.exp(sd * np.sqrt(2))) for sd in (0.05, 0.06, 0.9)]
@@ -66,7 +66,7 @@ def test_a_far_run_is_replaced_once_and_kept_to_be_seen():
     assert [run.value for run in found.left_out] == [1.3]
 
 
-def test_a_second_far_run_is_a_second_mode_and_nothing_is_left_out():
+def test_a_second_far_run_is_a_second_mode_and_all_are_kept():
     recorded = baseline(1.0, 1.001, 1.3, 0.999, 1.0)
     for again in (1.31, 0.7):
         found = replaced(recorded, 2, Run((again,), {}), 0.001, 0.05)
@@ -89,7 +89,7 @@ def test_noise_of_the_usual_size_is_not_measured_again(sd):
     assert needless(sd, sd, 0.02) < 0.001
 
 
-def test_without_the_pools_spread_a_noisy_machine_would_measure_again():
+def test_without_the_pools_spread_noise_is_measured_again():
     """Why the spread is the pool's own: at ten times the instrument's constant."""
     assert needless(0.01, 0.001, 0.02) > 0.2
 

@@ -75,7 +75,7 @@ ENDS = ["os._exit(0)", "os._exit(1)", "ctypes.CDLL(None).exit(0)", "ctypes.CDLL(
 
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("where", ["call", "teardown"])
-def test_a_process_that_ends_in_a_test_fails_it_whatever_the_code(pytester: pytest.Pytester, ends, where):
+def test_a_process_that_ends_in_a_test_fails_it(pytester: pytest.Pytester, ends, where):
     call, teardown = (ends, "pass") if where == "call" else ("pass", ends)
     pytester.makepyfile(
         ISOLATED
@@ -95,7 +95,7 @@ def test_a_process_that_ends_in_a_test_fails_it_whatever_the_code(pytester: pyte
     result.stdout.fnmatch_lines(["*ended with exit code [01] in the middle of it*"])
 
 
-def test_a_child_that_ends_before_its_first_word_says_its_last_ones(pytester: pytest.Pytester):
+def test_a_child_that_ends_at_once_says_its_last_words(pytester: pytest.Pytester):
     pytester.makeconftest(
         """
         import pytest, sys
@@ -134,7 +134,7 @@ def recorded(pytester: pytest.Pytester, bare) -> pytest.Pytester:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_replicas_that_end_before_their_first_word_say_their_last_ones(recorded: pytest.Pytester, way: str):
+def test_replicas_that_end_at_once_say_their_last_words(recorded: pytest.Pytester, way: str):
     recorded.makeconftest(ENDS_EARLY % way)
     recorded.makepyfile(test_s=MEASURES.replace("1.0", "2.0"))
     result = recorded.runpytest_subprocess("--gpuperf")
@@ -143,7 +143,7 @@ def test_replicas_that_end_before_their_first_word_say_their_last_ones(recorded:
     result.stdout.no_fnmatch_line("*Connection*")
 
 
-def test_a_recording_whose_processes_end_at_once_says_their_last_words(recorded: pytest.Pytester):
+def test_a_recording_that_ends_at_once_says_its_last_words(recorded: pytest.Pytester):
     recorded.makeconftest(ENDS_EARLY % "raise pytest.UsageError('no such host')")
     result = recorded.runpytest_subprocess("--gpuperf", "--gpuperf-update", "--gpuperf-runs=3")
     assert result.ret == 1
@@ -174,7 +174,7 @@ def test_a_process_that_a_child_leaves_behind_holds_nobody_up(pytester: pytest.P
     assert time.monotonic() - start < 30
 
 
-def test_a_child_that_makes_no_progress_is_ended_though_it_prints(pytester: pytest.Pytester):
+def test_a_child_without_progress_is_ended_though_it_prints(pytester: pytest.Pytester):
     pytester.makeini("[pytest]\ngpuperf_child_timeout = 3\n")
     pytester.makepyfile(
         ISOLATED
@@ -304,7 +304,7 @@ def test_a_skip_in_a_child_is_a_skip(pytester: pytest.Pytester):
     result.stdout.fnmatch_lines(["*not today*"])
 
 
-def test_what_is_not_there_is_skipped_in_a_child_too_and_fails_once_under_strict(pytester: pytest.Pytester):
+def test_what_is_missing_skips_in_a_child_and_fails_strict_once(pytester: pytest.Pytester):
     pytester.makepyfile(
         ISOLATED
         + """

@@ -267,6 +267,26 @@ def test_percentiles_without_enough_queries_stand_in_brackets():
     assert [line.strip() for line in screen.lines[2:4]] == ["27.9ms", "(33.1ms)"]
 
 
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_phases_that_differ_look_different(columns: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    screen = Screen()
+    screen.write = lambda text, **markup: screen.lines.append(text)
+    percentiles = {name: [0.02794, False] for name in ("p50", "p80", "p90", "p95", "p99", "p99_9")}
+    keys = [
+        TestKey(file, f"test_a_model_with_a_long_name[{name}-fp16]")
+        for file in ("a.py", "b.py")
+        for name in ("SingleStream", "MultiStream")
+    ]
+    rows = [replace(row("", Outcome.SHOWN, queries=357, percentiles=percentiles), test=key) for key in keys]
+    show_percentiles(screen, rows)
+    text = "".join(f"{line}\n" for line in screen.lines)
+    assert all(str(key) in text for key in keys)
+    assert text.count("(27.9ms)") == 24
+    if columns == 40:
+        assert "  357 queries, p50 (27.9ms), p80\n  (27.9ms)," in text
+
+
 @pytest.mark.parametrize(
     ("unit", "now"), [("GB/s", "1 234 GB/s"), ("requests per second and GPU", "1.234 k request… and GPU")]
 )

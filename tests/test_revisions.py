@@ -94,7 +94,7 @@ def test_a_worktree_whose_files_are_gone_is_pruned(repository: Repository):
     assert repository.worktrees == 1
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_live_one_holds_is_not(repository: Repository):
+def test_only_what_a_killed_process_left_is_removed(repository: Repository):
     script = f"""
 import pathlib, sys, time
 from pytest_gpuperf.processes.checkouts import worktree
@@ -114,7 +114,7 @@ with worktree(pathlib.Path({str(repository.path)!r}), "HEAD") as tree:
     assert repository.worktrees == 1
 
 
-def test_the_entry_of_a_worktree_whose_temporary_folder_was_emptied_is_removed(repository: Repository):
+def test_the_entry_of_a_worktree_that_is_gone_is_removed(repository: Repository):
     with worktree(repository.path, "HEAD") as tree:
         kept = tree.parent.with_name("kept")
         shutil.copytree(repository.path / ".git/worktrees", kept)
@@ -138,7 +138,7 @@ def test_the_users_hooks_and_gits_own_variables_stay_out(repository: Repository,
 # The two sides
 
 
-def test_paths_of_the_project_are_the_sides_own_and_others_are_not(tmp_path: Path):
+def test_only_the_projects_paths_are_the_sides_own(tmp_path: Path):
     top, root = tmp_path / "top", tmp_path / "root"
     (top / "src").mkdir(parents=True)
     (tmp_path / "link").symlink_to(top)
@@ -163,7 +163,7 @@ def test_a_process_imports_the_project_from_its_own_side(tmp_path: Path, monkeyp
     assert "/usr/lib/python3" not in found
 
 
-def test_a_package_installed_editable_through_a_finder_is_the_sides_own_too(tmp_path: Path, monkeypatch):
+def test_a_package_editable_by_a_finder_is_the_sides_own(tmp_path: Path, monkeypatch):
     import types
 
     top, root = tmp_path / "top", tmp_path / "root"

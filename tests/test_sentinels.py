@@ -120,7 +120,7 @@ def test_the_clock_is_that_of_the_sms_that_left_both_stamps():
 @pytest.mark.parametrize(
     ("before", "after"), [((), ()), (((5, 5),), ()), (((5, 5),), ((900, 5),)), (((5, 5),), ((900, 4),))]
 )
-def test_without_stamps_or_with_a_timer_that_stands_still_there_is_no_clock(before, after):
+def test_without_stamps_or_a_running_timer_there_is_no_clock(before, after):
     assert sentinels.sm_mhz(stamps(*before), stamps(*after)) is None
 
 
@@ -150,7 +150,7 @@ class ClockedDevice:
         self.cycles += 1_100_880
 
 
-def test_the_clock_is_taken_over_many_launches_and_leaves_nothing():
+def test_the_clock_is_taken_over_many_launches():
     device = ClockedDevice()
     assert sentinels._clocked(device, device, device.load) == pytest.approx(1980)
     assert device.cycles == 7 + sentinels.CLOCKED * 1_100_880

@@ -77,7 +77,7 @@ def test_a_tests_key_does_not_depend_on_the_root(pytester: pytest.Pytester):
     assert str(inside.project.key("suites/test_k.py::test")) == "suites/test_k.py::test"
 
 
-def test_a_suite_outside_the_ini_files_folder_has_its_own_baselines(pytester: pytest.Pytester):
+def test_a_suite_beside_the_ini_folder_has_its_own_baselines(pytester: pytest.Pytester):
     # pytest's root folder is then the ini file's, and the test's node id has no file in it.
     (pytester.mkdir("cfg") / "perf.ini").write_text("[pytest]\n")
     pytester.mkdir("baselines")
@@ -103,7 +103,7 @@ def test_a_suite_outside_the_ini_files_folder_has_its_own_baselines(pytester: py
         ("x", None, "a", "a"),
     ],
 )
-def test_the_search_for_a_folder_ends_at_the_root_or_the_repositorys_top(
+def test_the_search_ends_at_the_root_or_the_repositorys_top(
     tmp_path: Path, root: str, git: str | None, suite: str, owner: str | None
 ):
     for name in (root, suite, "baselines", "a/baselines"):

@@ -37,12 +37,12 @@ def test_nvbench_holds_the_change_against_the_smaller_noise():
     assert not rules.nvbench(old, [sample * 0.9 for sample in old])
 
 
-def test_nvbench_knows_no_noise_below_five_samples_or_without_scatter():
+def test_nvbench_has_no_noise_below_5_samples_or_scatter():
     assert not rules.nvbench([1.0, 1.01, 0.99, 1.0], [2.0, 2.01, 1.99, 2.0])
     assert not rules.nvbench([1.0] * 10, [2.0] * 10)
 
 
-def test_nvbench_robust_wants_a_gap_between_the_minimum_and_the_third_quartile():
+def test_nvbench_robust_wants_a_gap_from_minimum_to_quartile():
     try:
         rules._nvbench_robust()
     except ImportError as missing:
@@ -54,7 +54,7 @@ def test_nvbench_robust_wants_a_gap_between_the_minimum_and_the_third_quartile()
     assert not rules.nvbench_robust(old, old)
 
 
-def test_the_robust_rule_is_left_out_where_its_package_is_missing(monkeypatch):
+def test_the_robust_rule_is_left_out_without_its_package(monkeypatch):
     def missing():
         raise ImportError
 
@@ -64,7 +64,7 @@ def test_the_robust_rule_is_left_out_where_its_package_is_missing(monkeypatch):
     assert "NVBench compare (robust)" not in names
 
 
-def test_google_benchmarks_u_test_needs_separation_and_enough_repetitions():
+def test_google_benchmark_needs_separation_and_repetitions():
     old, new = np.arange(1.0, 10.0).tolist(), np.arange(11.0, 20.0).tolist()
     assert rules.google_benchmark(old, new)
     assert not rules.google_benchmark(new, old)  # significant, and faster
@@ -73,12 +73,12 @@ def test_google_benchmarks_u_test_needs_separation_and_enough_repetitions():
     assert not rules.google_benchmark([1.0], [2.0])
 
 
-def test_google_benchmark_takes_one_process_for_many_repetitions():
+def test_google_benchmark_repeats_in_one_process():
     # Two processes of identical code whose luck differs by 0.1 %: the U test takes it for the code's.
     assert rules.google_benchmark(process(spread=0.0005), process(1.001, spread=0.0005, seed=2))
 
 
-def test_criterion_wants_significance_and_the_interval_beyond_its_noise_threshold():
+def test_criterion_wants_significance_beyond_its_noise():
     assert rules.criterion(process(), process(1.02, seed=2))
     assert not rules.criterion(process(), process(1.005, seed=2))  # significant, below 1 %
     assert not rules.criterion(process(), process(0.98, seed=2))
@@ -86,7 +86,7 @@ def test_criterion_wants_significance_and_the_interval_beyond_its_noise_threshol
     assert not rules.criterion([1.0] * 100, [1.0] * 100)
 
 
-def test_criterions_p_value_is_that_of_welchs_test_where_that_holds():
+def test_criterions_p_value_is_welchs_where_that_holds():
     for shift in (0.0, 0.0005, 0.0008):
         a, b = np.array(process(1 + shift, seed=3, count=100)), np.array(process(seed=4, count=100))
         found = rules._criterion_p(a, b, np.random.default_rng(1))
@@ -111,7 +111,7 @@ def test_a_process_is_never_compared_with_itself():
     assert {new for _, new in pairs} == set(steady())
 
 
-def test_a_planted_slowdown_lengthens_every_sample_of_the_new_process():
+def test_a_planted_slowdown_lengthens_every_new_sample():
     (case,) = side_by_side.cases(runs_of(steady()))
     news = []
     side_by_side.count(
@@ -125,7 +125,7 @@ def test_rates_are_compared_as_times():
     assert case.new_samples[0] == (0.5, 0.25)
 
 
-def test_the_table_of_steady_processes_is_clean_and_sees_ten_percent():
+def test_the_table_of_steady_processes_sees_10_percent():
     text = side_by_side.table(side_by_side.cases(runs_of(steady())), {})
     rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines()[2:]}
     assert {"pytest-gpuperf", "criterion", "Google Benchmark U test"} <= set(rows)

@@ -127,7 +127,7 @@ def _record(repository: Repository, baselines: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("sent", SIGNALS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_signal_leaves_no_process_no_broken_file_and_no_worktree(
+def test_a_signal_leaves_no_process_file_or_worktree(
     repository: Repository, baselines: dict[str, str], monkeypatch, stage: str, sent: str
 ):
     where, flags = STAGES[stage]

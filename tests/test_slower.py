@@ -1,4 +1,4 @@
-"""A machine that got slower: when its sentinels say so, and what that does to a red."""
+"""A machine that got slower: when its sentinels say so, and what that does to a failure."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_either_sentinel_tells_a_machine_that_got_slower(name):
     assert reason.endswith("(SM clock 1980 MHz then, 1410 MHz now)")
 
 
-def test_what_is_slower_on_a_faster_machine_is_slower_by_its_own_doing():
+def test_slower_on_a_faster_machine_is_the_codes_doing():
     assert why(RECORDED, processes(bandwidth=0.97, compute=0.9), 0.02) == ""
     assert why(RECORDED, processes(bandwidth=0.97, compute=1.03), 0.02)
 
@@ -76,7 +76,7 @@ def test_a_lower_clock_excuses_the_same_share_of_a_short_kernel(seconds):
     assert found.share == pytest.approx(0.013, abs=0.003)
 
 
-def test_a_launch_that_starts_later_costs_every_kernel_the_same_seconds():
+def test_a_late_launch_costs_every_kernel_the_same_seconds():
     found = {
         seconds: slowdown(RECORDED, processes(launch=1.8e-6), 0.02, seconds) for seconds in (20e-6, 1e-3)
     }
@@ -87,7 +87,7 @@ def test_a_launch_that_starts_later_costs_every_kernel_the_same_seconds():
     assert found[1e-3] is None, "0.18 % of a millisecond"
 
 
-def test_a_baseline_without_the_launch_sentinel_is_judged_by_the_others():
+def test_without_the_launch_sentinel_the_others_judge():
     old = [environment(factor, factor) for factor in STILL]
     for each in old:
         del each["sentinels"]["launch_s"]
@@ -100,7 +100,7 @@ def test_it_has_moved_beyond_an_eighth_of_the_tolerance(factor, tolerance, moves
     assert bool(why(RECORDED, processes(compute=factor), tolerance)) is moves
 
 
-def test_a_tolerant_metric_is_judged_on_a_machine_that_moved_a_little():
+def test_a_tolerant_metric_is_judged_on_a_machine_that_moved():
     assert why(RECORDED, processes(compute=1.01), 0.10) == ""
 
 
@@ -159,7 +159,7 @@ CONFTEST = """
 """
 
 
-def test_a_red_on_a_machine_that_moved_is_unfit_and_worth_another_machine(pytester: pytest.Pytester):
+def test_a_failure_on_a_machine_that_moved_is_unfit(pytester: pytest.Pytester):
     pytester.makeini("[pytest]\n")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_suite="def test_it(figures): pass")

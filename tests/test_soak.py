@@ -95,7 +95,7 @@ link.sendall(json.dumps({"event": "over"}).encode() + bytes([10]))
 """
 
 
-def test_200_child_processes_leave_nothing_open_and_little_in_memory(pytester: pytest.Pytester, bare: None):
+def test_200_children_leave_nothing_open_and_little_in_memory(pytester: pytest.Pytester, bare: None):
     (pytester.path / "stand_in.py").write_text(STAND_IN)
     pytester.makeconftest(
         LOOKS

@@ -73,7 +73,7 @@ def test_a_line_that_states_none_is_one_sentence(line: str):
         ([], None, [], None),
     ],
 )
-def test_the_command_line_wins_over_the_marker_and_that_over_the_ini(command, marker, ini, chosen):
+def test_the_command_line_wins_over_marker_and_ini(command, marker, ini, chosen):
     lines = [[parse(line) for line in source] for source in (command, ini)]
     assert Tolerances(lines[0], marker, lines[1]).stated(COPY, H100) == chosen
 
@@ -92,7 +92,7 @@ def test_an_instruments_line_leaves_other_instruments_alone():
         ("a.b", "axb", False),
     ],
 )
-def test_a_pattern_has_two_wildcards_and_brackets_are_themselves(pattern: str, name: str, found: bool):
+def test_a_pattern_has_two_wildcards_and_literal_brackets(pattern: str, name: str, found: bool):
     assert matches(pattern, name) is found
 
 
@@ -116,7 +116,7 @@ def test_the_ini_files_tolerance_is_judged_by(project: pytest.Pytester):
     assert project.runpytest_subprocess("--gpuperf").ret == 0
 
 
-def test_a_marker_wins_over_the_ini_and_the_command_line_over_the_marker(project: pytest.Pytester):
+def test_a_marker_wins_over_the_ini_and_flags_over_both(project: pytest.Pytester):
     project.makepyfile(test_suite=SUITE.format(marker="@pytest.mark.gpuperf(tolerance=0.3)"))
     assert project.runpytest_subprocess("--gpuperf").ret == 0
     assert project.runpytest_subprocess("--gpuperf", "--gpuperf-tolerance=latency = 15 %").ret == 1
@@ -135,7 +135,7 @@ def test_a_wrong_line_is_a_usage_error_that_names_it(project: pytest.Pytester):
     result.stderr.fnmatch_lines(["*'3%' is not a valid tolerance; write \"METRIC = 3 %\"*"])
 
 
-def test_an_append_drops_the_oldest_runs_beyond_the_limit_and_says_so(pytester: pytest.Pytester):
+def test_an_append_drops_the_oldest_runs_and_says_so(pytester: pytest.Pytester):
     import json
 
     (pytester.path / "baselines").mkdir()
@@ -191,7 +191,7 @@ def test_a_line_that_covers_nothing_is_named_after_a_full_run(project: pytest.Py
     result.stdout.no_fnmatch_line("*covers no metric*")
 
 
-def test_a_line_for_another_machine_or_for_a_skipped_test_is_not_named(project: pytest.Pytester):
+def test_a_line_for_another_machine_or_skip_is_not_named(project: pytest.Pytester):
     shutil.copytree(project.path / "baselines" / "cpu", project.path / "baselines" / "nvidia-h100")
     (file,) = (project.path / "baselines" / "nvidia-h100").iterdir()
     file.write_text(file.read_text().replace('"cpu"', '"NVIDIA H100"'))

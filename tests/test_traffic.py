@@ -53,7 +53,7 @@ def test_twice_the_traffic_is_red(traffic: Traffic):
     result.stdout.fnmatch_lines(["equal *2 metrics"])
 
 
-def test_a_baseline_from_before_totals_gives_no_failure_and_is_added_to(traffic: Traffic):
+def test_a_baseline_from_before_totals_fails_nothing(traffic: Traffic):
     assert traffic.run(PLAIN, "--gpuperf-update").ret == 0
     (file,) = traffic.path.glob("baselines/**/*.json")
     document = json.loads(file.read_text())
@@ -70,7 +70,7 @@ def test_a_baseline_from_before_totals_gives_no_failure_and_is_added_to(traffic:
     assert traffic.run(AGAIN).ret == 1
 
 
-def test_bank_conflicts_that_go_are_an_improvement_and_those_that_come_are_told(traffic: Traffic):
+def test_bank_conflicts_that_go_improve_and_new_ones_are_told(traffic: Traffic):
     assert traffic.run(CONFLICTS, "--gpuperf-update").ret == 0
     result = traffic.run(PLAIN)
     assert result.ret == 0, result.stdout.str()

@@ -116,7 +116,7 @@ def rewrite(project, file, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_unchanged_launches_run_once_are_told_and_are_no_run_that_judged_nothing(project):
+def test_unchanged_launches_run_once_and_count_as_judged(project):
     result = skip(project)
     result.assert_outcomes(passed=2)
     assert result.ret == 0
@@ -212,7 +212,7 @@ def test_foreign(gpu, kernels, gpuperf):
 """
 
 
-def test_another_librarys_kernel_is_left_out_where_its_code_is_the_baselines(project):
+def test_an_unchanged_foreign_kernel_is_left_out(project):
     (project.path / "test_foreign.py").write_text(FOREIGN)
     run(project, "test_foreign.py", "--gpuperf-update", "--gpuperf-runs=1").assert_outcomes(passed=1)
     (project.path / "launches.txt").unlink()

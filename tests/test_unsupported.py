@@ -64,7 +64,7 @@ def test_strict_makes_it_set_up_and_names_the_marker(project: Project):
 
 
 @pytest.mark.parametrize("isolated", ["", ", isolated=True"])
-def test_a_test_marked_for_a_gpu_is_skipped_and_missed_by_nobody(project: Project, isolated: str):
+def test_a_test_marked_for_a_gpu_is_skipped_and_not_missed(project: Project, isolated: str):
     mark = MARK.replace(")", f"{isolated})")
     project.pytester.makepyfile(test_k=SUITE.format(mark=mark, runs=True))
     result = project.run("--gpuperf-strict=on")

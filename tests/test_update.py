@@ -131,7 +131,7 @@ def test_two_far_runs_are_two_modes_and_stay(project: Project, latencies: str, c
     assert not any(run.get("left_out") for run in project.entry["runs"])
 
 
-def test_a_far_run_that_cannot_be_measured_again_is_not_recorded(project: Project):
+def test_a_far_run_that_cannot_be_repeated_is_not_recorded(project: Project):
     project.write(NOISY)
     result = project.record("1.0 1.0 1.0 1.3 1.0 1.0 nonsense")
     assert result.ret == 1
@@ -174,7 +174,7 @@ def test_new_counts_what_it_wrote_and_what_it_left(project: Project):
     )
 
 
-def test_a_metric_that_the_test_records_no_longer_is_dropped_and_named(project: Project):
+def test_a_metric_no_longer_recorded_is_dropped_and_named(project: Project):
     two = EXACT.format("4.0") + "    gpuperf.record('lines', 1, kind='exact')\n"
     project.write(two.replace("): gpuperf", "):\n    gpuperf"))
     project.update()
@@ -215,7 +215,7 @@ def test_what_is_only_shown_is_named(project: Project):
     result.stdout.fnmatch_lines(["Only shown here, so nothing to record: test_suite.py::test_t"])
 
 
-def test_changes_that_are_not_committed_are_said_at_the_update_and_with_a_red(project: Project):
+def test_uncommitted_changes_are_said_at_update_and_failure(project: Project):
     repository = Repository(project._pytester)
     project.write(EXACT.format("4.0"))
     repository.commit()

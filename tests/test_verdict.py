@@ -83,7 +83,7 @@ def test_a_clear_slowdown_is_regressed_and_says_by_how_much():
     assert verdict.baseline == pytest.approx(1e-3)
 
 
-def test_a_throughput_that_falls_is_regressed_and_its_change_is_negative():
+def test_a_falling_throughput_regresses_with_a_negative_change():
     verdict = decide(recorded([100, 101, 99, 100, 100], QPS), 50.0, [50.0, 50.3, 49.7, 50.0])
     assert verdict.outcome is Outcome.REGRESSED
     assert verdict.change == pytest.approx(-0.5, abs=1e-3)
@@ -101,7 +101,7 @@ def test_the_same_figure_is_equal_on_its_single_run():
     assert not verdict.exceeds
 
 
-def test_noise_as_wide_as_the_tolerance_is_inconclusive_and_says_what_could_have_been_caught():
+def test_noise_as_wide_as_the_tolerance_is_inconclusive():
     noisy = recorded([1.0, 1.1, 0.9, 1.08, 0.95], LATENCY)
     verdict = decide(noisy, 1.01)
     assert verdict.outcome is Outcome.INCONCLUSIVE
@@ -123,7 +123,7 @@ def test_shown_is_never_judged_even_with_a_baseline():
 # The screen
 
 
-def test_the_screen_passes_up_to_the_tolerance_and_asks_for_replicas_beyond_it():
+def test_the_screen_asks_for_replicas_beyond_the_tolerance():
     assert passes(recorded(BASE), measured(0.5e-3), 0.02)
     assert passes(recorded(BASE), measured(1.0199e-3), 0.02)
     assert not passes(recorded(BASE), measured(1.0201e-3), 0.02)
@@ -139,7 +139,7 @@ def test_the_screen_passes_up_to_the_tolerance_and_asks_for_replicas_beyond_it()
     ],
     ids=["no baseline", "exact", "contract changed", "shown"],
 )
-def test_the_screen_asks_for_no_replicas_where_they_could_not_matter(baseline, measurement):
+def test_the_screen_asks_for_no_replicas_that_cannot_matter(baseline, measurement):
     assert passes(baseline, measurement)
 
 
@@ -149,7 +149,7 @@ def test_a_slow_screen_is_left_out_of_the_estimate():
     assert verdict.now == pytest.approx(1e-3, rel=1e-3)
 
 
-# What keeps a red from being false
+# What keeps a failure from being false
 
 
 def test_a_single_run_never_regresses_however_slow():
@@ -159,7 +159,7 @@ def test_a_single_run_never_regresses_however_slow():
     assert "not measured again" in verdict.reason
 
 
-def test_two_baseline_runs_are_too_few_for_a_red_and_the_reason_says_how_to_add_more():
+def test_two_baseline_runs_are_too_few_to_fail_a_test():
     verdict = decide(recorded(BASE[:2]), 2e-3, [2e-3] * 4)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.exceeds
@@ -203,7 +203,7 @@ def test_a_loss_passes_the_floor_with_its_whole_interval():
     assert verdict.exceeds
 
 
-def test_a_change_below_the_floor_but_too_noisy_to_bound_says_so():
+def test_a_change_below_the_floor_too_noisy_to_bound_says_so():
     small = recorded([2e-6, 2.1e-6, 1.9e-6, 2e-6, 2.05e-6])
     verdict = decide(small, 2.08e-6, [2.0e-6, 2.15e-6, 2.1e-6, 2.13e-6])
     assert verdict.outcome is Outcome.INCONCLUSIVE
@@ -218,7 +218,7 @@ def test_a_change_below_the_floor_but_too_noisy_to_bound_says_so():
     ],
     ids=["launches a sample", "iterations a round"],
 )
-def test_the_floor_is_of_what_was_timed_and_not_of_what_it_was_divided_by(metric, contract, details):
+def test_the_floor_is_of_what_was_timed_before_division(metric, contract, details):
     # 0.2 us became 0.66: below the floors, but a sample lasted many times as long.
     def of(value):
         return Measurement(metric, contract, (value,), details=details)
@@ -247,7 +247,7 @@ def test_one_run_of_its_own_counts_for_more_than_other_gpus():
     assert decide(strange, 1.03, [1.03] * 4).baseline == pytest.approx(1.06)
 
 
-def test_on_an_unknown_gpu_a_loss_is_red_beyond_what_units_differ_by():
+def test_on_an_unknown_gpu_a_loss_must_exceed_unit_differences():
     strange = recorded([1e-3] * 5, units=("GPU-2",))
     little = decide(strange, 1.03e-3, [1.03e-3] * 4)
     assert little.outcome is Outcome.INCONCLUSIVE
@@ -269,7 +269,7 @@ def test_units_that_were_seen_to_differ_widen_the_interval():
     assert _width(decide(apart, 1e-3, [1e-3] * 4)) > 2 * _width(decide(alike, 1e-3, [1e-3] * 4))
 
 
-def test_hosts_with_other_numbers_of_gpus_may_differ_by_a_microsecond():
+def test_hosts_of_other_gpu_counts_may_differ_by_a_microsecond():
     short = recorded([20e-6] * 5, units=("GPU-2",))
     assert decide(short, 23e-6, [23e-6] * 4).outcome is Outcome.REGRESSED
     other = replace(
@@ -298,7 +298,7 @@ def test_a_hosts_clock_may_differ_between_days():
     assert decide(same_day, 1.5, [1.5] * 4).outcome is Outcome.REGRESSED
 
 
-def test_the_spread_of_a_lucky_baseline_is_moderated_by_the_instruments_own():
+def test_a_lucky_baselines_spread_is_moderated():
     # Five identical runs say "no noise at all"; the instrument's constant says otherwise.
     lucky = recorded([1.0] * 5)
     low, high = decide(lucky, 1.0).interval
@@ -315,7 +315,7 @@ def _width(verdict: Verdict) -> float:
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
-def test_a_noisy_sample_that_is_no_positive_number_is_one_sentence(bad):
+def test_a_noisy_sample_must_be_a_positive_number(bad):
     with pytest.raises(GpuperfError, match=f"time has a measured sample of {bad} s"):
         decide(recorded(BASE), bad)
     with pytest.raises(GpuperfError, match="time has a measured sample"):
@@ -402,13 +402,13 @@ def test_a_changed_metric_is_a_changed_contract(field, value):
     assert f"metric.{field} {getattr(TIME, field)} -> {value}" in verdict.reason
 
 
-def test_another_place_is_no_baseline_and_the_reason_says_what_differs():
+def test_another_place_is_no_baseline_and_it_is_said_why():
     verdict = decide(recorded(BASE), 9e-3, place={**PLACE, "power_limit_w": 500})
     assert verdict.outcome is Outcome.NO_BASELINE
     assert verdict.reason == "the baseline was recorded with power_limit_w 700, here 500"
 
 
-def test_replicas_that_answer_another_question_are_an_error_verdict():
+def test_replicas_that_measured_something_else_are_an_error():
     replicas = [measured(1e-3), measured(1e-3, contract={**CONTRACT, "dtype": "float16"})]
     verdict = judge(recorded(BASE), measured(1e-3), replicas, tolerance=None, place=PLACE)
     assert verdict.outcome is Outcome.UNMEASURED
@@ -424,12 +424,12 @@ def test_a_red_says_when_the_machine_code_is_the_baselines_own():
     assert other.reason == ""
 
 
-def test_compare_contracts_is_silent_on_equal_ones_and_sorted_otherwise():
+def test_compared_contracts_list_differences_sorted():
     assert compare_contracts(CONTRACT, dict(reversed(CONTRACT.items()))) == []
     assert compare_contracts({"b": 1, "a": None}, {"b": 2}) == ["a not set -> not set", "b 1 -> 2"]
 
 
-def test_environment_differences_name_what_none_of_the_baselines_runs_had():
+def test_environment_differences_name_what_no_run_had():
     """What no run names, such as the version of cupy, is not known to differ."""
     old = [
         {"commit": "a", "date": "1", "driver": "570", "device_uuid": "GPU-1", "versions": {"numpy": "1"}},
@@ -454,7 +454,7 @@ def test_environment_differences_name_what_none_of_the_baselines_runs_had():
 # How large a later loss would pass
 
 
-def test_an_unaccepted_improvement_says_how_much_could_be_lost_again():
+def test_an_improvement_says_how_much_could_be_lost_again():
     faster = decide(recorded([10e-3] * 5), 8e-3)
     assert faster.outcome is Outcome.IMPROVED
     assert unseen_loss(TIME, faster) == pytest.approx(10 * 1.02 / 8 - 1)
@@ -468,7 +468,7 @@ def test_an_unaccepted_improvement_says_how_much_could_be_lost_again():
 
 @quick
 @given(base=values, now=values)
-def test_a_loss_of_the_unseen_size_passes_the_screen_and_a_larger_one_does_not(base, now):
+def test_a_loss_of_the_unseen_size_passes_and_a_larger_does_not(base, now):
     baseline = recorded([base] * 5, LATENCY)
     loss = unseen_loss(LATENCY, decide(baseline, now))
     assume(loss > 0)

@@ -64,13 +64,13 @@ def test_unchanged_device_code_is_never_red(theta):
 
 
 @pytest.mark.parametrize(("theta", "slowdown"), [(0.01, 0.02), (0.02, 0.03)])
-def test_a_slowdown_of_one_point_more_than_the_tolerance_is_red_in_nine_processes(theta, slowdown):
+def test_one_point_beyond_tolerance_fails_in_nine_processes(theta, slowdown):
     found, processes = rates(Fleet(0, own=5), 300, slowdown, theta, old_code=True)
     assert found == {Outcome.REGRESSED: 300}
     assert processes == pytest.approx(9, abs=0.1)
 
 
-def test_a_session_that_is_slower_as_a_whole_is_no_ones_regression():
+def test_a_session_slower_as_a_whole_is_no_regression():
     # One slow SM, a clock that no sentinel shows: every process of a session is 3 % slower. The stored runs
     # alone would call that red, which is why no failure is spoken where the old code can be asked.
     asked, _ = rates(Fleet(0, own=5), 300, 0.0, 0.02, old_code=True, moved=0.03)
@@ -106,7 +106,7 @@ def test_a_loss_on_an_unknown_gpu_is_red_by_the_old_code(units, slowdown, least)
     assert at_least(found[Outcome.REGRESSED], 300, least)
 
 
-def test_by_the_stored_runs_alone_a_loss_on_an_unknown_gpu_must_be_larger():
+def test_stored_runs_alone_need_a_larger_loss_on_an_unknown_gpu():
     found = {loss: rates(Fleet(1), 300, loss, 0.02, old_code=False)[0] for loss in (0.05, 0.10)}
     assert found[0.05][Outcome.REGRESSED] < 150 < 285 < found[0.10][Outcome.REGRESSED]
 
@@ -153,7 +153,7 @@ def test_a_real_loss_of_latency_is_red_by_the_old_code(sd, slowdown, least):
 
 
 @pytest.mark.parametrize("sd", [0.007, 0.02, 0.05])
-def test_a_host_that_is_six_percent_slower_fails_nobody_under_strict(sd):
+def test_a_host_6_percent_slower_fails_nobody_under_strict(sd):
     rng = np.random.default_rng(6)
 
     def session() -> Found:
@@ -190,7 +190,7 @@ def test_a_benchmark_with_two_modes_is_almost_never_confirmed():
     assert 0.10 <= 1 - found[PASSED] / trials <= 0.20
 
 
-def test_the_detectable_slowdown_is_caught_nineteen_times_in_twenty():
+def test_the_detectable_slowdown_is_caught_19_times_in_20():
     metric, here = metric_of("device_time"), {"device_uuid": OWN, "gpus": 1}
     typical = np.exp(LENGTH + 0.001 * np.array([-1.2, -0.5, 0.0, 0.5, 1.2])).tolist()
     baseline = Baseline(metric, {}, {}, 0.0, tuple(Run((value,), here) for value in typical))

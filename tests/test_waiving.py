@@ -85,7 +85,7 @@ def test_tolerances_are_the_revisions(project: Project, name: str):
     )
 
 
-def test_flags_win_over_the_revision_and_an_accepted_change_has_its_own(project: Project):
+def test_flags_win_and_an_accepted_change_has_its_own(project: Project):
     set_tolerance(project, "pytest.ini", 5)
     project.base()
     set_tolerance(project, "pytest.ini", 50)
@@ -102,7 +102,7 @@ def test_flags_win_over_the_revision_and_an_accepted_change_has_its_own(project:
 
 
 @pytest.mark.parametrize("new", ["pytest.ini", "sub/pytest.ini"])
-def test_another_ini_file_does_not_take_the_place_of_the_revisions(project: Project, new: str):
+def test_another_ini_file_does_not_replace_the_revisions(project: Project, new: str):
     project.write("pyproject.toml", INI_FILES["pyproject.toml"].format(key="gpuperf_strict", value="on"))
     project.base()
     project.suite(1.0)
@@ -136,7 +136,7 @@ def test_whatever_else_judges_is_the_revisions(project: Project, key: str, value
     )
 
 
-def test_a_quarantine_file_of_the_changes_own_choice_does_not_count(project: Project):
+def test_a_quarantine_file_the_change_chose_does_not_count(project: Project):
     project.base()
     project.write("mine.toml", ENTRY)
     project.write("pytest.ini", "[pytest]\ngpuperf_quarantine = mine.toml\n")
@@ -145,7 +145,7 @@ def test_a_quarantine_file_of_the_changes_own_choice_does_not_count(project: Pro
     assert project.judge(ACCEPT).ret == 0
 
 
-def test_a_broken_quarantine_file_of_the_changes_own_fails_the_run(project: Project):
+def test_a_changes_own_broken_quarantine_file_fails_the_run(project: Project):
     project.base()
     project.suite(1.0)
     project.write("baselines/quarantine.toml", ENTRY.replace(str(SOON), "9999-12-31"))
@@ -156,7 +156,7 @@ def test_a_broken_quarantine_file_of_the_changes_own_fails_the_run(project: Proj
     )
 
 
-def test_a_broken_quarantine_file_of_the_revision_is_mended_by_an_accepted_change(project: Project):
+def test_an_accepted_change_mends_a_broken_quarantine_file(project: Project):
     (project.path / "baselines").mkdir()
     project.write("baselines/quarantine.toml", "owner = 1\n")
     project.suite(1.0)
@@ -168,7 +168,7 @@ def test_a_broken_quarantine_file_of_the_revision_is_mended_by_an_accepted_chang
     assert project.judge(ACCEPT, "--gpuperf-strict=off").ret == 0
 
 
-def test_a_file_of_the_revision_that_cannot_be_read_is_named_and_may_be_mended(project: Project):
+def test_an_unreadable_file_of_the_revision_may_be_mended(project: Project):
     project.base()
     project.write("pytest.ini", "[pytest]\ngpuperf_tolerances = size\n")
     project.commit()
@@ -183,7 +183,7 @@ def test_a_file_of_the_revision_that_cannot_be_read_is_named_and_may_be_mended(p
     result.stdout.fnmatch_lines(["accepted, and what was needed is not known: pytest.ini at main*"])
 
 
-def test_an_ini_file_outside_the_repository_is_no_part_of_the_change(project: Project, tmp_path: Path):
+def test_an_ini_file_outside_the_repository_is_not_the_changes(project: Project, tmp_path: Path):
     project.base()
     ini = tmp_path / "ci.ini"
     ini.write_text("[pytest]\ngpuperf_tolerances = size = 20 %\n")
@@ -243,7 +243,7 @@ def test_a_marker_that_is_looser_than_the_revisions_fails(project: Project, befo
     )
 
 
-def test_it_fails_although_it_did_not_regress_and_not_where_nothing_is_judged(project: Project):
+def test_it_fails_without_a_regression_if_judged(project: Project):
     project.base()
     project.suite(1.0, marker="tolerance=0.2")
     assert project.judge().ret == 1
@@ -355,7 +355,7 @@ def test_a_quarantined_test_that_is_gone_is_listed(project: Project):
     result.stdout.fnmatch_lines(["accepted: *::test_size: size may be missing by its own quarantine"])
 
 
-def test_a_regression_that_is_not_the_changes_own_to_accept_fails_all_the_same(project: Project):
+def test_a_regression_not_the_changes_to_accept_still_fails(project: Project):
     project.base()
     assert project.judge(ACCEPT).ret == 1
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -35,29 +36,33 @@ extern "C" __global__ void twice(const float *src, float *dst, int n)
 """
 
 
+PIP = (sys.executable, "-m", "pip")
+BUILD = ("-q", "--no-deps", "--no-build-isolation", "--no-index")
+
+
 @pytest.fixture(scope="module")
-def python(tmp_path_factory) -> Path:
-    """The interpreter of an environment with the wheel; what it depends on is lent by ours."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # a copy, since setuptools builds beside the sources
+def source(tmp_path_factory) -> Path:
+    """A copy of the sources, since setuptools builds beside them."""
+    folder = tmp_path_factory.mktemp("source") / "source"
     skipped = shutil.ignore_patterns(
         ".*", "baselines", "suites", "tests", "*.egg-info", "__pycache__", "build"
     )
-    shutil.copytree(CHECKOUT, source, ignore=skipped)
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        folder,
-        source,
-    ]
-    subprocess.run(build, check=True)
-    (wheel,) = folder.glob("*.whl")
+    shutil.copytree(CHECKOUT, folder, ignore=skipped)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    subprocess.run([*PIP, "wheel", *BUILD, "-w", folder, source], check=True)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory) -> Path:
+    """The interpreter of an environment with the wheel; what it depends on is lent by ours."""
+    folder = tmp_path_factory.mktemp("wheel")
     venv.create(folder / "env", with_pip=False)
     interpreter = folder / "env" / "bin" / "python"
     site = Path(
@@ -65,8 +70,7 @@ def python(tmp_path_factory) -> Path:
             [interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
         ).strip()
     )
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel]
-    subprocess.run(pip, check=True)
+    subprocess.run([*PIP, "install", "-q", "--no-deps", "--target", site, wheel], check=True)
     # A path file, and not PYTHONPATH: the wheel comes first, and our own editable install is not followed.
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return interpreter
@@ -97,6 +101,20 @@ def test_the_wheel_is_what_runs(python: Path):
         [python, "-P", "-c", "import pytest_gpuperf as p; print(p.__file__)"], text=True, env=environment
     )
     assert str(CHECKOUT) not in where
+
+
+def test_pip_installs_from_the_repository_what_the_wheel_has(wheel: Path, source: Path, tmp_path: Path):
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "all")):
+        author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *author, *command], cwd=source, check=True)
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=source, text=True).strip()
+    there = f"git+file://{source}@{commit}"  # a name before it needs a URL with a host
+    subprocess.run([*PIP, "install", *BUILD, "--target", tmp_path / "site", there], check=True)
+    site = tmp_path / "site"
+    files = {str(path.relative_to(site)) for path in site.rglob("*") if path.suffix != ".pyc"}
+    with zipfile.ZipFile(wheel) as packed:
+        assert {name for name in packed.namelist() if name.startswith("pytest_gpuperf/")} <= files
+    assert (site / "bin" / "gpuperf").exists()
 
 
 def test_a_users_project_records_and_gates(python: Path, project: Path):

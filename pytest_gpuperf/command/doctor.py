@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -37,10 +40,21 @@ def run(given: argparse.Namespace) -> int:
     else:
         width = max(len(finding.name) for finding in found)
         for finding in found:
-            print(f"{finding.state:<7}  {finding.name:<{width}}  {finding.says}")
+            _print(f"{finding.state:<7}  {finding.name:<{width}}  ", finding.says)
             if finding.do:
-                print(f"{'':<7}  {'':<{width}}  -> {finding.do}")
+                _print(" " * (width + 11), f"-> {finding.do}")
+        missing = [finding.needed for finding in found if finding.state == "missing"]
+        if missing and not any(missing):
+            print("What is missing is not needed to test kernels here.")
     return int(any(finding.state == "missing" and finding.needed for finding in found))
+
+
+def _print(before: str, text: str) -> None:
+    """Print a cell, within the width of a terminal if it is one: a log is searched, and not read."""
+    room = shutil.get_terminal_size().columns - len(before) if sys.stdout.isatty() else 10_000
+    lines = textwrap.wrap(text, max(room, 20), break_long_words=False, break_on_hyphens=False) or [""]
+    for number, line in enumerate(lines):
+        print(" " * len(before) if number else before, line, sep="")
 
 
 def _looked(name: str, check: Callable[[], Finding], needed: bool) -> Finding:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_gpuperf.figures import percent, quantity, told_apart
 from pytest_gpuperf.measurement import Measurement, Metric, Run
 from pytest_gpuperf.rules.differences import question_changes, surroundings_moved
 from pytest_gpuperf.rules.estimate import MIN_RUNS, estimate
@@ -109,9 +110,9 @@ def changes(old: Side, new: Side) -> Iterator[Change]:
 
 
 def _change(key: Key, a: Figure, b: Figure) -> Change:
-    figures = f"{_quantity(a)} → {_quantity(b)}"
     if changed := question_changes(a.metric, a.contract, b.metric, b.contract):
-        return Change("another question", *key, figures, "; ".join(changed))
+        return Change("another question", *key, f"{_quantity(a)} → {_quantity(b)}", "; ".join(changed))
+    figures = " → ".join(told_apart([a.value, b.value], b.metric.unit))
     if a.value == b.value:
         return Change("same", *key, _quantity(a))
     if a.value <= 0 or b.value <= 0:
@@ -120,7 +121,7 @@ def _change(key: Key, a: Figure, b: Figure) -> Change:
     share, loss = b.value / a.value - 1, a.metric.worse(a.value, b.value)
     if a.metric.constants.identity:
         return Change("worse", *key, figures, "it names what was found, so another one is wrong")
-    figures += f"  {100 * share:+.2f} %"
+    figures += f"  {percent(share)}"
     if a.metric.kind == "shown":
         return Change("same", *key, figures, "only shown: the host's clock, or a model's")
     if abs(loss) <= math.log1p(b.tolerance):
@@ -143,6 +144,4 @@ def _why_unclear(a: Figure, b: Figure, loss: float) -> str:
 
 
 def _quantity(figure: Figure) -> str:
-    from pytest_gpuperf.figures import quantity
-
     return quantity(figure.value, figure.metric.unit)

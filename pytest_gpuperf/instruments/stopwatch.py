@@ -41,11 +41,15 @@ UNSEEN = 10e-3  # seconds of work after the last event
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A way to time: ``l2`` "hot" or "cold", at most ``seconds`` of device time, after ``warmup`` seconds."""
+    """A way to time: ``l2`` "hot" or "cold", at most ``seconds`` of device time, after ``warmup`` seconds.
+
+    ``tell`` is told between samples how many there are.
+    """
 
     l2: str = "hot"
     seconds: float = 0.5
     warmup: float = 0.2
+    tell: Callable[[int], None] = lambda count: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +206,7 @@ class Stopwatch:
             count = min(count, room, self._most())
             chunk = self._chunk(count, self._batch)
             samples += chunk
+            self._settings.tell(len(samples))
             if not chunk:
                 count = self._shrink(count)
         return samples
@@ -224,6 +229,7 @@ class Stopwatch:
             if chunk:
                 taken += chunk
                 samples.append(median(chunk[1:]))
+                self._settings.tell(len(samples))
             elif self._hold < HOLD_MOST:
                 self._hold *= 2
             else:

@@ -179,7 +179,8 @@ def compare(
             left = [item for item in left if comparison.open(item.nodeid, held[item.nodeid])]
             if not left:
                 break
-            children.stage(f"comparing with {revision}: block {block} of {blocks}, {len(left)} test(s)")
+            said = f"comparing with {revision}: block {block} of {blocks}, {len(left)} test(s)"
+            children.stage(said, block - 1, blocks)
             for number in (0, 1, 1, 0):
                 side, runs = sides[number]
                 runs.append(_run(children, side, left, settled))

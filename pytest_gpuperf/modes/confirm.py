@@ -67,7 +67,7 @@ class Confirmer:
         )
         found: dict[str, list[Record]] = {}
         for number in range(REPLICAS):
-            self._children.live.stage(f"process {number + 1} of {REPLICAS}")
+            self._children.live.stage(f"process {number + 1} of {REPLICAS}", number, REPLICAS)
             result = self._children.run_fit(together, batches)
             for other in together:
                 replica, _ = _record_of(result, other)
@@ -90,7 +90,7 @@ class Confirmer:
     def _alone(self, item: pytest.Item, record: Record) -> Replicas:
         records: list[Record] = []
         for number in range(REPLICAS):
-            self._children.live.stage(f"confirming, process {number + 1} of {REPLICAS}")
+            self._children.live.stage(f"confirming, process {number + 1} of {REPLICAS}", number, REPLICAS)
             result = self._children.run_fit([item], {item.nodeid: record.batches})
             replica, trouble = _record_of(result, item)
             if replica is None:

@@ -17,7 +17,7 @@ from pytest_gpuperf.modes.missing import findings, missing_rows, scope_of
 from pytest_gpuperf.modes.mode import Judged, Mode, conclude
 from pytest_gpuperf.modes.terms import Accepted
 from pytest_gpuperf.records import Record, Row
-from pytest_gpuperf.report.command import measuring
+from pytest_gpuperf.report.command import measuring, targets
 from pytest_gpuperf.rules.case import Case, Compared, Evidence, Replicas
 from pytest_gpuperf.rules.decide import decide, screen
 from pytest_gpuperf.rules.differences import other_unit
@@ -70,8 +70,12 @@ class Judging(Mode):
         """Decide a case with the evidence that it calls for: the old code, else replicas."""
         tripped, replicas = screen(case, record).tripped, Replicas()
         found: Mapping[str, Compared | str] = {}
-        if not self._spent and (asked := to_ask(case, record, decide(case, record))):
-            found, replicas = self._old_code.ask(item, record, asked)
+        if not self._spent:
+            rows = decide(case, record)
+            if asked := to_ask(case, record, rows):
+                found, replicas = self._old_code.ask(item, record, asked)
+            elif not tripped:
+                return rows  # most tests: nothing more is to be known
         unanswered = any(not answers(found.get(name)) for name in tripped)
         if unanswered and len(replicas.records) < REPLICAS and not self._spent:
             replicas = confirm()
@@ -98,7 +102,7 @@ class Judging(Mode):
             and any(r.environment.get("device_uuid") for r in runs)
             and other_unit(runs, case.unit)
         ):
-            command = measuring(self._session.config, *self._session.config.args)
+            command = measuring(self._session.config, *targets(self._session.config))
             self._results.note(
                 "This GPU has no baseline runs of its own (GPUs of one model can differ by 2 %).\n"
                 f"  Record them with:\n  {command} --gpuperf-update=append"

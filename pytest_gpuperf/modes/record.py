@@ -199,7 +199,8 @@ class Recording(Mode):
         self._results.note(moved(key, old, new))
         for name, stored in new.items():
             if name in old and old[name].value != stored.value:  # what stays was told when it came
-                self._results.note(crept(key, stored, self._tolerance(item, stored.metric)))
+                tolerance = self._tolerance(item, stored.metric)
+                self._results.note(crept(key, stored, tolerance, old[name].value))
 
 
 def _of(item: pytest.Item, runs: Sequence[Mapping[str, Record]]) -> list[Record]:
@@ -225,7 +226,7 @@ def fresh_runs(
     together = [item for item in items if not isolates(item)]
     batches = [batch for batch in (together, *([item] for item in items if isolates(item))) if batch]
     for number in range(1, count + 1 if items else 1):
-        session.children.stage(f"recording run {number} of {count}, {len(items)} tests")
+        session.children.stage(f"recording run {number} of {count}, {len(items)} tests", number - 1, count)
         found: dict[str, Record] = {}
         for batch in batches:
             settled = {item.nodeid: results.records[item.nodeid].batches for item in batch}

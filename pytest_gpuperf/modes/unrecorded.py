@@ -20,7 +20,7 @@ from pytest_gpuperf.storage.project import Project
 
 UNCOMMITTED = (
     "Recorded with changes that are not committed: the commit that a baseline names lacks them.\n"
-    "  Commit the code first and record then, so that a red can be compared with it"
+    "  Commit the code first and record then, so that a failure can be compared with it"
 )
 
 

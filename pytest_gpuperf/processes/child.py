@@ -59,9 +59,9 @@ class Children:
         self._options, self._progress, self._end = options, progress, end
         self.live = live
 
-    def stage(self, text: str) -> None:
+    def stage(self, text: str, done: int = 0, total: int = 0) -> None:
         """Say what begins: in the live line, or by a line of its own where there is none."""
-        if not self.live.stage(text):
+        if not self.live.stage(text, done, total):
             self._progress(f"gpuperf: {text}")
 
     def run(
@@ -92,7 +92,7 @@ class Children:
         task = _task(items, batches, checkout, of_the_test)
         patience = Patience(options.child_timeout, options.lock_timeout, end)
         ours, theirs = socket.socketpair()
-        result = ChildResult()
+        result, over = ChildResult(), 0
         with paused(self.config), ours, tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
                 [*command, f"--gpuperf-child={theirs.fileno()}"],
@@ -108,9 +108,10 @@ class Children:
             try:
                 for message in exchange(ours, process, json.dumps(task).encode() + b"\n", patience):
                     if "report" in message:
-                        result.add(self._report(message["report"]))
+                        result.add(report := self._report(message["report"]))
+                        over += report.when == "teardown"
                     elif doing := message.get("doing"):
-                        self.live.show(doing)
+                        self.live.show(f"{over + 1} of {len(items)}: {doing}" if len(items) > 1 else doing)
                 process.wait(timeout=_TO_LEAVE)
                 result.returncode = process.returncode
             except TimeoutError as silence:

@@ -26,6 +26,7 @@ class Live:
         able = os.environ.get("TERM", "dumb") != "dumb" and not hasattr(config, "workerinput")
         self.on = able and bool(getattr(self._reporter, "isatty", False))
         self._stage, self._shown, self._last = "", False, 0.0
+        self._begun = time.monotonic()
 
     def __enter__(self) -> Live:
         return self
@@ -35,9 +36,17 @@ class Live:
         self.clear()
         self._stage = ""
 
-    def stage(self, text: str) -> bool:
-        """Begin a stage, named before what is done in it; return whether it is shown."""
-        self._stage, self._last = text, 0.0
+    def stage(self, text: str, done: int = 0, total: int = 0) -> bool:
+        """Begin a stage, named before what is done in it; return whether it is shown.
+
+        Of ``total`` stages that take as long as each other, ``done`` are over: how long the others may take
+        is said, too.
+        """
+        now = time.monotonic()
+        if not done:
+            self._begun = now
+        left = (now - self._begun) * (total - done) / done if done else 0.0
+        self._stage, self._last = f"{text}, {duration(left)} left" if left else text, 0.0
         self.show("")
         return self.on
 
@@ -62,3 +71,10 @@ class Live:
             writer._file.write(f"{_SAVE}{_ERASE}{text}{_RESTORE}")
             writer._file.flush()
         self._shown = bool(text)
+
+
+def duration(seconds: float) -> str:
+    """Say roughly how long something takes: 40 s, 5 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

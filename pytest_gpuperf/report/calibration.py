@@ -25,7 +25,7 @@ def expectation(calibration: Calibration) -> str:
     """Say how many false alarms to expect of a run of the suite, for the header."""
     rate = calibration.reds.runs
     return inert(
-        f"{elide(calibration.pool, 30)}: {calibration.expected_reds:.2g} false reds expected a run\n"
+        f"{elide(calibration.pool, 30)}: {calibration.expected_reds:.2g} false failures expected a run\n"
         f"  ({_of(rate)} runs red, at most {_percent(rate.at_most)}; "
         f"{len(calibration.tests)} tests, {calibration.last[:10] or 'undated'})"
     )
@@ -71,10 +71,10 @@ def _table(calibration: Calibration) -> list[str]:
     for name, test in calibration.tests.items():
         reds = f"{test.reds.runs.reds}/{test.reds.runs.trials}"
         if not test.metrics:
-            lines.append(f"{_short(name):<{_NAME}}{'exact':>7}{'-':>8}{reds:>7}")
+            lines += _named(name, f"{'exact':>7}{'-':>8}{reds:>7}")
         for metric, found in test.metrics.items():
             label = name if len(test.metrics) == 1 else f"{name} {metric}"
-            lines.append(f"{_short(label):<{_NAME}}{_metric(found, reds)}")
+            lines += _named(label, _metric(found, reds))
     return head + lines
 
 
@@ -83,8 +83,10 @@ def _metric(found: MetricResult, reds: str) -> str:
     return f"{f'{100 * found.tolerance:g}%':>7}{f'{100 * found.spread:.2f}%':>8}{reds:>7}{power}"
 
 
-def _short(name: str) -> str:
-    return elide(name.partition("::")[2] or name, _NAME - 1)
+def _named(name: str, figures: str) -> list[str]:
+    """Return a test's line; a name that leaves no room has its figures below, since names differ anywhere."""
+    label = name.partition("::")[2] or name
+    return [f"{label:<{_NAME}}{figures}"] if len(label) < _NAME else [label, " " * _NAME + figures]
 
 
 def _units(calibration: Calibration) -> str:
@@ -109,7 +111,7 @@ _LABELLED = 12
 def write_plot(calibration: Calibration, path: Path) -> str:
     """Draw the power of each metric into a PNG; return what to install first, "" if nothing.
 
-    At 0 % stand the false reds; the bar is the bound on red runs. More metrics than a legend holds share
+    At 0 % stand the false failures; the bar is the bound on red runs. More metrics than a legend holds share
     one grey.
     """
     try:
@@ -130,7 +132,7 @@ def write_plot(calibration: Calibration, path: Path) -> str:
         shifts = [0.0, *(float(shift) for shift in found.power)]
         reds = [calibration.tests[name].reds, *found.power.values()]
         colour = None if few else "0.6"
-        label = f"{elide(name.partition('::')[2], 40)} {metric}, θ {100 * found.tolerance:g} %"
+        label = f"{name.partition('::')[2]} {metric}, θ {100 * found.tolerance:g} %"
         axes.plot(
             shifts, [100 * r.draws.share for r in reds], marker="o", markersize=3, label=label, color=colour
         )

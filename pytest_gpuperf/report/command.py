@@ -32,6 +32,11 @@ def measuring(config: pytest.Config, *targets: str) -> str:
     return shlex.join(["pytest", *targets, "--gpuperf", *flags])
 
 
+def targets(config: pytest.Config) -> list[str]:
+    """Return what this session was asked to run; nothing where pytest chose by itself."""
+    return config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+
+
 def judging(config: pytest.Config) -> str:
     """Return the flags, each after a space, by which this session judges what it measures."""
     option = config.option

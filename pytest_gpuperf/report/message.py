@@ -164,10 +164,10 @@ class _Message:
     def _not_the_machine(self, row: Row) -> str:
         """Say what speaks against the machine as the cause of a regression."""
         if not _noisy(row):
-            return "not why: this is counted, not timed, and no busy or hot machine moves it"
+            return "not the cause: this is counted, not timed, and no busy or hot machine moves it"
         if self.case.against or row.verdict.old_code:
             whose = self.case.against or f"commit {row.verdict.old_code}"
-            return f"not why: {whose} took turns with this checkout, and was better"
+            return f"not the cause: {whose} took turns with this checkout, and was better"
         return "not likely: it was fit, and every fresh process was beyond what is allowed"
 
     def _differs(self, rows: Sequence[Row]) -> list[str]:

@@ -64,7 +64,7 @@ def summarise(
 
     ``verbosity`` is pytest's: with -q only what somebody must act on has a line in the table, with -qq none.
     """
-    width = max(40, min(shutil.get_terminal_size().columns, 200))
+    width = _width()
     plain = _as_encoded(reporter)
 
     def write(line: str, **markup: bool) -> None:
@@ -84,6 +84,10 @@ def summarise(
         loud = {"yellow": True, "bold": True} if text.startswith(WARNING) else {}
         for part in _fitting(text, width) if getattr(reporter, "isatty", False) else (text,):
             write(part, **loud)
+
+
+def _width() -> int:
+    return max(40, min(shutil.get_terminal_size().columns, 200))
 
 
 def _fitting(text: str, width: int) -> Iterator[str]:
@@ -198,7 +202,8 @@ def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
 # --------------------------------------------------------------------------- LoadGen's percentiles
 
 _COLUMN = 9
-_QUERIES = 7
+_QUERIES = 8
+_LEAST = 10  # columns of the names, below which figures stand in lines of their own
 
 
 def show_percentiles(reporter: pytest.TerminalReporter, rows: Sequence[Row]) -> None:
@@ -206,16 +211,43 @@ def show_percentiles(reporter: pytest.TerminalReporter, rows: Sequence[Row]) -> 
     phases = [row for row in rows if "percentiles" in row.details]
     if not phases:
         return
-    names = list(phases[0].details["percentiles"])
-    room = 80 - _QUERIES - _COLUMN * len(names) - 1
-    titles = "".join(f"{name.replace('_', '.'):>{_COLUMN}}" for name in names)
-    reporter.write_line(f"{'latency':<{room}} {'queries':>{_QUERIES}}{titles}")
-    for row in phases:
-        # parameters are at a name's end; the table above has the whole
-        name = row.test.name if len(row.test.name) <= room else f"…{row.test.name[1 - room :]}"
-        reporter.write(f"{inert(name):<{room}} {row.details['queries']:>{_QUERIES}}")
-        for seconds, enough in row.details["percentiles"].values():
-            text = quantity(seconds, "s", 3).replace(" ", "")
-            cell = text if enough else f"({text})"
+    files = {row.test.suite for row in phases}
+    labels = [inert(row.test.name if len(files) == 1 else str(row.test)) for row in phases]
+    names = list(dict.fromkeys(name for row in phases for name in row.details["percentiles"]))
+    width = _width()
+    room = width - _QUERIES - _COLUMN * len(names)
+    if room < _LEAST:
+        _list_percentiles(reporter, labels, phases, width)
+        return
+    room = min(room, max(_LEAST, *map(len, labels)))
+    titles = "".join(f"{_percentile(name):>{_COLUMN}}" for name in names)
+    reporter.write_line(f"{'latency':<{room}}{'queries':>{_QUERIES}}{titles}")
+    for label, row in zip(labels, phases, strict=True):
+        if len(label) > room:
+            reporter.write_line(label)
+        reporter.write(f"{label if len(label) <= room else '':<{room}}{row.details['queries']:>{_QUERIES}}")
+        for name in names:
+            cell, enough = _latency(*row.details["percentiles"].get(name, ()))
             reporter.write(f"{cell:>{_COLUMN}}", light=not enough)
         reporter.write_line("")
+
+
+def _list_percentiles(
+    reporter: pytest.TerminalReporter, labels: Sequence[str], phases: Sequence[Row], width: int
+) -> None:
+    """Print each phase's figures below its name, for a terminal too narrow for columns."""
+    for label, row in zip(labels, phases, strict=True):
+        found = row.details["percentiles"].items()
+        cells = [f"{_percentile(name)} {_latency(*each)[0]}" for name, each in found]
+        text = ", ".join([f"{row.details['queries']} queries", *cells])
+        for part in (label, *textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ")):
+            reporter.write_line(part)
+
+
+def _percentile(name: str) -> str:
+    return name.replace("_", ".")
+
+
+def _latency(seconds: float | None = None, enough: bool = True) -> tuple[str, bool]:
+    text = quantity(seconds, "s", 3).replace(" ", "")
+    return text if enough else f"({text})", enough

@@ -43,10 +43,13 @@ def _change(new: Baseline, before: float) -> str:
     return f"{percent(new.value / before - 1)} ({direction})" if before > 0 else direction
 
 
-def crept(key: TestKey, baseline: Baseline, tolerance: float) -> str:
-    """Return the warning that a baseline lost more than twice its tolerance since its origin or best."""
+def crept(key: TestKey, baseline: Baseline, tolerance: float, before: float | None = None) -> str:
+    """Return the warning that a baseline lost more than twice its tolerance since its origin or best.
+
+    "" if ``before``, the value until now, was that of an exact metric: ``moved`` has just said so.
+    """
     mark = yardstick(baseline, tolerance)
-    if mark is None:
+    if mark is None or (not tolerance and before == mark.value):
         return ""
     unit, then = baseline.metric.unit, "its origin" if mark == baseline.origin else "its best"
     commit = f" ({mark.commit[:SHOWN_DIGITS]})" if mark.commit else ""

@@ -82,11 +82,13 @@ def other_software(measured: Measurement, runs: Iterable[Run], new: Mapping[str,
     instrument = measured.metric.constants
     kernel = instrument.where == "device" and measured.code is not None
     globs = (*_DEVICE_SOFTWARE, *(() if kernel else instrument.runs_on))
-    now = _flat(new)
+    known = [_flat(run.environment) for run in runs]
     return any(
-        key in now and now[key] not in values and any(matches(glob, key) for glob in globs)
-        for key, values in _known(run.environment for run in runs).items()
-        if key != _OURS
+        (values := [there[key] for there in known if key in there])
+        and value not in values
+        and key != _OURS
+        and any(matches(glob, key) for glob in globs)
+        for key, value in _flat(new).items()
     )
 
 

@@ -36,6 +36,17 @@ class _Axis:
         return round(self._start + min(max(share, 0.0), 1.0) * (self._end - self._start), 1)
 
     def marks(self) -> list[float]:
+        """Return two to five round values: steps of 1, 2 or 5 and zeros."""
+        power = 10.0 ** math.floor(math.log10(self._high - self._low))
+        steps = (power * each for each in (1, 0.5, 0.2, 0.1))
+        step = next(step for step in steps if len(self._every(step)) >= 3 or step < power / 9)
+        return self._every(step)[:: 2 if len(self._every(step)) > 5 else 1]
+
+    def _every(self, step: float) -> list[float]:
+        first, last = math.ceil(self._low / step), math.floor(self._high / step)
+        return [number * step for number in range(first, last + 1)]
+
+    def spread(self) -> list[float]:
         return [self._low + (self._high - self._low) * part for part in (0.1, 0.5, 0.9)]
 
 
@@ -54,8 +65,8 @@ def _numbers(values: Sequence[Figure]) -> list[float]:
 
 
 def runs(metric: MetricResult) -> str:
-    """Draw today's samples and processes above the baseline's runs; "" where there are none."""
-    rows = _rows(metric)
+    """Draw today's samples and processes above the baseline's runs; "" where there are none, or one value."""
+    rows = _rows(metric) if metric.kind == "noisy" or metric.here or metric.there else []
     values = [value for row in rows for value in (*row.points, *row.ticks)]
     if not values:
         return ""
@@ -94,8 +105,8 @@ def _rows(metric: MetricResult) -> list[_Row]:
         found.append(_Row("measured again", 0, here))
     if there := _numbers(metric.there):
         found.append(_Row("the other code", 1, there))
-    for run in metric.stored[-_STORED:]:
-        label = f"baseline {run.date[:10] or 'run'}{' (left out)' if run.left_out else ''}"
+    for number, run in enumerate(metric.stored[-_STORED:], max(1, len(metric.stored) - _STORED + 1)):
+        label = f"baseline {number}, {run.date[:10] or 'no date'}{' (left out)' if run.left_out else ''}"
         found.append(_Row(label, 2, _numbers([run.value]), _numbers(run.samples)))
     return found
 
@@ -166,7 +177,7 @@ def latencies(phases: Sequence[tuple[str, dict[str, Percentile]]]) -> str:
         parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="6" y2="{height}"/>')
         text = name.replace("_", ".")
         parts.append(f'<text class="small" text-anchor="middle" x="{x}" y="{height + 18}">{text}</text>')
-    for mark in up.marks():
+    for mark in up.spread():
         text = quantity(math.exp(mark), "s", 3)
         parts.append(f'<text class="small" x="0" y="{up(mark) + 4}">{text}</text>')
     for number, (label, found) in enumerate(phases):
@@ -202,7 +213,7 @@ def trend(metric: MetricResult, dates: Sequence[str], values: Sequence[float]) -
     path = " ".join(f"{x} {y}" for x, y in points)
     parts.append(f'<polyline class="s0 curve" points="{path}"/>')
     parts += [f'<circle class="s0" cx="{x}" cy="{y}" r="3"/>' for x, y in points]
-    for mark in up.marks()[::2]:
+    for mark in dict.fromkeys((max(values), min(values))):
         parts.append(
             f'<text class="small" x="0" y="{up(mark) + 4}">{escape(quantity(mark, metric.unit))}</text>'
         )
