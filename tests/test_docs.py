@@ -29,6 +29,7 @@ ELSEWHERE = {"docs/frameworks.md": "tests/test_frameworks.py"}
 """Pages whose blocks another file runs, on a GPU."""
 KERNEL_PAGES = {
     "docs/suites.md": ("kernels",),
+    "docs/profile.md": ("kernels", "suites/conftest.py", "suites/test_transpose.py"),
     "docs/plan.md": ("kernels", "suites/conftest.py", "suites/test_transpose.py", POOL),
 }
 """Pages whose project is this one's: what of it."""
