@@ -23,6 +23,7 @@ __global__ void k(real *o, int n) { o[0] = table[1][n]; }
 __global__ void k(int *o) { o[0] = 1; }
 }
 namespace { __device__ int counter; __global__ void secret(int *o) { o[0] = hidden[0] + counter++; } }
+__global__ void idle() {}
 #define MAKE(name, value) __global__ void name(int *o) { o[0] = value; }
 MAKE(made, 41)
 #if 1
@@ -123,7 +124,7 @@ def test_what_names_no_kernel(file, name, says):
 
 def test_nvcc_names_the_same_kernels_and_variables(planned):
     for name, own in (
-        ("made", False), ("secret", False), ("ns::k(int*)", False), ("either", False), ("fill<double>", True),
+        ("made", False), ("secret", False), ("ns::k(int*)", False), ("either", False), ("idle", False), ("fill<double>", True),
     ):  # fmt: skip
         launch = planned[name][1, 1]
         assert (launch.program is not planned.program) == own

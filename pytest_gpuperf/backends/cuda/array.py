@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from pycuda import gpuarray
 
+from pytest_gpuperf.backends.room import FREED
 from pytest_gpuperf.errors import KernelError
-
-FREED = "the array's memory was given back when the test that made it had been measured; make another."
 
 
 class Array(gpuarray.GPUArray):
