@@ -124,7 +124,8 @@ def test_what_names_no_kernel(file, name, says):
 
 def test_nvcc_names_the_same_kernels_and_variables(planned):
     for name, own in (
-        ("made", False), ("secret", False), ("ns::k(int*)", False), ("either", False), ("idle", False), ("fill<double>", True),
+        ("made", False), ("secret", False), ("ns::k(int*)", False), ("either", False), ("idle", False),
+        ("fill<double>", True),
     ):  # fmt: skip
         launch = planned[name][1, 1]
         assert (launch.program is not planned.program) == own

@@ -46,8 +46,16 @@ def functions(code: str) -> Iterator[Function]:
 
 
 def of_host(code: str) -> Iterator[Function]:
-    """Yield the functions that only a host can call: main, launches, allocations."""
-    return (f for f in functions(code) if not _ON_DEVICE.search(code, f.begin, f.body))
+    """Yield the functions that only a host can call: main, launches, allocations.
+
+    One with a kernel inside is none, but two that a condition of the preprocessor chooses from.
+    """
+    for found in functions(code):
+        if (
+            not _ON_DEVICE.search(code, found.begin, found.body)
+            and "__global__" not in code[found.body : found.end]
+        ):
+            yield found
 
 
 def closing(code: str, opening: int) -> int:

@@ -55,8 +55,7 @@ class CudaContext:
             device = driver.Device(index)
             self.device_name: str = device.name()
             self.compute_capability: tuple[int, int] | None = tuple(device.compute_capability())
-            self.context: Any = device.retain_primary_context()
-            self.context.push()
+            self.context: Any = self.made_current(device)
         except driver.Error as error:
             raise Unavailable(
                 f"CUDA device {index} cannot be used: {error}; see what nvidia-smi says."
@@ -81,6 +80,13 @@ class CudaContext:
     def open_driver() -> Any:
         """Import what speaks to the driver; raises Unavailable, naming what to install."""
         return _pycuda()
+
+    @staticmethod
+    def made_current(device: Any) -> Any:
+        """Make a device's primary context current on this thread, and return it."""
+        context = device.retain_primary_context()
+        context.push()
+        return context
 
     def allocated(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Return a new array, or raise the driver's own error."""
@@ -233,8 +239,12 @@ class CudaContext:
                 return  # giving the context back would wait for the kernel
             self.stream = None
             self.modules.clear()
-            # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.
-            self.context.detach()
+            self.release()
+
+    def release(self) -> None:
+        """Give the primary context back."""
+        # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.
+        self.context.detach()
 
 
 def _pycuda() -> Any:
@@ -245,6 +255,7 @@ def _pycuda() -> Any:
             raise Unavailable("PyCUDA finds no libcuda.so.1; install the NVIDIA driver.") from None
         raise Unavailable(
             f"There is a CUDA device but PyCUDA cannot be imported ({error}); "
-            'pip install "pytest-gpuperf[cuda]", or choose --gpuperf-backend=emulated.'
+            'pip install "pytest-gpuperf[cuda-core]", which needs no compiler, or "pytest-gpuperf[cuda]", or '
+            "choose --gpuperf-backend=emulated."
         ) from None
     return driver
