@@ -66,7 +66,7 @@ class CudaContext:
         atexit.register(self.close)
         self.uuid = device_uuid(index)
         self.pci: str | None = device.pci_bus_id()  # of the whole GPU, also of a MIG instance
-        self.stream: Any = driver.Stream()
+        self.stream: Any = self.made_stream()
         self.total_memory: int = device.total_memory()
         known = driver.device_attribute
         self.l2_bytes: int = device.get_attribute(known.L2_CACHE_SIZE)
@@ -87,6 +87,12 @@ class CudaContext:
         context = device.retain_primary_context()
         context.push()
         return context
+
+    def made_stream(self) -> Any:
+        """Return a stream that the legacy default stream orders with, and that other libraries can take."""
+        from pytest_gpuperf.backends.cuda.export import speaking
+
+        return speaking(self.driver.Stream)()
 
     def allocated(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Return a new array, or raise the driver's own error."""

@@ -19,3 +19,13 @@ def dlpack(address: int, array: Any) -> Any:
     strides = tuple(step // size for step in array.strides)
     buffer = Buffer.from_handle(address, span, owner=array)
     return StridedMemoryView.from_buffer(buffer, tuple(array.shape), strides, dtype=np.dtype(array.dtype))
+
+
+def speaking(stream: type[Any]) -> type[Any]:
+    """Return PyCUDA's class of streams with the protocol by which others take them."""
+
+    class Stream(stream):
+        def __cuda_stream__(self) -> tuple[int, int]:
+            return 0, int(self.handle)
+
+    return Stream

@@ -41,6 +41,9 @@ class CudaCoreBackend(CudaBackend):
     def made_current(device: Any) -> Any:
         return device.primary_context()
 
+    def made_stream(self) -> Any:
+        return self.driver.Stream()
+
     @cached_property
     def compiler_version(self) -> str:
         from pytest_gpuperf.backends.cuda_core.nvrtc import compiler_version
