@@ -5,6 +5,7 @@ Nothing is cached on disk: a plain kernel takes some 30 ms, less than nvcc needs
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -102,6 +103,8 @@ def compile_cubin(
                 said.append(str(error))
             if meant := unresolved(said[-1]):
                 raise meant
+            if missing_header(said[-1]):
+                break
     raise _explained(path, said)
 
 
@@ -131,7 +134,7 @@ def _explained(path: Path, said: Sequence[str]) -> KernelError | Unavailable:
 def _remedy(said: Sequence[str]) -> str:
     if option := re.search(r"unrecognized option (\S+)", said[-1]):
         return f"\nNVRTC has no {option[1]}: leave it out, or take nvcc: --gpuperf-backend=cuda."
-    if any(words in said[-2] for words in _ONLY_HOST):
+    if any(words in each for each in said[1:-1] for words in _ONLY_HOST):
         return (
             "\nNVRTC compiles for the device alone, and this file has more of the host's than functions: put "
             "that into a file of its own, or take nvcc: --gpuperf-backend=cuda."
@@ -139,16 +142,15 @@ def _remedy(said: Sequence[str]) -> str:
     return ""
 
 
-def _compiled(path: Path, source: str, flags: Sequence[str], expression: str) -> Compiled:
+def _compiled(path: Path, text: str, flags: Sequence[str], expression: str) -> Compiled:
     nvrtc = library()
     known = {HEADER.name: HEADER.read_text(), **headers()}
     names, texts = [name.encode() for name in known], [text.encode() for text in known.values()]
-    # Quotes are searched beside the file, not in the folder that pytest happens to run in.
-    folders = (path.parent.absolute(), *include_folders())
-    given = ["--no-source-include", *flags, *(f"-I{folder}" for folder in folders)]
-    result, program = nvrtc.nvrtcCreateProgram(
-        source.encode("utf-8", "surrogateescape"), path.name.encode(), len(names), texts, names
-    )
+    given = [*flags, *(f"-I{folder}" for folder in include_folders())]
+    # The path says where quotes are searched; the name is what the machine code of an assert has.
+    name = re.sub(r'(["\\])', r"\\\1", path.name)
+    source = f'#line 1 "{name}"\n{text}'.encode("utf-8", "surrogateescape")
+    result, program = nvrtc.nvrtcCreateProgram(source, os.fsencode(path.absolute()), len(names), texts, names)
     _check(result)
     try:
         if expression:
