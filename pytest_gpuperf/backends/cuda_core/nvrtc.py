@@ -189,8 +189,9 @@ def library() -> Any:
 
         nvrtc.nvrtcVersion()  # loads the library
     except (ImportError, RuntimeError) as error:
+        first_line = str(error).partition("\n")[0]
         raise Unavailable(
-            f"Kernels are compiled with NVRTC, which does not load ({error}); {INSTALL}."
+            f"Kernels are compiled with NVRTC, which does not load ({first_line}); {INSTALL}."
         ) from None
     return nvrtc
 
