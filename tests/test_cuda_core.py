@@ -23,6 +23,8 @@ from pytest_gpuperf.backends.cuda_core.headers import missing_header
 from pytest_gpuperf.backends.cuda_core.options import of_nvrtc
 from pytest_gpuperf.backends.room import FREED
 from pytest_gpuperf.errors import KernelError, Unavailable
+from pytest_gpuperf.measurement import INSTRUMENTS
+from pytest_gpuperf.rules.differences import environment_differences, other_software
 
 # --------------------------------------------------------------------------- which of the two
 
@@ -45,6 +47,23 @@ def test_auto_takes_cuda_core_where_there_is_no_pycuda(choice, pycuda, core, tak
 
     monkeypatch.setattr("importlib.util.find_spec", find_spec)
     assert uses_cuda_core(choice) is taken
+
+
+@pytest.mark.parametrize("code", ["k-1", None], ids=["a kernel", "a callable"])
+def test_baselines_of_the_other_backend_are_of_other_software_by_name(code):
+    """Older runs name no binding; the compiler tells."""
+    old = {"compiler": "nvcc 13.0.88", "driver": "580.65.06", "cuda_pycuda": "13.0.0"}
+    new = {
+        "compiler": "NVRTC 13.0.88",
+        "driver": "580.65.06",
+        "cuda_bindings": "13.3.1",
+        "binding": "cuda.core",
+    }
+    measured = SimpleNamespace(metric=SimpleNamespace(constants=INSTRUMENTS["device_time"]), code=code)
+    for environment in (old, {**old, "binding": "PyCUDA"}):
+        assert other_software(measured, [SimpleNamespace(environment=environment)], new)
+    assert not other_software(measured, [SimpleNamespace(environment=new)], new)
+    assert "compiler nvcc 13.0.88 -> NVRTC 13.0.88" in environment_differences([old], new)
 
 
 # --------------------------------------------------------------------------- arrays, in the host's memory
