@@ -313,12 +313,13 @@ def test_a_header_that_is_not_there_says_where_it_is(header, says):
 
 
 @pytest.fixture
-def compiled(tmp_path):
+def compiled(tmp_path, monkeypatch):
     """compiled(source, *options): the cubin of a file x.cu, for an H100."""
     try:
         nvrtc.library()
     except Unavailable as error:
         pytest.skip(str(error))
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
 
     def compile(source, *options, name="x.cu", capability=(9, 0)):
         (tmp_path / name).write_text(source)
@@ -392,6 +393,33 @@ def test_quotes_are_searched_beside_the_file_and_not_where_pytest_runs(compiled,
     expected = kernel_hash(compiled(KERNEL % "6"), "k")
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert kernel_hash(compiled(source), "k") == expected
+
+
+INCLUDES = {
+    "quotes": ('#include "value.cuh"\n', (), True),
+    "angles": ("#include <value.cuh>\n", ("-I.",), True),
+    "a folder": ('#include "value.cuh"\n', ("-I", "."), True),
+    "continued": ('#include \\\n"value.cuh"\n', (), True),
+    "a comment": ('# /* tuned */ include "value.cuh"\n', (), True),
+    "a macro": ('#define PART "value.cuh"\n#include PART\n', (), False),
+    "a condition": ('#if __has_include("value.cuh")\n#include "value.cuh"\n#endif\n', (), False),
+    "an option": ("", ("-include", "value.cuh", "-I."), False),
+}
+
+
+@pytest.mark.parametrize("include", INCLUDES)
+def test_a_file_is_compiled_once_and_again_when_a_header_changes(compiled, include, tmp_path, monkeypatch):
+    """NVRTC does not say what it has read: where the text does not tell either, nothing is kept."""
+    line, options, kept = INCLUDES[include]
+    (tmp_path / "value.cuh").write_text("#define VALUE 3\n")
+    first = compiled(line + KERNEL % "VALUE", *options)
+    with monkeypatch.context() as without_compiler:
+        without_compiler.setattr(nvrtc, "_compiled", None)
+        if kept:
+            assert compiled(line + KERNEL % "VALUE", *options) == first
+    (tmp_path / "value.cuh").write_text("#define VALUE 4\n")
+    changed = compiled(line + KERNEL % "VALUE", *options)
+    assert kernel_hash(changed, "k") == kernel_hash(compiled(KERNEL % "4"), "k") != kernel_hash(first, "k")
 
 
 def test_machine_code_is_the_same_wherever_the_file_lies(compiled, tmp_path):

@@ -1,7 +1,4 @@
-"""Compile kernel files to cubins with NVRTC, which knows device code alone and needs no other compiler.
-
-Nothing is cached on disk: a plain kernel takes some 30 ms, less than nvcc needs to say what it would compile.
-"""
+"""Compile kernel files to cubins with NVRTC, which knows device code alone and needs no other compiler."""
 
 from __future__ import annotations
 
@@ -15,11 +12,13 @@ from typing import Any, NamedTuple
 
 from pytest_gpuperf.backends.cuda.names import Names
 from pytest_gpuperf.backends.cuda_core.headers import headers, include_folders, missing_header
+from pytest_gpuperf.backends.cuda_core.made_of import made_of, state_of
 from pytest_gpuperf.backends.cuda_core.options import of_nvrtc
 from pytest_gpuperf.backends.functions import of_host
 from pytest_gpuperf.backends.signature import HEADER, PLACE, Signature, address_of, unresolved
-from pytest_gpuperf.backends.sources import blank, blanked, read_source
+from pytest_gpuperf.backends.sources import blank, blanked, fingerprint, read_source
 from pytest_gpuperf.errors import KernelError, Unavailable
+from pytest_gpuperf.files import cached
 
 INSTALL = 'pip install "pytest-gpuperf[cuda-core]"'
 _TYPES = """
@@ -89,22 +88,52 @@ def compile_cubin(
     A file that NVRTC refuses is tried without the functions that only a host can call, as nvcc leaves them
     out of device code; then with what is still the host's taken for the device's, as a struct's methods are.
     """
-    flags, source = of_nvrtc(options, capability, path), read_source(path)
+    flags = of_nvrtc(options, capability, path)
+
+    def make() -> bytes:
+        with around():
+            made = _tried(path, flags, behind, expression)
+        return b"\n".join((made.symbol.encode(), made.cubin))
+
+    parts = _parts(path, flags)
+    if parts is None:
+        content = make()
+    else:
+        key = fingerprint(compiler_version(), *flags, behind, expression, path.name, *parts)
+        content = cached(f"cubin/{key}.nvrtc", make).read_bytes()
+    symbol, _, cubin = content.partition(b"\n")
+    return Compiled(cubin, symbol.decode())
+
+
+def _parts(path: Path, flags: Sequence[str]) -> list[str] | None:
+    """Return all that decides what NVRTC makes of a file but its options, None if nobody can tell."""
+    if any(flag.startswith("--pre-include") for flag in flags):
+        return None
+    folders, cudas = [Path(flag[2:]) for flag in flags if flag.startswith("-I")], include_folders()
+    parts = made_of(path, folders, cudas)
+    return (
+        None
+        if parts is None
+        else [*parts, HEADER.read_text(), repr(sorted(headers().items())), state_of(cudas)]
+    )
+
+
+def _tried(path: Path, flags: Sequence[str], behind: str, expression: str) -> Compiled:
+    source = read_source(path)
     device = _without_host(source)
     tries = [(source, ()), (device, ()), (device, (_AS_DEVICE,))]
     if behind:  # signature.hpp says of nothing where it runs
         tries = [(source, (_AS_DEVICE,)), (device, (_AS_DEVICE,))]
     said = list[str]()
-    with around():
-        for text, more in tries:
-            try:
-                return _compiled(path, text + behind, [*flags, *more], expression)
-            except _Refused as error:
-                said.append(str(error))
-            if meant := unresolved(said[-1]):
-                raise meant
-            if missing_header(said[-1]):
-                break
+    for text, more in tries:
+        try:
+            return _compiled(path, text + behind, [*flags, *more], expression)
+        except _Refused as error:
+            said.append(str(error))
+        if meant := unresolved(said[-1]):
+            raise meant
+        if missing_header(said[-1]):
+            break
     raise _explained(path, said)
 
 
