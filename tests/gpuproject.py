@@ -59,12 +59,12 @@ def copy(destination: Any, source: Any, stream: Any = None) -> None:
     assert ctypes.CDLL("libcuda.so.1").cuMemcpyDtoDAsync_v2(*given) == 0
 
 
-def run(project: Path, *arguments: str) -> tuple[int, str]:
+def run(project: Path, *arguments: str, backend: str = "cuda") -> tuple[int, str]:
     """The exit code and the output of ``pytest ARGUMENTS --gpuperf`` in the project."""
     installed = any(point.name == "gpuperf" for point in entry_points(group="pytest11"))
     loaded = [] if installed else ["-p", "pytest_gpuperf.plugin"]
     command = [sys.executable, "-m", "pytest", *loaded, "-p", "no:cacheprovider", "-q"]
-    command += [*arguments, "--gpuperf", "--gpuperf-backend=cuda"]
+    command += [*arguments, "--gpuperf", f"--gpuperf-backend={backend}"]
     done = subprocess.run(command, cwd=project, env=os.environ, capture_output=True, text=True, check=False)
     print(done.stdout[-6000:])  # what the machine said, for whoever runs this by hand
     return done.returncode, done.stdout + done.stderr
