@@ -570,7 +570,7 @@ def test_torch_tensors_are_arguments(gpu, kernels):
 
 
 @pytest.mark.gpu
-def test_other_libraries_take_arrays_and_the_stream_without_a_copy(gpu, kernels):
+def test_other_libraries_share_arrays_and_the_stream(gpu, kernels):
     torch = pytest.importorskip("torch")
     pytest.importorskip("cuda.core")
     x = gpu.to_device(np.arange(12, dtype=np.float32).reshape(3, 4))

@@ -50,7 +50,7 @@ def test_auto_takes_cuda_core_where_there_is_no_pycuda(choice, pycuda, core, tak
 
 
 @pytest.mark.parametrize("code", ["k-1", None], ids=["a kernel", "a callable"])
-def test_baselines_of_the_other_backend_are_of_other_software_by_name(code):
+def test_the_other_bindings_baselines_are_other_software(code):
     """Older runs name no binding; the compiler tells."""
     old = {"compiler": "nvcc 13.0.88", "driver": "580.65.06", "cuda_pycuda": "13.0.0"}
     new = {
@@ -383,7 +383,7 @@ def test_a_gpu_that_nvrtc_does_not_know_asks_for_another(compiled):
         compiled(KERNEL % "1", capability=(3, 0))
 
 
-def test_quotes_are_searched_beside_the_file_and_not_where_pytest_runs(compiled, tmp_path, monkeypatch):
+def test_quotes_are_searched_beside_the_file_not_in_the_cwd(compiled, tmp_path, monkeypatch):
     for folder, value in (("", "3"), ("elsewhere", "4")):
         (tmp_path / folder / "parts").mkdir(parents=True)
         (tmp_path / folder / "value.cuh").write_text(f"#define VALUE {value}\n")
@@ -408,7 +408,7 @@ INCLUDES = {
 
 
 @pytest.mark.parametrize("include", INCLUDES)
-def test_a_file_is_compiled_once_and_again_when_a_header_changes(compiled, include, tmp_path, monkeypatch):
+def test_a_file_is_compiled_again_when_a_header_changes(compiled, include, tmp_path, monkeypatch):
     """NVRTC does not say what it has read: where the text does not tell either, nothing is kept."""
     line, options, kept = INCLUDES[include]
     (tmp_path / "value.cuh").write_text("#define VALUE 3\n")
@@ -432,7 +432,7 @@ def test_machine_code_is_the_same_wherever_the_file_lies(compiled, tmp_path):
     assert os.fsencode(tmp_path) not in first
 
 
-def test_what_a_kernel_is_for_may_include_the_standard_librarys_headers(compiled):
+def test_a_kernel_may_include_standard_headers(compiled):
     from pytest_gpuperf.backends.cuda_core.headers import headers
 
     if "type_traits" not in headers():
