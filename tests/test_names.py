@@ -7,7 +7,7 @@ import pytest
 
 from pytest_gpuperf.backends.cuda_core import nvrtc
 from pytest_gpuperf.backends.kernels import Kernels
-from pytest_gpuperf.backends.planned.device import PlannedBackend, PlannedProgram
+from pytest_gpuperf.backends.planned.device import NvrtcPlannedBackend, PlannedBackend
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 pytestmark = pytest.mark.usefixtures("kernel_cache")
@@ -43,14 +43,6 @@ def file(backend, tmp_path):
     return Kernels(tmp_path, backend)["names.cu"]
 
 
-class NvrtcPlanned(PlannedBackend):
-    """A GPU that is not here, with the compiler of the cuda.core backend."""
-
-    def load(self, file, options=(), instance=None):
-        cubin, names = nvrtc.compile_named(file.path, options, (9, 0), self.compiling, instance)
-        return PlannedProgram(cubin, names)
-
-
 @pytest.fixture(params=["nvcc", "NVRTC"])
 def planned(tmp_path, request):
     (tmp_path / "names.cu").write_text(SOURCE, encoding="latin-1")
@@ -62,7 +54,7 @@ def planned(tmp_path, request):
         nvrtc.library()
     except Unavailable as error:
         pytest.skip(str(error))
-    return Kernels(tmp_path, NvrtcPlanned("GPU", (9, 0), {}))["names.cu"]
+    return Kernels(tmp_path, NvrtcPlannedBackend("GPU", (9, 0), {}))["names.cu"]
 
 
 def test_kernels_by_expressions(file, backend):
