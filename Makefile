@@ -3,7 +3,10 @@
 # make lint:   ruff and mypy.
 PYTHON ?= python3
 GPU := $(wildcard /proc/driver/nvidia/version)
-EXTRAS := suites,mlperf,$(if $(GPU),cuda,cpu)
+# PyCUDA has to be compiled; a GPU machine without a compiler takes cuda.core, all wheels, and no model.
+PYCUDA := $(and $(GPU),$(shell command -v g++))
+comma := ,
+EXTRAS := suites,$(if $(PYCUDA),mlperf$(comma)cuda,$(if $(GPU),cuda-core,mlperf$(comma)cpu))
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check
 # What a person would type; override with: make suites ARGS="-k transpose"
@@ -26,16 +29,16 @@ $(VENV)/bin/python:
 
 # PyCUDA has no wheels: with a GPU it is built first, from nvcc as PyPI has it (README, Install).
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(if $(GPU),sh tools/install-pycuda.sh $(VENV)/bin/python)
+	$(if $(PYCUDA),sh tools/install-pycuda.sh $(VENV)/bin/python)
 	$(PIP) -e '.[$(EXTRAS)]'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) -e '.[$(EXTRAS),test]'
+	$(PIP) -e '.[$(EXTRAS),cuda-core,test]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	$(PIP) -e '.[$(EXTRAS),test,dev]'
+	$(PIP) -e '.[$(EXTRAS),cuda-core,test,dev]'
 	touch $@
 
 clean:

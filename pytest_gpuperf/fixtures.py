@@ -26,8 +26,8 @@ def gpu(pytestconfig: pytest.Config) -> Gpu:
     """Open the device: ``empty(shape, dtype)``, ``random(shape, dtype, seed=)``, ``to_device(host)``.
 
     Also ``synchronize()``, ``name``, ``backend`` ("cuda" or "emulated"), ``compute_capability``, and PyCUDA's
-    own ``context`` and ``stream``. If there is neither a device nor a compiler to emulate one, the test is
-    skipped.
+    or cuda.core's own ``context`` and ``stream``. If there is neither a device nor a compiler to emulate one,
+    the test is skipped.
     """
     return session_of(pytestconfig).gpu()
 

@@ -58,7 +58,7 @@ def _tolerance(line: str) -> Any:
 _SECONDS = above_zero("seconds")
 SETTINGS = (
     Setting("backend", "NAME", "auto", _backend,
-            "Where kernels run: auto (a CUDA device if there is one), cuda or emulated."),
+            "Where kernels run: auto (a CUDA device if there is one), cuda (PyCUDA), cuda-core or emulated."),
     Setting("update", "append|new|prune", None, update_mode,
             "Record baselines instead of judging: replace those of the selected tests, append runs to them, "
             "write only new ones, or (prune) replace and drop those of tests that are gone. Write the paths "

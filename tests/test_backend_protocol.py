@@ -16,6 +16,7 @@ from pytest_gpuperf.backends import base
 from pytest_gpuperf.backends.base import Backend, Geometry, Program
 from pytest_gpuperf.backends.cuda.device import CudaBackend
 from pytest_gpuperf.backends.cuda.program import CudaProgram
+from pytest_gpuperf.backends.cuda_core.device import CudaCoreBackend
 from pytest_gpuperf.backends.emulated.program import EmulatedProgram
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
@@ -212,11 +213,12 @@ def test_the_cuda_backend_has_every_member():
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
     }
     assert members(Backend) <= public(CudaBackend) | assigned
+    assert public(CudaBackend) <= public(CudaCoreBackend)
     assert members(Program) <= public(CudaProgram)
 
 
 def test_what_a_place_says_is_what_the_backend_says(backend):
-    for device in (backend, CudaBackend):
+    for device in (backend, CudaBackend, CudaCoreBackend):
         place = {"backend": device.name}
         assert backends.judges_times(place) is device.judges_times
         assert backends.is_modelled(place) is device.models_traffic
@@ -232,7 +234,7 @@ def test_a_geometry_states_what_is_wrong_with_it():
 
 # --------------------------------------------------------------------------- nobody asks around it
 
-NAMES = {"cuda", "emulated"}
+NAMES = {"cuda", "cuda-core", "emulated"}
 OBJECTS = {"backend", "device", "program", "gpu"}
 
 

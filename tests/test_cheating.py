@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gpuproject import BINDINGS, let_wait, opened, side_stream
 from test_device_time import US, SimulatedBackend
 
-from pytest_gpuperf.backends import select
 from pytest_gpuperf.backends.base import Work
 from pytest_gpuperf.backends.cuda import activity
 from pytest_gpuperf.backends.cuda.peak import peak_flops, peak_fp32
@@ -347,16 +347,12 @@ extern "C" __global__ void add_one(float* x, int n) {
 extern "C" __global__ void nothing(float* x) {}
 """
 N = 2**22
-NON_BLOCKING = 1  # cuda.h, CU_STREAM_NON_BLOCKING
 FAST = Settings(seconds=0.1, warmup=0.05)
 
 
-@pytest.fixture(scope="module")
-def gpu():
-    try:
-        device = Gpu(select("cuda"))
-    except Unavailable as error:
-        pytest.skip(str(error))
+@pytest.fixture(scope="module", params=BINDINGS)
+def gpu(request):
+    device = opened(request.param)
     yield device
     device.close()
 
@@ -412,29 +408,22 @@ def test_on_a_gpu_a_callable_that_keeps_its_result(device):
 @pytest.mark.gpu
 @pytest.mark.parametrize("microseconds", [20, 400])
 def test_on_a_gpu_a_side_stream_that_nothing_waits_for(device, microseconds):
-    import pycuda.driver
-
-    side = pycuda.driver.Stream(NON_BLOCKING)
-    hidden = device.file.spin[1, 1, 0, side].bind(microseconds)
+    hidden = device.file.spin[1, 1, 0, side_stream(device.gpu)].bind(microseconds)
     with pytest.raises(KernelError, match=f"runs spin {NOT_IN_ORDER}"):
         on_gpu(device, lambda: (hidden(), device.full(), device.full()))
 
 
 def forked(device, waits, joins):
     """A kernel on a side stream that waits for the timed one, or is waited for, by events."""
-    import pycuda.driver
-
-    side, event = pycuda.driver.Stream(NON_BLOCKING), pycuda.driver.Event()
+    side = side_stream(device.gpu)
     hidden = device.file.spin[1, 1, 0, side].bind(300)
 
     def call():
         if waits:
-            event.record(device.gpu.stream)
-            side.wait_for_event(event)
+            let_wait(device.gpu, side, device.gpu.stream)
         hidden()
         if joins:
-            event.record(side)
-            device.gpu.stream.wait_for_event(event)
+            let_wait(device.gpu, device.gpu.stream, side)
         device.nothing()
 
     return call
@@ -456,9 +445,7 @@ def test_on_a_gpu_an_ordered_side_stream_is_in_the_time(device):
 
 @pytest.mark.gpu
 def test_on_a_gpu_a_kernel_launched_on_a_stream_of_its_own(device):
-    import pycuda.driver
-
-    launch = device.file.spin[1, 1, 0, pycuda.driver.Stream(NON_BLOCKING)]
+    launch = device.file.spin[1, 1, 0, side_stream(device.gpu)]
     with pytest.raises(KernelError, match=f"runs spin {NOT_IN_ORDER}"):
         measure(device.gpu, launch, (50,), FAST, name="cheat")
 
@@ -466,9 +453,7 @@ def test_on_a_gpu_a_kernel_launched_on_a_stream_of_its_own(device):
 @pytest.fixture
 def thread(device):
     """Give what lets a thread run work 20 ms later, on its own stream, a thousand times a second at most."""
-    import pycuda.driver
-
-    hidden = device.file.spin[1, 1, 0, pycuda.driver.Stream(NON_BLOCKING)].bind(50)
+    hidden = device.file.spin[1, 1, 0, side_stream(device.gpu)].bind(50)
     driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
     due, over = deque([0.0]), threading.Event()
     driver.cuCtxGetCurrent(ctypes.byref(context))

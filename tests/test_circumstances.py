@@ -103,6 +103,8 @@ def test_an_unfit_machine_is_told_by_what_differs():
     case = Case(key=row.test, stored={METRIC.name: stored})
     assert "  differs   gpus 1 -> 2" in explain([row], case, Record((), environment={"gpus": 2})).splitlines()
     assert "differs" not in explain([row], case, Record((), environment={"gpus": 1}))
+    core = Record((), device={"backend": "cuda", "gpu": "H100"}, environment={"binding": "cuda.core"})
+    assert "  device    H100, backend cuda (cuda.core)" in explain([row], case, core).splitlines()
 
 
 # --------------------------------------------------------------------------- the whole way

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -209,6 +210,21 @@ def test_doctor_on_a_gpu_lacks_what_is_not_there(store, capsys, monkeypatch):
     assert found["nvcc"] == {
         "name": "nvcc", "state": "missing", "says": "nvcc is not on PATH", "do": "install it", "needed": True
     }  # fmt: skip
+
+
+def test_doctor_asks_no_compiler_of_cuda_core(store, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda", None)
+
+    def none():
+        raise Unavailable("NVRTC is missing; get it.")
+
+    monkeypatch.setattr("pytest_gpuperf.backends.cuda_core.nvrtc.library", none)
+    assert main(["doctor", "--backend=cuda-core", "--json"]) == 1
+    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert found["cuda.core"]["do"] == 'pip install "pytest-gpuperf[cuda-core]"'
+    assert found["cuda.core"]["says"].startswith("cuda.core cannot be imported")
+    assert (found["NVRTC"]["state"], found["NVRTC"]["do"]) == ("missing", "get it")
+    assert not {"PyCUDA", "nvcc", "host compiler"} & found.keys()
 
 
 class StandInNvml(SimpleNamespace):

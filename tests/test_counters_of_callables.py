@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gpuproject import BINDINGS, opened
 
 from pytest_gpuperf.backends.cuda import cupti, launches
 from pytest_gpuperf.backends.cuda.context import CudaContext
@@ -336,12 +337,10 @@ def told(found) -> str:
     return "\n".join(lines)
 
 
-@pytest.fixture(scope="module")
-def cuda():
+@pytest.fixture(scope="module", params=BINDINGS)
+def cuda(request):
     """A CUDA device that lets this user count, one for all."""
-    from pytest_gpuperf.backends.cuda.device import CudaBackend
-
-    backend = CudaBackend()
+    backend = opened(request.param).device
     try:
         backend.profiler.count(lambda: None, backend.synchronize)
     except Unavailable as error:
@@ -352,7 +351,7 @@ def cuda():
 
 @pytest.mark.gpu
 def test_a_gpu_counts_what_the_model_does(cuda, project):
-    result = project(SUMS, backend="cuda")
+    result = project(SUMS, backend={"PyCUDA": "cuda"}.get(cuda.binding, "cuda-core"))
     result.assert_outcomes(passed=1)
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gpuproject import BINDINGS, copy, opened, side_stream
 
 from pytest_gpuperf.backends import select
 from pytest_gpuperf.backends.cuda import compile as cuda_compile
@@ -18,7 +19,6 @@ from pytest_gpuperf.backends.cuda import driver as cuda_driver
 from pytest_gpuperf.backends.cuda.compile import compile_cubin, find_nvcc
 from pytest_gpuperf.backends.cuda.program import pack
 from pytest_gpuperf.backends.cuda.timer import _HOLD
-from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 from pytest_gpuperf.instruments import device_time, stopwatch
@@ -111,15 +111,18 @@ def test_the_newest_cuda_is_the_drivers(tmp_path):
     assert with_driver(tmp_path, DRIVER % (0, 1), code).stdout.strip() == "(13, 2)"
 
 
-def test_asking_for_cuda_without_a_device_says_what_to_do():
+@pytest.mark.parametrize("choice", BINDINGS)
+def test_asking_for_cuda_without_a_device_says_what_to_do(choice):
     if cuda_driver.device_count():
         pytest.skip("there is a device here")
     with pytest.raises(Unavailable, match=r"no CUDA device here.*install the NVIDIA driver, or choose"):
-        select("cuda")
+        select(choice)
 
 
 def test_an_unknown_backend_lists_the_known():
-    with pytest.raises(GpuperfError, match='no backend \'opencl\'; choose "auto", "cuda" or "emulated"'):
+    with pytest.raises(
+        GpuperfError, match='no backend \'opencl\'; choose "auto", "cuda", "cuda-core" or "emulated"'
+    ):
         select("opencl")
 
 
@@ -441,12 +444,9 @@ extern "C" __global__ void nothing() {}
 """
 
 
-@pytest.fixture(scope="module")
-def gpu():
-    try:
-        device = Gpu(select("cuda"))
-    except Unavailable as error:
-        pytest.skip(str(error))
+@pytest.fixture(scope="module", params=BINDINGS)
+def gpu(request):
+    device = opened(request.param)
     yield device
     device.close()
 
@@ -473,12 +473,10 @@ def test_the_device_says_what_it_is(gpu):
 
 @pytest.mark.gpu
 def test_arrays_go_there_and_come_back(gpu):
-    import pycuda.gpuarray
-
     host = np.arange(12, dtype=np.int16).reshape(3, 4)
     array = gpu.to_device(host.T)
-    assert isinstance(array, pycuda.gpuarray.GPUArray)
     assert np.array_equal(array.get(), host.T)
+    assert np.array_equal(array[1:3].get(), host.T[1:3])
     assert np.array_equal(gpu.random((5, 7), seed=3).get(), gpu.random((5, 7), seed=3).get())
 
 
@@ -572,6 +570,43 @@ def test_torch_tensors_are_arguments(gpu, kernels):
 
 
 @pytest.mark.gpu
+def test_other_libraries_share_arrays_and_the_stream(gpu, kernels):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("cuda.core")
+    x = gpu.to_device(np.arange(12, dtype=np.float32).reshape(3, 4))
+    taken = torch.from_dlpack(x)
+    assert taken.data_ptr() == x.ptr == torch.as_tensor(x, device="cuda").data_ptr()
+    assert x.contents is None, "they may write to it"
+    taken += 1
+    gpu.synchronize()
+    assert x.get().tolist() == taken.tolist() == (np.arange(12).reshape(3, 4) + 1).tolist()
+    assert gpu.stream.__cuda_stream__() == (0, int(gpu.stream.handle))
+    with torch.cuda.stream(torch.cuda.ExternalStream(int(gpu.stream.handle))):
+        doubled = taken * 2
+    gpu.synchronize()
+    assert doubled.tolist() == (2 * x.get()).tolist()
+
+
+@pytest.mark.gpu
+def test_templates_and_variables_are_found(gpu, tmp_path):
+    from test_names import SOURCE
+
+    (tmp_path / "names.cu").write_text(SOURCE, encoding="latin-1")
+    file = Kernels(tmp_path, gpu)["names.cu"]
+    out = gpu.to_device(np.zeros(1, np.int32))
+    file.constants["hidden"] = np.array([5, 6, 7], np.int32)
+    file["secret"][1, 1](out)
+    assert (out.get()[0], file.constants["counter"]) == (5, 1)
+    file["fill<int>"][1, 1](out)
+    assert out.get()[0] == 5, "an instantiation has the file's constants"
+    file["ns::k(int*)"][1, 1](out)
+    assert out.get()[0] == 1
+    x, sums = gpu.random(256, seed=1), gpu.empty(1)
+    file["reduce<float, 256>"][1, 256](x, sums, 3)
+    assert sums.get()[0] == x.get()[3]
+
+
+@pytest.mark.gpu
 def test_cupy_arrays_are_arguments(gpu, kernels):
     cupy = pytest.importorskip("cupy")
     src = cupy.arange(256, dtype=cupy.float32)
@@ -616,13 +651,11 @@ def test_two_measurements_of_a_kernel_agree(gpu, kernels):
 
 @pytest.mark.gpu
 def test_whole_arrays_are_told_from_parts_and_foreign_ones(gpu):
-    import pycuda.gpuarray
-
     array = gpu.empty((4, 6))
     assert gpu.device.owns_memory(array)
     assert gpu.device.owns_memory(array.reshape(24))
     assert not gpu.device.owns_memory(array[1:])
-    assert not gpu.device.owns_memory(pycuda.gpuarray.empty(24, np.float32))
+    assert not gpu.device.owns_memory(SimpleNamespace(nbytes=96, base=None))
 
 
 @pytest.mark.gpu
@@ -661,31 +694,19 @@ def test_a_cold_cache_is_slower_than_a_hot_one(gpu, kernels):
 
 @pytest.mark.gpu
 def test_work_on_the_default_stream_is_seen(gpu):
-    import pycuda.driver
-
     src, dst = gpu.empty(2**28, np.uint8), gpu.empty(2**28, np.uint8)
     own = measure(gpu, gpu.device.copy, (dst, src))
 
-    def on_default_stream():
-        pycuda.driver.memcpy_dtod_async(int(dst.gpudata), int(src.gpudata), src.nbytes)
-
-    other = measure(gpu, on_default_stream)
+    other = measure(gpu, copy, (dst, src))
     assert other.details["gated"] is True
     assert other.median == pytest.approx(own.median, rel=0.05)
 
 
 @pytest.mark.gpu
 def test_work_on_a_stream_of_its_own_is_refused(gpu):
-    import pycuda.driver
-
-    non_blocking = pycuda.driver.Stream(1)  # cuda.h, CU_STREAM_NON_BLOCKING
     src, dst = gpu.empty(2**28, np.uint8), gpu.empty(2**28, np.uint8)
-
-    def elsewhere():
-        pycuda.driver.memcpy_dtod_async(int(dst.gpudata), int(src.gpudata), src.nbytes, stream=non_blocking)
-
     with pytest.raises(KernelError, match="non-blocking stream"):
-        measure(gpu, elsewhere)
+        measure(gpu, copy, (dst, src, side_stream(gpu)))
 
 
 @pytest.mark.gpu
@@ -712,7 +733,8 @@ def test_the_hold_lasts_as_long_as_it_says(gpu):
 
 
 @pytest.mark.gpu
-def test_an_illegal_access_is_named_and_the_process_is_unfit(gpu, tmp_path):
+@pytest.mark.parametrize("choice", BINDINGS)
+def test_an_illegal_access_is_named_and_the_process_is_unfit(choice, tmp_path):
     """In a process of its own, whose context it destroys."""
     (tmp_path / "sample.cu").write_text(KERNELS)
     code = f"""
@@ -720,7 +742,7 @@ def test_an_illegal_access_is_named_and_the_process_is_unfit(gpu, tmp_path):
         from pytest_gpuperf.backends import select
         from pytest_gpuperf.backends.kernels import Kernels
         from pytest_gpuperf.backends.gpu import Gpu
-        gpu = Gpu(select("cuda"))
+        gpu = Gpu(select({choice!r}))
         x = gpu.empty(4)
         Kernels(Path({str(tmp_path)!r}), gpu)["sample.cu"].astray[1, 1](x)
         for use in (x.get, gpu.synchronize, lambda: gpu.empty(4)):

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_gpuperf.backends.cuda import driver as cuda_driver
 from pytest_gpuperf.backends.cuda.device import CudaBackend
+from pytest_gpuperf.backends.cuda_core.device import CudaCoreBackend
 from pytest_gpuperf.machine import environment
 
 EMULATED = SimpleNamespace(
@@ -162,10 +163,17 @@ def test_stores_the_versions_of_gpu_packages_only(tmp_path, monkeypatch):
 
 def test_stores_the_versions_of_the_cuda_stack(tmp_path, monkeypatch):
     monkeypatch.setattr("pytest_gpuperf.backends.cuda.device.cuda_version", lambda: (13, 1))
-    opened = SimpleNamespace(driver=SimpleNamespace(get_version=lambda: (12, 9, 0)))
-    cuda = SimpleNamespace(**{**vars(EMULATED), "software": lambda: CudaBackend.software(opened)})
-    found = environment.describe(cuda, tmp_path, "baselines")
-    assert (found["cuda_driver"], found["cuda_pycuda"]) == ("13.1", "12.9.0")
+    driver = SimpleNamespace(get_version=lambda: (12, 9, 0))
+    for kind, binding, key in (
+        (CudaBackend, "PyCUDA", "cuda_pycuda"),
+        (CudaCoreBackend, "cuda.core", "cuda_bindings"),
+    ):
+        opened = SimpleNamespace(driver=driver, binding=kind.binding, cuda_of_binding=kind.cuda_of_binding)
+        cuda = SimpleNamespace(
+            **{**vars(EMULATED), "software": lambda opened=opened: CudaBackend.software(opened)}
+        )
+        found = environment.describe(cuda, tmp_path, "baselines")
+        assert (found["binding"], found["cuda_driver"], found[key]) == (binding, "13.1", "12.9.0")
     assert "cuda_driver" not in environment.describe(EMULATED, tmp_path, "baselines")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -42,17 +43,23 @@ def test_an_example_is_short_and_says_its_work(framework):
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """All examples in one process, since a session's start is most of their time."""
+    """All examples in one process a backend, since a session's start is most of their time."""
+    return cache(lambda backend: run_all(tmp_path_factory, backend))
+
+
+def run_all(tmp_path_factory, backend):
+    gpuproject.opened(backend).close()
     project = tmp_path_factory.mktemp("frameworks")
     for framework, module in MODULES.items():
         if is_there(module):
             (project / file(framework)).write_text(EXAMPLES[framework])
-    return gpuproject.run(project, "-rA", "--gpuperf-strict=off")[1]
+    return gpuproject.run(project, "-rA", "--gpuperf-strict=off", backend=backend)[1]
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("backend", gpuproject.BINDINGS)
 @pytest.mark.parametrize(("framework", "module"), MODULES.items())
-def test_an_example_passes_on_a_gpu(request, framework, module):
+def test_an_example_passes_on_a_gpu(request, framework, module, backend):
     if not is_there(module):
         pytest.skip(f"{framework} is not installed here, or cannot be imported")
-    assert f"PASSED {file(framework)}::" in request.getfixturevalue("output")
+    assert f"PASSED {file(framework)}::" in request.getfixturevalue("output")(backend)

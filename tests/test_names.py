@@ -1,13 +1,14 @@
-"""Kernels by C++ expressions, and variables by their names: on the emulator, and as nvcc knows them."""
+"""Kernels by C++ expressions, and variables by their names: on the emulator, and as CUDA's compilers do."""
 
 import shutil
 
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.cuda_core import nvrtc
 from pytest_gpuperf.backends.kernels import Kernels
-from pytest_gpuperf.backends.planned.device import PlannedBackend
-from pytest_gpuperf.errors import KernelError
+from pytest_gpuperf.backends.planned.device import NvrtcPlannedBackend, PlannedBackend
+from pytest_gpuperf.errors import KernelError, Unavailable
 
 pytestmark = pytest.mark.usefixtures("kernel_cache")
 
@@ -23,6 +24,8 @@ __global__ void k(real *o, int n) { o[0] = table[1][n]; }
 __global__ void k(int *o) { o[0] = 1; }
 }
 namespace { __device__ int counter; __global__ void secret(int *o) { o[0] = hidden[0] + counter++; } }
+__global__ void idle() {}
+__device__ int helper(int n) { return n; }
 #define MAKE(name, value) __global__ void name(int *o) { o[0] = value; }
 MAKE(made, 41)
 #if 1
@@ -40,12 +43,18 @@ def file(backend, tmp_path):
     return Kernels(tmp_path, backend)["names.cu"]
 
 
-@pytest.fixture
-def planned(tmp_path):
-    if not (shutil.which("nvcc") and shutil.which("g++")):
-        pytest.skip("needs nvcc and g++")
+@pytest.fixture(params=["nvcc", "NVRTC"])
+def planned(tmp_path, request):
     (tmp_path / "names.cu").write_text(SOURCE, encoding="latin-1")
-    return Kernels(tmp_path, PlannedBackend("GPU", (9, 0), {}))["names.cu"]
+    if request.param == "nvcc":
+        if not (shutil.which("nvcc") and shutil.which("g++")):
+            pytest.skip("needs nvcc and g++")
+        return Kernels(tmp_path, PlannedBackend("GPU", (9, 0), {}))["names.cu"]
+    try:
+        nvrtc.library()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    return Kernels(tmp_path, NvrtcPlannedBackend("GPU", (9, 0), {}))["names.cu"]
 
 
 def test_kernels_by_expressions(file, backend):
@@ -136,9 +145,10 @@ def test_what_names_no_kernel(file, name, says):
         _ = file[name]
 
 
-def test_nvcc_names_the_same_kernels_and_variables(planned):
+def test_cudas_compilers_name_the_same_kernels_and_variables(planned):
     for name, own in (
-        ("made", False), ("secret", False), ("ns::k(int*)", False), ("either", False), ("fill<double>", True),
+        ("made", False), ("secret", False), ("ns::k(int*)", False), ("either", False), ("idle", False),
+        ("fill<double>", True),
     ):  # fmt: skip
         launch = planned[name][1, 1]
         assert (launch.program is not planned.program) == own
@@ -150,5 +160,7 @@ def test_nvcc_names_the_same_kernels_and_variables(planned):
     assert launch.declaration.parameters[0].dtype == np.float64
     with pytest.raises(KernelError, match=r"no kernel 'counter'.*that is no kernel"):
         _ = planned["counter"]
+    with pytest.raises(KernelError, match=r"no kernel 'helper'.*that is n(o kernel|either)"):
+        _ = planned["helper"]
     with pytest.raises(KernelError, match=r"hidden \(int32\[3\]\) was given int"):
         planned.constants["hidden"] = 3

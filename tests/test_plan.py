@@ -63,8 +63,7 @@ def cubin(monkeypatch):
     monkeypatch.setattr(
         "pytest_gpuperf.backends.cuda.names.compile_cubin", lambda *_: (made[0], Path("cached"))
     )
-    for where in ("backends.planned.device", "modes.plan"):
-        monkeypatch.setattr(f"pytest_gpuperf.{where}.compiler_version", lambda: "nvcc 13.0.88")
+    monkeypatch.setattr("pytest_gpuperf.backends.planned.device.compiler_version", lambda: "nvcc 13.0.88")
     monkeypatch.delenv("GITHUB_OUTPUT", raising=False)
     return made
 
@@ -148,6 +147,19 @@ def test_what_did_not_change_needs_no_gpu(project, monkeypatch):
     )
     assert planned(project) == []
     assert (project.path / "output").read_text() == "measure=0\n"
+
+
+def test_a_plan_for_cuda_core_compiles_by_nvrtc(project, monkeypatch):
+    nvrtc = "pytest_gpuperf.backends.cuda_core.nvrtc"
+    monkeypatch.setattr(f"{nvrtc}.compile_cubin", lambda *_, **__: (CUBIN, ""))
+    monkeypatch.setattr(f"{nvrtc}.compiler_version", lambda: "NVRTC 13.0.88")
+    result = run(project, "--gpuperf-backend=cuda-core")
+    result.stdout.fnmatch_lines(["*plan for Fake 9000 (sm_90, NVRTC 13.0.88)*", "3 cannot say"])
+    said = "cannot say: compiled by NVRTC 13.0.88 here, and by nvcc 13.0.88 for its baseline"
+    assert set(lines(result).values()) == {said}
+    store(project.path, compiler="NVRTC 13.0.88")
+    result = run(project, "--gpuperf-backend=cuda-core")
+    assert set(lines(result).values()) == {"identical"}
 
 
 def test_a_changed_kernel_and_no_other_is_to_be_measured(project, cubin, monkeypatch):

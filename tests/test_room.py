@@ -74,7 +74,7 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
     assert room.host_memory()[1] == total
 
 
-# --------------------------------------------------------------------------- CUDA, with a stand-in for PyCUDA
+# ---------------------------------------------------------------- CUDA, with a stand-in for its driver
 
 
 class CudaError(Exception):
@@ -95,8 +95,8 @@ class Full:
         raise CudaMemoryError("cuSomething failed: out of memory")
 
 
-@pytest.fixture
-def cuda(monkeypatch):
+@pytest.fixture(params=["PyCUDA", "cuda.core"])
+def cuda(monkeypatch, request):
     """A CUDA device of 80 GiB with 2 GiB free, on which nothing more can be had."""
     gpuarray = ModuleType("pycuda.gpuarray")
     gpuarray.GPUArray = type("GPUArray", (), {"__init__": Full()})
@@ -106,8 +106,10 @@ def cuda(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycuda.gpuarray", gpuarray)
     monkeypatch.delitem(sys.modules, "pytest_gpuperf.backends.cuda.array", raising=False)
     from pytest_gpuperf.backends.cuda.device import CudaBackend
+    from pytest_gpuperf.backends.cuda_core.device import CudaCoreBackend
 
-    made = CudaBackend.__new__(CudaBackend)
+    backend = {each.binding: each for each in (CudaBackend, CudaCoreBackend)}[request.param]
+    made = backend.__new__(backend)
     full = Full()
     made.driver = SimpleNamespace(
         Error=CudaError,
@@ -119,6 +121,7 @@ def cuda(monkeypatch):
         event_flags=full,
         Context=SimpleNamespace(synchronize=lambda: None),
         function_attribute=full,
+        call=full,
     )
     made.device_name, made.total_memory, made.compute_capability = "H100", 80 << 30, (9, 0)
     made.lost, made.stuck, made.last_launch, made.modules = "", False, "", []
@@ -149,7 +152,7 @@ def _launch(cuda: Any) -> None:
     from pytest_gpuperf.backends.cuda.program import CudaProgram
 
     program = CudaProgram(cuda, Path("twice.cu"), b"", None, Names(b"", lambda behind: b"", None))
-    program._functions["twice"] = SimpleNamespace(_launch_kernel=Full())
+    program._functions["twice"] = SimpleNamespace(_launch_kernel=Full(), bound=lambda *_: Full())
     program.prepare("twice", Geometry((8, 1, 1), (256, 1, 1), 0, None), [])()
 
 
@@ -161,7 +164,7 @@ def _copy(cuda: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "doing"),
     [
-        (_load, r"loading twice\.cu \(compiled as \S+\), 4,096 bytes of code"),
+        (_load, r"loading twice\.cu \(compiled (as|by) \S+\), 4,096 bytes of code"),
         (_launch, r"launching twice \(twice\.cu\), grid \(8, 1, 1\), block \(256, 1, 1\), 0 bytes shared"),
         (_copy, "copying an array on the device"),
         (lambda cuda: cuda.timer(), "loading the timer's own kernel"),
@@ -172,6 +175,9 @@ def _copy(cuda: Any) -> None:
 def test_whatever_else_has_no_room_says_what_it_was(cuda, monkeypatch, call, doing: str):
     monkeypatch.setattr(
         "pytest_gpuperf.backends.cuda.names.compile_cubin", lambda *_: (bytes(4096), "0a1b.cubin")
+    )
+    monkeypatch.setattr(
+        "pytest_gpuperf.backends.cuda_core.nvrtc.compile_cubin", lambda *_, **__: (bytes(4096), "")
     )
     match = f"^H100 has no room, seen while {doing}: 2\\.00 GiB free of 80\\.00 GiB; "
     with pytest.raises(GpuperfError, match=match) as caught:

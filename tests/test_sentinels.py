@@ -9,10 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gpuproject import BINDINGS, opened
 
-from pytest_gpuperf.backends import select
 from pytest_gpuperf.backends.cuda.compile import compile_cubin, find_nvcc
-from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.machine import sentinels
@@ -196,8 +195,9 @@ def clock_of(gpu) -> float:
 
 
 @pytest.mark.gpu
-def test_on_a_device_they_are_what_they_claim_to_be():
-    gpu = Gpu(select("cuda"))
+@pytest.mark.parametrize("choice", BINDINGS)
+def test_on_a_device_they_are_what_they_claim_to_be(choice):
+    gpu = opened(choice)
     try:
         first, second = sentinels.take(gpu), sentinels.take(gpu)
         free = gpu.device.free_memory()

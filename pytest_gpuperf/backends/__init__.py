@@ -8,27 +8,27 @@ from typing import Any, Literal, get_args
 from pytest_gpuperf.backends.base import Backend
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 
-Choice = Literal["auto", "cuda", "emulated"]
+Choice = Literal["auto", "cuda", "cuda-core", "emulated"]
 BACKENDS: tuple[str, ...] = get_args(Choice)
 DEVICES = ("cuda",)
-"""Those that run on a device of their own."""
+"""Places of a device of its own: that of PyCUDA and that of cuda.core are one."""
 DEVICELESS = ("emulated", "cpu")
 """What stands for the backend in places of a machine without a GPU: the emulator, and no device at all."""
 
 
 def select(choice: str = "auto") -> Backend:
-    """Open a backend: "cuda", "emulated", or with "auto" CUDA if there is a device, else emulated.
+    """Open a backend: "cuda" (PyCUDA), "cuda-core", "emulated", or with "auto" what is there, in that order.
 
     Raises Unavailable, naming what to install. A machine that has a GPU never ends up emulated
-    unasked: there "auto" without PyCUDA raises too.
+    unasked: there "auto" without PyCUDA and cuda.core raises too.
     """
     if choice not in BACKENDS:
-        raise GpuperfError(f'There is no backend {choice!r}; choose "auto", "cuda" or "emulated".')
+        raise GpuperfError(
+            f'There is no backend {choice!r}; choose "auto", "cuda", "cuda-core" or "emulated".'
+        )
     if device_count(choice):
-        from pytest_gpuperf.backends.cuda.device import CudaBackend
-
-        return CudaBackend()
-    if choice == "cuda":
+        return _on_device(choice)
+    if expects_device(choice):
         raise Unavailable(
             "There is no CUDA device here: libcuda.so.1 is missing, or CUDA_VISIBLE_DEVICES hides every "
             "device; install the NVIDIA driver, or choose --gpuperf-backend=emulated."
@@ -36,6 +36,28 @@ def select(choice: str = "auto") -> Backend:
     from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 
     return EmulatedBackend()
+
+
+def _on_device(choice: str) -> Backend:
+    if uses_cuda_core(choice):
+        from pytest_gpuperf.backends.cuda_core.device import CudaCoreBackend
+
+        return CudaCoreBackend()
+    from pytest_gpuperf.backends.cuda.device import CudaBackend
+
+    return CudaBackend()
+
+
+def uses_cuda_core(choice: str) -> bool:
+    """Say whether a session with this choice takes cuda.core on a GPU: asked to, or without PyCUDA."""
+    from importlib.util import find_spec
+
+    if choice != "auto":
+        return choice == "cuda-core"
+    try:
+        return find_spec("pycuda") is None and find_spec("cuda.core") is not None
+    except ModuleNotFoundError:  # not even the package "cuda"
+        return False
 
 
 def device_count(choice: str = "auto") -> int:
@@ -55,7 +77,7 @@ def expects_device(choice: str) -> bool:
 
     Raises Unavailable if there is a driver that does not start.
     """
-    return choice == "cuda" or device_count(choice) > 0
+    return choice in ("cuda", "cuda-core") or device_count(choice) > 0
 
 
 # --------------------------------------------------------------------------- of a stored place

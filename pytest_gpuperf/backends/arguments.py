@@ -1,6 +1,6 @@
 """Check a launch's arguments against the kernel's declaration.
 
-PyCUDA packs bytes and believes them: a wrong argument is a wild pointer on the device. Both
+CUDA is given packed bytes and believes them: a wrong argument is a wild pointer on the device. All
 backends therefore launch only what ``check`` has let through.
 """
 

@@ -222,8 +222,8 @@ class Backend(Protocol):
 
     ``name`` is the backend's ("cuda"), ``device_name`` the maker's for the device, ``uuid`` the unit's own;
     ``pci`` the PCI bus id of the whole GPU, None if there is none whose health could be watched;
-    ``compute_capability`` such as (9, 0), None if there is none. ``context`` and ``stream`` are PyCUDA's own
-    objects on cuda, else None.
+    ``compute_capability`` such as (9, 0), None if there is none. ``context`` and ``stream`` are PyCUDA's or
+    cuda.core's own objects on cuda, else None.
 
     ``judges_times``: ``timer`` reads a clock of the device's own, and its times are judged.
     ``checks_memory``: every access of a launch is checked. ``models_traffic``: ``trace`` is a model's.
@@ -258,7 +258,7 @@ class Backend(Protocol):
 
     @property
     def compiler_version(self) -> str:
-        """Name the compiler of the kernels, such as "nvcc 13.0.88"; "" if there is none. Raises nothing."""
+        """Name the compiler of the kernels, such as "NVRTC 13.0.88"; "" if there is none. Raises nothing."""
 
     def place(self) -> dict[str, Any]:
         """Return the part of a measurement's place that this device decides (flat, JSON scalars)."""

@@ -28,8 +28,8 @@ class Gpu:
     """One device: make arrays with ``empty``, ``random`` and ``to_device``, launch kernels on them.
 
     ``name`` is the maker's, ``backend`` "cuda" or "emulated", ``uuid`` the unit's own.
-    ``compute_capability`` (such as (9, 0)), ``context`` and ``stream`` (PyCUDA's own objects) are
-    None when emulated. ``device`` is the backend itself.
+    ``compute_capability`` (such as (9, 0)), ``context`` and ``stream`` (PyCUDA's or cuda.core's own
+    objects) are None when emulated. ``device`` is the backend itself.
     """
 
     def __init__(self, device: Backend) -> None:

@@ -1,4 +1,4 @@
-"""Say what did not fit into memory: what was asked, and what was free."""
+"""Say what did not fit into memory: what was asked, and what was free; and what is no longer there."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pytest_gpuperf.errors import GpuperfError
 
 _SMALL = 64 << 20
 """Bytes below which nobody asks the system whether they are there: that takes longer than to have them."""
+FREED = "the array's memory was given back when the test that made it had been measured; make another."
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 

@@ -22,6 +22,14 @@ class Unresolved(Exception):
     """An expression that names nothing of the file's; the message is the compiler's."""
 
 
+def unresolved(said: str) -> Unresolved | None:
+    """Return the error of an expression that a compiler's messages are about, None if they are not."""
+    if found := re.search(rf"^{PLACE}\(\d+\): error: (.+)", said, re.MULTILINE):
+        return Unresolved(found[1])
+    own = re.search(rf"^(?:.*/)?{re.escape(HEADER.name)}\(\d+\): error: ", said, re.MULTILINE)
+    return Unresolved("that is neither a kernel nor a variable") if own else None
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A parameter's type, or that of what it points to: ``lanes`` numbers of ``size`` bytes."""

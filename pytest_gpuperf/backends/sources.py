@@ -41,14 +41,14 @@ def with_included(path: Path) -> list[tuple[Path, str]]:
     found, waiting = dict[Path, str](), [path]
     while waiting:
         file = waiting.pop(0)
-        found[file] = _text(file)
+        found[file] = read_source(file)
         code = blanked(found[file], keep=lambda literal: not literal.startswith("/"))
         beside = (file.parent / match[1] for match in _INCLUDE.finditer(code))
         waiting += [included for included in beside if included.is_file() and included not in found]
     return list(found.items())
 
 
-def _text(path: Path) -> str:
+def read_source(path: Path) -> str:
     """Read a source file in whatever encoding its comments are."""
     try:
         content = path.read_bytes()

@@ -7,12 +7,13 @@ import os
 from functools import partial
 from typing import Any
 
-from pytest_gpuperf.backends import expects_device
+from pytest_gpuperf.backends import expects_device, select, uses_cuda_core
 from pytest_gpuperf.command.finding import Checks, Finding
 from pytest_gpuperf.command.folders import baselines
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 
 _OLD = datetime.timedelta(days=180)
+_HEADERS = "pip install nvidia-cuda-runtime nvidia-cuda-cccl"
 _RUNNABLE = "sudo modprobe nvidia NVreg_RestrictProfilingToAdminUsers=0, or give the container CAP_PERFMON"
 
 
@@ -24,17 +25,19 @@ def checks(backend: str, folder: str | None) -> Checks:
         on_gpu = True  # there is one, and the first line says what is wrong with it
     yield "driver", partial(_driver, on_gpu), on_gpu
     if on_gpu:
-        yield "PyCUDA", _pycuda, True
-        yield "nvcc", _nvcc, True
-        yield "counters", _counters, False
+        core = uses_cuda_core(backend)
+        yield ("cuda.core", _cuda_core, True) if core else ("PyCUDA", _pycuda, True)
+        yield ("NVRTC", _nvrtc, True) if core else ("nvcc", _nvcc, True)
+        yield "counters", partial(_counters, backend), False
         yield "GPU state", partial(_gpu_state, None), False
-    yield "host compiler", partial(_host_compiler, on_gpu), not on_gpu
+    if not (on_gpu and core):
+        yield "host compiler", partial(_host_compiler, on_gpu), not on_gpu
     yield "cache", _cache, True
     yield "device lock", _locks, True
     yield "ONNX Runtime", partial(_onnxruntime, on_gpu), False
     yield "LoadGen", _loadgen, False
     yield "git", _git, False
-    yield "baselines", partial(_baselines, folder, on_gpu), False
+    yield "baselines", partial(_baselines, folder, backend if on_gpu else "emulated"), False
 
 
 def _driver(on_gpu: bool) -> Finding:
@@ -65,9 +68,30 @@ def _pycuda() -> Finding:
     except ImportError as error:
         raise Unavailable(
             f"PyCUDA cannot be imported ({error}); build it with tools/install-pycuda.sh of the sources, or "
-            "pip install pycuda with nvcc and g++ on PATH"
+            "pip install pycuda with nvcc and g++ on PATH; or take cuda-core, which needs no compiler"
         ) from None
     return Finding("PyCUDA", "ok", pycuda.VERSION_TEXT)
+
+
+def _cuda_core() -> Finding:
+    try:
+        from cuda import core
+    except (ImportError, RuntimeError) as error:
+        raise Unavailable(
+            f'cuda.core cannot be imported ({error}); pip install "pytest-gpuperf[cuda-core]"'
+        ) from None
+    return Finding("cuda.core", "ok", core.__version__)
+
+
+def _nvrtc() -> Finding:
+    from pytest_gpuperf.backends.cuda_core.headers import include_folders
+    from pytest_gpuperf.backends.cuda_core.nvrtc import compiler_version, library
+
+    library()
+    folders = ", ".join(map(str, include_folders()))
+    if not folders:
+        return Finding("NVRTC", "warn", f"{compiler_version()}, without CUDA's headers", _HEADERS)
+    return Finding("NVRTC", "ok", f"{compiler_version()}, headers in {folders}")
 
 
 def _nvcc() -> Finding:
@@ -84,15 +108,14 @@ def _host_compiler(on_gpu: bool) -> Finding:
     return Finding("host compiler", "ok", f"{' '.join(found.command)} {found.version}, {use}")
 
 
-def _counters() -> Finding:
+def _counters(backend: str) -> Finding:
     """Count what nothing launches: only that tells whether the driver lets this user."""
     from pytest_gpuperf.backends.cuda import cupti
 
     cupti.library()
-    from pytest_gpuperf.backends.cuda.device import CudaBackend
     from pytest_gpuperf.backends.cuda.metrics import METRICS
 
-    device = CudaBackend()
+    device = select(backend)
     try:
         cupti.RangeProfiler(METRICS).count(lambda: None, device.synchronize)
     except Unavailable as error:
@@ -221,7 +244,7 @@ def _git() -> Finding:
     return Finding("git", "ok", str(top))
 
 
-def _baselines(given: str | None, on_gpu: bool) -> Finding:
+def _baselines(given: str | None, backend: str) -> Finding:
     """Say which of the stored pools is this device's, and how old it is."""
     from pytest_gpuperf.figures import slug
     from pytest_gpuperf.storage.baselines import Store
@@ -232,7 +255,7 @@ def _baselines(given: str | None, on_gpu: bool) -> Finding:
         raise GpuperfError(
             f"{str(error).partition(';')[0]}; record with pytest --gpuperf --gpuperf-update"
         ) from None
-    pool, unit = _here(on_gpu)
+    pool, unit = _here(backend)
     store = Store(folder)
     if slug(pool) not in store.pools():
         there = ", ".join(store.pools()) or "none"
@@ -258,13 +281,13 @@ def _baselines(given: str | None, on_gpu: bool) -> Finding:
     return Finding("baselines", "ok", says)
 
 
-def _here(on_gpu: bool) -> tuple[str, str]:
+def _here(backend: str) -> tuple[str, str]:
     """Return the pool of this machine's device, and its unit, "" for the emulator."""
-    from pytest_gpuperf.backends import pool_name, select
+    from pytest_gpuperf.backends import DEVICELESS, pool_name
 
-    if not on_gpu:
-        return pool_name({"backend": "emulated"}), ""
-    device = select("cuda")
+    if backend in DEVICELESS:
+        return pool_name({"backend": backend}), ""
+    device = select(backend)
     try:
         return pool_name(device.place()), device.uuid
     finally:

@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
 
+from pytest_gpuperf.backends import BACKENDS
 from pytest_gpuperf.command.finding import Finding
 from pytest_gpuperf.command.folders import declare_baselines
 from pytest_gpuperf.errors import GpuperfError
@@ -22,7 +23,7 @@ from pytest_gpuperf.errors import GpuperfError
 def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
-        choices=("auto", "cuda", "emulated"),
+        choices=BACKENDS,
         default="auto",
         help="for which device (default: auto, a GPU where there is one, else the emulator)",
     )

@@ -14,7 +14,6 @@ import pytest
 
 from pytest_gpuperf.backends import judges_times
 from pytest_gpuperf.backends.base import Backend
-from pytest_gpuperf.backends.cuda.compile import compiler_version
 from pytest_gpuperf.backends.planned import NeedsResult
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import slug
@@ -75,10 +74,11 @@ class Planning(Mode):
         self._without = len(items) - len(taking)
         items[:] = taking
         if taking:
-            from pytest_gpuperf.backends.planned.device import PlannedBackend
+            from pytest_gpuperf.backends.planned.device import NvrtcPlannedBackend, PlannedBackend
 
             paths = {item.path for item in taking}
-            device: Backend = PlannedBackend(*target_of(self._project, self._options.pool, paths))
+            kind = NvrtcPlannedBackend if self._options.backend == "cuda-core" else PlannedBackend
+            device: Backend = kind(*target_of(self._project, self._options.pool, paths))
             self._session.stand_in = device
 
     def _stored(self, item: pytest.Item) -> dict[str, Baseline]:
@@ -125,7 +125,8 @@ class Planning(Mode):
             stored = self._project.stored(item.nodeid, {"backend": "cuda"})
         except GpuperfError as unreadable:
             return Found("cannot say", str(unreadable))
-        return plan(stored, reached, compiler_version(), stopped, broke)
+        device = self._session.stand_in
+        return plan(stored, reached, device.compiler_version if device else "", stopped, broke)
 
     # --------------------------------------------------------------------------- the end of the run
 
@@ -164,9 +165,8 @@ class Planning(Mode):
         device = self._session.stand_in
         title = f"gpuperf: plan for {self._options.pool}"
         if device and device.compute_capability:
-            title += (
-                f" (sm_{''.join(map(str, device.compute_capability))}, {compiler_version() or 'no nvcc'})"
-            )
+            compiler = device.compiler_version or "no compiler"
+            title += f" (sm_{''.join(map(str, device.compute_capability))}, {compiler})"
         reporter.write_sep("=", inert(title))
         for line in self._lines():
             reporter.write_line(inert(line))

@@ -231,4 +231,5 @@ def _device(device: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     name = environment.get("device_name") or device.get("gpu") or "no device"
     uuid = environment.get("device_uuid")
     shown = f" {uuid}" if uuid and judges_times(device) else ""
-    return f"{name}{shown}, backend {device.get('backend', 'none')}"
+    through = f" ({environment['binding']})" if "binding" in environment else ""
+    return f"{name}{shown}, backend {device.get('backend', 'none')}{through}"

@@ -12,7 +12,10 @@ from pytest_gpuperf.rules.tolerances import matches
 # Software of every device's figures, as globs of the environment's keys. The packages are how baselines from
 # before the key "compiler" name it.
 _PACKAGES = ("cuda-toolkit", "nvidia-cuda-nvcc*", "nvidia-cuda-crt*", "nvidia-nvvm*")
-_DEVICE_SOFTWARE = ("driver", "cuda_driver", "cuda_pycuda", "compiler", *(f"versions.{n}" for n in _PACKAGES))
+_DEVICE_SOFTWARE = (
+    *("binding", "driver", "cuda_driver", "cuda_pycuda", "cuda_bindings", "compiler"),
+    *(f"versions.{name}" for name in _PACKAGES),
+)
 _OURS = "versions.pytest-gpuperf"
 _NOT_SURROUNDINGS = frozenset({"commit", "dirty", "date", "sentinels"})
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from pycuda import gpuarray
 
+from pytest_gpuperf.backends.cuda.export import dlpack
+from pytest_gpuperf.backends.room import FREED
 from pytest_gpuperf.errors import KernelError
-
-FREED = "the array's memory was given back when the test that made it had been measured; make another."
 
 
 class Array(gpuarray.GPUArray):
@@ -43,6 +43,13 @@ class Array(gpuarray.GPUArray):
     def own_address(self) -> int:
         """Return the address for a use that is known, such as a launch of ours."""
         return int(self._memory)
+
+    def __dlpack__(self, **how: Any) -> Any:
+        return dlpack(self.ptr, self).__dlpack__(**how)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        device: tuple[int, int] = dlpack(self.ptr, self).__dlpack_device__()
+        return device
 
     def get(self, *args: Any, **kwargs: Any) -> np.ndarray:
         """Copy it to the host, after everything enqueued so far has finished."""

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
-from pytest_gpuperf.backends.signature import PLACE, Unresolved
+from pytest_gpuperf.backends.signature import unresolved
 from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
 
@@ -49,9 +49,7 @@ def compile_cubin(
             done = run([str(nvcc), *flags, *more, "-o", str(output), source], path.parent)
         if done.returncode:
             said = done.stderr or done.stdout
-            if unresolved := re.search(rf"^{PLACE}\(\d+\): error: (.+)", said, re.MULTILINE):
-                raise Unresolved(unresolved[1])
-            raise _explained(path, said)
+            raise (unresolved(said) if behind else None) or _explained(path, said)
 
     key = fingerprint(_version(nvcc), *flags, *_asked(nvcc, flags, path), *filter(None, [behind]))
     file = compiled(f"cubin/{key}.cubin", build)

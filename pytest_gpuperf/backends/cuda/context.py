@@ -7,16 +7,16 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Counted, DeviceArray
+from pytest_gpuperf.backends.base import Counted, DeviceArray, Geometry
 from pytest_gpuperf.backends.cuda.driver import device_uuid
 from pytest_gpuperf.backends.cuda.metrics import METRICS, counted
 from pytest_gpuperf.backends.cuda.peak import peak_flops, peak_fp32
-from pytest_gpuperf.backends.room import gib, nbytes, no_room
+from pytest_gpuperf.backends.room import FREED, gib, nbytes, no_room
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ class CudaContext:
     """The primary context of device ``index`` of CUDA_VISIBLE_DEVICES, current on this thread.
 
     torch, CuPy and ONNX Runtime use the same primary context, so their arrays are kernel arguments
-    here. ``stream`` is a blocking stream: the legacy default stream orders with it. ``driver`` is PyCUDA's.
-    ``last_launch`` is to be named when a later call reports what it did. Waiting for the device ends after
-    ``seconds``, with the device ``lost`` and ``stuck``. ``modules`` are kept until the end, since unloading
-    one waits for the device. While it is ``capturing``, no error is a sign of a lost context. Raises
-    Unavailable, naming what to install, if PyCUDA, the driver or the device is missing.
+    here. ``stream`` is a blocking stream: the legacy default stream orders with it. ``driver`` is PyCUDA's,
+    or has as much of it as is used here. ``last_launch`` is to be named when a later call reports what it
+    did. Waiting for the device ends after ``seconds``, with the device ``lost`` and ``stuck``. ``modules``
+    are kept until the end, since unloading one waits for the device. While it is ``capturing``, no error is
+    a sign of a lost context. Raises Unavailable, naming what to install, if PyCUDA, the driver or the device
+    is missing.
     """
 
     seconds = 60.0
 
     def __init__(self, index: int = 0) -> None:
-        driver = _pycuda()
-        self.driver = driver
+        driver = self.driver = self.open_driver()
         self._index = index
         self.lost = ""
         self.stuck = False
@@ -55,8 +55,7 @@ class CudaContext:
             device = driver.Device(index)
             self.device_name: str = device.name()
             self.compute_capability: tuple[int, int] | None = tuple(device.compute_capability())
-            self.context: Any = device.retain_primary_context()
-            self.context.push()
+            self.context: Any = self.made_current(device)
         except driver.Error as error:
             raise Unavailable(
                 f"CUDA device {index} cannot be used: {error}; see what nvidia-smi says."
@@ -67,7 +66,7 @@ class CudaContext:
         atexit.register(self.close)
         self.uuid = device_uuid(index)
         self.pci: str | None = device.pci_bus_id()  # of the whole GPU, also of a MIG instance
-        self.stream: Any = driver.Stream()
+        self.stream: Any = self.made_stream()
         self.total_memory: int = device.total_memory()
         known = driver.device_attribute
         self.l2_bytes: int = device.get_attribute(known.L2_CACHE_SIZE)
@@ -77,18 +76,40 @@ class CudaContext:
         self.peak_flops: float = peak_flops(self.compute_capability, units, 1e3 * kilohertz)
         self.peak_fp32: float = peak_fp32(self.compute_capability, units, 1e3 * kilohertz)
 
+    @staticmethod
+    def open_driver() -> Any:
+        """Import what speaks to the driver; raises Unavailable, naming what to install."""
+        return _pycuda()
+
+    @staticmethod
+    def made_current(device: Any) -> Any:
+        """Make a device's primary context current on this thread, and return it."""
+        context = device.retain_primary_context()
+        context.push()
+        return context
+
+    def made_stream(self) -> Any:
+        """Return a stream that the legacy default stream orders with, and that other libraries can take."""
+        from pytest_gpuperf.backends.cuda.export import speaking
+
+        return speaking(self.driver.Stream)()
+
+    def allocated(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Return a new array, or raise the driver's own error."""
+        from pytest_gpuperf.backends.cuda.array import Array
+
+        return Array(shape, dtype)
+
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         if self.capturing:  # its memory would be given back, and written to by every replay
             raise KernelError("it makes an array of gpu, which is to be made before")
-        from pytest_gpuperf.backends.cuda.array import Array
-
         self.check_alive()
         shape, dtype = tuple(shape), np.dtype(dtype)
         if nbytes(shape, dtype) > self.total_memory:  # PyCUDA itself counts in 64 bits
             raise no_room(self.device_name, shape, dtype, self.free_memory(), self.total_memory)
         with self.explained("allocating an array"):
             try:
-                array = Array(shape, dtype)
+                array = self.allocated(shape, dtype)
             except self.driver.MemoryError:
                 free = self.free_memory()
                 raise no_room(self.device_name, shape, dtype, free, self.total_memory) from None
@@ -96,6 +117,13 @@ class CudaContext:
         self._arrays = [each for each in self._arrays if each() is not None]
         self._arrays.append(weakref.ref(array))
         return array
+
+    def bound(self, function: Any, geometry: Geometry, buffer: bytes) -> Callable[[], Any]:
+        """Return the driver's launch of a function with a buffer of parameters, at little cost a call."""
+        shape = geometry.grid, geometry.block
+        return partial(
+            function._launch_kernel, *shape, buffer, geometry.shared, geometry.stream or self.stream
+        )
 
     @cached_property
     def profiler(self) -> RangeProfiler:
@@ -127,8 +155,6 @@ class CudaContext:
         owner = argument
         while owner is not None:  # views are plain GPUArrays whose base is the array that has the memory
             if getattr(owner, "freed", False):
-                from pytest_gpuperf.backends.cuda.array import FREED
-
                 raise KernelError(FREED)
             owner = getattr(owner, "base", None)
         if (own := getattr(argument, "own_address", None)) is not None:
@@ -223,8 +249,12 @@ class CudaContext:
                 return  # giving the context back would wait for the kernel
             self.stream = None
             self.modules.clear()
-            # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.
-            self.context.detach()
+            self.release()
+
+    def release(self) -> None:
+        """Give the primary context back."""
+        # Not pop: PyCUDA 2026.1 releases a primary context by the wrong call when it is collected.
+        self.context.detach()
 
 
 def _pycuda() -> Any:
@@ -235,6 +265,7 @@ def _pycuda() -> Any:
             raise Unavailable("PyCUDA finds no libcuda.so.1; install the NVIDIA driver.") from None
         raise Unavailable(
             f"There is a CUDA device but PyCUDA cannot be imported ({error}); "
-            'pip install "pytest-gpuperf[cuda]", or choose --gpuperf-backend=emulated.'
+            'pip install "pytest-gpuperf[cuda-core]", which needs no compiler, or "pytest-gpuperf[cuda]", or '
+            "choose --gpuperf-backend=emulated."
         ) from None
     return driver

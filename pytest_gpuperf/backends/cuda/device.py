@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pytest_gpuperf.backends.cuda.compile import compiler_version
 from pytest_gpuperf.backends.cuda.context import CudaContext
 from pytest_gpuperf.backends.cuda.driver import cuda_version, kernel_driver, settings
 from pytest_gpuperf.backends.cuda.graph import capture
-from pytest_gpuperf.backends.cuda.names import compile_named
+from pytest_gpuperf.backends.cuda.names import Names, compile_named
 from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.backends.cuda.timer import CudaTimer
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class CudaBackend(CudaContext):
     """Device ``index`` of CUDA_VISIBLE_DEVICES; its primary context opens and closes with it."""
 
-    name = "cuda"
+    name, binding, cuda_of_binding = "cuda", "PyCUDA", "cuda_pycuda"
     judges_times, checks_memory, models_traffic = True, False, False
     compiling: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
     _timer: CudaTimer | None = None
@@ -38,10 +39,10 @@ class CudaBackend(CudaContext):
         return {"backend": self.name, "gpu": self.device_name, "memory_gib": memory, **settings(self.uuid)}
 
     def software(self) -> dict[str, str]:
-        """Return ``driver``, the newest CUDA that it supports, and the CUDA that PyCUDA was built for."""
-        kernel = {"driver": found} if (found := kernel_driver()) else {}
-        versions = {"cuda_driver": cuda_version(), "cuda_pycuda": self.driver.get_version()}
-        return {**kernel, **{name: ".".join(map(str, parts)) for name, parts in versions.items()}}
+        """Return ``binding``, ``driver``, the newest CUDA that this supports, and the CUDA of the binding."""
+        known = {"binding": self.binding} | ({"driver": found} if (found := kernel_driver()) else {})
+        versions = {"cuda_driver": cuda_version(), self.cuda_of_binding: self.driver.get_version()}
+        return {**known, **{name: ".".join(map(str, parts)) for name, parts in versions.items()}}
 
     @cached_property
     def compiler_version(self) -> str:
@@ -59,12 +60,10 @@ class CudaBackend(CudaContext):
             array.free()
 
     def owns_memory(self, array: Any) -> bool:
-        from pytest_gpuperf.backends.cuda.array import Array
-
         owner = array
         while getattr(owner, "base", None) is not None:
             owner = owner.base
-        return isinstance(owner, Array) and owner.nbytes == array.nbytes
+        return hasattr(owner, "freed") and bool(owner.nbytes == array.nbytes)  # other libraries' have none
 
     def copy(self, destination: Any, source: Any) -> None:
         """Enqueue a device-to-device copy on ``stream``."""
@@ -75,11 +74,10 @@ class CudaBackend(CudaContext):
     def load(
         self, file: Declarations, options: Sequence[str] = (), instance: Signature | None = None
     ) -> CudaProgram:
-        assert self.compute_capability
         path = file.path
-        cubin, cached, names = compile_named(path, options, self.compute_capability, self.compiling, instance)
+        cubin, how, names = self.compile(path, options, instance)
         self.check_alive()
-        with self.explained(f"loading {path.name} (compiled as {cached}), {len(cubin):,} bytes of code"):
+        with self.explained(f"loading {path.name} (compiled {how}), {len(cubin):,} bytes of code"):
             self.modules.append(self.driver.module_from_buffer(cubin))
             return CudaProgram(self, path, cubin, self.modules[-1], names)
 
@@ -88,6 +86,14 @@ class CudaBackend(CudaContext):
 
     def peak_memory(self, work: Callable[[], Any]) -> int:
         return most_allocated(work, self.synchronize)
+
+    def compile(
+        self, path: Path, options: Sequence[str], instance: Signature | None
+    ) -> tuple[bytes, str, Names]:
+        """Return a kernel file's cubin, how or as what it was compiled, and its names."""
+        assert self.compute_capability
+        cubin, cached, names = compile_named(path, options, self.compute_capability, self.compiling, instance)
+        return cubin, f"as {cached}", names
 
     def timer(self) -> CudaTimer:
         self.check_alive()

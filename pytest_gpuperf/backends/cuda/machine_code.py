@@ -147,7 +147,8 @@ class _Cubin:
                 for offset, info, *_ in struct.iter_unpack(_RELOCATIONS[other.type], other.data):
                     if offset == symbol.value:
                         named = self._symbols(other.link)[info >> 32].name
-        return section.data[symbol.value : symbol.value + symbol.size], named
+        data = section.data or bytes(section.size)  # zeros take no room in the file
+        return data[symbol.value : symbol.value + symbol.size], named
 
     def _symbols(self, table: int) -> list[_Symbol]:
         if table not in self._tables:

@@ -31,8 +31,15 @@ _PROBE = """
 __device__ const volatile void *gpuperf_address = (const volatile void *)({address});
 __device__ auto gpuperf_types_of = gpuperf_types::Described<decltype({address})>::table();
 """
-# What is in an unnamed namespace has the name of the compiled file in its own.
-_UNNAMED = re.compile(r"\d+_GLOBAL__N__[0-9a-f]{8}_\d+_\w+?_cu_[0-9a-f]{8}(?:_\d+)?")
+# What is in an unnamed namespace has the name of the compiled file in its own: a part that its length begins.
+_UNNAMED = re.compile(r"(\d+)_(?:GLOBAL__N|INTERNAL)_")
+
+
+def without_file(symbol: str) -> str:
+    """Return a name in the machine code without what depends on the file's name."""
+    while part := _UNNAMED.search(symbol):
+        symbol = symbol[: part.start()] + symbol[part.end(1) + int(part[1]) :]
+    return symbol
 
 
 def instantiation(signature: Signature) -> str:
@@ -62,14 +69,14 @@ class Names:
     def __init__(self, cubin: bytes, compile: Callable[[str], bytes], instance: Signature | None) -> None:
         self._cubin, self._compile = cubin, compile
         self._symbols: dict[str, str] = {}
-        self._probed: dict[str, bytes] = {}
+        self._probed: dict[str, tuple[bytes, str]] = {}
         if instance:
             self._symbols[instance.name] = self._known[0].get(instance.symbol, instance.symbol)
 
     @cached_property
     def _known(self) -> tuple[dict[str, str], ...]:
         """Return the cubin's kernels and its variables, by names that do not depend on the file's."""
-        return tuple({_UNNAMED.sub("", name): name for name in names} for names in symbols(self._cubin))
+        return tuple({without_file(name): name for name in names} for names in symbols(self._cubin))
 
     def symbol(self, name: str) -> str:
         """Return a kernel's name in the machine code."""
@@ -77,27 +84,25 @@ class Names:
 
     def signature(self, name: str) -> Signature:
         """Raise Unresolved if the expression names no kernel."""
-        probe = self._probe(name)
-        table, _ = contents(probe, "gpuperf_types_of")
-        _, found = contents(probe, "gpuperf_address")
+        probe, found = self.probed(name)
         if found not in symbols(probe)[0]:
             raise Unresolved("that is no kernel")
-        symbol = _UNNAMED.sub("", found)
+        symbol, table = without_file(found), contents(probe, "gpuperf_types_of")[0]
         self._symbols[name] = self._known[0].get(symbol, symbol)
         return Signature(name, symbol, rows_of(table), symbol not in self._known[0])
 
     def variable(self, name: str) -> Variable | None:
         """Return None if no kernel uses it; raises Unresolved if the expression names no variable."""
-        probe = self._probe(name)
-        table, _ = contents(probe, "gpuperf_types_of")
-        _, found = contents(probe, "gpuperf_address")
+        probe, found = self.probed(name)
         if found not in symbols(probe)[1]:
             raise Unresolved("that is no variable")
-        symbol = self._known[1].get(_UNNAMED.sub("", found))
+        symbol, table = self._known[1].get(without_file(found)), contents(probe, "gpuperf_types_of")[0]
         return variable_of(name, symbol, rows_of(table)) if symbol else None
 
-    def _probe(self, name: str) -> bytes:
+    def probed(self, name: str) -> tuple[bytes, str]:
+        """Return a cubin that tells the types of what an expression names, and its name in there."""
         if name not in self._probed:
             code = _PROBE.format(header=HEADER, place=PLACE, address=address_of(name))
-            self._probed[name] = self._compile(code)
+            cubin = self._compile(code)
+            self._probed[name] = cubin, contents(cubin, "gpuperf_address")[1]
         return self._probed[name]

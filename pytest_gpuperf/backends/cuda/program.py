@@ -99,11 +99,11 @@ class CudaProgram:
                 function.set_attribute(attribute, shared)
                 self._shared[name] = shared
         buffer = pack([self._value(argument) for argument in arguments])
-        enqueue, stream = function._launch_kernel, geometry.stream or context.stream
+        enqueue = context.bound(function, geometry, buffer)
 
         def prepared(alive: Sequence[Any] = arguments) -> None:  # the buffer holds bare addresses
             try:
-                enqueue(grid, block, buffer, shared, stream)
+                enqueue()
             except error_type as error:
                 raise context.explain(error, doing) from None
             context.last_launch = what

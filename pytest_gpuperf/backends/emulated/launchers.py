@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from pytest_gpuperf.backends.emulated.preprocessed import Code, Function, closing
+from pytest_gpuperf.backends.emulated.preprocessed import Code
+from pytest_gpuperf.backends.functions import Function, closing
 from pytest_gpuperf.backends.signature import PLACE, address_of
 
 BOUNDS = "gpuperf_launch_bounds"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_gpuperf.backends.functions import Function, functions
 from pytest_gpuperf.backends.sources import blank, blanked
 
 _MARKER = re.compile(r'^# (\d+) "((?:[^"\\\n]|\\.)*)"((?: [1-4])*)\n', re.MULTILINE)
@@ -26,16 +27,6 @@ class Segment:
     end: int
     file: Path
     line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A function defined at namespace scope: its text from ``begin`` to ``end``, where its body opens."""
-
-    begin: int
-    body: int
-    end: int
-    scope: tuple[str, ...]
 
 
 class Code:
@@ -109,30 +100,9 @@ class Code:
 
     def functions(self) -> Iterator[Function]:
         """Yield the functions that are defined at namespace scope."""
-        code, scopes, begin, at, parameters = self.code, list[str](), 0, 0, False
-        while match := _STRUCTURE.search(code, at):
-            at = match.end()
-            if match[0] == "(":
-                at = closing(code, match.start()) + 1
-                parameters |= not _ATTRIBUTE.search(code, begin, match.start())
-                continue
-            if match[0] == "{":
-                head = code[begin : match.start()].strip()
-                if not parameters and (name := _SCOPE.match(head)):
-                    scopes.append(name[1] or "")
-                else:
-                    at = closing(code, match.start()) + 1
-                    if not parameters or head.endswith("=") or re.search(r"=\s*\[", head):
-                        continue  # a class or an initialiser, up to its semicolon
-                    yield Function(begin, match.start(), at, tuple(filter(None, scopes)))
-            elif match[0] == "}" and scopes:
-                scopes.pop()
-            begin, parameters = at, False
+        return functions(self.code)
 
 
-_STRUCTURE = re.compile(r"[{}();]")
-_ATTRIBUTE = re.compile(r"(?:__attribute__|alignas|__launch_bounds__|decltype|__align__)\s*$")
-_SCOPE = re.compile(r'(?:inline\s+)?namespace\b\s*([\w:]*)[^()]*$|extern\s+"C"$')
 _WORDS = re.compile(
     r"(?P<before>(?:\b(?:extern|static|volatile)\s+)*\bthread_local\s+)(?P<aligned>alignas\s*\((?:[^()]|\([^()]*\))*\))|"
     r"\b__(?:global|device|host|constant|grid_constant)__\b|\b__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)"
@@ -146,14 +116,3 @@ def _translated(match: re.Match[str]) -> str:
     if match[0] == "__global__":
         return "__attribute__((noinline, used))"
     return "__attribute__((noinline))" if match[0] == "__noinline__" else blank(match)
-
-
-def closing(code: str, opening: int) -> int:
-    """Return the offset of the bracket that closes the one at ``opening``, or the end of the code."""
-    pair = code[opening] + {"(": ")", "{": "}"}[code[opening]]
-    depth = 0
-    for match in re.compile(f"[{re.escape(pair)}]").finditer(code, opening):
-        depth += 1 if match[0] == pair[0] else -1
-        if depth == 0:
-            return match.start()
-    return len(code) - 1

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from pytest_gpuperf.backends.emulated.preprocessed import Code
+from pytest_gpuperf.backends.functions import of_host
 from pytest_gpuperf.errors import Unsupported
 
 _CUB = "CUB beyond the reductions and scans of blocks and warps"
@@ -72,10 +73,8 @@ def refuse_header(name: str, file: Path, line: int) -> None:
 
 def leave_out_host_code(code: Code) -> None:
     """Erase the functions that only a host can call: main, launches, allocations."""
-    for function in list(code.functions()):
-        head = code.code[function.begin : function.body]
-        if not re.search(r"\b(?:__global__|__device__|constexpr|consteval)\b", head):
-            code.erase(function.begin, function.end)
+    for function in list(of_host(code.code)):
+        code.erase(function.begin, function.end)
 
 
 def _unsupported(file: Path, line: int, what: str) -> Unsupported:

@@ -18,6 +18,7 @@ from pytest_gpuperf.backends.base import Counted, Geometry, Graph, Traffic
 from pytest_gpuperf.backends.cuda.compile import compiler_version
 from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
 from pytest_gpuperf.backends.cuda.names import Names, compile_named
+from pytest_gpuperf.backends.cuda_core import nvrtc
 from pytest_gpuperf.backends.planned import NeedsResult
 from pytest_gpuperf.errors import KernelError
 
@@ -164,3 +165,18 @@ class PlannedBackend:
 
     def close(self) -> None:
         """Do nothing: there is nothing to give back."""
+
+
+class NvrtcPlannedBackend(PlannedBackend):
+    """The same with the compiler of the cuda.core backend."""
+
+    @cached_property
+    def compiler_version(self) -> str:
+        return nvrtc.compiler_version()
+
+    def load(
+        self, file: Declarations, options: Sequence[str] = (), instance: Signature | None = None
+    ) -> PlannedProgram:
+        return PlannedProgram(
+            *nvrtc.compile_named(file.path, options, self._capability, self.compiling, instance)
+        )
