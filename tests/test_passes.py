@@ -283,10 +283,12 @@ import pytest_gpuperf.backends as backends
 import pytest_gpuperf.session as session
 import pytest_gpuperf.instruments.energy as energy
 import pytest_gpuperf.machine.energy as machine
+import pytest_gpuperf.machine.sentinels as sentinels
 from test_backend_protocol import FakeBackend
 
 device = FakeBackend()
 device.pci = "0000:1b:00.0"
+sentinels.ELEMENTS = 2**12
 backends.select = lambda choice: device
 session.expects_device = lambda choice: True
 
