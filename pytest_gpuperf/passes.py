@@ -164,7 +164,7 @@ def _once(asked: Pass, enqueue: Any) -> float:
 
 def _energy(asked: Pass, gpu: Gpu, enqueue: Any) -> _Taken:
     from pytest_gpuperf.instruments.contents import kept
-    from pytest_gpuperf.instruments.energy import energy
+    from pytest_gpuperf.instruments.energy import Looks, energy
     from pytest_gpuperf.machine.energy import EnergyCounter
 
     device, session = gpu.device, asked.session
@@ -179,13 +179,14 @@ def _energy(asked: Pass, gpu: Gpu, enqueue: Any) -> _Taken:
         raise Unavailable(counter.note)
     call = enqueue.bind(*asked.args) if asked.is_kernel else lambda: enqueue(*asked.args)
     with kept(enqueue, asked.args, device) as restore:
-        found = energy(device.timer(), call, counter.read, device.seconds)
+        timer = device.timer()
+        found = energy(timer, call, Looks(counter.read, timer.now))
         if restore():
             call()
             gpu.synchronize()
     session.results.note(
-        f"energy is of the whole GPU, by NVML's counter, which changes every {found.step:.1g} s: read from "
-        "one change to another, a second apart or more"
+        f"energy is of the whole GPU, by NVML's counter, which changes every {found.step:.1g} s: the "
+        "watts are a line's through its changes over 1.5 s or more"
     )
     return (found.joules,), {"watts": found.watts, "step": f"{found.step:.2g} s of {found.seconds:.3g} s"}
 

@@ -26,7 +26,7 @@ from ladder import MATMULS, SUMS, TRANSPOSES, Ladder
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.instruments import device_time, start
 from pytest_gpuperf.instruments.device_time import Settings
-from pytest_gpuperf.instruments.energy import Energy, energy
+from pytest_gpuperf.instruments.energy import Energy, Looks, energy
 from pytest_gpuperf.machine.energy import EnergyCounter
 
 BEGUN = perf_counter()
@@ -132,7 +132,7 @@ def energies(bench: Bench) -> Part:
     taken: dict[str, list[Energy]] = {name: [] for name in rows}
     for _ in range(ROUNDS):
         for name, call in rows.items():
-            taken[name].append(energy(timer, call, counter.read))
+            taken[name].append(energy(timer, call, Looks(counter.read, timer.now)))
     for name, found in taken.items():
         RESULTS.setdefault("energy", {})[name] = [
             {"joules": e.joules, "watts": e.watts, "seconds": e.seconds, "step": e.step} for e in found

@@ -123,6 +123,8 @@ class _Replay:
 def _nodes(graph: c_void_p) -> list[c_void_p]:
     count = c_size_t()
     _call("cuGraphGetNodes", graph, None, ctypes.byref(count))
+    if not count.value:
+        return []
     nodes = (c_void_p * count.value)()
     _call("cuGraphGetNodes", graph, nodes, ctypes.byref(count))
     return [c_void_p(node) for node in nodes]
