@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -35,10 +36,43 @@ MISALIGNED = """\
 """
 OUT_OF_BOUNDS = """\
 ========= Invalid __global__ write of size 4 bytes
-=========     at oob(float *, int)+0x70 in /p/bugs.cu:3
-=========     by thread (1,0,0) in block (2,0,0)
-=========     Access at 0x7f3574800404 is out of bounds
-=========     and is 5 bytes after the nearest allocation at 0x7f3574800000 of size 1,024 bytes
+=========     at void store<float>(T1 *, int)+0x80 in /p/bugs.cu:39
+=========     by thread (33,0,0) in block (0,0,0)
+=========     Access to 0x7efb7c800404 is out of bounds
+=========     and is 5 bytes after the nearest allocation at 0x7efb7c800000 of size 1,024 bytes
+=========         Device Frame: void templated<float>(T1 *, int)+0x20 in /p/bugs.cu:40
+=========\x20
+"""
+BEFORE = """\
+========= Invalid __global__ read of size 4 bytes
+=========     at before+0x80 in /p/bugs.cu:2
+=========     by thread (0,0,0) in block (0,0,0)
+=========     Access to 0x7fbcb07fffe0 is out of bounds
+=========     and is 32 bytes before the nearest allocation at 0x7fbcb0800000 of size 1,024 bytes
+=========\x20
+"""
+ATOMIC = """\
+========= Invalid __global__ atomic of size 4 bytes
+=========     at atomicAdd(float *, float)+0xa0 in /usr/local/cuda/include/sm_20_atomic_functions.hpp:84
+=========     by thread (32,0,0) in block (0,0,0)
+=========     Access to 0x7fbcb0800400 is out of bounds
+=========     and is 1 bytes after the nearest allocation at 0x7fbcb0800000 of size 1,024 bytes
+=========         Device Frame: atomic_past+0x40 in /p/bugs.cu:4
+=========\x20
+"""
+NULL = """\
+========= Invalid __global__ write of size 4 bytes
+=========     at past+0x80 in /p/bugs.cu:1
+=========     by thread (0,0,0) in block (0,0,0)
+=========     Access to 0x0 is out of bounds
+=========     and is 140,448,391,757,824 bytes before the allocation at 0x7fbcb0800000 of size 1,024 bytes
+=========\x20
+"""
+SHARED = """\
+========= Invalid __shared__ write of size 4 bytes
+=========     at shared_past+0xd0 in /p/bugs.cu:7
+=========     by thread (0,0,0) in block (0,0,0)
+=========     Access to 0x500 is out of bounds
 =========\x20
 """
 RACE = """\
@@ -55,10 +89,16 @@ UNINITIALISED = """\
 =========\x20
 """
 DIVERGENT = """\
-========= Barrier error detected. Divergent thread(s) in block.
-=========     at reduce<float>(T1 *)+0x176b0 in /p/bugs.cu:12
-=========     by thread (63,0,0) in block (0,0,0)
-=========         Device Frame: void sums<float>(T1 *, int)+0x10640 in /p/bugs.cu:40
+========= Barrier error detected. Divergent thread(s) in warp.
+=========     at in_warp+0x90 in /p/bugs.cu:24
+=========     by thread (1,0,0) in block (0,0,0)
+=========\x20
+"""
+MASK = """\
+========= Barrier error detected. Invalid arguments.
+=========     at __syncwarp(unsigned int)+0x80 in /usr/local/cuda/include/sm_30_intrinsics.hpp:110
+=========     by thread (0,0,0) in block (0,0,0)
+=========         Device Frame: wrong_mask+0x70 in /p/bugs.cu:38
 =========\x20
 """
 UNKNOWN = """\
@@ -69,43 +109,35 @@ UNKNOWN = """\
 """
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (
-            MISALIGNED,
-            "/p/bugs.cu:32: kernel misaligned, block (0, 0, 0), thread (0, 0, 0): writes 4 bytes at "
-            "address 0x7f3574800001, which is no multiple of 4 (and 1 more like it)",
-        ),
-        (
-            OUT_OF_BOUNDS,
-            "/p/bugs.cu:3: kernel oob, block (2, 0, 0), thread (1, 0, 0): writes 4 bytes past the end of "
-            "an array: at byte 1028 of 1024",
-        ),
-        (
-            RACE,
-            "/p/bugs.cu:17: kernel race_shared: writes shared memory that another thread reads in line "
-            "18: no barrier between (race)",
-        ),
-        (
-            UNINITIALISED,
-            "/p/bugs.cu:22: kernel uninit_global, block (0, 0, 0), thread (0, 0, 0): reads 4 bytes of "
-            "memory that nothing has written",
-        ),
-        (
-            DIVERGENT,
-            "/p/bugs.cu:12: kernel sums<float>, block (0, 0, 0), thread (63, 0, 0): waits at a barrier "
-            "that other threads of the block do not reach",
-        ),
-        (
-            UNKNOWN,
-            "kernel frob, block (1, 0, 0), thread (0, 0, 0): Malformed frobnication; The frob was bent",
-        ),
-    ],
-    ids=["misaligned", "out of bounds", "race", "uninitialised", "divergent", "unknown"],
-)
-def test_findings_have_the_emulators_words(text, said):
-    assert findings(text) == [said]
+FIRST = "block (0, 0, 0), thread (0, 0, 0)"
+SAID = {
+    MISALIGNED: f"32: kernel misaligned, {FIRST}: writes 4 bytes at address 0x7f3574800001, "
+    "which is no multiple of 4 (and 1 more like it)",
+    OUT_OF_BOUNDS: "39: kernel templated<float>, block (0, 0, 0), thread (33, 0, 0): "
+    "writes 4 bytes past the end of an array: at byte 1028 of 1024",
+    BEFORE: f"2: kernel before, {FIRST}: reads 4 bytes before the start of an array: at byte -32 of 1024",
+    ATOMIC: "4: kernel atomic_past, block (0, 0, 0), thread (32, 0, 0): "
+    "updates 4 bytes past the end of an array: at byte 1024 of 1024",
+    NULL: f"1: kernel past, {FIRST}: writes 4 bytes at address 0x0 (a null pointer)",
+    SHARED: f"7: kernel shared_past, {FIRST}: "
+    "writes 4 bytes out of the bounds of shared memory: at address 0x500",
+    RACE: "17: kernel race_shared: "
+    "writes shared memory that another thread reads in line 18: no barrier between (race)",
+    UNINITIALISED: f"22: kernel uninit_global, {FIRST}: reads 4 bytes of memory that nothing has written",
+    DIVERGENT: "24: kernel in_warp, block (0, 0, 0), thread (1, 0, 0): "
+    "waits at a barrier that other threads of the warp do not reach",
+    MASK: f"38: kernel wrong_mask, {FIRST}: Barrier error detected. Invalid arguments.",
+}
+
+
+@pytest.mark.parametrize("text", SAID, ids=lambda text: re.search(r"at (\w+)", text)[1])
+def test_findings_have_the_emulators_words(text):
+    assert findings(text) == [f"/p/bugs.cu:{SAID[text]}"]
+
+
+def test_what_is_not_known_keeps_the_tools_own_words():
+    place = "kernel frob, block (1, 0, 0), thread (0, 0, 0)"
+    assert findings(UNKNOWN) == [f"{place}: Malformed frobnication; The frob was bent"]
 
 
 def test_what_is_no_kernels_is_no_finding():

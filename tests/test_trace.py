@@ -158,7 +158,7 @@ def test_calls_and_work_are_recorded_until_paused(monkeypatch):
         Event("call", "cuMemAlloc", 5, 9, 41, 3),
         Event("call", "cudaLaunchKernel", 10, 12, 41, 4),
         Event("call", "function 9999", 10, 12, threading.get_native_id()),
-        Event("kernel", "scale(float*, int)", 20, 30, 7, 4, 1),
+        Event("kernel", "scale", 20, 30, 7, 4, 1),
         Event("copy", "copy DtoH", 31, 33, 7, 5),
     ]
     waited = []
@@ -167,6 +167,20 @@ def test_calls_and_work_are_recorded_until_paused(monkeypatch):
     assert waited == [{1, 2, 10}, set()]  # the work that was launched is recorded to its end, our wait is not
     assert (cupti.enabled, tracer.take(), tracer.now()) == ({1, 2, 4, 5, 10}, [], 77)
     activity._function.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        (b"plain", "plain"),
+        (b"_Z5scalePfi", "scale"),
+        (b"_ZN2at6native4foldIfLi4EEEvPT_i", "at::native::fold<float, 4>"),
+        (b"_ZN12_GLOBAL__N_17softmaxIfEEvPT_i", "(anonymous namespace)::softmax<float>"),
+    ],
+)
+def test_a_kernel_has_its_name_without_its_parameters(symbol, name):
+    kernel = activity.Kernel(kind=10, name=symbol, start=20, end=30)
+    assert activity.event(ctypes.addressof(kernel)).name == name
 
 
 # --------------------------------------------------------------------------- a run
@@ -286,7 +300,8 @@ def test_a_gpus_calls_and_work_belong_together(project):
     result.assert_outcomes(passed=4)
     lines = [line.split() for line in result.stdout.lines]
     at = next(number for number, line in enumerate(lines) if line and line[0].endswith("::test_adds"))
-    of_test = {line[0]: line[1] for line in lines[at + 1 :] if len(line) > 2 and line[1].isdecimal()}
+    end = next(number for number in range(at + 1, len(lines)) if "::test_" in lines[number][0])
+    of_test = {line[0]: line[1] for line in lines[at + 1 : end]}
     assert (of_test["cuLaunchKernel"], of_test["add_one"]) == ("11", "11")
     assert {"cuMemAlloc", "cuMemcpyHtoD", "cuMemcpyDtoH", "cuMemFree"} <= of_test.keys()
     events = json.loads((project.path / "gpuperf-trace.json").read_text())["traceEvents"]

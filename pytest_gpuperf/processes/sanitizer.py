@@ -71,8 +71,11 @@ def find() -> Path:
 # --------------------------------------------------------------------------- what it says
 
 _PREFIX = re.compile(r"^=========( (?P<text>.*))?$")
-_AT = re.compile(r"at (?P<kernel>.+?)(?:\+0x[0-9a-f]+)?(?: in (?P<file>.+?):(?P<line>\d+))?$")
-_FRAME = re.compile(r"Device Frame: ?(?P<kernel>.+?)(?:\+0x[0-9a-f]+)?(?: in .+)?$")
+_AT = re.compile(
+    r"(?:at|Device Frame:) ?(?P<kernel>.+?)(?:\+0x[0-9a-f]+)?(?: in (?P<file>.+?):(?P<line>\d+))?$"
+)
+_OF_CUDA = re.compile(r"/(sm_\d+_|device_|cuda_|crt/|cooperative_groups)[^/]*\.hp?p?$")
+"""Headers in which CUDA's own functions are: who called them is meant."""
 _BY = re.compile(r"by threads? (?P<thread>\(.+?\)).* in blocks? (?P<block>\(.+?\))")
 _ACCESS = re.compile(r"Invalid (?P<where>__\w+__)(?: atomic)? (?P<verb>\w+) of size (?P<size>\d+) bytes?")
 _UNINITIALISED = re.compile(r"Uninitialized (?P<where>__\w+__) memory read of size (?P<size>\d+) bytes?")
@@ -128,27 +131,26 @@ def _sentence(head: str, more: Sequence[str]) -> str:
     head = re.sub(r"^(Error|Warning|Info): ", "", head)
     if race := _RACE.match(head):
         return _race(race, more)
-    where = next(filter(None, map(_AT.match, more)), None)
+    frames = [*filter(None, map(_AT.match, more))]  # the function's own, then who called it, up to the kernel
     who = next(filter(None, map(_BY.search, more)), None)
     said = next(filter(None, (make(head, more) for make in (_access, _uninitialised, _barrier))), head)
-    block, thread = (_index(who["block"]), _index(who["thread"])) if who else ("", "")
-    place = f", block {block}, thread {thread}" if who else ""
+    place = f", block {_index(who['block'])}, thread {_index(who['thread'])}" if who else ""
     rest = "" if said != head else "".join(f"; {line}" for line in more if not _known(line))
-    frames = [*filter(None, [where, *map(_FRAME.match, more)])]
-    return f"{_place(where)}kernel {_kernel(frames[-1] if frames else None)}{place}: {said}{rest}"
+    return f"{_place(frames)}kernel {_kernel(frames)}{place}: {said}{rest}"
 
 
 def _known(line: str) -> bool:
-    return bool(_AT.match(line) or _FRAME.match(line) or _BY.search(line))
+    return bool(_AT.match(line) or _BY.search(line))
 
 
-def _place(where: re.Match[str] | None) -> str:
-    return f"{shown(where['file'])}:{where['line']}: " if where and where["file"] else ""
+def _place(frames: Sequence[re.Match[str]]) -> str:
+    placed = [frame for frame in frames if frame["file"] and not _OF_CUDA.search(frame["file"])]
+    return f"{shown(placed[0]['file'])}:{placed[0]['line']}: " if placed else ""
 
 
-def _kernel(where: re.Match[str] | None) -> str:
-    """Return the name of a record's function, without its parameters and what it returns."""
-    return where["kernel"].partition("(")[0].removeprefix("void ") if where else "?"
+def _kernel(frames: Sequence[re.Match[str]]) -> str:
+    """Return the kernel's name, without its parameters and what it returns."""
+    return frames[-1]["kernel"].partition("(")[0].removeprefix("void ") if frames else "?"
 
 
 def _index(written: str) -> str:
@@ -164,9 +166,9 @@ def _access(head: str, more: Sequence[str]) -> str:
     does = f"{_VERBS.get(access['verb'], access['verb'])} {size} byte{'' if size == 1 else 's'}"
     if "misaligned" in at["more"]:
         return f"{does} at address {address:#x}, which is no multiple of {size}"
-    if address < 4096:
-        return f"{does} at address {address:#x} (a null pointer)"
     space = _SPACES.get(access["where"], access["where"])
+    if address < 4096 and space == "memory":
+        return f"{does} at address {address:#x} (a null pointer)"
     nearest = next(filter(None, map(_NEAREST.match, more)), None)
     if not nearest or space != "memory":
         return f"{does} out of the bounds of {space}: at address {address:#x}"
@@ -192,7 +194,7 @@ def _barrier(head: str, more: Sequence[str]) -> str:
 
 def _race(race: re.Match[str], more: Sequence[str]) -> str:
     """Say which two lines access shared memory without a barrier between."""
-    first = _AT.match(race["at"])
+    first = [*filter(None, [_AT.match(race["at"])])]
     other = next(filter(None, map(_OTHER.match, more)), None)
     second = _AT.match(other["at"]) if other else None
     verb = _VERBS.get(race["first"].lower(), race["first"])

@@ -245,7 +245,7 @@ def event(address: int) -> Event | None:
         return Event("call", name, call.start, call.end, call.thread, call.correlation)
     if kind in (_KERNEL, _CONCURRENT_KERNEL):
         kernel = Kernel.from_address(address)
-        name = demangled((kernel.name or b"a kernel").decode(errors="replace"))
+        name = _without_parameters(demangled((kernel.name or b"a kernel").decode(errors="replace")))
         lane = kernel.stream, kernel.correlation, kernel.device
         return Event("kernel", name, kernel.start, kernel.end, *lane)
     if kind in _COPIES:
@@ -256,6 +256,16 @@ def event(address: int) -> Event | None:
         what: Any = _COPIES[kind]
         return Event(what, what + way, copy.start, copy.end, *lane)
     return None
+
+
+def _without_parameters(name: str) -> str:
+    """Return a function's name without what it takes and returns: a template's arguments say that already."""
+    depth = 0
+    for at in range(len(name) - 1, 0, -1):
+        depth += (name[at] == ")") - (name[at] == "(")
+        if depth == 0:
+            return name[:at].removeprefix("void ") if name.endswith(")") else name
+    return name
 
 
 def _place(kind: int) -> str:
