@@ -19,7 +19,7 @@ from pytest_gpuperf.mlperf.settings import Scenario
 pytestmark = pytest.mark.gpu
 
 BATCH = 128
-SECONDS = 2.0
+SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +53,18 @@ def test_every_node_is_on_the_cuda_provider(session):
 
 @pytest.mark.parametrize(("scenario", "size"), [("SingleStream", 1), ("MultiStream", 8)])
 def test_a_stream_has_one_query_at_a_time_and_each_is_run_once(session, phases, tmp_path, scenario, size):
-    result = phases.performance(session, scenario, log_dir=tmp_path, seconds=2 * SECONDS)
+    result = phases.performance(session, scenario, log_dir=tmp_path, seconds=SECONDS, warm_up=1.0)
     figures = result.latency.percentiles()
     print(f"\n{session.precision} {scenario}: p50 {figures['p50'] * 1e3:.4f} ms, {result.qps:.1f} queries/s")
-    assert result.latency.p99.enough
+    assert result.latency.p90.enough
     assert result.samples == size * result.queries
     assert list(figures.values()) == sorted(figures.values())
     assert result.queries * result.latency.mean <= result.duration  # they follow one another
 
 
 def test_offline_is_faster_than_a_stream(session, phases, tmp_path):
-    offline = phases.performance(session, "Offline", log_dir=tmp_path, seconds=SECONDS)
-    stream = phases.performance(session, "SingleStream", log_dir=tmp_path, seconds=SECONDS)
+    offline = phases.performance(session, "Offline", log_dir=tmp_path, seconds=SECONDS, warm_up=1.0)
+    stream = phases.performance(session, "SingleStream", log_dir=tmp_path, seconds=SECONDS, warm_up=1.0)
     print(f"\n{session.precision} Offline: {offline.samples_per_second:.1f} images/s")
     assert offline.queries == 1
     assert offline.samples % BATCH == 0
@@ -80,7 +80,7 @@ def test_several_streams_answer_as_one_does(model, phases, tmp_path, team, sizes
     assert len(several.workers) == 2
     for scenario in ("Offline", "Server"):
         phases.accuracy(several, log_dir=tmp_path, scenario=scenario).check()
-    result = phases.performance(several, "Offline", log_dir=tmp_path, seconds=SECONDS)
+    result = phases.performance(several, "Offline", log_dir=tmp_path, seconds=SECONDS, warm_up=1.0)
     print(f"\nfp16 Offline, {team}: {result.samples_per_second:.1f} images/s")
     assert (result.contract["streams"], result.contract["qsl"]) == (2, team.qsl)
 
@@ -98,18 +98,24 @@ def test_all_held_out_digits_are_as_stored(session, phases, tmp_path):
 def test_a_server_answers_as_stored_in_any_batches(session, phases, tmp_path):
     phases.accuracy(session, log_dir=tmp_path, scenario="Server").check()
     asked = replace(Scenario.of("Server"), qps=200.0, max_latency=0.1)
-    result = phases.performance(session, asked, log_dir=tmp_path, seconds=SECONDS)
+    result = phases.performance(session, asked, log_dir=tmp_path, seconds=SECONDS, warm_up=1.0)
     p50, p99 = result.latency.p50 * 1e3, result.latency.p99 * 1e3
     print(f"\n{session.precision} Server: p50 {p50:.3f} ms, p99 {p99:.3f}")
     assert result.latency.p99.enough
 
 
 def test_a_model_with_two_more_blocks_is_seen_to_be_slower(session, phases, tmp_path):
+    """By the best of three phases in turn: another process on the device makes some of them slower."""
     model = load("more_work/more_blocks.py").with_blocks(tmp_path / "slower.onnx", (3, 4, 8, 3))
-    slower = open_session(model, "cuda", session.precision, (1, BATCH))
-    for scenario in ("SingleStream", "Offline"):
-        now = phases.performance(slower, scenario, log_dir=tmp_path / "slower", seconds=SECONDS)
-        was = phases.performance(session, scenario, log_dir=tmp_path / "original", seconds=SECONDS)
-        change = was.samples_per_second / now.samples_per_second - 1
-        print(f"\n{session.precision} {scenario}, two more blocks: {change:+.1%} time")
-        assert change > 0.03
+    slower = open_session(model, "cuda", session.precision, (1,))
+    medians = [
+        [
+            phases.performance(each, "SingleStream", log_dir=tmp_path, seconds=0.7, warm_up=0.3).latency.p50
+            for each in (slower, session)
+        ]
+        for _ in range(3)
+    ]
+    now, was = map(min, zip(*medians, strict=True))
+    change = now / was - 1
+    print(f"\n{session.precision} SingleStream, two more blocks: {change:+.1%} time")
+    assert change > 0.03

@@ -299,7 +299,10 @@ def test_two_phases_at_once_are_refused(tmp_path):
 def test_names_that_do_not_exist(tmp_path):
     found = shown(
         """
+        few = {"min_query_count": 8, "min_duration": 0}
+        one = loadgen.performance(Echo(), "Offline", log_dir=Path("a"), seconds=0.1, configured=few)
         show(
+            one=[one.samples, one.latency.p50 == one.duration > 0.001],
             scenario=error_of(loadgen.performance, Echo(), "Served", log_dir=Path("a")),
             profile=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), profile="long"),
             loaded=error_of(loadgen.performance, Echo(), "Offline", log_dir=Path("a"), loaded=101),
@@ -315,6 +318,7 @@ def test_names_that_do_not_exist(tmp_path):
         'there is no scenario "Served"; use SingleStream, MultiStream, Server'
     )
     assert found["loaded"] == "performance_sample_count=101, and the dataset numbers has 100 images"
+    assert found["one"] == [8, True]  # a query of a single batch
     assert found["same"] == "performance_issue_same_index = 10, and 10 images are loaded"
     assert found["ten"] == 10
     assert found["profile"] == 'there is no LoadGen profile "long"; use short or valid'

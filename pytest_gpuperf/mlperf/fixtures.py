@@ -183,6 +183,7 @@ class LoadGen:
             asked.traffic(),
             lambda phase: self._log_dir(f"{test}-{phase}"),
             asked.performance_sample_count,
+            self._session.judges_host_time(),
             profile=asked.profile if active else "short",
             seconds=asked.seconds if active else QUICK_SECONDS,
             stall=asked.stall,

@@ -47,9 +47,11 @@ def timed(
             # A host that runs something else between two queries pauses some; what is wrong is so for all.
             require_consistent(scenario.name, latency, queries, trace.duration - trace.pauses)
         return latency, queries, trace.samples, trace.duration
+    duration = float(detail.values["result_max_latency_ns"]) * 1e-9
     ends = np.array([end for end, _ in calls.completions]) - (calls.issued or 0.0)
     sizes = np.array([size for _, size in calls.completions])
-    duration = float(detail.values["result_max_latency_ns"]) * 1e-9
+    if not calls.completions:  # it was one batch, which nobody took the time of but LoadGen
+        ends, sizes = np.array([duration]), np.array([int(detail.values["effective_samples_per_query"])])
     return Latency.of(np.repeat(ends, sizes), 1), 1, int(sizes.sum()), duration
 
 
