@@ -74,10 +74,10 @@ class Planning(Mode):
         self._without = len(items) - len(taking)
         items[:] = taking
         if taking:
-            from pytest_gpuperf.backends.planned.device import NvrtcPlannedBackend, PlannedBackend
+            from pytest_gpuperf.backends.planned.device import planned_for
 
             paths = {item.path for item in taking}
-            kind = NvrtcPlannedBackend if self._options.backend == "cuda-core" else PlannedBackend
+            kind = planned_for(self._options.backend)
             device: Backend = kind(*target_of(self._project, self._options.pool, paths))
             self._session.stand_in = device
 

@@ -265,7 +265,7 @@ def _pycuda() -> Any:
             raise Unavailable("PyCUDA finds no libcuda.so.1; install the NVIDIA driver.") from None
         raise Unavailable(
             f"There is a CUDA device but PyCUDA cannot be imported ({error}); "
-            'pip install "pytest-gpuperf[cuda-core]", which needs no compiler, or "pytest-gpuperf[cuda]", or '
+            'pip install "pytest-gpuperf[cuda]", or "pytest-gpuperf[cuda-core]", which needs no compiler, or '
             "choose --gpuperf-backend=emulated."
         ) from None
     return driver

@@ -180,3 +180,8 @@ class NvrtcPlannedBackend(PlannedBackend):
         return PlannedProgram(
             *nvrtc.compile_named(file.path, options, self._capability, self.compiling, instance)
         )
+
+
+def planned_for(choice: str) -> type[PlannedBackend]:
+    """Return what stands for the GPU of a session with this choice: nvcc's, unless cuda.core is asked for."""
+    return NvrtcPlannedBackend if choice == "cuda-core" else PlannedBackend
