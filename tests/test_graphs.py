@@ -288,7 +288,7 @@ def stand_ins(monkeypatch):
     return current
 
 
-def test_the_stream_is_current_in_libraries_while_it_is_captured(capturing, stand_ins):
+def test_libraries_work_on_the_stream_that_is_captured(capturing, stand_ins):
     seen = []
     _, _, capture = capturing(lambda context: seen.append((stand_ins.torch, stand_ins.cupy)))
     capture()
@@ -353,7 +353,7 @@ def test_gpu_torchs_and_cupys_work_is_captured(device):
 
 
 @pytest.mark.gpu
-def test_gpu_what_cannot_be_captured_is_refused_and_the_device_is_fine(device):
+def test_gpu_a_refused_capture_leaves_the_device_fine(device):
     torch = pytest.importorskip("torch")
     a = torch.rand(64, device="cuda")
     array = device.empty(64)

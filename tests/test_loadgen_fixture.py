@@ -260,7 +260,7 @@ def test_streams_devices_and_resident_images_need_a_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_a_model_runs_on_the_cpu_of_a_gpu_host_where_that_is_asked_for(monkeypatch, gpu):
+def test_a_model_runs_on_a_gpu_hosts_cpu_where_asked(monkeypatch, gpu):
     opened, made = [], SimpleNamespace(contract={})
     monkeypatch.setattr(
         "pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given) or made

@@ -96,7 +96,7 @@ def test_a_system_that_caches_is(found):
         assert problem.startswith("the same image again and again is faster: are answers cached? (")
 
 
-def test_answers_of_a_performance_phase_are_those_of_the_accuracy_phase(found):
+def test_both_phases_give_the_same_answers(found):
     for scenario, (_, sampled, differing, problems) in found["sampled"].items():
         assert (differing, problems) == (0, []), scenario
         assert sampled >= 11, scenario
@@ -184,7 +184,7 @@ def test_too_few_images_are_one_sentence():
         made("Offline", 64)._parts()
 
 
-def test_mlperfs_own_lengths_and_server_draw_from_what_is_loaded():
+def test_audits_of_mlperfs_lengths_draw_from_what_is_loaded():
     for scenario, profile in (("SingleStream", "valid"), ("Server", "short")):
         parts, warm, count = made(scenario, 1, 50, profile=profile)._parts()
         assert ({len(part) for part in parts}, warm, count) == ({50}, None, 0)
@@ -205,7 +205,7 @@ def test_a_model_with_state_has_no_audit():
         ([8] * 300, [7] * 300, 1),  # of which none was right before
     ],
 )
-def test_a_few_sampled_answers_may_differ_where_they_score_as_much(given, expected, problems):
+def test_a_few_answers_may_differ_if_they_score_as_much(given, expected, problems):
     labels = SimpleNamespace(labels=[0, 1, 2])
     differing, found = made("Offline", 8)._compared(labels, [0, 1, 2] * 100, given, expected)
     assert len(found) == problems

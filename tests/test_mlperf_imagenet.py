@@ -278,7 +278,7 @@ def test_a_list_is_for_imagenet(tmp_path):
         models.with_list(digits, 3)
 
 
-def test_the_live_line_says_how_many_are_decoded_and_for_how_long_yet():
+def test_the_live_line_counts_decoded_images_and_time_left():
     calls = SimpleNamespace(loading="decoded", done=1500, wanted=50_000, began=time.perf_counter() - 3)
     doing = SimpleNamespace(callbacks=calls, _session=SimpleNamespace(model=SimpleNamespace(name="resnet50")))
     assert Phase._doing(doing, None) == "1,500 of 50,000 images decoded, 97 s left: resnet50"

@@ -75,7 +75,7 @@ def test_trace_of_queries_with_several_samples(tmp_path):
     ("gaps_us", "pauses"),
     [([], 0), ([5] * 9, 0), ([5, 5, 905, 5, 5, 2005], 0.0029), ([900] * 9, 0)],  # all of them are no pauses
 )
-def test_what_a_busy_host_lets_pass_between_some_queries_are_pauses(tmp_path, gaps_us, pauses):
+def test_a_busy_hosts_gaps_between_queries_are_pauses(tmp_path, gaps_us, pauses):
     begins = np.cumsum([1000, *[gap + 100 for gap in gaps_us]])
     (tmp_path / logs.TRACE).write_text("".join(sample(t, q, 0, 100_000) for q, t in enumerate(begins)))
     assert logs.read_trace(tmp_path).pauses == pytest.approx(pauses)

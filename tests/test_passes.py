@@ -46,7 +46,7 @@ def counter(device, step, watts=500.0, late=30e-3):
 @pytest.mark.parametrize(
     ("step", "launch"), [(0.1, 5 * US), (0.02, 300 * US), (0.1, 300 * US), (0.4, 300 * US), (0.1, 0.3)]
 )
-def test_a_launchs_energy_is_its_time_at_the_power_whatever_the_step(step, launch):
+def test_a_launchs_energy_is_its_power_times_its_time(step, launch):
     device = Device(host_cost=1 * US, event_cost=0.0)
     found = energy(device, device.kernel(launch), counter(device, step))
     assert found.joules == pytest.approx(500 * launch, rel=0.01)
@@ -56,7 +56,7 @@ def test_a_launchs_energy_is_its_time_at_the_power_whatever_the_step(step, launc
     assert device.clock < WARMUP + LONGEST + 3 * launch + 0.5
 
 
-def test_what_the_first_launch_takes_longer_does_not_make_trains_shorter():
+def test_a_slow_first_launch_does_not_shorten_trains():
     device, first = Device(), iter([0.1])
     device.enqueue(0.05)
     found = energy(device, lambda: device.enqueue(next(first, 100 * US)), counter(device, 0.1))
@@ -169,7 +169,7 @@ def test_a_first_launch_is_of_a_program_loaded_for_it(loaded):
     assert len(device.loads) == 1 + start.TIMES
 
 
-def test_each_time_is_compiled_with_an_empty_cache_and_the_device_kept(loaded):
+def test_each_compilation_has_an_empty_cache(loaded):
     device, file, usual = loaded
     given_away = device.compiling
     assert len(start.compile_times(file, "scale", device)) == start.TIMES
@@ -252,7 +252,7 @@ def project(pytester):
     return pytester
 
 
-def test_on_the_emulated_backend_times_are_shown_and_memory_is_judged(project):
+def test_emulated_times_are_shown_and_memory_is_judged(project):
     result = project.runpytest_subprocess(
         "--gpuperf-backend=emulated", "--gpuperf", "--gpuperf-json=out.json", "--gpuperf-strict=off", "-v"
     )
@@ -311,7 +311,7 @@ machine.EnergyCounter, energy.energy = Counter, measured
 """
 
 
-def test_on_a_gpu_energy_is_judged_and_its_lack_is_a_skip_or_a_fault_of_the_set_up(project):
+def test_without_a_counter_of_energy_a_test_is_skipped(project):
     project.makeconftest(CONFTEST)
     project.makepyfile(
         test_s="""

@@ -173,7 +173,7 @@ def test_a_changed_kernel_and_no_other_is_to_be_measured(project, cubin, monkeyp
     assert (project.path / "output").read_text() == "measure=1\n"
 
 
-def test_energy_follows_its_launch_and_what_happens_once_has_to_be_measured(project):
+def test_energy_follows_its_launch_in_a_plan(project):
     rewrite(project, "    gpu.synchronize()", '    gpuperf.compile_time(kernels["two.cu"])')
     found = lines(run(project))
     assert found["test_reverse"].startswith("cannot say: a number that the test takes itself")

@@ -39,13 +39,13 @@ class CudaContext:
     """
 
     seconds = 60.0
+    capturing = False
 
     def __init__(self, index: int = 0) -> None:
         driver = self.driver = self.open_driver()
         self._index = index
         self.lost = ""
         self.stuck = False
-        self.capturing = False
         self.last_launch = ""
         self._arrays: list[weakref.ref[Any]] = []
         self._kept: list[Any] = []
