@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
+from pytest_gpuperf.backends.emulated.hooks import with_sites
 from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, probe_of
 from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
@@ -145,12 +146,12 @@ def build_kernels(
     code = _preprocessed(compiler, path, behind, flags)
 
     def build(output: Path) -> None:
-        _compile(compiler, runtime, path, code, flags, output, _counting if counting else str)
+        _compile(compiler, runtime, path, code, flags, output, _counting if counting else with_sites)
 
     # These files decide too what is made of the code.
     makers = (
         Path(__file__).with_name(name).read_bytes()
-        for name in ("compiler.py", "loops.py", "branches.py", "casts.py")
+        for name in ("compiler.py", "loops.py", "branches.py", "casts.py", "hooks.py")
     )
     key = fingerprint(compiler.identity, *flags, runtime.name, code, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)

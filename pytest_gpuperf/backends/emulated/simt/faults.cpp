@@ -38,6 +38,7 @@ void handle(int signal, siginfo_t *info, void *context) {
   const Span &text = worker->launch->text;
   bool in_kernel = pc >= text.begin && pc < text.end;
   if (signal == SIGURG) {
+    if (worker->nudged) close_sites(*worker);
     // Elsewhere the thread may hold a lock of the C library or be inside a hook, which looks at `stop` itself.
     if (!in_kernel || !worker->launch->stop) return;
     // In a stub that calls a hook there is no line; what the stub returns to has one.

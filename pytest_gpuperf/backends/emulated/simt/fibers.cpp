@@ -61,7 +61,7 @@ void begin_thread(Worker &worker, unsigned index, Stack *stack) {
   fiber.state = State::kReady;
   join_phase(block, fiber, index);
   fiber.fenced = fiber.acquired = 0;
-  worker.mark = fiber.mark;
+  run_as(worker, fiber.mark);
   if (worker.launch->fences != fiber.time) renew_interval(worker, fiber);
   threadIdx = worker.indices[index];
 }
@@ -134,7 +134,7 @@ void *enter_again(Worker &worker, unsigned index) {
   worker.spins = 0;
   worker.runs++;
   if (fiber.phase != worker.block->phase) join_phase(*worker.block, fiber, index);
-  worker.mark = fiber.mark;
+  run_as(worker, fiber.mark);
   if (worker.launch->fences != fiber.time) renew_interval(worker, fiber);
   threadIdx = worker.indices[index];
   if (worker.watching) {

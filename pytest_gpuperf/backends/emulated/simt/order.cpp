@@ -39,6 +39,15 @@ uint32_t make_interval(Worker &worker, uint32_t clock, uint32_t time) {
   return number;
 }
 
+uint32_t make_epoch(Worker &worker) {
+  if (++worker.last_epoch == kNoEpoch) {  // forget rather than confuse
+    worker.last_epoch = 1;
+    for (std::vector<Block *> *blocks : {&worker.resident, &worker.spare})
+      for (Block *block : *blocks) std::fill(block->cells.settled.begin(), block->cells.settled.end(), 0);
+  }
+  return worker.last_epoch;
+}
+
 uint32_t seen(const WarpOrder &order, unsigned by, unsigned of) {
   return order.seen.empty() ? order.full : std::max(order.full, order.seen[by * kWarp + of]);
 }
@@ -70,6 +79,7 @@ void begin_block_order(Worker &worker) {
   block.warps.assign((worker.launch->threads + kWarp - 1) / kWarp, {});
   block.phase_time = worker.launch->fences;
   block.first_interval = block.phase_interval = make_interval(worker, 0, block.phase_time);
+  block.phase_epoch = make_epoch(worker);
   enter_phase(worker);
 }
 
@@ -79,6 +89,7 @@ void next_phase(Worker &worker) {
   block.phase++;
   block.phase_time = worker.launch->fences;
   block.phase_interval = make_interval(worker, 0, block.phase_time);
+  block.phase_epoch = make_epoch(worker);
   uint32_t fenced = 0, acquired = 0;
   if (worker.launch->fences) {
     for (const Fiber &fiber : block.fibers) {
@@ -100,17 +111,30 @@ void next_phase(Worker &worker) {
 }
 
 void enter_phase(Worker &worker) {
-  const Block &block = *worker.block;
-  worker.cells = worker.block->cells.data();
+  Block &block = *worker.block;
+  uint64_t first = worker.shared_begin >> 2;
+  worker.writes = block.cells.writes.data() - first;
+  worker.reads = block.cells.reads.data() - 2 * first;
+  worker.settled = block.cells.settled.data() - first;
   worker.block_floor = worker.exhausted ? 0 : block.first_interval;
   worker.phase_floor = worker.exhausted ? kNever : block.phase_interval;
   worker.launch_floor = worker.exhausted ? kNever : worker.launch->first_interval;
+  worker.block_first = uint64_t(worker.block_floor) << 32;
+  worker.phase_first = uint64_t(worker.phase_floor) << 32;
+  worker.launch_first = uint64_t(worker.launch_floor) << 32;
+  worker.group = 0;
+}
+
+void begin_group(Worker &worker) {
+  worker.group = group_of(worker.mark);
+  worker.warp_epoch = make_epoch(worker);
+  worker.phase_epoch = interval_of(worker.mark) == worker.block->phase_interval ? worker.block->phase_epoch : kNoEpoch;
 }
 
 // A fence: what the thread does from here on is told apart from what it did before.
 void renew_interval(Worker &worker, Fiber &fiber) {
   enter(worker, fiber, worker.current);
-  worker.mark = fiber.mark;
+  run_as(worker, fiber.mark);
 }
 
 void sync_warp(Worker &worker, unsigned first, uint32_t participants) {

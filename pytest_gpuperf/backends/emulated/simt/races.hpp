@@ -32,7 +32,8 @@ inline bool same_thread(uint64_t a, uint64_t b) { return (a ^ b) >> kThreadShift
 inline bool same_warp(uint64_t a, uint64_t b) { return (a ^ b) >> (kThreadShift + 5) == 0; }
 
 // An interval and a warp, never 0.
-inline uint64_t group_of(uint64_t entry) { return (entry >> (kThreadShift + 5)) + 1; }
+inline uint64_t group_of(uint64_t mark) { return (mark >> (kThreadShift + 5)) + 1; }
+constexpr uint32_t kNoEpoch = UINT32_MAX;  // nor is 0 one
 
 // races.cpp
 // Looks at an entry of another thread; does not return where the two accesses are a race.
@@ -50,6 +51,12 @@ void begin_block_order(Worker &worker);
 void next_phase(Worker &worker);
 void enter_phase(Worker &worker);
 void renew_interval(Worker &worker, Fiber &fiber);
+void begin_group(Worker &worker);
+// The thread that runs from here on, in its interval.
+inline void run_as(Worker &worker, uint64_t mark) {
+  worker.mark = mark;
+  if (group_of(mark) != worker.group) begin_group(worker);
+}
 inline void join_phase(const Block &block, Fiber &fiber, unsigned index) {
   fiber.mark = mark_of(block.phase_interval, index);
   fiber.phase = block.phase;
@@ -79,9 +86,10 @@ GPUPERF_HOT bool enough_readers(uint64_t last, uint64_t other, uint64_t mine) {
          (same_warp(last, mine) || !same_warp(last, other));
 }
 
-// Would the next loads of this word by the same warp change nothing?
-GPUPERF_HOT bool settled(const Cell &cell, uint64_t mine, uint32_t floor) {
-  return interval_of(cell.write) < floor && enough_readers(cell.read[0], cell.read[1], mine);
+// Whose next loads of this word would change nothing: those of any warp, of this one, or nobody's.
+GPUPERF_HOT uint32_t settled_for(const Worker &worker, uint64_t write, const uint64_t *reads, uint64_t mine) {
+  if (write >= worker.phase_first || !enough_readers(reads[0], reads[1], mine)) return 0;
+  return same_warp(reads[0], reads[1]) || worker.phase_epoch == kNoEpoch ? worker.warp_epoch : worker.phase_epoch;
 }
 
 // One word of an access. `mine` is the entry it will leave; `floor` the first interval that can matter.

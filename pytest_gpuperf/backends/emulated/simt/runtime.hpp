@@ -155,10 +155,11 @@ struct WarpOrder {
   std::vector<uint32_t> seen;
 };
 
-// Who wrote a word last, and two different threads that read it (races.hpp). `settled`: the interval and warp whose
-// plain loads of the whole word have nothing more to check or to leave here.
-struct Cell {
-  uint64_t write, read[2], settled;
+// Of each word of a block's shared memory, who wrote it last, and two different threads that read it (races.hpp).
+// `settled`: the epoch whose plain loads of the whole word have nothing more to check or to leave here.
+struct Cells {
+  std::vector<uint64_t> writes, reads;
+  std::vector<uint32_t> settled;
 };
 
 enum class Space : uint8_t { kNone, kGlobal, kShared, kImage };
@@ -180,7 +181,7 @@ struct Place {
 
 // What was found out of a place in the code, for accesses that have to be looked at one by one.
 struct Known {
-  uint64_t pc;
+  uint64_t pc, number;
   Place place;
   const std::vector<uint64_t> *loops;  // around it, once an access is traced
 };
@@ -189,12 +190,15 @@ struct Known {
 enum class Way : uint64_t { kFree, kShared, kWatched };
 
 // A place in the kernel's code that accesses memory, and the array that it went to last: it may access
-// [begin, begin + room].
+// [begin, begin + room]. A load at a place that needs no check but that of its bounds does not come here at all:
+// the kernel's own code looks whether it is one of `free_count` elements from `free_begin` on (hooks.py).
 struct alignas(64) Site {
-  uint64_t pc, begin, room, number;
+  uint64_t free_begin, free_count;
+  uint64_t begin, room, pc, number;
   Shadow *shadow;
   Way way;
 };
+constexpr unsigned kSites = 1 << 14;  // hooks.py: of a kernel file, those that have a number
 
 // `key`: the place in the code, and the iterations of the loops around it. Of a lane that was switched off there
 // the size is 0 and the address that of the place.
@@ -230,7 +234,8 @@ struct Block {
   uint32_t first_interval = 0;  // of the block
   uint32_t phase_interval = 0;  // of the phase
   uint32_t phase_time = 0;
-  std::vector<Cell> cells;  // of the shared memory
+  uint32_t phase_epoch = 0;
+  Cells cells;              // of the shared memory
   Attempt unwritten{};      // the phase's first read of shared memory that nobody wrote, and its thread
   unsigned unwritten_thread = 0;
   std::vector<uint8_t> shared;  // its contents while another block runs
@@ -247,6 +252,7 @@ struct SwitchedOff {
 };
 
 struct Worker {
+  unsigned long thread = 0;  // the OS's
   Launch *launch = nullptr;
   Block *block = nullptr;  // the one that runs
   unsigned current = 0;
@@ -271,11 +277,19 @@ struct Worker {
   bool exhausted = false;
   // The first interval that matters: to shared memory's contents, its races, and global memory's.
   uint32_t block_floor = 0, phase_floor = 0, launch_floor = 0;
-  Cell *cells = nullptr;
+  // The same as entries of a cell; then those of shared memory, by an address's word.
+  uint64_t block_first = 0, phase_first = 0, launch_first = 0;
+  uint64_t *writes = nullptr, *reads = nullptr;
+  uint32_t *settled = nullptr;
+  // Epochs: numbers for "a load of this warp, in its interval" and "a load of any warp, in the phase's interval".
+  uint32_t warp_epoch = 0, phase_epoch = 0, last_epoch = 0;
+  uint64_t group = 0;  // that warp_epoch is of
   std::vector<Index3> indices;
-  static constexpr unsigned kSites = 512;
-  Site sites[kSites];
-  Known known[kSites];
+  Site *sites = nullptr;  // by their number in the kernel's code
+  unsigned used_sites = 0;
+  static constexpr unsigned kPlaces = 512;
+  Site atomic_sites[kPlaces];
+  Known known[kPlaces];
 
   // While blocks wait for each other: has anything changed?
   bool watching = false;
@@ -332,6 +346,7 @@ bool resolve_block(Worker &worker);
 // memory.cpp
 void begin_launch_memory(Worker &worker);
 void begin_block_memory(Worker &worker);
+void close_sites(Worker &worker);
 
 // warp_model.cpp
 void begin_block_model(Worker &worker);

@@ -7,12 +7,14 @@ namespace simt {
 
 // memory.cpp
 template <AccessKind kKind>
-void touch_slowly(Attempt attempt, bool whole, bool reads_value);
+void touch_slowly(Attempt attempt, Site *site, bool whole, bool reads_value);
 template <AccessKind kKind>
 void check_global(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64_t mine);
+template <AccessKind kKind>
+void check_shared_word(Worker &worker, const Attempt &attempt, uint64_t word, uint64_t mine, bool *initialised);
+template <AccessKind kKind>
+void check_global_word(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64_t index, uint64_t mine);
 void poll(Worker &worker, const Attempt &attempt);
-
-inline Site &site_of(Worker &worker, uint64_t pc) { return worker.sites[(pc >> 1) % Worker::kSites]; }
 
 inline bool aligned(uint64_t address, uint32_t size) { return (address & (size - 1)) == 0; }
 
@@ -21,26 +23,49 @@ constexpr uint32_t words_of(uint32_t size) { return size <= 4 ? 1 : size / 4; }
 inline uint64_t bytes_within(uint64_t address, uint32_t size) {
   return (size >= 4 ? 0xf : ((1u << size) - 1) << (address & 3)) << kBytesShift;
 }
+constexpr uint64_t initialised_by(uint64_t mine) { return (mine & kBytes) >> (kBytesShift - kInitialisedShift); }
 
-inline bool known(const Worker &worker, uint64_t write, uint64_t bytes) {
-  return interval_of(write) >= worker.block_floor && (write >> kInitialisedShift & bytes >> kBytesShift);
+// What nearly every access to a word finds: nobody has touched it since it was written or read last in an earlier
+// phase, or it is a load that has nothing to leave. False where it has to be looked at.
+template <AccessKind kKind, uint32_t kSize>
+GPUPERF_HOT bool shared_at_once(const Worker &worker, uint64_t word, uint64_t mine) {
+  if (kKind == AccessKind::kAtomic) return false;
+  if (kKind == AccessKind::kLoad && kSize >= 4) {
+    uint32_t settled = worker.settled[word];
+    if (settled == worker.phase_epoch || settled == worker.warp_epoch) return true;
+  }
+  uint64_t &write = worker.writes[word], &read = worker.reads[2 * word];
+  if (write >= worker.phase_first || read >= worker.phase_first) return false;
+  if (kKind == AccessKind::kLoad) {
+    if (write < worker.block_first || !(write & initialised_by(mine))) return false;
+    read = mine;
+    return true;
+  }
+  if (kSize < 4) return false;
+  write = mine | initialised_by(mine);
+  return true;
+}
+
+template <AccessKind kKind>
+GPUPERF_HOT bool global_at_once(const Worker &worker, Shadow &shadow, uint64_t index, uint64_t mine) {
+  if (kKind == AccessKind::kAtomic) return false;
+  uint64_t &write = shadow.writes[index], *read = shadow.reads + 2 * index;
+  if (peek(write) >= worker.launch_first) return false;
+  if ((kKind == AccessKind::kLoad || shadow.any_reader) && peek(*read) >= worker.launch_first) return false;
+  poke(kKind == AccessKind::kLoad ? *read : write, mine);
+  return true;
 }
 
 template <AccessKind kKind, uint32_t kSize>
 GPUPERF_HOT void check_shared_words(Worker &worker, const Attempt &attempt, uint64_t mine, bool reads_value) {
-  Cell *cell = worker.cells + ((attempt.address - worker.shared_begin) >> 2);
-  mine |= bytes_within(attempt.address, kSize);
-  uint64_t group = group_of(mine);
+  uint64_t word = attempt.address >> 2;
   bool initialised = !reads_value;
-  for (uint32_t i = 0; i < words_of(kSize); i++, cell++) {
-    if (kKind == AccessKind::kLoad && kSize >= 4 && cell->settled == group) {
+  mine |= bytes_within(attempt.address, kSize);
+  for (uint32_t i = 0; i < words_of(kSize); i++, word++) {
+    if (__builtin_expect(!shared_at_once<kKind, kSize>(worker, word, mine), 0))
+      check_shared_word<kKind>(worker, attempt, word, mine, &initialised);
+    else
       initialised = true;
-      continue;
-    }
-    bool written = known(worker, cell->write, mine & kBytes);
-    initialised |= written;
-    check_word<kKind, true>(worker, attempt, cell->write, cell->read, mine, worker.phase_floor);
-    cell->settled = kKind == AccessKind::kLoad && written && kSize >= 4 && settled(*cell, mine, worker.phase_floor) ? group : 0;
   }
   if (__builtin_expect(!initialised, 0)) note_unwritten(worker, attempt);
 }
@@ -48,23 +73,21 @@ GPUPERF_HOT void check_shared_words(Worker &worker, const Attempt &attempt, uint
 template <AccessKind kKind, uint32_t kSize>
 GPUPERF_HOT void check_global_words(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64_t mine) {
   if (kKind == AccessKind::kLoad && !shadow.any_reader) shadow.any_reader = true;
-  bool readers = kKind == AccessKind::kLoad || shadow.any_reader;
   uint64_t index = (attempt.address >> 2) - (shadow.begin >> 2);
   mine |= bytes_within(attempt.address, kSize);
   for (uint32_t i = 0; i < words_of(kSize); i++, index++)
-    check_word<kKind, false>(worker, attempt, shadow.writes[index], readers ? shadow.reads + 2 * index : nullptr, mine, worker.launch_floor);
+    if (__builtin_expect(!global_at_once<kKind>(worker, shadow, index, mine), 0)) check_global_word<kKind>(worker, shadow, attempt, index, mine);
 }
 
 // Checks the access that nearly all are: at a place in the code that went to the same array before.
 template <AccessKind kKind, uint32_t kSize>
-GPUPERF_HOT void touch(uint64_t address, uint64_t pc, bool reads_value = kKind == AccessKind::kLoad) {
+GPUPERF_HOT void touch(uint64_t address, uint64_t pc, Site &site, bool reads_value = kKind == AccessKind::kLoad) {
   Worker &worker = *active;
-  const Site &site = site_of(worker, pc);
   bool usual = !worker.attention.load(std::memory_order_relaxed) && site.pc == pc && address - site.begin <= site.room;
-  if (__builtin_expect(!usual || !aligned(address, kSize), 0)) return touch_slowly<kKind>({address, pc, kSize, kKind, false, false}, true, reads_value);
+  if (__builtin_expect(!usual || !aligned(address, kSize), 0)) return touch_slowly<kKind>({address, pc, kSize, kKind, false, false}, &site, true, reads_value);
   if (site.way == Way::kFree) return;
-  if (kKind == AccessKind::kAtomic && worker.launch->fences) poll(worker, {address, pc, kSize, kKind, false, site.way == Way::kShared});
   Attempt attempt = {address, pc, kSize, kKind, false, site.way == Way::kShared};
+  if (kKind == AccessKind::kAtomic && worker.launch->fences) poll(worker, attempt);
   uint64_t mine = worker.mark | site.number | (kKind == AccessKind::kAtomic ? kAtomic : 0);
   if (site.way == Way::kShared)
     check_shared_words<kKind, kSize>(worker, attempt, mine, reads_value);
@@ -73,5 +96,8 @@ GPUPERF_HOT void touch(uint64_t address, uint64_t pc, bool reads_value = kKind =
   else
     check_global<kKind>(worker, *site.shadow, attempt, mine);
 }
+
+// Of an access that the kernel's code does not number.
+inline Site &site_of(Worker &worker, uint64_t pc) { return worker.atomic_sites[(pc >> 1) % Worker::kPlaces]; }
 
 }  // namespace simt

@@ -1,0 +1,37 @@
+"""Give every access a number, and look at those that need no more than their bounds checked before the call.
+
+``Site`` of simt/runtime.hpp is what the runtime knows of a place in the code, one for each number. A load from an
+array that no thread of the launch writes is one of ``free_count`` elements from ``free_begin`` on, or it is
+looked at more closely. The difference is rotated, so that a misaligned address is far too large.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CALL = re.compile(r"^\tcall\t__tsan_(read|write)(1|2|4|8|16)@PLT$", re.MULTILINE)
+_SITE = 64  # bytes
+_SITES = 1 << 14  # simt/runtime.hpp; accesses beyond stay as they are, which is slower
+
+
+def with_sites(assembly: str) -> str:
+    """Return the assembly with every hook of a plain access called with its site."""
+    number = -1
+
+    def numbered(call: re.Match[str]) -> str:
+        nonlocal number
+        number += 1
+        return _numbered(call[1], int(call[2]), number) if number < _SITES else call[0]
+
+    return _CALL.sub(numbered, assembly)
+
+
+def _numbered(kind: str, size: int, number: int) -> str:
+    site, passed = number * _SITE, f".Lgpuperf_site_{number}"
+    table = ["\tmovq\tgpuperf_sites@gottpoff(%rip), %rsi", "\tmovq\t%fs:(%rsi), %rsi"]
+    call = [f"\taddq\t${site}, %rsi", f"\tcall\t*gpuperf_{kind}{size}@GOTPCREL(%rip)"]
+    if kind == "write":
+        return "\n".join([*table, *call])
+    turn = [f"\trorq\t${size.bit_length() - 1}, %rax"] if size > 1 else []
+    bounds = [f"\tmovq\t%rdi, %rax\n\tsubq\t{site}(%rsi), %rax", *turn, f"\tcmpq\t{site + 8}(%rsi), %rax"]
+    return "\n".join([*table, *bounds, f"\tjb\t{passed}", *call, f"{passed}:"])
