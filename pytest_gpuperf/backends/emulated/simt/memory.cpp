@@ -62,7 +62,7 @@ uint64_t site_number(Worker &worker, uint64_t pc) {
   return number <= kSiteMask ? number : kSiteMask;
 }
 
-void close(Site &site) { site.pc = site.free_count = 0; }
+void close(Site &site) { site.pc = site.room = site.free_count = 0; }
 
 // What the next access at this place will need to be let through at once. A site is not used for launches that
 // count, since there every access is traced.
@@ -71,7 +71,7 @@ void remember(Worker &worker, Site &site, const Attempt &attempt, const Known &k
   close(site);
   uint64_t bytes = place.end - place.begin;
   if (worker.launch->request.counting || bytes < attempt.size) return;
-  site = {0, 0, place.begin, bytes - attempt.size, attempt.pc, known.number, place.shadow, Way::kFree};
+  site = {0, 0, place.begin, bytes - attempt.size + 1, attempt.pc, known.number, place.shadow, Way::kFree};
   if (&site >= worker.sites && &site < worker.sites + kSites) worker.used_sites = std::max<unsigned>(worker.used_sites, &site - worker.sites + 1);
   if (place.space == Space::kShared)
     site.way = Way::kShared;
@@ -84,15 +84,6 @@ void remember(Worker &worker, Site &site, const Attempt &attempt, const Known &k
 inline uint64_t bytes_of(uint64_t address, uint32_t size, uint64_t word, unsigned shift) {
   uint64_t begin = std::max(address, word) - word, end = std::min(address + size, word + (1u << shift)) - word;
   return ((1u << end) - (1u << begin)) << kBytesShift;
-}
-
-template <AccessKind kKind>
-inline __attribute__((always_inline)) void check_shared(Worker &worker, const Attempt &attempt, uint64_t mine, bool reads_value) {
-  uint64_t end = attempt.address + attempt.size;
-  bool initialised = !reads_value;
-  for (uint64_t word = attempt.address & ~uint64_t(3); word < end; word += 4)
-    check_shared_word<kKind>(worker, attempt, word >> 2, mine | bytes_of(attempt.address, attempt.size, word, 2), &initialised);
-  if (!initialised) note_unwritten(worker, attempt);
 }
 
 // What only now and then comes before an access: a store to be judged, the watchdog, a thread that has run for
@@ -114,8 +105,6 @@ void attend(Worker &worker, const Attempt &attempt) {
   }
 }
 
-}  // namespace
-
 template <AccessKind kKind>
 void check_shared_word(Worker &worker, const Attempt &attempt, uint64_t word, uint64_t mine, bool *initialised) {
   uint64_t &write = worker.writes[word], *reads = worker.reads + 2 * word;
@@ -127,19 +116,24 @@ void check_shared_word(Worker &worker, const Attempt &attempt, uint64_t word, ui
 }
 
 template <AccessKind kKind>
-void check_global_word(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64_t index, uint64_t mine) {
-  bool readers = kKind == AccessKind::kLoad || shadow.any_reader;
-  check_word<kKind, false>(worker, attempt, shadow.writes[index], readers ? shadow.reads + 2 * index : nullptr, mine, worker.launch_floor);
+void check_shared(Worker &worker, const Attempt &attempt, uint64_t mine, bool reads_value) {
+  uint64_t end = attempt.address + attempt.size;
+  bool initialised = !reads_value;
+  for (uint64_t word = attempt.address & ~uint64_t(3); word < end; word += 4)
+    check_shared_word<kKind>(worker, attempt, word >> 2, mine | bytes_of(attempt.address, attempt.size, word, 2), &initialised);
+  if (!initialised) note_unwritten(worker, attempt);
 }
 
 template <AccessKind kKind>
 void check_global(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64_t mine) {
   if (kKind == AccessKind::kLoad && !shadow.any_reader) shadow.any_reader = true;
+  bool readers = kKind == AccessKind::kLoad || shadow.any_reader;
   unsigned shift = shadow.shift;
   uint64_t end = attempt.address + attempt.size, origin = shadow.begin >> shift;
   for (uint64_t word = attempt.address >> shift << shift; word < end; word += 1ull << shift) {
     uint64_t index = (word >> shift) - origin;
-    check_global_word<kKind>(worker, shadow, attempt, index, mine | bytes_of(attempt.address, attempt.size, word, shift));
+    uint64_t bytes = bytes_of(attempt.address, attempt.size, word, shift);
+    check_word<kKind, false>(worker, attempt, shadow.writes[index], readers ? shadow.reads + 2 * index : nullptr, mine | bytes, worker.launch_floor);
   }
 }
 
@@ -189,12 +183,27 @@ void touch_slowly(Attempt attempt, Site *site, bool whole, bool reads_value) {
   if (kKind != AccessKind::kAtomic) trace(worker, known, attempt.address, attempt.size, kKind == AccessKind::kStore, attempt.pc);
 }
 
-template void check_global<AccessKind::kLoad>(Worker &, Shadow &, const Attempt &, uint64_t);
-template void check_global<AccessKind::kStore>(Worker &, Shadow &, const Attempt &, uint64_t);
-template void check_global<AccessKind::kAtomic>(Worker &, Shadow &, const Attempt &, uint64_t);
-template void touch_slowly<AccessKind::kLoad>(Attempt, Site *, bool, bool);
-template void touch_slowly<AccessKind::kStore>(Attempt, Site *, bool, bool);
-template void touch_slowly<AccessKind::kAtomic>(Attempt, Site *, bool, bool);
+}  // namespace
+
+// Looks at an access by what its site knows.
+template <AccessKind kKind, uint32_t kSize>
+void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value) {
+  Worker &worker = *active;
+  bool usual = !worker.attention.load(std::memory_order_relaxed) && site.pc == pc && address - site.begin < site.room;
+  Attempt attempt = {address, pc, kSize, kKind, false, site.way == Way::kShared};
+  if (!usual || !aligned(address, kSize)) return touch_slowly<kKind>(attempt, &site, true, reads_value);
+  if (site.way == Way::kFree) return;
+  if (kKind == AccessKind::kAtomic && worker.launch->fences) poll(worker, attempt);
+  uint64_t mine = worker.mark | site.number | (kKind == AccessKind::kAtomic ? kAtomic : 0);
+  if (site.way == Way::kShared)
+    check_shared<kKind>(worker, attempt, mine, reads_value);
+  else
+    check_global<kKind>(worker, *site.shadow, attempt, mine);
+}
+
+template void touch_closely<AccessKind::kAtomic, 2>(uint64_t, uint64_t, Site &, bool);
+template void touch_closely<AccessKind::kAtomic, 4>(uint64_t, uint64_t, Site &, bool);
+template void touch_closely<AccessKind::kAtomic, 8>(uint64_t, uint64_t, Site &, bool);
 
 // Has the next access at each place in the code looked at slowly.
 void close_sites(Worker &worker) {

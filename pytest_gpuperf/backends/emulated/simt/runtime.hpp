@@ -190,7 +190,7 @@ struct Known {
 enum class Way : uint64_t { kFree, kShared, kWatched };
 
 // A place in the kernel's code that accesses memory, and the array that it went to last: it may access
-// [begin, begin + room]. A load at a place that needs no check but that of its bounds does not come here at all:
+// from `begin` on in the next `room` bytes. A load at a place that needs no check but that of its bounds does not come here at all:
 // the kernel's own code looks whether it is one of `free_count` elements from `free_begin` on (hooks.py).
 struct alignas(64) Site {
   uint64_t free_begin, free_count;
@@ -277,7 +277,7 @@ struct Worker {
   bool exhausted = false;
   // The first interval that matters: to shared memory's contents, its races, and global memory's.
   uint32_t block_floor = 0, phase_floor = 0, launch_floor = 0;
-  // The same as entries of a cell; then those of shared memory, by an address's word.
+  // The same as entries of a cell; then the cells of shared memory, by an address's word.
   uint64_t block_first = 0, phase_first = 0, launch_first = 0;
   uint64_t *writes = nullptr, *reads = nullptr;
   uint32_t *settled = nullptr;
