@@ -92,16 +92,11 @@ void next_phase(Worker &worker) {
   block.phase_epoch = make_epoch(worker);
   uint32_t fenced = 0, acquired = 0;
   if (worker.launch->fences) {
-    for (const Fiber &fiber : block.fibers) {
-      fenced = std::max(fenced, fiber.fenced);
-      acquired = std::max(acquired, fiber.acquired);
+    for (const Fences &fences : block.fences) {
+      fenced = std::max(fenced, fences.made);
+      acquired = std::max(acquired, fences.seen);
     }
-  }
-  if (worker.launch->fences) {
-    for (Fiber &fiber : block.fibers) {
-      fiber.fenced = fenced;
-      fiber.acquired = acquired;
-    }
+    for (Fences &fences : block.fences) fences = {fenced, acquired};
   }
   for (WarpOrder &order : block.warps) {
     order.clock = order.full = 0;
@@ -159,8 +154,8 @@ void sync_warp(Worker &worker, unsigned first, uint32_t participants) {
   uint32_t fenced = 0, acquired = 0;
   for (unsigned lane = 0; lane < lanes; lane++) {
     if (!(participants >> lane & 1)) continue;
-    fenced = std::max(fenced, block.fibers[first + lane].fenced);
-    acquired = std::max(acquired, block.fibers[first + lane].acquired);
+    fenced = std::max(fenced, block.fences[first + lane].made);
+    acquired = std::max(acquired, block.fences[first + lane].seen);
   }
   uint32_t number = make_interval(worker, now, worker.launch->fences);
   for (unsigned lane = 0; lane < lanes; lane++) {
@@ -169,8 +164,7 @@ void sync_warp(Worker &worker, unsigned first, uint32_t participants) {
     fiber.clock = now;
     fiber.time = worker.launch->fences;
     fiber.mark = mark_of(number, first + lane);
-    fiber.fenced = fenced;
-    fiber.acquired = acquired;
+    block.fences[first + lane] = {fenced, acquired};
   }
   if (worker.exhausted) enter_phase(worker);
 }
@@ -183,8 +177,7 @@ const Interval &interval(const Worker &worker, uint64_t entry) {
 bool ordered(const Worker &worker, uint64_t entry) {
   const Interval &then = interval(worker, entry);
   const Block &block = *worker.block;
-  const Fiber &fiber = block.fibers[worker.current];
-  if (then.time < fiber.acquired) return true;
+  if (then.time < block.fences[worker.current].seen) return true;
   if (then.block != uint32_t(block.index)) return false;
   unsigned me = worker.current, other = thread_of(entry);
   if (then.phase != block.phase || me == other) return true;
@@ -197,8 +190,7 @@ extern "C" void gpuperf_fence() {
   using namespace simt;
   __asm__ volatile("mfence" ::: "memory");
   Worker &worker = *active;
-  Fiber &fiber = worker.block->fibers[worker.current];
-  fiber.fenced = ++worker.launch->fences;
-  renew_interval(worker, fiber);
+  worker.block->fences[worker.current].made = ++worker.launch->fences;
+  renew_interval(worker, own_fiber(worker));
   if (worker.exhausted) enter_phase(worker);
 }

@@ -127,25 +127,28 @@ enum class State : uint8_t { kNew, kReady, kWarp, kBlock, kDone };
 
 // Why a fiber waits: a warp operation (WarpOperation of synchronization.hpp) or a block barrier.
 struct Wait {
-  int operation, operand, width;
+  const char *file;
+  int line, operation, operand, width;
   uint32_t mask;
   uint64_t value, result;
-  const char *file;
-  int line;
 };
 
 struct Stack {
   uint64_t begin, end;
 };
 
-struct Fiber {
+// Of a thread that has waited; one that runs through leaves nothing here.
+struct alignas(64) Fiber {
   void *stack_pointer;
   Stack *stack;
   uint64_t mark;  // the interval it is in and its number, as races.hpp writes them into a cell
   uint32_t phase, clock, time;  // of that interval
-  uint32_t fenced, acquired;  // the fence it made last, and up to which it has seen those of others
-  State state;
   Wait wait;
+};
+
+// The fence that a thread made last, and up to which it has seen those of others.
+struct Fences {
+  uint32_t made, seen;
 };
 
 // The __syncwarp calls of a warp since the last barrier: number `clock` was the last, and `full` the last of
@@ -229,6 +232,12 @@ struct PendingStore {
 struct Block {
   uint64_t index = 0;
   std::vector<Fiber> fibers;
+  std::vector<State> states;
+  std::vector<Fences> fences;
+  unsigned at_barrier = 0;  // threads; the first one's site, whether others are at another, and their predicates
+  Wait barrier{};
+  bool divergent = false;
+  int sum = 0, last_sum = 0;
   std::vector<WarpOrder> warps;
   uint32_t phase = 0;           // barriers passed
   uint32_t first_interval = 0;  // of the block
@@ -258,8 +267,9 @@ struct Worker {
   unsigned current = 0;
   std::atomic<bool> attention{false};  // the next access has more to do than its check
   uint64_t mark = 0;
+  bool fresh = false;  // the thread that runs has not waited yet
+  Stack *stack = nullptr;
   uint64_t stack_begin = 0, stack_end = 0;
-  void *scheduler_stack = nullptr;
   unsigned spins = 0;
   uint64_t runs = 0;  // of threads: a stuck one shows in that it does not grow
   bool gave_way = false;
@@ -334,6 +344,8 @@ void begin_block_fibers(Worker &worker);
 enum class Turn { kNone, kGaveWay, kProgress, kFault };
 Turn turn(Worker &worker);
 void yield(Worker &worker, State state);
+Fiber &own_fiber(Worker &worker);
+void *leave(Worker &worker, State state, void *stack_pointer);
 // Lets the other threads run: this one waits for something that one of them will do.
 void give_way(Worker &worker);
 // Ends the launch from inside a fiber; the fault's block and thread are filled in here.

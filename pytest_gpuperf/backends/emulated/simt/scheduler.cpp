@@ -69,8 +69,8 @@ bool begin_block(Worker &worker) {
 
 void retire(Worker &worker) {
   Block *block = worker.block;
-  for (Fiber &fiber : block->fibers)
-    if (fiber.stack) worker.free_stacks.push_back(fiber.stack), fiber.stack = nullptr;
+  for (unsigned i = 0; i < block->states.size(); i++)
+    if (block->states[i] != State::kNew && block->states[i] != State::kDone) worker.free_stacks.push_back(block->fibers[i].stack);
   worker.resident.erase(std::find(worker.resident.begin(), worker.resident.end(), block));
   worker.spare.push_back(block);
 }
@@ -113,8 +113,8 @@ void record(Worker &worker) {
 void blame_residents(Worker &worker) {
   worker.fault.kind = FaultKind::kNotResident;
   worker.fault.resident = worker.resident.size();
-  for (unsigned i = 0; i < worker.block->fibers.size(); i++) {
-    if (worker.block->fibers[i].state != State::kReady) continue;
+  for (unsigned i = 0; i < worker.block->states.size(); i++) {
+    if (worker.block->states[i] != State::kReady) continue;
     locate(worker, i);
     worker.fault.pc = worker.waiting_pc;
     return;
