@@ -102,6 +102,24 @@ def test_wild_pointers(backend, fails, address, says):
     fails("null_pointer", ONE, ONE, dst, np.int64(address), at=(FIRST, FIRST), says=says)
 
 
+@pytest.mark.parametrize(
+    ("name", "last", "says"),
+    [
+        ("after_many", 64, "reads 4 bytes past the end of argument 1 'src' (int8[64]): at byte 64 of 64"),
+        ("after_many", -4, "reads 4 bytes before the start of argument 1 'src' (int8[64]): at byte -4 of 64"),
+        ("after_many", 62, "reads 4 bytes across the end of argument 1 'src' (int8[64]): at byte 62 of 64"),
+        ("after_many", 2, "reads 4 bytes at address"),
+        ("bytes_after_many", 64, "reads 1 byte past the end of argument 1 'src' (int8[64]): at byte 64 of 64"),
+        ("bytes_after_many", -1, "reads 1 byte before the start of argument 1 'src' (int8[64])"),
+    ],
+)
+def test_the_last_of_many_loads_at_one_place(backend, fails, name, last, says):
+    """The kernel's own code lets through what is like the load before."""
+    src, dst = backend.to_device(np.zeros(64, np.int8)), backend.empty((1,), np.float32)
+    at = backend.to_device(np.array([*range(0, 64, 4), 0, 60, last], np.int32))
+    fails(name, ONE, ONE, src, dst, at, np.int32(19), at=(FIRST, FIRST), says=says)
+
+
 def test_freed_memory_behind_a_stale_pointer(backend, fails):
     gone, dst = backend.empty((97,), np.float32), backend.empty((32,), np.float32)
     table = backend.to_device(np.array([backend.address(gone)], np.uint64))

@@ -41,7 +41,7 @@ _INSTALL = "install it with `apt-get install g++` or `dnf install gcc-c++`"
 # __builtin_bit_cast came with 11; the counters were compared with a GPU's under 12.2.
 _OLDEST = 11
 
-_RUNTIME_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-pthread", "-ftls-model=initial-exec", "-U_FORTIFY_SOURCE"]
+_RUNTIME_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-pthread", "-fno-semantic-interposition", "-ftls-model=initial-exec", "-U_FORTIFY_SOURCE"]
 # -O1 and nothing else: counters are those of one optimisation level. A variable that nobody writes must not
 # become a constant, since the hooks pass over those. Without SRA a float4 stays one access of 16 bytes; jumps
 # that are threaded through a barrier would give an access two places; unique symbols would be shared between

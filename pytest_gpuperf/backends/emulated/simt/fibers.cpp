@@ -59,7 +59,7 @@ void grow_stacks(Worker &worker) {
     char *begin = static_cast<char *>(memory) + i * (kStack + kGuard);
     mprotect(begin, kGuard, PROT_NONE);
     uint64_t usable = reinterpret_cast<uint64_t>(begin) + kGuard;
-    worker.stacks.push_back(new Stack{usable, usable + kStack});
+    worker.stacks.push_back({usable, usable + kStack});
     worker.free_stacks.push_back(worker.stacks.back());
   }
 }
@@ -105,10 +105,8 @@ void *prepare(const Stack &stack) {
   return top;
 }
 
-void use_stack(Worker &worker, Stack *stack) {
+void use_stack(Worker &worker, const Stack &stack) {
   worker.stack = stack;
-  worker.stack_begin = stack->begin;
-  worker.stack_end = stack->end;
   worker.gave_way = false;
 }
 
@@ -118,7 +116,7 @@ void *enter_new(Worker &worker, unsigned index) {
   use_stack(worker, worker.free_stacks.back());
   worker.free_stacks.pop_back();
   begin_thread(worker, index);
-  return prepare(*worker.stack);
+  return prepare(worker.stack);
 }
 
 void *enter_again(Worker &worker, unsigned index) {
@@ -192,19 +190,7 @@ Turn turn(Worker &worker) {
   return result;
 }
 
-// What is known of the thread that runs.
-Fiber &own_fiber(Worker &worker) {
-  Block &block = *worker.block;
-  Fiber &fiber = block.fibers[worker.current];
-  if (worker.fresh) {
-    fiber.stack = worker.stack;
-    join_phase(block, fiber, worker.current);
-    worker.fresh = false;
-  }
-  return fiber;
-}
-
-// The thread that runs stops. Returns where to go on: from one thread of a warp to the next at once, where it can
+// Returns where to go on: from one thread of a warp to the next at once, where it can
 // run and nothing has to be looked at first, or to the scheduler.
 void *leave(Worker &worker, State state, void *stack_pointer) {
   std::vector<State> &states = worker.block->states;

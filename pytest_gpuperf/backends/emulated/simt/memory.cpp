@@ -107,7 +107,8 @@ void attend(Worker &worker, const Attempt &attempt) {
 
 template <AccessKind kKind>
 void check_shared_word(Worker &worker, const Attempt &attempt, uint64_t word, uint64_t mine, bool *initialised) {
-  uint64_t &write = worker.writes[word], *reads = worker.reads + 2 * word;
+  uint64_t &write = worker.writes[word];
+  Readers reads = {worker.reads + word, worker.others + word};
   bool written = write >= worker.block_first && (write & initialised_by(mine));
   *initialised |= written;
   check_word<kKind, true>(worker, attempt, write, reads, mine, worker.phase_floor);
@@ -133,7 +134,7 @@ void check_global(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64
   for (uint64_t word = attempt.address >> shift << shift; word < end; word += 1ull << shift) {
     uint64_t index = (word >> shift) - origin;
     uint64_t bytes = bytes_of(attempt.address, attempt.size, word, shift);
-    check_word<kKind, false>(worker, attempt, shadow.writes[index], readers ? shadow.reads + 2 * index : nullptr, mine | bytes, worker.launch_floor);
+    check_word<kKind, false>(worker, attempt, shadow.writes[index], readers ? Readers{shadow.reads + index, shadow.others + index} : Readers{}, mine | bytes, worker.launch_floor);
   }
 }
 
@@ -151,14 +152,14 @@ void touch_slowly(Attempt attempt, Site *site, bool whole, bool reads_value) {
   Worker &worker = *active;
   if (!worker.launch) return;  // the library's own initialisers, when it is loaded
   if (worker.attention) attend(worker, attempt);
-  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return;
+  if (attempt.address >= worker.stack.begin && attempt.address + attempt.size <= worker.stack.end) return;
   Known &known = worker.known[(attempt.pc >> 1) % Worker::kPlaces];
   Place &place = known.place;
   if (known.pc != attempt.pc) known = {attempt.pc, site_number(worker, attempt.pc), {}, nullptr};
   if (attempt.address < place.begin || attempt.address + attempt.size > place.end) place = find(worker, attempt.address, attempt.size);
   if (place.space == Space::kNone) {
     bool foreign = false;
-    for (const Stack *stack : worker.stacks) foreign |= attempt.address >= stack->begin && attempt.address < stack->end;
+    for (const Stack &stack : worker.stacks) foreign |= attempt.address >= stack.begin && attempt.address < stack.end;
     fail_access(worker, foreign ? FaultKind::kForeignStack : FaultKind::kOutOfBounds, attempt);
   }
   if (whole && !aligned(attempt.address, attempt.size)) fail_access(worker, FaultKind::kMisaligned, attempt);
@@ -248,7 +249,8 @@ void begin_block_memory(Worker &worker) {
   Cells &cells = worker.block->cells;
   if (cells.settled.size() < words) {
     cells.writes.resize(words);
-    cells.reads.resize(2 * words);
+    cells.reads.resize(words);
+    cells.others.resize(words);
     cells.settled.resize(words);
   }
   begin_block_order(worker);

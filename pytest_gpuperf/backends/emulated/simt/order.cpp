@@ -109,7 +109,8 @@ void enter_phase(Worker &worker) {
   Block &block = *worker.block;
   uint64_t first = worker.shared_begin >> 2;
   worker.writes = block.cells.writes.data() - first;
-  worker.reads = block.cells.reads.data() - 2 * first;
+  worker.reads = block.cells.reads.data() - first;
+  worker.others = block.cells.others.data() - first;
   worker.settled = block.cells.settled.data() - first;
   worker.block_floor = worker.exhausted ? 0 : block.first_interval;
   worker.phase_floor = worker.exhausted ? kNever : block.phase_interval;

@@ -97,13 +97,13 @@ bool settle_unwritten(Worker &worker) {
 
 // Two readers are kept, the last one and another: of another block or warp if there was one, since those are
 // the hardest to order with a store.
-void note_reader(Worker &worker, uint64_t *reads, uint64_t mine, uint32_t floor) {
-  uint64_t last = peek(reads[0]), other = peek(reads[1]);
+void note_reader(Worker &worker, Readers reads, uint64_t mine, uint32_t floor) {
+  uint64_t last = peek(*reads.last), other = peek(*reads.other);
   bool worth = interval_of(other) >= floor && !same_thread(other, mine);
   bool mine_too = interval_of(last) < floor || (interval_of(last) == interval_of(mine) && same_warp(last, mine)) ||
                   (interval_of(last) != interval_of(mine) && interval(worker, last).block == uint32_t(worker.block->index) && floor == worker.launch_floor);
-  if (!worth || !mine_too) poke(reads[1], last);
-  poke(reads[0], mine);
+  if (!worth || !mine_too) poke(*reads.other, last);
+  poke(*reads.last, mine);
 }
 
 // A volatile or atomic access raises a flag or looks at one.

@@ -140,7 +140,7 @@ struct Stack {
 // Of a thread that has waited; one that runs through leaves nothing here.
 struct alignas(64) Fiber {
   void *stack_pointer;
-  Stack *stack;
+  Stack stack;
   uint64_t mark;  // the interval it is in and its number, as races.hpp writes them into a cell
   uint32_t phase, clock, time;  // of that interval
   Wait wait;
@@ -158,22 +158,22 @@ struct WarpOrder {
   std::vector<uint32_t> seen;
 };
 
-// Of each word of a block's shared memory, who wrote it last, and two different threads that read it (races.hpp).
-// `settled`: the epoch whose plain loads of the whole word have nothing more to check or to leave here.
-struct Cells {
-  std::vector<uint64_t> writes, reads;
-  std::vector<uint32_t> settled;
-};
-
 enum class Space : uint8_t { kNone, kGlobal, kShared, kImage };
 
-// The cells of an array's words, made when one is first needed.
+// The cells of an array's words, made when one is first needed: who wrote each last, who read it last, and another
+// reader.
 struct Shadow {
   uint64_t begin, end;
   unsigned shift;  // a cell covers 1 << shift bytes
   bool variable;
-  uint64_t *writes, *reads;  // two readers a cell
+  uint64_t *writes, *reads, *others;
   bool watch_readers, any_reader, written;
+};
+
+// Those of a block's shared memory. `settled`: the epoch whose plain loads of the whole word have nothing more to check or to leave here.
+struct Cells {
+  std::vector<uint64_t> writes, reads, others;
+  std::vector<uint32_t> settled;
 };
 
 struct Place {
@@ -268,8 +268,7 @@ struct Worker {
   std::atomic<bool> attention{false};  // the next access has more to do than its check
   uint64_t mark = 0;
   bool fresh = false;  // the thread that runs has not waited yet
-  Stack *stack = nullptr;
-  uint64_t stack_begin = 0, stack_end = 0;
+  Stack stack{};
   unsigned spins = 0;
   uint64_t runs = 0;  // of threads: a stuck one shows in that it does not grow
   bool gave_way = false;
@@ -277,8 +276,8 @@ struct Worker {
 
   std::vector<Block *> resident;
   std::vector<Block *> spare;
-  std::vector<Stack *> free_stacks;
-  std::vector<Stack *> stacks;
+  std::vector<Stack> free_stacks;
+  std::vector<Stack> stacks;
 
   uint64_t shared_begin = 0, shared_end = 0;
   std::vector<Place> shared;
@@ -289,7 +288,7 @@ struct Worker {
   uint32_t block_floor = 0, phase_floor = 0, launch_floor = 0;
   // The same as entries of a cell; then the cells of shared memory, by an address's word.
   uint64_t block_first = 0, phase_first = 0, launch_first = 0;
-  uint64_t *writes = nullptr, *reads = nullptr;
+  uint64_t *writes = nullptr, *reads = nullptr, *others = nullptr;
   uint32_t *settled = nullptr;
   // Epochs: numbers for "a load of this warp, in its interval" and "a load of any warp, in the phase's interval".
   uint32_t warp_epoch = 0, phase_epoch = 0, last_epoch = 0;
@@ -344,7 +343,7 @@ void begin_block_fibers(Worker &worker);
 enum class Turn { kNone, kGaveWay, kProgress, kFault };
 Turn turn(Worker &worker);
 void yield(Worker &worker, State state);
-Fiber &own_fiber(Worker &worker);
+// The thread that runs stops.
 void *leave(Worker &worker, State state, void *stack_pointer);
 // Lets the other threads run: this one waits for something that one of them will do.
 void give_way(Worker &worker);

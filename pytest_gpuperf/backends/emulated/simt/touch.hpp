@@ -26,7 +26,7 @@ GPUPERF_HOT bool shared_at_once(const Worker &worker, uint64_t word, uint64_t mi
     uint32_t settled = worker.settled[word];
     if (settled == worker.phase_epoch || settled == worker.warp_epoch) return true;
   }
-  uint64_t &write = worker.writes[word], &read = worker.reads[2 * word];
+  uint64_t &write = worker.writes[word], &read = worker.reads[word];
   if (read >= worker.phase_first || (write >= worker.phase_first && !(kKind == AccessKind::kAtomic && write & kAtomic))) return false;
   if (kKind != AccessKind::kStore && (write < worker.block_first || !(write & initialised_by(mine)))) return false;
   if (kKind == AccessKind::kLoad) return read = mine, true;
@@ -36,7 +36,7 @@ GPUPERF_HOT bool shared_at_once(const Worker &worker, uint64_t word, uint64_t mi
 
 template <AccessKind kKind>
 GPUPERF_HOT bool global_at_once(const Worker &worker, const Shadow &shadow, uint64_t index, uint64_t mine) {
-  uint64_t &write = shadow.writes[index], &read = shadow.reads[2 * index], writer = peek(write);
+  uint64_t &write = shadow.writes[index], &read = shadow.reads[index], writer = peek(write);
   if (writer >= worker.launch_first && !(kKind == AccessKind::kAtomic && writer & kAtomic)) return false;
   if ((kKind == AccessKind::kLoad || shadow.any_reader) && peek(read) >= worker.launch_first) return false;
   poke(kKind == AccessKind::kLoad ? read : write, mine);
