@@ -11,7 +11,7 @@ from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated import compiler as emulated_compiler
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
-from pytest_gpuperf.backends.emulated.hooks import with_sites
+from pytest_gpuperf.backends.emulated.hooks import shortened
 from pytest_gpuperf.errors import KernelError, Unavailable, Unsupported
 from pytest_gpuperf.files import cache_folder
 
@@ -366,7 +366,7 @@ def test_cxx_chooses_the_compiler(monkeypatch, backend, tmp_path):
 
 
 def test_accesses_beyond_the_table_of_sites_keep_their_hook():
-    calls = with_sites("\tcall\t__tsan_read4@PLT\n\tcall\t__tsan_write8@PLT\n" * 8193)
+    calls = shortened("\tcall\t__tsan_read4@PLT\n\tcall\t__tsan_write8@PLT\n" * 8193)
     assert calls.count("gpuperf_read4@") == calls.count("gpuperf_write8@") == 8192
     assert calls.endswith(f"${16383 * 64}, %rsi\n\tcall\t*gpuperf_write8@GOTPCREL(%rip)\n"
                           "\tcall\t__tsan_read4@PLT\n\tcall\t__tsan_write8@PLT\n")  # fmt: skip

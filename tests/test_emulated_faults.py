@@ -109,7 +109,11 @@ def test_wild_pointers(backend, fails, address, says):
         ("after_many", -4, "reads 4 bytes before the start of argument 1 'src' (int8[64]): at byte -4 of 64"),
         ("after_many", 62, "reads 4 bytes across the end of argument 1 'src' (int8[64]): at byte 62 of 64"),
         ("after_many", 2, "reads 4 bytes at address"),
-        ("bytes_after_many", 64, "reads 1 byte past the end of argument 1 'src' (int8[64]): at byte 64 of 64"),
+        (
+            "bytes_after_many",
+            64,
+            "reads 1 byte past the end of argument 1 'src' (int8[64]): at byte 64 of 64",
+        ),
         ("bytes_after_many", -1, "reads 1 byte before the start of argument 1 'src' (int8[64])"),
     ],
 )

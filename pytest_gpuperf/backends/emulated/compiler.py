@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
-from pytest_gpuperf.backends.emulated.hooks import with_sites
+from pytest_gpuperf.backends.emulated.hooks import shortened
 from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, probe_of
 from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
@@ -41,7 +41,15 @@ _INSTALL = "install it with `apt-get install g++` or `dnf install gcc-c++`"
 # __builtin_bit_cast came with 11; the counters were compared with a GPU's under 12.2.
 _OLDEST = 11
 
-_RUNTIME_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-pthread", "-fno-semantic-interposition", "-ftls-model=initial-exec", "-U_FORTIFY_SOURCE"]
+_RUNTIME_FLAGS = [
+    "-std=c++17",
+    "-O2",
+    "-fPIC",
+    "-pthread",
+    "-fno-semantic-interposition",
+    "-ftls-model=initial-exec",
+    "-U_FORTIFY_SOURCE",
+]
 # -O1 and nothing else: counters are those of one optimisation level. A variable that nobody writes must not
 # become a constant, since the hooks pass over those. Without SRA a float4 stays one access of 16 bytes; jumps
 # that are threaded through a barrier would give an access two places; unique symbols would be shared between
@@ -146,7 +154,7 @@ def build_kernels(
     code = _preprocessed(compiler, path, behind, flags)
 
     def build(output: Path) -> None:
-        _compile(compiler, runtime, path, code, flags, output, _counting if counting else with_sites)
+        _compile(compiler, runtime, path, code, flags, output, _counting if counting else shortened)
 
     # These files decide too what is made of the code.
     makers = (

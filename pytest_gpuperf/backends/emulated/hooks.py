@@ -1,8 +1,9 @@
-"""Give every access a number, and look at those that need no more than their bounds checked before the call.
+"""Shorten what a kernel does most: accesses to memory, and reads of threadIdx and its like.
 
-``Site`` of simt/runtime.hpp is what the runtime knows of a place in the code, one for each number. A load from an
-array that no thread of the launch writes is one of ``free_count`` elements from ``free_begin`` on, or it is
-looked at more closely. The difference is rotated, so that a misaligned address is far too large.
+Every access has a number, by which the runtime finds what it knows of it (``Site`` of simt/runtime.hpp). A
+load from an array that no thread of the launch writes is one of ``free_count`` elements from ``free_begin``
+on, which is looked at before the call, or it is looked at more closely. The difference is rotated, so that a
+misaligned address is far too large.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ import re
 _CALL = re.compile(r"^\tcall\t__tsan_(read|write)(1|2|4|8|16)@PLT$", re.MULTILINE)
 _SITE = 64  # bytes
 _SITES = 1 << 14  # simt/runtime.hpp; accesses beyond stay as they are, which is slower
+# The runtime is loaded before a kernel, so that its variables lie where the thread's own begin.
+_INDEX = re.compile(
+    r"^\tdata16\tleaq\t((?:thread|block)Idx|(?:block|grid)Dim)@tlsgd\(%rip\), %rdi\n"
+    r"\t\.value\t0x6666\n\trex64\n\tcall\t__tls_get_addr@PLT$",
+    re.MULTILINE,
+)
 
 
-def with_sites(assembly: str) -> str:
+def shortened(assembly: str) -> str:
     """Return the assembly with every hook of a plain access called with its site."""
     number = -1
 
@@ -23,7 +30,7 @@ def with_sites(assembly: str) -> str:
         number += 1
         return _numbered(call[1], int(call[2]), number) if number < _SITES else call[0]
 
-    return _CALL.sub(numbered, assembly)
+    return _INDEX.sub(r"\tmovq\t%fs:0, %rax\n\taddq\t\1@gottpoff(%rip), %rax", _CALL.sub(numbered, assembly))
 
 
 def _numbered(kind: str, size: int, number: int) -> str:

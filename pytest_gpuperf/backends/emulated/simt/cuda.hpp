@@ -51,11 +51,10 @@
 // const, because the hooks skip read-only objects: an index costs nothing and is never traced. Not dim3,
 // whose constructor makes g++ take even a const one for writable.
 extern "C" {
-#define GPUPERF_INDEX extern __thread __attribute__((tls_model("initial-exec"))) const uint3
-GPUPERF_INDEX threadIdx;
-GPUPERF_INDEX blockIdx;
-GPUPERF_INDEX blockDim;
-GPUPERF_INDEX gridDim;
+extern __thread const uint3 threadIdx;
+extern __thread const uint3 blockIdx;
+extern __thread const uint3 blockDim;
+extern __thread const uint3 gridDim;
 __attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[232448];
 }
 constexpr int warpSize = 32;
