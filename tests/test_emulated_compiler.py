@@ -362,6 +362,11 @@ def test_cxx_chooses_the_compiler(monkeypatch, backend, tmp_path):
     assert os.environ["CXX"]
 
 
+def test_cublas_brings_the_narrow_types_as_nvidias_does(load):
+    program = load("#include <cublas_v2.h>\n__global__ void k(const __nv_bfloat16 *x, half *y) {}\n")
+    assert len(program.signature("k").rows) == 2
+
+
 # ---- the kernel's assembly ----
 
 

@@ -73,6 +73,16 @@ def test_past_the_end_of_an_array(backend, fails):
     )  # fmt: skip
 
 
+def test_the_line_whatever_the_file_is_called(backend, tmp_path):
+    """The emulator's own headers, whose lines help nobody, lie in a folder of that name."""
+    path = tmp_path / "simt" / "copy (2).cu"
+    path.parent.mkdir()
+    path.write_text("__global__ void k(int *a) {\n  a[1] = 0;\n}\n")
+    program = backend.load(read(path))
+    with pytest.raises(KernelError, match=r"copy \(2\)\.cu:2: kernel k, "):
+        program.launch("k", Geometry.of(ONE, ONE), [backend.empty((1,), np.int32)])
+
+
 def test_the_access_is_stopped_before_it_happens(backend, program):
     """A store out of bounds changes nothing, however close the next array lies."""
     src, dst = backend.to_device(np.ones((2, 3), np.float32)), backend.empty((3, 2), np.float32)
