@@ -1,6 +1,7 @@
 """Building for the emulated device: what is refused by name, the compiler's own errors, the cache."""
 
 import os
+import shutil
 import stat
 import sys
 
@@ -286,6 +287,9 @@ def test_a_cache_that_cannot_be_written(load, tmp_path, monkeypatch):
 
 def test_a_second_cache_folder_serves_the_same_runtime(load, backend, tmp_path, monkeypatch):
     """Kernels bind to the runtime that was loaded first; a backend must not talk to another copy."""
+    (tmp_path / "cache" / "emulated").mkdir(parents=True)
+    for file in (cache_folder() / "emulated").glob("libgpuperf_simt-*"):
+        shutil.copy(file, tmp_path / "cache" / "emulated")
     monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
     other = EmulatedBackend(threads=1)
     assert other.runtime is backend.runtime
