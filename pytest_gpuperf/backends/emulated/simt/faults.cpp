@@ -38,6 +38,7 @@ void handle(int signal, siginfo_t *info, void *context) {
   const Span &text = worker->launch->text;
   bool in_kernel = pc >= text.begin && pc < text.end;
   if (signal == SIGURG) {
+    if (worker->nudged) close_sites(*worker);
     // Elsewhere the thread may hold a lock of the C library or be inside a hook, which looks at `stop` itself.
     if (!in_kernel || !worker->launch->stop) return;
     // In a stub that calls a hook there is no line; what the stub returns to has one.
@@ -47,12 +48,12 @@ void handle(int signal, siginfo_t *info, void *context) {
     worker->fault.signal = signal;
   worker->fault.address = reinterpret_cast<uint64_t>(info->si_addr);
   // si_addr of a guard page: the stack has grown into it.
-  bool overflow = signal == SIGSEGV && worker->fault.address < worker->stack_begin && worker->fault.address + kGuard >= worker->stack_begin;
+  bool overflow = signal == SIGSEGV && worker->fault.address < worker->stack.begin && worker->fault.address + kGuard >= worker->stack.begin;
   if (overflow) snprintf(worker->fault.text, sizeof worker->fault.text, "stack");
   // Full while a check ran: the kernel's call of it is the first of its addresses on the stack.
   const uint64_t *frame = reinterpret_cast<const uint64_t *>(registers[REG_RSP]);
-  for (; overflow && !in_kernel && uint64_t(frame) < worker->stack_end; frame++) {
-    if (uint64_t(frame) < worker->stack_begin || *frame < text.begin || *frame >= text.end) continue;
+  for (; overflow && !in_kernel && uint64_t(frame) < worker->stack.end; frame++) {
+    if (uint64_t(frame) < worker->stack.begin || *frame < text.begin || *frame >= text.end) continue;
     fail(*worker, FaultKind::kSignal, *frame);
   }
   fail(*worker, FaultKind::kSignal, in_kernel ? pc + 1 : 0);
