@@ -54,6 +54,16 @@ extern "C" __global__ void copied(float *out, int n)
     memcpy(out, from + 1, sizeof(float)); // copied
 }
 
+extern "C" __global__ void at_once_in_a_loop(float *out, int n)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++) {
+        float difference;
+        sum += difference * difference; // at_once_in_a_loop
+    }
+    out[threadIdx.x] = sum;
+}
+
 // ---- what is right ----
 
 __device__ __noinline__ void fill(float *x, float value) { x[0] = value; }

@@ -26,7 +26,7 @@ from pytest_gpuperf.backends.emulated.conversions import FLAG, unsigned_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
 from pytest_gpuperf.backends.emulated.hooks import shortened
 from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, note_launch_bounds, probe_of
-from pytest_gpuperf.backends.emulated.locals import watched
+from pytest_gpuperf.backends.emulated.locals import WARNINGS, watched
 from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
@@ -159,7 +159,8 @@ def build_kernels(
 
     def build(output: Path) -> None:
         make = partial(_translate, compiler, path, output.with_name("kernel.s"))
-        assembly = make(plain, flags) if counting or variable else watched(make, code, behind, plain, flags)
+        warn = partial(_warnings, compiler, path, output.with_name("warned.ii"), flags)
+        assembly = make(plain, flags) if counting or variable else watched(make, warn, code, behind, flags)
         finish = _counting if counting else shortened
         _link(compiler, runtime, path, finish(assembly), output)
 
@@ -215,15 +216,15 @@ def _host_options(options: Sequence[str]) -> list[str]:
     return kept
 
 
-def _translate(
-    compiler: Compiler,
-    path: Path,
-    assembly: Path,
-    code: bytes,
-    flags: Sequence[str],
-    said: list[str] | None = None,
-) -> str:
-    """Return the code's assembly, adapted; what g++ warns of is added to ``said``."""
+def _warnings(compiler: Compiler, path: Path, source: Path, flags: Sequence[str], code: bytes) -> str:
+    """Return what g++ says of variables that may be read before they are written."""
+    source.write_bytes(code)
+    kept = [flag for flag in flags if flag not in ("-w", "-g", "-gdwarf-4", "-fsanitize=thread")]
+    return run([*compiler.command, *kept, *WARNINGS, "-S", str(source), "-o", os.devnull], path.parent).stderr
+
+
+def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flags: Sequence[str]) -> str:
+    """Return the code's assembly, adapted."""
     source, tree = assembly.with_suffix(".ii"), assembly.with_suffix(".tree")
     source.write_bytes(code)
     command = [*compiler.command, *flags, f"{FLAG}{tree}", "-S", str(source), "-o", str(assembly)]
@@ -233,8 +234,6 @@ def _translate(
         if error.startswith(PLACE):
             raise Unresolved(error.partition(": ")[2])
         raise KernelError(f"{shown(path)} does not compile: {error}")
-    if said is not None:
-        said.append(done.stderr)
     casts = unsigned_casts(tree.read_text(errors="replace"), os.fsdecode(code))
     return with_clamped_casts(_adapted(assembly.read_text()), casts)
 

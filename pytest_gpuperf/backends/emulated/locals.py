@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from pytest_gpuperf.errors import KernelError
 
 # Of a build with watched variables: no load may be moved out of a loop or before a condition.
 _FLAGS = ("-fno-tree-loop-im", "-fno-tree-cselim")
-_WARNINGS = ("-Wuninitialized", "-Wmaybe-uninitialized")
+# g++ warns before it puts a value in the place of one that was never given.
+WARNINGS = ("-fno-tree-ccp", "-fno-tree-fre", "-Wuninitialized", "-Wmaybe-uninitialized")
 
 _WARNED = re.compile(
     r"\[-W(?:maybe-)?uninitialized\]\n(?:(?!.*(?:warning|error):).*\n)*?"
@@ -48,28 +50,30 @@ _CLASS = re.compile(
 _LEFT = " __attribute__((cleanup(gpuperf_left)))"
 
 
-def watched(make: Callable[..., str], code: Code, behind: str, plain: bytes, flags: Sequence[str]) -> str:
+def watched(
+    make: Callable[[bytes, Sequence[str]], str],
+    warn: Callable[[bytes], str],
+    code: Code,
+    behind: str,
+    flags: Sequence[str],
+) -> str:
     """Return what ``make`` makes of the code with its local variables watched, and of ``behind``.
 
-    ``make`` takes the text for g++, the flags, and a list to which it adds what g++ says. Where it fails, the
-    ``plain`` text is made instead, which then says itself what is wrong with it.
+    Where that fails, the code is made as it is, and then says itself what is wrong with it. ``warn`` returns
+    what g++ says under WARNINGS.
     """
-    said: list[str] = []
-    arrays = [each for each in _declared(code) if each.array]
-    _watch(code, arrays)
-    warning = [*(flag for flag in flags if flag != "-w"), *_WARNINGS]
-    try:
-        made = make(os.fsencode(code.compiled() + behind), [*warning, *(_FLAGS if arrays else ())], said)
-    except (KernelError, Unresolved):
-        return make(plain, flags)
-    warned = list(_warned(code, said[0]))
-    if not warned:
-        return made
-    _watch(code, warned)
-    try:
-        return make(os.fsencode(code.compiled() + behind), [*flags, *_FLAGS])
-    except (KernelError, Unresolved):
-        return made
+    plain = os.fsencode(code.compiled() + behind)
+    declared = list(_declared(code))
+    said = "" if all(local.array for local in declared) else warn(plain)
+    places = {(Path(match[1]).name, int(match[2]), match[3]) for match in _WARNED.finditer(said)}
+    found = [local for local in declared if local.array or _place(code, local) in places]
+    for local in found:
+        code.insert(local.end, _LEFT)
+        code.insert(local.after, f' gpuperf::declared({local.name}, "{local.name}");')
+    if found:
+        with suppress(KernelError, Unresolved):
+            return make(os.fsencode(code.compiled() + behind), [*flags, *_FLAGS])
+    return make(plain, flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +86,9 @@ class _Local:
     array: bool
 
 
-def _warned(code: Code, said: str) -> Iterator[_Local]:
-    """Yield the variables, no arrays, of which g++ warned that they may be read too early."""
-    places = {(Path(match[1]).name, int(match[2]), match[3]) for match in _WARNED.finditer(said)}
-    for local in _declared(code) if places else ():
-        file, line = code.where(local.end - 1)
-        if not local.array and (file.name, line, local.name) in places:
-            yield local
-
-
-def _watch(code: Code, found: Iterable[_Local]) -> None:
-    for local in found:
-        code.insert(local.end, _LEFT)
-        code.insert(local.after, f' gpuperf::declared({local.name}, "{local.name}");')
+def _place(code: Code, local: _Local) -> tuple[str, int, str]:
+    file, line = code.where(local.end - 1)
+    return file.name, line, local.name
 
 
 def _declared(code: Code) -> Iterator[_Local]:
