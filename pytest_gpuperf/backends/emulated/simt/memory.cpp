@@ -202,14 +202,10 @@ void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value) 
     check_global<kKind>(worker, *site.shadow, attempt, mine);
 }
 
-template void touch_closely<AccessKind::kAtomic, 2>(uint64_t, uint64_t, Site &, bool);
-template void touch_closely<AccessKind::kAtomic, 4>(uint64_t, uint64_t, Site &, bool);
-template void touch_closely<AccessKind::kAtomic, 8>(uint64_t, uint64_t, Site &, bool);
-
 // Has the next access at each place in the code looked at slowly.
 void close_sites(Worker &worker) {
   for (unsigned i = 0; i < worker.used_sites; i++) close(worker.sites[i]);
-  for (Site &site : worker.atomic_sites) close(site);
+  for (Site &site : worker.other_sites) close(site);
 }
 
 void begin_launch_memory(Worker &worker) {
@@ -270,10 +266,10 @@ extern "C" {
       simt::AccessKind::KIND == simt::AccessKind::kLoad && !VOLATILE)
 #define GPUPERF_HOOKS(SIZE)                                                                                     \
   void gpuperf_read##SIZE(void *address, simt::Site *site) {                                                    \
-    simt::touch<simt::AccessKind::kLoad, SIZE>(GPUPERF_ADDRESS(address), GPUPERF_PC, *site);                    \
+    simt::touch_at<simt::AccessKind::kLoad, SIZE>(*site, GPUPERF_ADDRESS(address), GPUPERF_PC);                 \
   }                                                                                                             \
   void gpuperf_write##SIZE(void *address, simt::Site *site) {                                                   \
-    simt::touch<simt::AccessKind::kStore, SIZE>(GPUPERF_ADDRESS(address), GPUPERF_PC, *site);                   \
+    simt::touch_at<simt::AccessKind::kStore, SIZE>(*site, GPUPERF_ADDRESS(address), GPUPERF_PC);                \
   }                                                                                                             \
   void __tsan_read##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kLoad, false, true); }                  \
   void __tsan_write##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kStore, false, true); }                \

@@ -297,7 +297,7 @@ struct Worker {
   Site *sites = nullptr;  // by their number in the kernel's code
   unsigned used_sites = 0;
   static constexpr unsigned kPlaces = 512;
-  Site atomic_sites[kPlaces];
+  Site other_sites[kPlaces];
   Known known[kPlaces];
 
   // While blocks wait for each other: has anything changed?
