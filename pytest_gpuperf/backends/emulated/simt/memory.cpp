@@ -146,13 +146,14 @@ void poll(Worker &worker, const Attempt &attempt) {
   if (worker.launch->fences) hand_over(worker, attempt);
 }
 
-// Checks and traces one access; does not return where the access must not happen.
+}  // namespace
+
 template <AccessKind kKind>
-void touch_slowly(Attempt attempt, Site *site, bool whole, bool reads_value) {
+void touch_slowly(Attempt attempt, bool whole, bool reads_value, Site *site) {
   Worker &worker = *active;
   if (!worker.launch) return;  // the library's own initialisers, when it is loaded
   if (worker.attention) attend(worker, attempt);
-  if (attempt.address >= worker.stack.begin && attempt.address + attempt.size <= worker.stack.end) return;
+  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return;
   Known &known = worker.known[(attempt.pc >> 1) % Worker::kPlaces];
   Place &place = known.place;
   if (known.pc != attempt.pc) known = {attempt.pc, site_number(worker, attempt.pc), {}, nullptr};
@@ -184,15 +185,13 @@ void touch_slowly(Attempt attempt, Site *site, bool whole, bool reads_value) {
   if (kKind != AccessKind::kAtomic) trace(worker, known, attempt.address, attempt.size, kKind == AccessKind::kStore, attempt.pc);
 }
 
-}  // namespace
-
 // Looks at an access by what its site knows.
 template <AccessKind kKind, uint32_t kSize>
 void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value) {
   Worker &worker = *active;
   bool usual = !worker.attention.load(std::memory_order_relaxed) && site.pc == pc && address - site.begin < site.room;
   Attempt attempt = {address, pc, kSize, kKind, false, site.way == Way::kShared};
-  if (!usual || !aligned(address, kSize)) return touch_slowly<kKind>(attempt, &site, true, reads_value);
+  if (!usual || !aligned(address, kSize)) return touch_slowly<kKind>(attempt, true, reads_value, &site);
   if (site.way == Way::kFree) return;
   if (kKind == AccessKind::kAtomic && worker.launch->fences) poll(worker, attempt);
   uint64_t mine = worker.mark | site.number | (kKind == AccessKind::kAtomic ? kAtomic : 0);
@@ -262,7 +261,7 @@ extern "C" {
 #define GPUPERF_ADDRESS(ADDRESS) reinterpret_cast<uint64_t>(ADDRESS)
 #define GPUPERF_SLOWLY(ADDRESS, SIZE, KIND, VOLATILE, WHOLE)                                                    \
   simt::touch_slowly<simt::AccessKind::KIND>(                                                                   \
-      {GPUPERF_ADDRESS(ADDRESS), GPUPERF_PC, uint32_t(SIZE), simt::AccessKind::KIND, VOLATILE, false}, nullptr, WHOLE, \
+      {GPUPERF_ADDRESS(ADDRESS), GPUPERF_PC, uint32_t(SIZE), simt::AccessKind::KIND, VOLATILE, false}, WHOLE,          \
       simt::AccessKind::KIND == simt::AccessKind::kLoad && !VOLATILE)
 #define GPUPERF_HOOKS(SIZE)                                                                                     \
   void gpuperf_read##SIZE(void *address, simt::Site *site) {                                                    \

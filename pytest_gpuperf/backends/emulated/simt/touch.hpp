@@ -6,6 +6,9 @@
 namespace simt {
 
 // memory.cpp
+// Checks and traces one access; does not return where the access must not happen. `site` may know more next time.
+template <AccessKind kKind>
+void touch_slowly(Attempt attempt, bool whole, bool reads_value, Site *site = nullptr);
 template <AccessKind kKind, uint32_t kSize>
 __attribute__((noinline)) void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value);
 
