@@ -57,7 +57,7 @@ extern "C" uint32_t gpuperf_atomic_by(void *address, int size, uint32_t (*combin
   using namespace simt;
   uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0)), place = reinterpret_cast<uint64_t>(address);
   count_spin(pc);
-  size == 2 ? touch<AccessKind::kAtomic, 2>(place, pc, site_of(*active, pc), true) : touch<AccessKind::kAtomic, 4>(place, pc, site_of(*active, pc), true);
+  size == 2 ? touch<AccessKind::kAtomic, 2>(place, pc, true) : touch<AccessKind::kAtomic, 4>(place, pc, true);
   uint32_t old = 0;
   memcpy(&old, address, size);
   uint32_t changed = combine(old, value, compare);
@@ -72,8 +72,7 @@ extern "C" uint64_t gpuperf_atomic(void *address, int operation, int type, uint6
   uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
   count_spin(pc);
   uint64_t place = reinterpret_cast<uint64_t>(address);
-  Site &site = site_of(*active, pc);
-  narrow ? touch<AccessKind::kAtomic, 4>(place, pc, site, operation != kExchange) : touch<AccessKind::kAtomic, 8>(place, pc, site, operation != kExchange);
+  narrow ? touch<AccessKind::kAtomic, 4>(place, pc, operation != kExchange) : touch<AccessKind::kAtomic, 8>(place, pc, operation != kExchange);
   switch (type) {
     case kInt32: return apply<int32_t, uint32_t>(address, operation, value, compare);
     case kUint32: return apply<uint32_t, uint32_t>(address, operation, value, compare);

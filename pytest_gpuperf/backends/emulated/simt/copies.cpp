@@ -11,8 +11,8 @@ namespace {
 void make(const Copy &copy) {
   bool whole = copy.size == 4 || copy.size == 8 || copy.size == 16;
   uint32_t given = copy.size - copy.zeros;
-  if (given) touch_slowly<AccessKind::kLoad>({copy.from, copy.pc, given, AccessKind::kLoad, false, false}, nullptr, whole && !copy.zeros, true);
-  touch_slowly<AccessKind::kStore>({copy.to, copy.pc, copy.size, AccessKind::kStore, false, false}, nullptr, whole, false);
+  if (given) touch_slowly<AccessKind::kLoad>({copy.from, copy.pc, given, AccessKind::kLoad, false, false}, whole && !copy.zeros, true);
+  touch_slowly<AccessKind::kStore>({copy.to, copy.pc, copy.size, AccessKind::kStore, false, false}, whole, false);
   memcpy(reinterpret_cast<void *>(copy.to), reinterpret_cast<const void *>(copy.from), given);
   memset(reinterpret_cast<void *>(copy.to + given), 0, copy.zeros);
 }

@@ -45,15 +45,15 @@ void handle(int signal, siginfo_t *info, void *context) {
     worker->fault.address = *reinterpret_cast<uint64_t *>(registers[REG_RSP]);
     fail(*worker, FaultKind::kStopped, pc + 1);
   }
-    worker->fault.signal = signal;
+  worker->fault.signal = signal;
   worker->fault.address = reinterpret_cast<uint64_t>(info->si_addr);
   // si_addr of a guard page: the stack has grown into it.
-  bool overflow = signal == SIGSEGV && worker->fault.address < worker->stack.begin && worker->fault.address + kGuard >= worker->stack.begin;
+  bool overflow = signal == SIGSEGV && worker->fault.address < worker->stack_begin && worker->fault.address + kGuard >= worker->stack_begin;
   if (overflow) snprintf(worker->fault.text, sizeof worker->fault.text, "stack");
   // Full while a check ran: the kernel's call of it is the first of its addresses on the stack.
   const uint64_t *frame = reinterpret_cast<const uint64_t *>(registers[REG_RSP]);
-  for (; overflow && !in_kernel && uint64_t(frame) < worker->stack.end; frame++) {
-    if (uint64_t(frame) < worker->stack.begin || *frame < text.begin || *frame >= text.end) continue;
+  for (; overflow && !in_kernel && uint64_t(frame) < worker->stack_end; frame++) {
+    if (uint64_t(frame) < worker->stack_begin || *frame < text.begin || *frame >= text.end) continue;
     fail(*worker, FaultKind::kSignal, *frame);
   }
   fail(*worker, FaultKind::kSignal, in_kernel ? pc + 1 : 0);
@@ -87,7 +87,7 @@ void install_handlers() {
   struct sigaction action;
   memset(&action, 0, sizeof action);
   action.sa_sigaction = handle;
-  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART;  // a kernel may print
   sigemptyset(&action.sa_mask);
   for (size_t i = 0; i < sizeof kSignals / sizeof *kSignals; i++) sigaction(kSignals[i], &action, &before[i]);
 }

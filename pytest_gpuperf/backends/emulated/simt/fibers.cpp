@@ -104,17 +104,19 @@ void *prepare(const Stack &stack) {
 }
 
 void use_stack(Worker &worker, const Stack &stack) {
-  worker.stack = stack;
+  worker.stack_begin = stack.begin;
+  worker.stack_end = stack.end;
   worker.gave_way = false;
 }
 
 // Makes a thread the one that runs; what remains is to switch to the stack pointer that it returns.
 void *enter_new(Worker &worker, unsigned index) {
   if (worker.free_stacks.empty()) grow_stacks(worker);
-  use_stack(worker, worker.free_stacks.back());
+  Stack stack = worker.free_stacks.back();
   worker.free_stacks.pop_back();
+  use_stack(worker, stack);
   begin_thread(worker, index);
-  return prepare(worker.stack);
+  return prepare(stack);
 }
 
 void *enter_again(Worker &worker, unsigned index) {
@@ -193,7 +195,7 @@ Turn turn(Worker &worker) {
 void *leave(Worker &worker, State state, void *stack_pointer) {
   std::vector<State> &states = worker.block->states;
   if (state == State::kDone)
-    worker.free_stacks.push_back(worker.stack);
+    worker.free_stacks.push_back({worker.stack_begin, worker.stack_end});
   else
     own_fiber(worker).stack_pointer = stack_pointer;
   states[worker.current] = state;

@@ -13,13 +13,13 @@ namespace simt {
 namespace {
 
 bool on_stack(const Worker &worker, uint64_t address) {
-  return worker.launch && address >= worker.stack.begin && address < worker.stack.end;
+  return worker.launch && address >= worker.stack_begin && address < worker.stack_end;
 }
 
 // Null where there is no memory for them: nothing is watched then.
 uint8_t *marks_of(const Worker &worker, Locals &locals) {
   if (locals.unwritten) return locals.unwritten;
-  void *memory = mmap(nullptr, worker.stack.end - worker.stack.begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *memory = mmap(nullptr, worker.stack_end - worker.stack_begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return locals.unwritten = memory == MAP_FAILED ? nullptr : static_cast<uint8_t *>(memory);
 }
 
@@ -32,9 +32,9 @@ void forget(Locals &locals, uint64_t stack, size_t i) {
 }  // namespace
 
 void touch_locals(Worker &worker, const Attempt &attempt, bool reads) {
-  auto found = worker.locals.find(worker.stack.begin);
+  auto found = worker.locals.find(worker.stack_begin);
   if (found == worker.locals.end() || found->second.declared.empty()) return;
-  uint8_t *marks = found->second.unwritten + (attempt.address - worker.stack.begin);
+  uint8_t *marks = found->second.unwritten + (attempt.address - worker.stack_begin);
   // An access of several bytes is let through where one of them was written, as the parts of a structure may be.
   if (reads && *marks && !memchr(marks, 0, attempt.size)) {
     for (const Local &local : found->second.declared)
@@ -62,10 +62,10 @@ void gpuperf_declared(void *address, size_t size, const char *name) {
   simt::Worker &worker = *simt::active;
   uint64_t begin = reinterpret_cast<uint64_t>(address);
   if (!simt::on_stack(worker, begin)) return;
-  simt::Locals &locals = worker.locals[worker.stack.begin];
+  simt::Locals &locals = worker.locals[worker.stack_begin];
   uint8_t *marks = simt::marks_of(worker, locals);
   if (!marks) return;
-  memset(marks + (begin - worker.stack.begin), 1, size);
+  memset(marks + (begin - worker.stack_begin), 1, size);
   locals.declared.push_back({begin, begin + size, name});
 }
 
@@ -74,8 +74,8 @@ void gpuperf_left(void *address) {
   simt::Worker &worker = *simt::active;
   uint64_t begin = reinterpret_cast<uint64_t>(address);
   if (!simt::on_stack(worker, begin)) return;
-  simt::Locals &locals = worker.locals[worker.stack.begin];
+  simt::Locals &locals = worker.locals[worker.stack_begin];
   for (size_t i = locals.declared.size(); i-- > 0;)
-    if (locals.declared[i].begin == begin) return simt::forget(locals, worker.stack.begin, i);
+    if (locals.declared[i].begin == begin) return simt::forget(locals, worker.stack_begin, i);
 }
 }

@@ -150,13 +150,12 @@ void poll(Worker &worker, const Attempt &attempt) {
 
 }  // namespace
 
-// Checks and traces one access; does not return where the access must not happen.
 template <AccessKind kKind>
-void touch_slowly(Attempt attempt, Site *site, bool whole, bool reads_value) {
+void touch_slowly(Attempt attempt, bool whole, bool reads_value, Site *site) {
   Worker &worker = *active;
   if (!worker.launch) return;  // the library's own initialisers, when it is loaded
   if (worker.attention) attend(worker, attempt);
-  if (attempt.address >= worker.stack.begin && attempt.address + attempt.size <= worker.stack.end) return touch_locals(worker, attempt, kKind != AccessKind::kStore && (reads_value || attempt.is_volatile));
+  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return touch_locals(worker, attempt, kKind != AccessKind::kStore && (reads_value || attempt.is_volatile));
   Known &known = worker.known[(attempt.pc >> 1) % Worker::kPlaces];
   Place &place = known.place;
   if (known.pc != attempt.pc) known = {attempt.pc, site_number(worker, attempt.pc), {}, nullptr};
@@ -194,7 +193,7 @@ void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value) 
   Worker &worker = *active;
   bool usual = !worker.attention.load(std::memory_order_relaxed) && site.pc == pc && address - site.begin < site.room;
   Attempt attempt = {address, pc, kSize, kKind, false, site.way == Way::kShared};
-  if (!usual || !aligned(address, kSize)) return touch_slowly<kKind>(attempt, &site, true, reads_value);
+  if (!usual || !aligned(address, kSize)) return touch_slowly<kKind>(attempt, true, reads_value, &site);
   if (site.way == Way::kFree) return;
   if (kKind == AccessKind::kAtomic && worker.launch->fences) poll(worker, attempt);
   uint64_t mine = worker.mark | site.number | (kKind == AccessKind::kAtomic ? kAtomic : 0);
@@ -204,14 +203,10 @@ void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value) 
     check_global<kKind>(worker, *site.shadow, attempt, mine);
 }
 
-template void touch_closely<AccessKind::kAtomic, 2>(uint64_t, uint64_t, Site &, bool);
-template void touch_closely<AccessKind::kAtomic, 4>(uint64_t, uint64_t, Site &, bool);
-template void touch_closely<AccessKind::kAtomic, 8>(uint64_t, uint64_t, Site &, bool);
-
 // Has the next access at each place in the code looked at slowly.
 void close_sites(Worker &worker) {
   for (unsigned i = 0; i < worker.used_sites; i++) close(worker.sites[i]);
-  for (Site &site : worker.atomic_sites) close(site);
+  for (Site &site : worker.other_sites) close(site);
 }
 
 void begin_launch_memory(Worker &worker) {
@@ -268,14 +263,14 @@ extern "C" {
 #define GPUPERF_ADDRESS(ADDRESS) reinterpret_cast<uint64_t>(ADDRESS)
 #define GPUPERF_SLOWLY(ADDRESS, SIZE, KIND, VOLATILE, WHOLE)                                                    \
   simt::touch_slowly<simt::AccessKind::KIND>(                                                                   \
-      {GPUPERF_ADDRESS(ADDRESS), GPUPERF_PC, uint32_t(SIZE), simt::AccessKind::KIND, VOLATILE, false}, nullptr, WHOLE, \
+      {GPUPERF_ADDRESS(ADDRESS), GPUPERF_PC, uint32_t(SIZE), simt::AccessKind::KIND, VOLATILE, false}, WHOLE,          \
       simt::AccessKind::KIND == simt::AccessKind::kLoad && !VOLATILE)
 #define GPUPERF_HOOKS(SIZE)                                                                                     \
   void gpuperf_read##SIZE(void *address, simt::Site *site) {                                                    \
-    simt::touch<simt::AccessKind::kLoad, SIZE>(GPUPERF_ADDRESS(address), GPUPERF_PC, *site);                    \
+    simt::touch_at<simt::AccessKind::kLoad, SIZE>(*site, GPUPERF_ADDRESS(address), GPUPERF_PC);                 \
   }                                                                                                             \
   void gpuperf_write##SIZE(void *address, simt::Site *site) {                                                   \
-    simt::touch<simt::AccessKind::kStore, SIZE>(GPUPERF_ADDRESS(address), GPUPERF_PC, *site);                   \
+    simt::touch_at<simt::AccessKind::kStore, SIZE>(*site, GPUPERF_ADDRESS(address), GPUPERF_PC);                \
   }                                                                                                             \
   void __tsan_read##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kLoad, false, true); }                  \
   void __tsan_write##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kStore, false, true); }                \

@@ -9,7 +9,7 @@ namespace {
 
 template <class T>
 inline __attribute__((always_inline)) void store(T *to, T value, uint64_t pc) {
-  touch<AccessKind::kStore, sizeof(T)>(reinterpret_cast<uint64_t>(to), pc, site_of(*active, pc));
+  touch<AccessKind::kStore, sizeof(T)>(reinterpret_cast<uint64_t>(to), pc);
   *to = value;
 }
 

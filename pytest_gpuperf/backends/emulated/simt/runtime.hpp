@@ -189,7 +189,7 @@ struct Worker {
   std::atomic<bool> attention{false};  // the next access has more to do than its check
   uint64_t mark = 0;
   bool fresh = false;  // the thread that runs has not waited yet
-  Stack stack{};
+  uint64_t stack_begin = 0, stack_end = 0;
   unsigned spins = 0;
   uint64_t runs = 0;  // of threads: a stuck one shows in that it does not grow
   bool gave_way = false;
@@ -218,7 +218,7 @@ struct Worker {
   Site *sites = nullptr;  // by their number in the kernel's code
   unsigned used_sites = 0;
   static constexpr unsigned kPlaces = 512;
-  Site atomic_sites[kPlaces];
+  Site other_sites[kPlaces];
   Known known[kPlaces];
 
   // While blocks wait for each other: has anything changed?

@@ -6,8 +6,9 @@
 namespace simt {
 
 // memory.cpp
+// Checks and traces one access; does not return where the access must not happen. `site` may know more next time.
 template <AccessKind kKind>
-void touch_slowly(Attempt attempt, Site *site, bool whole, bool reads_value);
+void touch_slowly(Attempt attempt, bool whole, bool reads_value, Site *site = nullptr);
 template <AccessKind kKind, uint32_t kSize>
 __attribute__((noinline)) void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value);
 
@@ -65,13 +66,17 @@ GPUPERF_HOT bool at_once(const Worker &worker, uint64_t address, const Site &sit
   return done;
 }
 
+// An access at a place that the kernel's code numbers (hooks.py).
 template <AccessKind kKind, uint32_t kSize>
-GPUPERF_HOT void touch(uint64_t address, uint64_t pc, Site &site, bool reads_value = kKind == AccessKind::kLoad) {
-  bool here = kKind != AccessKind::kAtomic || site.pc == pc;  // their sites have no number
-  if (__builtin_expect(!here || !at_once<kKind, kSize>(*active, address, site), 0)) touch_closely<kKind, kSize>(address, pc, site, reads_value);
+GPUPERF_HOT void touch_at(Site &site, uint64_t address, uint64_t pc) {
+  if (__builtin_expect(!at_once<kKind, kSize>(*active, address, site), 0)) touch_closely<kKind, kSize>(address, pc, site, kKind == AccessKind::kLoad);
 }
 
-// Of an access that the kernel's code does not number.
-inline Site &site_of(Worker &worker, uint64_t pc) { return worker.atomic_sites[(pc >> 1) % Worker::kPlaces]; }
+// One at any other place.
+template <AccessKind kKind, uint32_t kSize>
+GPUPERF_HOT void touch(uint64_t address, uint64_t pc, bool reads_value = kKind == AccessKind::kLoad) {
+  Site &site = active->other_sites[(pc >> 1) % Worker::kPlaces];
+  if (__builtin_expect(site.pc != pc || !at_once<kKind, kSize>(*active, address, site), 0)) touch_closely<kKind, kSize>(address, pc, site, reads_value);
+}
 
 }  // namespace simt
