@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +61,31 @@ def lanes(line: int, old: str, new: str, *at: int, says: str = "lane") -> Bug:
 
 def between(line: int, old: str, new: str, *at: int) -> Bug:
     return Bug("race between blocks", line, old, new, "race", at or (line,))
+
+
+_GIVEN = re.compile(
+    r"\s+(?:float|int|double|unsigned(?: int)?)\s+(\w+)(?:\[[^\]]*\])*\s*="
+    r"\s*(?:0(?:\.0?f?)?|\{\s*0(?:\.0?f?)?\s*\}|-INFINITY|\w+\[[^;]*\]);\s*(?://.*)?$"
+)
+# Written again before they are read, or in a branch that the launch does not take.
+_NO_BUGS = {("6_kernel_vectorize.cuh", 40), ("6_kernel_vectorize.cuh", 41)}
+_NO_BUGS |= {("fastWalshTransform_kernel.cuh", 98), ("fastWalshTransform_kernel.cuh", 99)}
+
+
+def without_values(case: Case, lines: Sequence[str]) -> Iterator[Bug]:
+    """Yield a bug for each variable of the case's kernel that begins as 0 or as an array's element."""
+    name = re.split("<", case.kernel)[0].rpartition("::")[2]
+    begin = next(n for n, line in enumerate(lines) if re.search(rf"\b{name}\s*\(", line))
+    end = next((n for n in range(begin, len(lines)) if lines[n].startswith("}")), len(lines))
+    for number in range(begin + 1, end + 1):
+        given = _GIVEN.match(lines[number - 1])
+        if given and (case.file.rpartition("/")[2], number) not in _NO_BUGS:
+            says = f"its own '{given[1]}'"
+            yield Bug(
+                "variable without a value",
+                number,
+                r"\s*=[^;]*;",
+                ";",
+                says,
+                tuple(range(number + 1, end + 1)),
+            )

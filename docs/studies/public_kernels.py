@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from public_bugs import Bug, Case
+from public_bugs import Bug, Case, without_values
 from public_cases import cases
 
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
@@ -70,7 +70,8 @@ def results(root: Path) -> Iterator[tuple[Case, Bug | None, str]]:
     for case in cases():
         path = root / case.file
         yield case, None, launch(case, path, root)
-        for bug in case.bugs:
+        lines = path.read_text(errors="surrogateescape").split("\n")
+        for bug in (*case.bugs, *without_values(case, lines)):
             with tempfile.TemporaryDirectory() as folder:
                 yield case, bug, launch(case, planted(path, bug, Path(folder)), root)
 
