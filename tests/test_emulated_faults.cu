@@ -181,6 +181,17 @@ extern "C" __global__ void deep_recursion(int *dst, int n)
     volatile char top = 1;
     dst[0] = deep(n, &top);
 }
+template <int N> static __device__ __noinline__ int from_above(volatile char *above, int n)
+{
+    volatile char pad[16 + 16 * N];
+    pad[0] = *above;
+    return n == N ? deep(1000, pad) + pad[0] : from_above<(N + 1) % 72>(above, n) + pad[0];
+}
+extern "C" __global__ void deep_from_anywhere(int *dst, int n)
+{
+    volatile char top = 1;
+    dst[0] = from_above<0>(&top, n);
+}
 extern "C" __global__ void wild_jump(long long address)
 {
     ((void (*)())address)();

@@ -322,6 +322,15 @@ def test_a_full_stack(backend, fails):
     fails("deep_recursion", ONE, ONE, dst, np.int32(1000), at=(FIRST, FIRST), says=says)
 
 
+def test_a_full_stack_wherever_it_is_full(backend, program):
+    """In the kernel or in a check; nothing that another thread left on the stack is taken for its place."""
+    dst = backend.empty((8,), np.int32)
+    place = rf"mutants.cu:{line_of('deep_recursion')}: kernel deep_from_anywhere, .* 512 KiB"
+    for n in range(72):
+        with pytest.raises(KernelError, match=place):
+            program.launch("deep_from_anywhere", Geometry.of(ONE, ONE), [dst, np.int32(n)])
+
+
 def test_a_crash(backend, fails):
     fails(
         "wild_jump", ONE, ONE, np.int64(1 << 46), at=(FIRST, FIRST), says="crashes with SIGSEGV", line=False

@@ -101,7 +101,9 @@ void *prepare(const Stack &stack) {
   void **top = reinterpret_cast<void **>(stack.end - number % 16 * 256);
   *--top = nullptr;
   *--top = reinterpret_cast<void *>(run_threads);
-  return top - 6;  // whatever is there, for the registers
+  top -= 6;
+  memset(top, 0, 6 * sizeof(void *));  // what another thread left there may look like a call of this one
+  return top;
 }
 
 void use_stack(Worker &worker, const Stack &stack) {
