@@ -42,6 +42,21 @@ extern "C" __global__ void through_ldg(const float *src, float *dst)
     dst[threadIdx.x] = __ldg(src + threadIdx.x + 2); // through_ldg
 }
 
+extern "C" __global__ void after_many(const char *src, float *dst, const int *at, int n)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += *(const float *)(src + at[i]); // after_many
+    dst[0] = sum;
+}
+extern "C" __global__ void bytes_after_many(const char *src, float *dst, const int *at, int n)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += src[at[i]]; // bytes_after_many
+    dst[0] = sum;
+}
+
 extern "C" __global__ void shared_overrun(float *dst, int i)
 {
     __shared__ float first[32];
@@ -165,6 +180,17 @@ extern "C" __global__ void deep_recursion(int *dst, int n)
 {
     volatile char top = 1;
     dst[0] = deep(n, &top);
+}
+template <int N> static __device__ __noinline__ int from_above(volatile char *above, int n)
+{
+    volatile char pad[16 + 16 * N];
+    pad[0] = *above;
+    return n == N ? deep(1000, pad) + pad[0] : from_above<(N + 1) % 72>(above, n) + pad[0];
+}
+extern "C" __global__ void deep_from_anywhere(int *dst, int n)
+{
+    volatile char top = 1;
+    dst[0] = from_above<0>(&top, n);
 }
 extern "C" __global__ void wild_jump(long long address)
 {
