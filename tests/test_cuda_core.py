@@ -292,6 +292,12 @@ def test_nvccs_options_are_nvrtcs_but_for_the_hosts(given, made):
     assert found == expected
 
 
+def test_options_for_nvcc_in_the_environment_count_too(monkeypatch):
+    monkeypatch.setenv("NVCC_PREPEND_FLAGS", "-DN=1")
+    monkeypatch.setenv("NVCC_APPEND_FLAGS", "-lineinfo")  # of a process under compute-sanitizer
+    assert of_nvrtc(["-DM"], (9, 0), Path("x.cu"))[:3] == ["-DN=1", "-DM", "-lineinfo"]
+
+
 @pytest.mark.parametrize(
     ("header", "says"),
     [

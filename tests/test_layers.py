@@ -38,6 +38,7 @@ LAYERS = (
     "processes",
     "report",
     "mlperf",
+    "results",
     "session",
     "waking",
     "publish",

@@ -21,9 +21,10 @@ from pytest_gpuperf.measurement import Baseline, Metric, Outcome, TestKey
 from pytest_gpuperf.records import Cause, Row
 from pytest_gpuperf.report.command import located, measuring
 from pytest_gpuperf.report.update import listed
+from pytest_gpuperf.results import Results
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import absent
-from pytest_gpuperf.session import Budget, GpuperfSession, Results
+from pytest_gpuperf.session import Budget, GpuperfSession
 from pytest_gpuperf.storage.project import Project
 
 

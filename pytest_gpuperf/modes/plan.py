@@ -22,9 +22,10 @@ from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.modes.missing import Absence, not_measured, scope_of
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.report.command import location, measuring
+from pytest_gpuperf.results import EXIT_TO_MEASURE
 from pytest_gpuperf.rules.identical import Found, Word
 from pytest_gpuperf.rules.planning import plan
-from pytest_gpuperf.session import EXIT_TO_MEASURE, GpuperfSession, recorder_of
+from pytest_gpuperf.session import GpuperfSession, recorder_of
 from pytest_gpuperf.storage.project import Project
 from pytest_gpuperf.text import inert, printable
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.modes.missing import Scope
+from pytest_gpuperf.results import Results
 from pytest_gpuperf.rules.tolerances import matches
 from pytest_gpuperf.rules.waivers import QUARANTINED, Quarantine
-from pytest_gpuperf.session import Results
 from pytest_gpuperf.storage.project import Project
 
 

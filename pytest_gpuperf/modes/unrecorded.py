@@ -14,7 +14,7 @@ from pytest_gpuperf.marker import takes_numbers
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.report.update import listed
-from pytest_gpuperf.session import Results
+from pytest_gpuperf.results import Results
 from pytest_gpuperf.storage.baselines import Entries
 from pytest_gpuperf.storage.project import Project
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,9 +30,11 @@ _HOSTS = re.compile(
 def of_nvrtc(options: Sequence[str], capability: tuple[int, int], path: Path) -> list[str]:
     """Return NVRTC's options for nvcc's of a kernel file, beside which relative folders are searched.
 
-    What concerns the host alone is left out; what NVRTC does not know is left to it to refuse.
+    What concerns the host alone is left out; what NVRTC does not know is left to it to refuse. Options in
+    NVCC_PREPEND_FLAGS and NVCC_APPEND_FLAGS count as they do for nvcc.
     """
-    found = [each for each in _translated(options, path) if each]
+    before, behind = (shlex.split(os.environ.get(f"NVCC_{name}_FLAGS", "")) for name in ("PREPEND", "APPEND"))
+    found = [each for each in _translated([*before, *options, *behind], path) if each]
     if not any(option.startswith("-arch=") for option in found):
         found.append(f"-arch=sm_{capability[0]}{capability[1]}")
     if not any(option.startswith("-std=") for option in found):
