@@ -243,6 +243,12 @@ def test_quiet_shows_what_somebody_must_act_on():
     assert screen.lines[-2:] == ["gpuperf: ", SCREEN.splitlines()[-1]]
 
 
+def test_quiet_shows_figures_that_have_no_baseline():
+    screen = Screen()
+    summarise(screen, "", [replace(several()[0], verdict=Verdict(Outcome.NO_BASELINE))], [], verbosity=-1)
+    assert any(line.startswith("no baseline") for line in screen.lines)
+
+
 def test_a_terminal_without_unicode_has_a_bar_too(monkeypatch):
     monkeypatch.setattr("sys.__stdout__", type("Ascii", (), {"encoding": "ascii"}))
     screen = Screen()

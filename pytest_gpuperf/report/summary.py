@@ -62,7 +62,8 @@ def summarise(
 ) -> None:
     """Print the table and the counts by verdict, then ``lines``.
 
-    ``verbosity`` is pytest's: with -q only what somebody must act on has a line in the table, with -qq none.
+    ``verbosity`` is pytest's: with -q what has its baseline, and nobody must act on, has no line in
+    the table, with -qq nothing has.
     """
     width = _width()
     plain = _as_encoded(reporter)
