@@ -1,6 +1,7 @@
 """Building for the emulated device: what is refused by name, the compiler's own errors, the cache."""
 
 import os
+import shutil
 import stat
 import sys
 
@@ -11,6 +12,7 @@ from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated import compiler as emulated_compiler
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
+from pytest_gpuperf.backends.emulated.hooks import shortened
 from pytest_gpuperf.errors import KernelError, Unavailable, Unsupported
 from pytest_gpuperf.files import cache_folder
 
@@ -285,6 +287,9 @@ def test_a_cache_that_cannot_be_written(load, tmp_path, monkeypatch):
 
 def test_a_second_cache_folder_serves_the_same_runtime(load, backend, tmp_path, monkeypatch):
     """Kernels bind to the runtime that was loaded first; a backend must not talk to another copy."""
+    (tmp_path / "cache" / "emulated").mkdir(parents=True)
+    for file in (cache_folder() / "emulated").glob("libgpuperf_simt-*"):
+        shutil.copy(file, tmp_path / "cache" / "emulated")
     monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
     other = EmulatedBackend(threads=1)
     assert other.runtime is backend.runtime
@@ -359,3 +364,18 @@ def test_cxx_chooses_the_compiler(monkeypatch, backend, tmp_path):
     (tmp_path / "z.cu").write_text(KERNEL.replace("7", "FROM_CXX"))
     assert launched(chosen, chosen.load(read(tmp_path / "z.cu"))) == 9
     assert os.environ["CXX"]
+
+
+def test_cublas_brings_the_narrow_types_as_nvidias_does(load):
+    program = load("#include <cublas_v2.h>\n__global__ void k(const __nv_bfloat16 *x, half *y) {}\n")
+    assert len(program.signature("k").rows) == 2
+
+
+# ---- the kernel's assembly ----
+
+
+def test_accesses_beyond_the_table_of_sites_keep_their_hook():
+    calls = shortened("\tcall\t__tsan_read4@PLT\n\tcall\t__tsan_write8@PLT\n" * 8193)
+    assert calls.count("gpuperf_read4@") == calls.count("gpuperf_write8@") == 8192
+    assert calls.endswith(f"${16383 * 64}, %rsi\n\tcall\t*gpuperf_write8@GOTPCREL(%rip)\n"
+                          "\tcall\t__tsan_read4@PLT\n\tcall\t__tsan_write8@PLT\n")  # fmt: skip

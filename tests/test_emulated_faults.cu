@@ -42,6 +42,21 @@ extern "C" __global__ void through_ldg(const float *src, float *dst)
     dst[threadIdx.x] = __ldg(src + threadIdx.x + 2); // through_ldg
 }
 
+extern "C" __global__ void after_many(const char *src, float *dst, const int *at, int n)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += *(const float *)(src + at[i]); // after_many
+    dst[0] = sum;
+}
+extern "C" __global__ void bytes_after_many(const char *src, float *dst, const int *at, int n)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += src[at[i]]; // bytes_after_many
+    dst[0] = sum;
+}
+
 extern "C" __global__ void shared_overrun(float *dst, int i)
 {
     __shared__ float first[32];

@@ -73,6 +73,16 @@ def test_past_the_end_of_an_array(backend, fails):
     )  # fmt: skip
 
 
+def test_the_line_whatever_the_file_is_called(backend, tmp_path):
+    """The emulator's own headers, whose lines help nobody, lie in a folder of that name."""
+    path = tmp_path / "simt" / "copy (2).cu"
+    path.parent.mkdir()
+    path.write_text("__global__ void k(int *a) {\n  a[1] = 0;\n}\n")
+    program = backend.load(read(path))
+    with pytest.raises(KernelError, match=r"copy \(2\)\.cu:2: kernel k, "):
+        program.launch("k", Geometry.of(ONE, ONE), [backend.empty((1,), np.int32)])
+
+
 def test_the_access_is_stopped_before_it_happens(backend, program):
     """A store out of bounds changes nothing, however close the next array lies."""
     src, dst = backend.to_device(np.ones((2, 3), np.float32)), backend.empty((3, 2), np.float32)
@@ -100,6 +110,28 @@ def test_across_the_end_of_an_array(backend, fails):
 def test_wild_pointers(backend, fails, address, says):
     dst = backend.empty((1,), np.float32)
     fails("null_pointer", ONE, ONE, dst, np.int64(address), at=(FIRST, FIRST), says=says)
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "says"),
+    [
+        ("after_many", 64, "reads 4 bytes past the end of argument 1 'src' (int8[64]): at byte 64 of 64"),
+        ("after_many", -4, "reads 4 bytes before the start of argument 1 'src' (int8[64]): at byte -4 of 64"),
+        ("after_many", 62, "reads 4 bytes across the end of argument 1 'src' (int8[64]): at byte 62 of 64"),
+        ("after_many", 2, "reads 4 bytes at address"),
+        (
+            "bytes_after_many",
+            64,
+            "reads 1 byte past the end of argument 1 'src' (int8[64]): at byte 64 of 64",
+        ),
+        ("bytes_after_many", -1, "reads 1 byte before the start of argument 1 'src' (int8[64])"),
+    ],
+)
+def test_the_last_of_many_loads_at_one_place(backend, fails, name, last, says):
+    """The kernel's own code lets through what is like the load before."""
+    src, dst = backend.to_device(np.zeros(64, np.int8)), backend.empty((1,), np.float32)
+    at = backend.to_device(np.array([*range(0, 64, 4), 0, 60, last], np.int32))
+    fails(name, ONE, ONE, src, dst, at, np.int32(19), at=(FIRST, FIRST), says=says)
 
 
 def test_freed_memory_behind_a_stale_pointer(backend, fails):

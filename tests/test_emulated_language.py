@@ -182,8 +182,11 @@ def test_printf(program, capfd):
 def test_definitions_count_and_options_for_nvcc_alone_are_left_out(backend, folder, run):
     assert run("defined", (1,), shape=(1,), dtype=np.int32) == [17]
     out = backend.empty((1,), np.int32)
+    (folder / "defined.cu").write_text(
+        '#include <scale.cuh>\nextern "C" __global__ void defined(int *out) { out[0] = VALUE; }\n'
+    )
     for options in (["-D", "VALUE=4"], ["--define-macro=VALUE=5", "--std=c++20"], ["-UVALUE", "-DVALUE=6"]):
-        program = backend.load(read(folder / "language.cu"), [*options, "-I", "parts", "-lineinfo"])
+        program = backend.load(read(folder / "defined.cu"), [*options, "-I", "parts", "-lineinfo"])
         program.launch("defined", Geometry.of(ONE, ONE), [out])
         assert out.get() == [int(options[-1][-1]) if "std" not in options[-1] else 5]
 

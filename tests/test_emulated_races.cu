@@ -325,6 +325,16 @@ extern "C" __global__ void large_local(int *out, int n)
     for (int i = 0; i < n; i++) a[i] = i;
     out[threadIdx.x] = a[n - 1];
 }
+extern "C" __global__ void polls_without_a_store(const int *flags, int *out)
+{
+    if (blockIdx.x == 0) {
+        for (unsigned i = 0; !flags[i % 2]; i++);
+        out[0] = 1;
+    } else {
+        __threadfence();
+        *(volatile int *)flags = 1;
+    }
+}
 extern "C" __global__ void polls_plain_memory(int *flag, int *out)
 {
     if (blockIdx.x == 0) {

@@ -169,6 +169,7 @@ def test_threads_that_poll_give_way(launch):
     assert launch("volatile_flag", 1, 64, ints(1))[0].tolist() == [1]
     assert launch("relax", 1, 64, np.eye(1, 200, dtype=np.int32)[0], 200)[0].tolist() == list(range(1, 201))
     assert launch("polls_plain_memory", 2, 1, ints(1), ints(2))[1].tolist() == [1, 0]
+    assert launch("polls_without_a_store", 2, 1, ints(2), ints(1))[1].tolist() == [1]
 
 
 def test_a_flag_raised_after_a_fence(launch):

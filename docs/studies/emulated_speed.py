@@ -1,15 +1,18 @@
 """How long do emulated launches take, beside those of another checkout?
 
-    python docs/studies/emulated_speed.py FOLDER
+    python docs/studies/emulated_speed.py FOLDER [--numba PYTHON]
 
 FOLDER is a checkout of the other commit. A process of each, on one core, launches each kernel in turns, so
-that both see the same machine; the shortest time of each counts. All checks are on, counters are off.
+that both see the same machine; the shortest time of each counts. All checks are on, counters are off; a third
+process has the kernels compiled without the calls that check loads and stores. PYTHON is an interpreter with
+numba, whose simulator has the same work on smaller arrays (emulated_numba.py), scaled here.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -52,6 +55,12 @@ KERNELS: list[tuple[str, str, Any, Any, str, tuple[int, ...]]] = [
 ]
 
 
+def leave_out_checks() -> None:
+    compiler = importlib.import_module("pytest_gpuperf.backends.emulated.compiler")
+    flags = compiler._KERNEL_FLAGS
+    flags[:] = [flag for flag in flags if flag != "--param" and not flag.startswith(("tsan-", "-fsanitize"))]
+
+
 def serve(folder: str) -> None:
     """Launch the kernel whose number comes in, and answer with its seconds, until there are no more."""
     try:
@@ -72,12 +81,15 @@ def serve(folder: str) -> None:
     for line in sys.stdin:
         name, file, grid, block, taken, numbers = KERNELS[int(line)]
         begin = perf_counter()
-        kernels[file][name][grid, block](*arrays[taken], *map(np.int32, numbers))
-        print(perf_counter() - begin, flush=True)
+        try:
+            kernels[file][name][grid, block](*arrays[taken], *map(np.int32, numbers))
+            print(perf_counter() - begin, flush=True)
+        except Exception:  # unchecked, an atomic meets shared memory that seems never written
+            print("nan", flush=True)
 
 
-def start(root: Path, folder: str) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--serve", folder]
+def start(root: Path, folder: str, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--serve", folder, *more]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder
@@ -91,12 +103,28 @@ def ask(process: subprocess.Popen[str], number: int) -> float:
     return float(process.stdout.readline())
 
 
+def simulated(python: str) -> dict[str, float]:
+    """Return numba's microseconds a thread."""
+    command = [python, str(Path(__file__).with_name("emulated_numba.py"))]
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return {name: float(time) for name, time in (line.split() for line in done.stdout.splitlines())}
+
+
+def threads(extent: Any) -> int:
+    return math.prod(extent) if isinstance(extent, tuple) else int(extent)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", help="a checkout of the other commit")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--numba", metavar="PYTHON", help="an interpreter that has numba")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--unchecked", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.unchecked:
+        leave_out_checks()
     if options.serve:
         serve(options.folder)
         return
@@ -104,12 +132,20 @@ def main() -> None:
         Path(folder, "others.cu").write_text(OTHERS)
         for file in ("transpose.cu", "matmul.cu"):
             Path(folder, file).write_bytes((ROOT / "kernels" / file).read_bytes())
+        simulator = simulated(options.numba) if options.numba else {}
         processes = [start(Path(options.folder).resolve(), folder), start(ROOT, folder)]
-        print("| kernel | that checkout, ms | this one, ms | times faster |\n|---|---|---|---|")
-        for number, kernel in enumerate(KERNELS):
+        processes.append(start(ROOT, folder, "--unchecked"))
+        print("| kernel | that checkout, ms | this one, ms | times faster | unchecked, ms | numba, ms |")
+        print("|---|---|---|---|---|---|")
+        for number, (name, _, grid, block, *_) in enumerate(KERNELS):
             rounds = [[ask(process, number) for process in processes] for _ in range(options.rounds + 1)][1:]
-            then, now = (min(times) * 1000 for times in zip(*rounds, strict=True))
-            print(f"| `{kernel[0]}` | {then:.1f} | {now:.1f} | {then / now:.2f} |", flush=True)
+            then, now, unchecked = (min(times) * 1000 for times in zip(*rounds, strict=True))
+            each = simulator.get(name)
+            scaled = f"{each * threads(grid) * threads(block) / 1000:,.0f}" if each else "-"
+            print(
+                f"| `{name}` | {then:.1f} | {now:.1f} | {then / now:.2f} | {unchecked:.1f} | {scaled} |",
+                flush=True,
+            )
         for process in processes:
             process.communicate()
 

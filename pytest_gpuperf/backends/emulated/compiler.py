@@ -24,6 +24,7 @@ from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.conversions import FLAG, unsigned_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
+from pytest_gpuperf.backends.emulated.hooks import shortened
 from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, note_launch_bounds, probe_of
 from pytest_gpuperf.backends.emulated.locals import WARNINGS, watched
 from pytest_gpuperf.backends.emulated.loops import with_loops
@@ -36,13 +37,22 @@ from pytest_gpuperf.errors import KernelError, Unavailable
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
 
+_MAKERS = ["compiler.py", "loops.py", "branches.py", "casts.py", "conversions.py", "locals.py", "hooks.py"]
 _SIMT = Path(__file__).parent / "simt"
 _TOOLKIT = _SIMT / "toolkit"  # <cuda_runtime.h> and its like, empty: what they declare is in cuda.hpp
 _INSTALL = "install it with `apt-get install g++` or `dnf install gcc-c++`"
 # __builtin_bit_cast came with 11; the counters were compared with a GPU's under 12.2.
 _OLDEST = 11
 
-_RUNTIME_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-pthread", "-ftls-model=initial-exec", "-U_FORTIFY_SOURCE"]
+_RUNTIME_FLAGS = [
+    "-std=c++17",
+    "-O2",
+    "-fPIC",
+    "-pthread",
+    "-fno-semantic-interposition",
+    "-ftls-model=initial-exec",
+    "-U_FORTIFY_SOURCE",
+]
 # -O1 and nothing else: counters are those of one optimisation level. A variable that nobody writes must not
 # become a constant, since the hooks pass over those. Without SRA a float4 stays one access of 16 bytes; jumps
 # that are threaded through a barrier would give an access two places; unique symbols would be shared between
@@ -151,13 +161,11 @@ def build_kernels(
         make = partial(_translate, compiler, path, output.with_name("kernel.s"))
         warn = partial(_warnings, compiler, path, output.with_name("warned.ii"), flags)
         assembly = make(plain, flags) if counting or variable else watched(make, warn, code, behind, flags)
-        _link(compiler, runtime, path, _counting(assembly) if counting else assembly, output)
+        finish = _counting if counting else shortened
+        _link(compiler, runtime, path, finish(assembly), output)
 
     # These files decide too what is made of the code.
-    makers = (
-        Path(__file__).with_name(name).read_bytes()
-        for name in ("compiler.py", "loops.py", "branches.py", "casts.py", "conversions.py", "locals.py")
-    )
+    makers = (Path(__file__).with_name(name).read_bytes() for name in _MAKERS)
     key = fingerprint(compiler.identity, *flags, runtime.name, plain, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
 

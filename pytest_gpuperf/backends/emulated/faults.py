@@ -13,7 +13,7 @@ from pytest_gpuperf.backends.base import Dim3
 from pytest_gpuperf.backends.emulated.runtime import Fault, FaultKind
 from pytest_gpuperf.backends.emulated.source import MARK, shown
 
-_OURS = "backends/emulated/simt/"
+_SIMT = Path(__file__).parent / "simt"
 _VERBS = ("reads", "writes", "updates")
 # Arrays keep at least this far apart, so an address nearer to a live one means that one, even where the
 # system has handed out the pages of a freed array again.
@@ -73,8 +73,8 @@ def _source_line(offset: int, launched: Launched) -> str:
     except OSError:
         return ""
     for frame in done.stdout.splitlines():
-        file, _, line = frame.split(" (")[0].rpartition(":")
-        if line.isdigit() and int(line) and _OURS not in Path(file).as_posix():
+        file, _, line = frame.split(" (discriminator ")[0].rpartition(":")
+        if line.isdigit() and int(line) and not Path(file).is_relative_to(_SIMT):
             return f"{shown(file)}:{line}"
     return ""
 

@@ -38,13 +38,14 @@ void handle(int signal, siginfo_t *info, void *context) {
   const Span &text = worker->launch->text;
   bool in_kernel = pc >= text.begin && pc < text.end;
   if (signal == SIGURG) {
+    if (worker->nudged) close_sites(*worker);
     // Elsewhere the thread may hold a lock of the C library or be inside a hook, which looks at `stop` itself.
     if (!in_kernel || !worker->launch->stop) return;
     // In a stub that calls a hook there is no line; what the stub returns to has one.
     worker->fault.address = *reinterpret_cast<uint64_t *>(registers[REG_RSP]);
     fail(*worker, FaultKind::kStopped, pc + 1);
   }
-    worker->fault.signal = signal;
+  worker->fault.signal = signal;
   worker->fault.address = reinterpret_cast<uint64_t>(info->si_addr);
   // si_addr of a guard page: the stack has grown into it.
   bool overflow = signal == SIGSEGV && worker->fault.address < worker->stack_begin && worker->fault.address + kGuard >= worker->stack_begin;
@@ -86,7 +87,7 @@ void install_handlers() {
   struct sigaction action;
   memset(&action, 0, sizeof action);
   action.sa_sigaction = handle;
-  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART;  // a kernel may print
   sigemptyset(&action.sa_mask);
   for (size_t i = 0; i < sizeof kSignals / sizeof *kSignals; i++) sigaction(kSignals[i], &action, &before[i]);
 }

@@ -11,17 +11,30 @@
 
 extern "C" {
 __thread simt::Index3 threadIdx, blockIdx, blockDim, gridDim;
-void gpuperf_switch(void **save, void *to) __attribute__((visibility("hidden")));
+__attribute__((visibility("hidden"))) __thread void *gpuperf_scheduler;  // its stack pointer, while a thread runs
+void gpuperf_enter(void *to) __attribute__((visibility("hidden")));
+void gpuperf_wait_as(simt::State state) __attribute__((visibility("hidden")));
+void gpuperf_end() __attribute__((visibility("hidden"), noreturn));
 }
 
-// Saves what the System V ABI asks a callee to keep, and continues on another stack.
+// Threads and the scheduler take turns: who stops saves what the System V ABI asks a callee to keep, and goes on to
+// another stack. What a thread does when it stops runs on the scheduler's stack, which stays in the CPU's cache, and
+// says which one goes on: often the next thread.
+#define GPUPERF_SAVE_CALLEES " push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
+#define GPUPERF_RESTORE_CALLEES " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n"
+#define GPUPERF_TO_SCHEDULER " mov gpuperf_scheduler@gottpoff(%rip),%rax\n mov %fs:(%rax),%rsp\n sub $8,%rsp\n"
+#define GPUPERF_CODE(NAME, CODE) ".p2align 4\n.globl " NAME "\n.type " NAME ",@function\n" NAME ":\n" CODE ".size " NAME ",.-" NAME "\n"
 __asm__(
-    ".text\n.p2align 4\n.globl gpuperf_switch\n.hidden gpuperf_switch\n.type gpuperf_switch,@function\n"
-    "gpuperf_switch:\n"
-    " push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
-    " mov %rsp,(%rdi)\n mov %rsi,%rsp\n"
-    " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n"
-    ".size gpuperf_switch,.-gpuperf_switch\n");
+    ".text\n.hidden gpuperf_enter\n.hidden gpuperf_wait_as\n.hidden gpuperf_end\n"
+    GPUPERF_CODE("gpuperf_enter", GPUPERF_SAVE_CALLEES
+      " mov gpuperf_scheduler@gottpoff(%rip),%rax\n mov %rsp,%fs:(%rax)\n mov %rdi,%rsp\n" GPUPERF_RESTORE_CALLEES " ret\n")
+    GPUPERF_CODE("gpuperf_wait_as", GPUPERF_SAVE_CALLEES
+      " mov %rsp,%rsi\n" GPUPERF_TO_SCHEDULER " call gpuperf_leave\n mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " ret\n")
+    GPUPERF_CODE("gpuperf_block_barrier", GPUPERF_SAVE_CALLEES
+      " mov %rsp,%rcx\n" GPUPERF_TO_SCHEDULER " call gpuperf_arrive\n mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " ret\n")
+    // A jump, since the CPU takes a return for one to where this thread was called.
+    GPUPERF_CODE("gpuperf_end",
+      GPUPERF_TO_SCHEDULER " mov $4,%edi\n xor %esi,%esi\n call gpuperf_leave\n mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " pop %rcx\n jmp *%rcx\n"));
 
 namespace simt {
 
@@ -46,37 +59,30 @@ void grow_stacks(Worker &worker) {
     char *begin = static_cast<char *>(memory) + i * (kStack + kGuard);
     mprotect(begin, kGuard, PROT_NONE);
     uint64_t usable = reinterpret_cast<uint64_t>(begin) + kGuard;
-    worker.stacks.push_back(new Stack{usable, usable + kStack});
+    worker.stacks.push_back({usable, usable + kStack});
     worker.free_stacks.push_back(worker.stacks.back());
   }
 }
 
-void begin_thread(Worker &worker, unsigned index, Stack *stack) {
+void begin_thread(Worker &worker, unsigned index) {
   Block &block = *worker.block;
-  Fiber &fiber = block.fibers[index];
   worker.current = index;
   worker.spins = 0;
   worker.runs++;
-  fiber.stack = stack;
-  fiber.state = State::kReady;
-  join_phase(block, fiber, index);
-  fiber.fenced = fiber.acquired = 0;
-  worker.mark = fiber.mark;
-  if (worker.launch->fences != fiber.time) renew_interval(worker, fiber);
+  worker.fresh = true;
+  run_as(worker, mark_of(block.phase_interval, index));
+  if (worker.launch->fences != block.phase_time) renew_interval(worker, own_fiber(worker));
   threadIdx = worker.indices[index];
 }
 
 // Ends the thread that runs; true when the next one of the warp has begun in its place.
 bool next_thread(Worker &worker) {
-  Block &block = *worker.block;
-  unsigned done = worker.current, next = done + 1;
   if (worker.attention && !settle_pending(worker)) return false;
-  if (next % kWarp == 0 || next >= block.fibers.size() || block.fibers[next].state != State::kNew) return false;
-  if (worker.launch->stop) return false;
-  Stack *stack = block.fibers[done].stack;
-  block.fibers[done].stack = nullptr;
-  block.fibers[done].state = State::kDone;
-  begin_thread(worker, next, stack);
+  std::vector<State> &states = worker.block->states;
+  unsigned next = worker.current + 1;
+  if (next % kWarp == 0 || next >= states.size() || states[next] != State::kNew || worker.launch->stop) return false;
+  states[worker.current] = State::kDone;
+  begin_thread(worker, next);
   return true;
 }
 
@@ -85,8 +91,7 @@ void run_threads() {
   const Request &request = worker.launch->request;
   do request.body(request.arguments);
   while (next_thread(worker));
-  yield(worker, State::kDone);
-  __builtin_unreachable();
+  gpuperf_end();
 }
 
 void *prepare(const Stack &stack) {
@@ -95,9 +100,7 @@ void *prepare(const Stack &stack) {
   void **top = reinterpret_cast<void **>(stack.end - number % 16 * 256);
   *--top = nullptr;
   *--top = reinterpret_cast<void *>(run_threads);
-  top -= 6;
-  memset(top, 0, 6 * sizeof(void *));
-  return top;
+  return top - 6;  // whatever is there, for the registers
 }
 
 void use_stack(Worker &worker, const Stack &stack) {
@@ -106,35 +109,25 @@ void use_stack(Worker &worker, const Stack &stack) {
   worker.gave_way = false;
 }
 
-void switch_to(Worker &worker, void *stack_pointer) {
-  use_stack(worker, *worker.block->fibers[worker.current].stack);
-  active = self = &worker;
-  gpuperf_switch(&worker.scheduler_stack, stack_pointer);
-  active = &idle;
-  if (worker.fault.kind == FaultKind::kNone && worker.attention) settle_pending(worker);
-  Fiber &fiber = worker.block->fibers[worker.current];
-  if (fiber.state == State::kDone && fiber.stack) {
-    worker.free_stacks.push_back(fiber.stack);
-    fiber.stack = nullptr;
-  }
-}
-
 // Makes a thread the one that runs; what remains is to switch to the stack pointer that it returns.
 void *enter_new(Worker &worker, unsigned index) {
   if (worker.free_stacks.empty()) grow_stacks(worker);
-  Stack *stack = worker.free_stacks.back();
+  Stack stack = worker.free_stacks.back();
   worker.free_stacks.pop_back();
-  begin_thread(worker, index, stack);
-  return prepare(*stack);
+  use_stack(worker, stack);
+  begin_thread(worker, index);
+  return prepare(stack);
 }
 
 void *enter_again(Worker &worker, unsigned index) {
   Fiber &fiber = worker.block->fibers[index];
+  use_stack(worker, fiber.stack);
   worker.current = index;
   worker.spins = 0;
   worker.runs++;
+  worker.fresh = false;
   if (fiber.phase != worker.block->phase) join_phase(*worker.block, fiber, index);
-  worker.mark = fiber.mark;
+  run_as(worker, fiber.mark);
   if (worker.launch->fences != fiber.time) renew_interval(worker, fiber);
   threadIdx = worker.indices[index];
   if (worker.watching) {
@@ -146,22 +139,11 @@ void *enter_again(Worker &worker, unsigned index) {
   return fiber.stack_pointer;
 }
 
-// From one thread of a warp to the next at once, which the CPU predicts, and not by way of the scheduler: where
-// it can run and nothing has to be looked at first. Returns its stack pointer, or null.
-void *enter_next(Worker &worker, State left) {
-  std::vector<Fiber> &fibers = worker.block->fibers;
-  unsigned next = worker.current + 1;
-  if (left == State::kReady || worker.attention || worker.fault.kind != FaultKind::kNone || next % kWarp == 0 || next >= fibers.size()) return nullptr;
-  bool is_new = fibers[next].state == State::kNew && left != State::kDone && !worker.free_stacks.empty();
-  if (!is_new && fibers[next].state != State::kReady) return nullptr;
-  if (left == State::kDone) {
-    Fiber &done = fibers[worker.current];
-    worker.free_stacks.push_back(done.stack);
-    done.stack = nullptr;
-  }
-  void *stack_pointer = is_new ? enter_new(worker, next) : enter_again(worker, next);
-  use_stack(worker, *fibers[next].stack);
-  return stack_pointer;
+void switch_to(Worker &worker, void *stack_pointer) {
+  active = self = &worker;
+  gpuperf_enter(stack_pointer);
+  active = &idle;
+  if (worker.fault.kind == FaultKind::kNone && worker.attention) settle_pending(worker);
 }
 
 }  // namespace
@@ -176,45 +158,56 @@ void begin_launch_fibers(Worker &worker) {
 }
 
 void begin_block_fibers(Worker &worker) {
-  std::vector<Fiber> &fibers = worker.block->fibers;
-  fibers.resize(worker.launch->threads);
-  worker.block->looked.resize(worker.launch->threads);
-  worker.block->looked_before.resize(worker.launch->threads);
-  for (Fiber &fiber : fibers) {
-    fiber.state = State::kNew;
-    fiber.stack = nullptr;
-  }
+  Block &block = *worker.block;
+  unsigned threads = worker.launch->threads;
+  block.fibers.resize(threads);
+  block.looked.resize(threads);
+  block.looked_before.resize(threads);
+  block.states.assign(threads, State::kNew);
+  block.fences.assign(threads, {});
+  block.at_barrier = block.sum = 0;
 }
 
 Turn turn(Worker &worker) {
-  std::vector<Fiber> &fibers = worker.block->fibers;
-  unsigned count = fibers.size();
+  std::vector<State> &states = worker.block->states;
+  unsigned count = states.size();
   Turn result = Turn::kNone;
   for (unsigned first = 0; first < count; first += kWarp) {
     unsigned last = std::min(first + kWarp, count);
-    bool waits = false;
     for (unsigned i = first; i < last; i++) {
-      State state = fibers[i].state;
-      if (state == State::kNew || state == State::kReady) {
-        uint64_t runs = worker.runs;
-        switch_to(worker, state == State::kNew ? enter_new(worker, i) : enter_again(worker, i));
-        if (worker.fault.kind != FaultKind::kNone) return Turn::kFault;
-        bool only_waited = worker.gave_way && worker.runs == runs + 1;
-        result = std::max(result, only_waited ? Turn::kGaveWay : Turn::kProgress);
-      }
-      waits |= fibers[i].state == State::kWarp;
+      if (states[i] != State::kNew && states[i] != State::kReady) continue;
+      uint64_t runs = worker.runs;
+      switch_to(worker, states[i] == State::kNew ? enter_new(worker, i) : enter_again(worker, i));
+      if (worker.fault.kind != FaultKind::kNone) return Turn::kFault;
+      bool only_waited = worker.gave_way && worker.runs == runs + 1;
+      result = std::max(result, only_waited ? Turn::kGaveWay : Turn::kProgress);
+      i = worker.current;  // those between have had their turn
     }
+    bool waits = memchr(&states[first], int(State::kWarp), last - first);
     if (waits && resolve_warp(worker, first)) result = Turn::kProgress;
     if (worker.fault.kind != FaultKind::kNone) return Turn::kFault;
   }
   return result;
 }
 
-void yield(Worker &worker, State state) {
-  Fiber &fiber = worker.block->fibers[worker.current];
-  fiber.state = state;
-  void *next = enter_next(worker, state);
-  gpuperf_switch(&fiber.stack_pointer, next ? next : worker.scheduler_stack);
+// Returns where to go on: from one thread of a warp to the next at once, where it can
+// run and nothing has to be looked at first, or to the scheduler.
+void *leave(Worker &worker, State state, void *stack_pointer) {
+  std::vector<State> &states = worker.block->states;
+  if (state == State::kDone)
+    worker.free_stacks.push_back({worker.stack_begin, worker.stack_end});
+  else
+    own_fiber(worker).stack_pointer = stack_pointer;
+  states[worker.current] = state;
+  unsigned next = worker.current + 1;
+  if (state == State::kReady || worker.attention || worker.fault.kind != FaultKind::kNone || next % kWarp == 0 || next >= states.size()) return gpuperf_scheduler;
+  if (states[next] == State::kReady) return enter_again(worker, next);
+  return states[next] == State::kNew && state != State::kDone && !worker.free_stacks.empty() ? enter_new(worker, next) : gpuperf_scheduler;
+}
+
+void yield(Worker &, State state) {
+  if (state == State::kDone) gpuperf_end();
+  gpuperf_wait_as(state);
 }
 
 void give_way(Worker &worker) {
@@ -231,6 +224,10 @@ void fail(Worker &worker, FaultKind kind, uint64_t pc) {
 }
 
 }  // namespace simt
+
+extern "C" __attribute__((visibility("hidden"))) void *gpuperf_leave(simt::State state, void *stack_pointer) {
+  return simt::leave(*simt::active, state, stack_pointer);
+}
 
 extern "C" void gpuperf_pause() {
   simt::Worker *worker = simt::active;

@@ -1,10 +1,24 @@
 // Every access of a kernel passes here before it happens: is it inside something the thread may touch,
 // aligned, and ordered with the other threads' accesses to the same memory?
 #include <string.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <new>
 
 #include "touch.hpp"
+
+namespace simt {
+namespace {
+
+Site no_sites[kSites];  // of a thread that runs no launch: all closed
+
+}  // namespace
+}  // namespace simt
+
+// Where the code that runs on this OS thread finds its sites (hooks.py).
+extern "C" __thread simt::Site *gpuperf_sites;
+__thread simt::Site *gpuperf_sites = simt::no_sites;
 
 namespace simt {
 namespace {
@@ -43,8 +57,6 @@ Place find(const Worker &worker, uint64_t address, uint32_t size) {
 
 // The number of a place in the code, by which a cell's entry names it.
 uint64_t site_number(Worker &worker, uint64_t pc) {
-  const Site &site = site_of(worker, pc);
-  if (site.pc == pc) return site.number;
   Launch &launch = *worker.launch;
   std::lock_guard<std::mutex> lock(launch.mutex);
   uint32_t number = launch.site_numbers.emplace(pc, launch.site_places.size()).first->second;
@@ -52,35 +64,28 @@ uint64_t site_number(Worker &worker, uint64_t pc) {
   return number <= kSiteMask ? number : kSiteMask;
 }
 
+void close(Site &site) { site.pc = site.room = site.free_count = 0; }
+
 // What the next access at this place will need to be let through at once. A site is not used for launches that
 // count, since there every access is traced.
-void remember(Worker &worker, Site &site, const Attempt &attempt, const Place &place) {
-  site.pc = 0;
-  if (worker.launch->request.counting || place.end - place.begin < attempt.size) return;
-  site = {attempt.pc, place.begin, place.end - place.begin - attempt.size, site_number(worker, attempt.pc), place.shadow, Way::kFree};
+void remember(Worker &worker, Site &site, const Attempt &attempt, const Known &known) {
+  const Place &place = known.place;
+  close(site);
+  uint64_t bytes = place.end - place.begin;
+  if (worker.launch->request.counting || bytes < attempt.size) return;
+  site = {0, 0, place.begin, bytes - attempt.size + 1, attempt.pc, known.number, place.shadow, Way::kFree};
+  if (&site >= worker.sites && &site < worker.sites + kSites) worker.used_sites = std::max<unsigned>(worker.used_sites, &site - worker.sites + 1);
   if (place.space == Space::kShared)
     site.way = Way::kShared;
   else if (place.shadow && (attempt.kind != AccessKind::kLoad || place.shadow->watch_readers))
     site.way = Way::kWatched;
+  else if (attempt.kind == AccessKind::kLoad && aligned(place.begin, attempt.size))
+    site.free_begin = place.begin, site.free_count = bytes / attempt.size;
 }
 
 inline uint64_t bytes_of(uint64_t address, uint32_t size, uint64_t word, unsigned shift) {
   uint64_t begin = std::max(address, word) - word, end = std::min(address + size, word + (1u << shift)) - word;
   return ((1u << end) - (1u << begin)) << kBytesShift;
-}
-
-template <AccessKind kKind>
-inline __attribute__((always_inline)) void check_shared(Worker &worker, const Attempt &attempt, uint64_t mine, bool reads_value) {
-  uint64_t end = attempt.address + attempt.size;
-  bool initialised = !reads_value;
-  for (uint64_t word = attempt.address & ~uint64_t(3); word < end; word += 4) {
-    Cell &cell = worker.cells[(word - worker.shared_begin) >> 2];
-    uint64_t bytes = bytes_of(attempt.address, attempt.size, word, 2);
-    initialised |= known(worker, cell.write, bytes);
-    check_word<kKind, true>(worker, attempt, cell.write, cell.read, mine | bytes, worker.phase_floor);
-    cell.settled = 0;
-  }
-  if (!initialised) note_unwritten(worker, attempt);
 }
 
 // What only now and then comes before an access: a store to be judged, the watchdog, a thread that has run for
@@ -102,7 +107,25 @@ void attend(Worker &worker, const Attempt &attempt) {
   }
 }
 
-}  // namespace
+template <AccessKind kKind>
+void check_shared_word(Worker &worker, const Attempt &attempt, uint64_t word, uint64_t mine, bool *initialised) {
+  uint64_t &write = worker.writes[word];
+  Readers reads = {worker.reads + word, worker.others + word};
+  bool written = write >= worker.block_first && (write & initialised_by(mine));
+  *initialised |= written;
+  check_word<kKind, true>(worker, attempt, write, reads, mine, worker.phase_floor);
+  bool whole = kKind == AccessKind::kLoad && written && (mine & kBytes) == kBytes;
+  worker.settled[word] = whole ? settled_for(worker, write, reads, mine) : 0;
+}
+
+template <AccessKind kKind>
+void check_shared(Worker &worker, const Attempt &attempt, uint64_t mine, bool reads_value) {
+  uint64_t end = attempt.address + attempt.size;
+  bool initialised = !reads_value;
+  for (uint64_t word = attempt.address & ~uint64_t(3); word < end; word += 4)
+    check_shared_word<kKind>(worker, attempt, word >> 2, mine | bytes_of(attempt.address, attempt.size, word, 2), &initialised);
+  if (!initialised) note_unwritten(worker, attempt);
+}
 
 template <AccessKind kKind>
 void check_global(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64_t mine) {
@@ -113,7 +136,7 @@ void check_global(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64
   for (uint64_t word = attempt.address >> shift << shift; word < end; word += 1ull << shift) {
     uint64_t index = (word >> shift) - origin;
     uint64_t bytes = bytes_of(attempt.address, attempt.size, word, shift);
-    check_word<kKind, false>(worker, attempt, shadow.writes[index], readers ? shadow.reads + 2 * index : nullptr, mine | bytes, worker.launch_floor);
+    check_word<kKind, false>(worker, attempt, shadow.writes[index], readers ? Readers{shadow.reads + index, shadow.others + index} : Readers{}, mine | bytes, worker.launch_floor);
   }
 }
 
@@ -125,20 +148,21 @@ void poll(Worker &worker, const Attempt &attempt) {
   if (worker.launch->fences) hand_over(worker, attempt);
 }
 
-// Checks and traces one access; does not return where the access must not happen.
+}  // namespace
+
 template <AccessKind kKind>
-void touch_slowly(Attempt attempt, bool whole, bool reads_value) {
+void touch_slowly(Attempt attempt, bool whole, bool reads_value, Site *site) {
   Worker &worker = *active;
   if (!worker.launch) return;  // the library's own initialisers, when it is loaded
   if (worker.attention) attend(worker, attempt);
   if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return touch_locals(worker, attempt, kKind != AccessKind::kStore && (reads_value || attempt.is_volatile));
-  Known &known = worker.known[(attempt.pc >> 1) % Worker::kSites];
+  Known &known = worker.known[(attempt.pc >> 1) % Worker::kPlaces];
   Place &place = known.place;
-  if (known.pc != attempt.pc || attempt.address < place.begin || attempt.address + attempt.size > place.end)
-    known = {attempt.pc, find(worker, attempt.address, attempt.size), nullptr};
+  if (known.pc != attempt.pc) known = {attempt.pc, site_number(worker, attempt.pc), {}, nullptr};
+  if (attempt.address < place.begin || attempt.address + attempt.size > place.end) place = find(worker, attempt.address, attempt.size);
   if (place.space == Space::kNone) {
     bool foreign = false;
-    for (const Stack *stack : worker.stacks) foreign |= attempt.address >= stack->begin && attempt.address < stack->end;
+    for (const Stack &stack : worker.stacks) foreign |= attempt.address >= stack.begin && attempt.address < stack.end;
     fail_access(worker, foreign ? FaultKind::kForeignStack : FaultKind::kOutOfBounds, attempt);
   }
   if (whole && !aligned(attempt.address, attempt.size)) fail_access(worker, FaultKind::kMisaligned, attempt);
@@ -148,11 +172,11 @@ void touch_slowly(Attempt attempt, bool whole, bool reads_value) {
     place.shadow->written = true;
     if (!place.shadow->watch_readers) {
       place.shadow->watch_readers = true;
-      for (Site &site : worker.sites) site.pc = 0;
+      close_sites(worker);
     }
   }
-  if (!attempt.is_volatile) remember(worker, site_of(worker, attempt.pc), attempt, place);
-  uint64_t mine = worker.mark | site_number(worker, attempt.pc);
+  if (site) remember(worker, *site, attempt, known);
+  uint64_t mine = worker.mark | known.number;
   mine |= (kKind == AccessKind::kAtomic ? kAtomic : 0) | (attempt.is_volatile ? kVolatile : 0);
   if (attempt.shared)
     check_shared<kKind>(worker, attempt, mine, reads_value);
@@ -163,12 +187,27 @@ void touch_slowly(Attempt attempt, bool whole, bool reads_value) {
   if (kKind != AccessKind::kAtomic) trace(worker, known, attempt.address, attempt.size, kKind == AccessKind::kStore, attempt.pc);
 }
 
-template void check_global<AccessKind::kLoad>(Worker &, Shadow &, const Attempt &, uint64_t);
-template void check_global<AccessKind::kStore>(Worker &, Shadow &, const Attempt &, uint64_t);
-template void check_global<AccessKind::kAtomic>(Worker &, Shadow &, const Attempt &, uint64_t);
-template void touch_slowly<AccessKind::kLoad>(Attempt, bool, bool);
-template void touch_slowly<AccessKind::kStore>(Attempt, bool, bool);
-template void touch_slowly<AccessKind::kAtomic>(Attempt, bool, bool);
+// Looks at an access by what its site knows.
+template <AccessKind kKind, uint32_t kSize>
+void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value) {
+  Worker &worker = *active;
+  bool usual = !worker.attention.load(std::memory_order_relaxed) && site.pc == pc && address - site.begin < site.room;
+  Attempt attempt = {address, pc, kSize, kKind, false, site.way == Way::kShared};
+  if (!usual || !aligned(address, kSize)) return touch_slowly<kKind>(attempt, true, reads_value, &site);
+  if (site.way == Way::kFree) return;
+  if (kKind == AccessKind::kAtomic && worker.launch->fences) poll(worker, attempt);
+  uint64_t mine = worker.mark | site.number | (kKind == AccessKind::kAtomic ? kAtomic : 0);
+  if (site.way == Way::kShared)
+    check_shared<kKind>(worker, attempt, mine, reads_value);
+  else
+    check_global<kKind>(worker, *site.shadow, attempt, mine);
+}
+
+// Has the next access at each place in the code looked at slowly.
+void close_sites(Worker &worker) {
+  for (unsigned i = 0; i < worker.used_sites; i++) close(worker.sites[i]);
+  for (Site &site : worker.other_sites) close(site);
+}
 
 void begin_launch_memory(Worker &worker) {
   const Request &request = worker.launch->request;
@@ -184,21 +223,33 @@ void begin_launch_memory(Worker &worker) {
     worker.shared_end = std::max(worker.shared_end, place.end);
   }
   if (worker.shared.empty()) worker.shared_begin = worker.shared_end = 0;
+  if (!worker.sites) {
+    void *memory = mmap(nullptr, sizeof(Site) * kSites, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    gpuperf_sites = worker.sites = static_cast<Site *>(memory);
+  }
   worker.pending.size = 0;
   worker.attention = false;
   worker.next_interval = worker.last_interval = 0;
   worker.exhausted = false;
   if (worker.generation != generation) {
     worker.generation = generation;
-    for (Block *block : worker.spare) block->cells.clear();
+    for (Block *block : worker.spare) block->cells = {};
   }
-  for (Site &site : worker.sites) site.pc = 0;
+  close_sites(worker);
+  worker.used_sites = 0;
   for (Known &known : worker.known) known.pc = 0;
 }
 
 void begin_block_memory(Worker &worker) {
   uint64_t words = (worker.shared_end - worker.shared_begin + 3) / 4;
-  if (worker.block->cells.size() < words) worker.block->cells.resize(words);
+  Cells &cells = worker.block->cells;
+  if (cells.settled.size() < words) {
+    cells.writes.resize(words);
+    cells.reads.resize(words);
+    cells.others.resize(words);
+    cells.settled.resize(words);
+  }
   begin_block_order(worker);
   // A block finds whatever was there; NaN and -1 make a read of it show.
   for (const Place &place : worker.shared) memset(reinterpret_cast<void *>(place.begin), 0xff, place.end - place.begin);
@@ -210,14 +261,19 @@ extern "C" {
 
 #define GPUPERF_PC reinterpret_cast<uint64_t>(__builtin_return_address(0))
 #define GPUPERF_ADDRESS(ADDRESS) reinterpret_cast<uint64_t>(ADDRESS)
-#define GPUPERF_TOUCH(ADDRESS, SIZE, KIND) simt::touch<simt::AccessKind::KIND, SIZE>(GPUPERF_ADDRESS(ADDRESS), GPUPERF_PC)
 #define GPUPERF_SLOWLY(ADDRESS, SIZE, KIND, VOLATILE, WHOLE)                                                    \
   simt::touch_slowly<simt::AccessKind::KIND>(                                                                   \
-      {GPUPERF_ADDRESS(ADDRESS), GPUPERF_PC, uint32_t(SIZE), simt::AccessKind::KIND, VOLATILE, false}, WHOLE,   \
+      {GPUPERF_ADDRESS(ADDRESS), GPUPERF_PC, uint32_t(SIZE), simt::AccessKind::KIND, VOLATILE, false}, WHOLE,          \
       simt::AccessKind::KIND == simt::AccessKind::kLoad && !VOLATILE)
 #define GPUPERF_HOOKS(SIZE)                                                                                     \
-  void __tsan_read##SIZE(void *address) { GPUPERF_TOUCH(address, SIZE, kLoad); }                                \
-  void __tsan_write##SIZE(void *address) { GPUPERF_TOUCH(address, SIZE, kStore); }                              \
+  void gpuperf_read##SIZE(void *address, simt::Site *site) {                                                    \
+    simt::touch_at<simt::AccessKind::kLoad, SIZE>(*site, GPUPERF_ADDRESS(address), GPUPERF_PC);                 \
+  }                                                                                                             \
+  void gpuperf_write##SIZE(void *address, simt::Site *site) {                                                   \
+    simt::touch_at<simt::AccessKind::kStore, SIZE>(*site, GPUPERF_ADDRESS(address), GPUPERF_PC);                \
+  }                                                                                                             \
+  void __tsan_read##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kLoad, false, true); }                  \
+  void __tsan_write##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kStore, false, true); }                \
   void __tsan_unaligned_read##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kLoad, false, false); }       \
   void __tsan_unaligned_write##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kStore, false, false); }     \
   void __tsan_volatile_read##SIZE(void *address) { GPUPERF_SLOWLY(address, SIZE, kLoad, true, true); }          \
@@ -239,8 +295,8 @@ void __tsan_write_range(void *address, size_t size) {
 void __tsan_init() {}
 void __tsan_func_entry(void *) {}
 void __tsan_func_exit() {}
-void __tsan_vptr_update(void **address, void *) { GPUPERF_TOUCH(address, 8, kStore); }
-void __tsan_vptr_read(void **address) { GPUPERF_TOUCH(address, 8, kLoad); }
+void __tsan_vptr_update(void **address, void *) { GPUPERF_SLOWLY(address, 8, kStore, false, true); }
+void __tsan_vptr_read(void **address) { GPUPERF_SLOWLY(address, 8, kLoad, false, true); }
 
 // The build sends a kernel's calls of the C library's block functions here, which no hook would see.
 void *gpuperf_memcpy(void *to, const void *from, size_t size) {

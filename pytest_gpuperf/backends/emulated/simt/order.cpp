@@ -39,6 +39,15 @@ uint32_t make_interval(Worker &worker, uint32_t clock, uint32_t time) {
   return number;
 }
 
+uint32_t make_epoch(Worker &worker) {
+  if (++worker.last_epoch == kNoEpoch) {  // forget rather than confuse
+    worker.last_epoch = 1;
+    for (std::vector<Block *> *blocks : {&worker.resident, &worker.spare})
+      for (Block *block : *blocks) std::fill(block->cells.settled.begin(), block->cells.settled.end(), 0);
+  }
+  return worker.last_epoch;
+}
+
 uint32_t seen(const WarpOrder &order, unsigned by, unsigned of) {
   return order.seen.empty() ? order.full : std::max(order.full, order.seen[by * kWarp + of]);
 }
@@ -70,6 +79,7 @@ void begin_block_order(Worker &worker) {
   block.warps.assign((worker.launch->threads + kWarp - 1) / kWarp, {});
   block.phase_time = worker.launch->fences;
   block.first_interval = block.phase_interval = make_interval(worker, 0, block.phase_time);
+  block.phase_epoch = make_epoch(worker);
   enter_phase(worker);
 }
 
@@ -79,18 +89,14 @@ void next_phase(Worker &worker) {
   block.phase++;
   block.phase_time = worker.launch->fences;
   block.phase_interval = make_interval(worker, 0, block.phase_time);
+  block.phase_epoch = make_epoch(worker);
   uint32_t fenced = 0, acquired = 0;
   if (worker.launch->fences) {
-    for (const Fiber &fiber : block.fibers) {
-      fenced = std::max(fenced, fiber.fenced);
-      acquired = std::max(acquired, fiber.acquired);
+    for (const Fences &fences : block.fences) {
+      fenced = std::max(fenced, fences.made);
+      acquired = std::max(acquired, fences.seen);
     }
-  }
-  if (worker.launch->fences) {
-    for (Fiber &fiber : block.fibers) {
-      fiber.fenced = fenced;
-      fiber.acquired = acquired;
-    }
+    for (Fences &fences : block.fences) fences = {fenced, acquired};
   }
   for (WarpOrder &order : block.warps) {
     order.clock = order.full = 0;
@@ -100,17 +106,31 @@ void next_phase(Worker &worker) {
 }
 
 void enter_phase(Worker &worker) {
-  const Block &block = *worker.block;
-  worker.cells = worker.block->cells.data();
+  Block &block = *worker.block;
+  uint64_t first = worker.shared_begin >> 2;
+  worker.writes = block.cells.writes.data() - first;
+  worker.reads = block.cells.reads.data() - first;
+  worker.others = block.cells.others.data() - first;
+  worker.settled = block.cells.settled.data() - first;
   worker.block_floor = worker.exhausted ? 0 : block.first_interval;
   worker.phase_floor = worker.exhausted ? kNever : block.phase_interval;
   worker.launch_floor = worker.exhausted ? kNever : worker.launch->first_interval;
+  worker.block_first = uint64_t(worker.block_floor) << 32;
+  worker.phase_first = uint64_t(worker.phase_floor) << 32;
+  worker.launch_first = uint64_t(worker.launch_floor) << 32;
+  worker.group = 0;
+}
+
+void begin_group(Worker &worker) {
+  worker.group = group_of(worker.mark);
+  worker.warp_epoch = make_epoch(worker);
+  worker.phase_epoch = interval_of(worker.mark) == worker.block->phase_interval ? worker.block->phase_epoch : kNoEpoch;
 }
 
 // A fence: what the thread does from here on is told apart from what it did before.
 void renew_interval(Worker &worker, Fiber &fiber) {
   enter(worker, fiber, worker.current);
-  worker.mark = fiber.mark;
+  run_as(worker, fiber.mark);
 }
 
 void sync_warp(Worker &worker, unsigned first, uint32_t participants) {
@@ -135,8 +155,8 @@ void sync_warp(Worker &worker, unsigned first, uint32_t participants) {
   uint32_t fenced = 0, acquired = 0;
   for (unsigned lane = 0; lane < lanes; lane++) {
     if (!(participants >> lane & 1)) continue;
-    fenced = std::max(fenced, block.fibers[first + lane].fenced);
-    acquired = std::max(acquired, block.fibers[first + lane].acquired);
+    fenced = std::max(fenced, block.fences[first + lane].made);
+    acquired = std::max(acquired, block.fences[first + lane].seen);
   }
   uint32_t number = make_interval(worker, now, worker.launch->fences);
   for (unsigned lane = 0; lane < lanes; lane++) {
@@ -145,8 +165,7 @@ void sync_warp(Worker &worker, unsigned first, uint32_t participants) {
     fiber.clock = now;
     fiber.time = worker.launch->fences;
     fiber.mark = mark_of(number, first + lane);
-    fiber.fenced = fenced;
-    fiber.acquired = acquired;
+    block.fences[first + lane] = {fenced, acquired};
   }
   if (worker.exhausted) enter_phase(worker);
 }
@@ -159,8 +178,7 @@ const Interval &interval(const Worker &worker, uint64_t entry) {
 bool ordered(const Worker &worker, uint64_t entry) {
   const Interval &then = interval(worker, entry);
   const Block &block = *worker.block;
-  const Fiber &fiber = block.fibers[worker.current];
-  if (then.time < fiber.acquired) return true;
+  if (then.time < block.fences[worker.current].seen) return true;
   if (then.block != uint32_t(block.index)) return false;
   unsigned me = worker.current, other = thread_of(entry);
   if (then.phase != block.phase || me == other) return true;
@@ -173,8 +191,7 @@ extern "C" void gpuperf_fence() {
   using namespace simt;
   __asm__ volatile("mfence" ::: "memory");
   Worker &worker = *active;
-  Fiber &fiber = worker.block->fibers[worker.current];
-  fiber.fenced = ++worker.launch->fences;
-  renew_interval(worker, fiber);
+  worker.block->fences[worker.current].made = ++worker.launch->fences;
+  renew_interval(worker, own_fiber(worker));
   if (worker.exhausted) enter_phase(worker);
 }

@@ -27,7 +27,8 @@ struct Pool {
   std::vector<Worker *> workers;
 
   void loop(unsigned index) {
-    Worker worker;
+    Worker &worker = *new Worker;
+    worker.thread = pthread_self();
     prepare_signal_stack();
     uint64_t seen = 0;
     std::unique_lock<std::mutex> lock(mutex);
@@ -77,6 +78,7 @@ void nudge(Worker &worker) {
   worker.looks = 0;
   worker.nudged = true;
   worker.attention = true;
+  interrupt_thread(worker.thread);  // it may check nothing but bounds, which the kernel's own code does
 }
 
 // Never destroyed: its threads sleep on it when the process exits. A forked child has none of its

@@ -36,7 +36,7 @@ void defer(Worker &worker, const Attempt &attempt, uint64_t entry, bool stored) 
 }
 
 bool allowed(Worker &worker, const Attempt &attempt, uint64_t entry, bool stored) {
-  Fiber &fiber = worker.block->fibers[worker.current];
+  Fences &fences = worker.block->fences[worker.current];
   const Interval &then = interval(worker, entry);
   bool atomic_now = attempt.kind == AccessKind::kAtomic, strong_now = atomic_now || attempt.is_volatile;
   bool atomic_then = entry & kAtomic, strong_then = entry & (kAtomic | kVolatile);
@@ -49,12 +49,12 @@ bool allowed(Worker &worker, const Attempt &attempt, uint64_t entry, bool stored
   if (stored) {
     // A flag that was raised after a fence, by a plain store or to a plain load.
     bool flag = then.time > 0 && (strong_now || (strong_then && attempt.kind == AccessKind::kLoad));
-    if (flag) fiber.acquired = std::max(fiber.acquired, then.time);
+    if (flag) fences.seen = std::max(fences.seen, then.time);
     // Looking before an atomic whether it is worth its while.
     bool look = !attempt.shared && attempt.kind == AccessKind::kLoad && atomic_then;
-    return flag || look || (strong_then && fiber.fenced > 0);
+    return flag || look || (strong_then && fences.made > 0);
   }
-  return (strong_now || strong_then) && (fiber.fenced > 0 || (atomic_now && !attempt.shared));
+  return (strong_now || strong_then) && (fences.made > 0 || (atomic_now && !attempt.shared));
 }
 
 [[noreturn]] void fail_at(Worker &worker, FaultKind kind, const Attempt &attempt) {
@@ -97,27 +97,27 @@ bool settle_unwritten(Worker &worker) {
 
 // Two readers are kept, the last one and another: of another block or warp if there was one, since those are
 // the hardest to order with a store.
-void note_reader(Worker &worker, uint64_t *reads, uint64_t mine, uint32_t floor) {
-  uint64_t last = peek(reads[0]), other = peek(reads[1]);
+void note_reader(Worker &worker, Readers reads, uint64_t mine, uint32_t floor) {
+  uint64_t last = peek(*reads.last), other = peek(*reads.other);
   bool worth = interval_of(other) >= floor && !same_thread(other, mine);
   bool mine_too = interval_of(last) < floor || (interval_of(last) == interval_of(mine) && same_warp(last, mine)) ||
                   (interval_of(last) != interval_of(mine) && interval(worker, last).block == uint32_t(worker.block->index) && floor == worker.launch_floor);
-  if (!worth || !mine_too) poke(reads[1], last);
-  poke(reads[0], mine);
+  if (!worth || !mine_too) poke(*reads.other, last);
+  poke(*reads.last, mine);
 }
 
 // A volatile or atomic access raises a flag or looks at one.
 void hand_over(Worker &worker, const Attempt &attempt) {
   Launch &launch = *worker.launch;
-  Fiber &fiber = worker.block->fibers[worker.current];
+  Fences &fences = worker.block->fences[worker.current];
   uint64_t key = attempt.address ^ (attempt.shared ? worker.block->index << 48 : 0);
-  uint32_t given = std::max(fiber.fenced, fiber.acquired);
+  uint32_t given = std::max(fences.made, fences.seen);
   if (attempt.kind == AccessKind::kStore) {
     launch.handed_over[key] = given;
     return;
   }
   auto found = launch.handed_over.find(key);
-  if (found != launch.handed_over.end()) fiber.acquired = std::max(fiber.acquired, found->second);
+  if (found != launch.handed_over.end()) fences.seen = std::max(fences.seen, found->second);
   if (attempt.kind == AccessKind::kAtomic && given > (found == launch.handed_over.end() ? 0 : found->second)) launch.handed_over[key] = given;
 }
 

@@ -32,14 +32,18 @@ inline bool same_thread(uint64_t a, uint64_t b) { return (a ^ b) >> kThreadShift
 inline bool same_warp(uint64_t a, uint64_t b) { return (a ^ b) >> (kThreadShift + 5) == 0; }
 
 // An interval and a warp, never 0.
-inline uint64_t group_of(uint64_t entry) { return (entry >> (kThreadShift + 5)) + 1; }
+inline uint64_t group_of(uint64_t mark) { return (mark >> (kThreadShift + 5)) + 1; }
+constexpr uint32_t kNoEpoch = UINT32_MAX;  // nor is 0 one
 
 // races.cpp
 // Looks at an entry of another thread; does not return where the two accesses are a race.
 void meet(Worker &worker, const Attempt &attempt, uint64_t entry, bool stored);
 void note_unwritten(Worker &worker, const Attempt &attempt);
 bool settle_unwritten(Worker &worker);
-void note_reader(Worker &worker, uint64_t *reads, uint64_t entry, uint32_t floor);
+struct Readers {
+  uint64_t *last, *other;
+};
+void note_reader(Worker &worker, Readers reads, uint64_t entry, uint32_t floor);
 void hand_over(Worker &worker, const Attempt &attempt);
 bool settle_pending(Worker &worker);
 
@@ -50,11 +54,27 @@ void begin_block_order(Worker &worker);
 void next_phase(Worker &worker);
 void enter_phase(Worker &worker);
 void renew_interval(Worker &worker, Fiber &fiber);
+void begin_group(Worker &worker);
+// The thread that runs from here on, in its interval.
+inline void run_as(Worker &worker, uint64_t mark) {
+  worker.mark = mark;
+  if (group_of(mark) != worker.group) begin_group(worker);
+}
 inline void join_phase(const Block &block, Fiber &fiber, unsigned index) {
   fiber.mark = mark_of(block.phase_interval, index);
   fiber.phase = block.phase;
   fiber.clock = 0;
   fiber.time = block.phase_time;
+}
+// What is kept of the thread that runs.
+inline Fiber &own_fiber(Worker &worker) {
+  Fiber &fiber = worker.block->fibers[worker.current];
+  if (worker.fresh) {
+    fiber.stack = {worker.stack_begin, worker.stack_end};
+    join_phase(*worker.block, fiber, worker.current);
+    worker.fresh = false;
+  }
+  return fiber;
 }
 void sync_warp(Worker &worker, unsigned first, uint32_t participants);
 bool ordered(const Worker &worker, uint64_t entry);
@@ -79,33 +99,32 @@ GPUPERF_HOT bool enough_readers(uint64_t last, uint64_t other, uint64_t mine) {
          (same_warp(last, mine) || !same_warp(last, other));
 }
 
-// Would the next loads of this word by the same warp change nothing?
-GPUPERF_HOT bool settled(const Cell &cell, uint64_t mine, uint32_t floor) {
-  return interval_of(cell.write) < floor && enough_readers(cell.read[0], cell.read[1], mine);
+// Whose next loads of this word would change nothing: those of any warp, of this one, or nobody's.
+GPUPERF_HOT uint32_t settled_for(const Worker &worker, uint64_t write, Readers reads, uint64_t mine) {
+  if (write >= worker.phase_first || !enough_readers(*reads.last, *reads.other, mine)) return 0;
+  return same_warp(*reads.last, *reads.other) || worker.phase_epoch == kNoEpoch ? worker.warp_epoch : worker.phase_epoch;
 }
 
 // One word of an access. `mine` is the entry it will leave; `floor` the first interval that can matter.
 template <AccessKind kKind, bool kShared>
-GPUPERF_HOT void check_word(Worker &worker, const Attempt &attempt, uint64_t &write, uint64_t *reads, uint64_t mine, uint32_t floor) {
+GPUPERF_HOT void check_word(Worker &worker, const Attempt &attempt, uint64_t &write, Readers reads, uint64_t mine, uint32_t floor) {
   uint64_t writer = peek(write);
   bool both_atomic = kKind == AccessKind::kAtomic && (writer & kAtomic);
   if (__builtin_expect(!both_atomic && meets(writer, mine, floor), 0)) meet(worker, attempt, writer, true);
   if (kKind == AccessKind::kLoad) {
-    if (!reads) return;
-    uint64_t last = peek(reads[0]), other = peek(reads[1]);
-    if (interval_of(last) < floor) return poke(reads[0], mine);
+    if (!reads.last) return;
+    uint64_t last = peek(*reads.last), other = peek(*reads.other);
+    if (interval_of(last) < floor) return poke(*reads.last, mine);
     if (enough_readers(last, other, mine)) return;
     if (!same_thread(last, mine))
       note_reader(worker, reads, mine, floor);
     else if ((last & mine & kBytes) != (mine & kBytes))
-      poke(reads[0], last | (mine & kBytes));
+      poke(*reads.last, last | (mine & kBytes));
     return;
   }
-  if (reads) {
-    for (int i = 0; i < 2; i++) {
-      uint64_t reader = peek(reads[i]);
-      if (__builtin_expect(meets(reader, mine, floor), 0)) meet(worker, attempt, reader, false);
-    }
+  for (uint64_t *entry : {reads.last, reads.other}) {
+    uint64_t reader = entry ? peek(*entry) : 0;
+    if (__builtin_expect(meets(reader, mine, floor), 0)) meet(worker, attempt, reader, false);
   }
   if (same_thread(writer, mine)) {
     // What it stored plainly in this interval stays plain, whatever atomic comes after.

@@ -48,25 +48,28 @@ enum class State : uint8_t { kNew, kReady, kWarp, kBlock, kDone };
 
 // Why a fiber waits: a warp operation (WarpOperation of synchronization.hpp) or a block barrier.
 struct Wait {
-  int operation, operand, width;
+  const char *file;
+  int line, operation, operand, width;
   uint32_t mask;
   uint64_t value, result;
-  const char *file;
-  int line;
 };
 
 struct Stack {
   uint64_t begin, end;
 };
 
-struct Fiber {
+// Of a thread that has waited; one that runs through leaves nothing here.
+struct alignas(64) Fiber {
   void *stack_pointer;
-  Stack *stack;
+  Stack stack;
   uint64_t mark;  // the interval it is in and its number, as races.hpp writes them into a cell
   uint32_t phase, clock, time;  // of that interval
-  uint32_t fenced, acquired;  // the fence it made last, and up to which it has seen those of others
-  State state;
   Wait wait;
+};
+
+// The fence that a thread made last, and up to which it has seen those of others.
+struct Fences {
+  uint32_t made, seen;
 };
 
 // The __syncwarp calls of a warp since the last barrier: number `clock` was the last, and `full` the last of
@@ -76,21 +79,22 @@ struct WarpOrder {
   std::vector<uint32_t> seen;
 };
 
-// Who wrote a word last, and two different threads that read it (races.hpp). `settled`: the interval and warp whose
-// plain loads of the whole word have nothing more to check or to leave here.
-struct Cell {
-  uint64_t write, read[2], settled;
-};
-
 enum class Space : uint8_t { kNone, kGlobal, kShared, kImage };
 
-// The cells of an array's words, made when one is first needed.
+// The cells of an array's words, made when one is first needed: who wrote each last, who read it last, and another
+// reader.
 struct Shadow {
   uint64_t begin, end;
   unsigned shift;  // a cell covers 1 << shift bytes
   bool variable;
-  uint64_t *writes, *reads;  // two readers a cell
+  uint64_t *writes, *reads, *others;
   bool watch_readers, any_reader, written;
+};
+
+// Those of a block's shared memory. `settled`: the epoch whose plain loads of the whole word have nothing more to check or to leave here.
+struct Cells {
+  std::vector<uint64_t> writes, reads, others;
+  std::vector<uint32_t> settled;
 };
 
 struct Place {
@@ -101,7 +105,7 @@ struct Place {
 
 // What was found out of a place in the code, for accesses that have to be looked at one by one.
 struct Known {
-  uint64_t pc;
+  uint64_t pc, number;
   Place place;
   const std::vector<uint64_t> *loops;  // around it, once an access is traced
 };
@@ -110,12 +114,15 @@ struct Known {
 enum class Way : uint64_t { kFree, kShared, kWatched };
 
 // A place in the kernel's code that accesses memory, and the array that it went to last: it may access
-// [begin, begin + room].
+// from `begin` on in the next `room` bytes. A load at a place that needs no check but that of its bounds does not come here at all:
+// the kernel's own code looks whether it is one of `free_count` elements from `free_begin` on (hooks.py).
 struct alignas(64) Site {
-  uint64_t pc, begin, room, number;
+  uint64_t free_begin, free_count;
+  uint64_t begin, room, pc, number;
   Shadow *shadow;
   Way way;
 };
+constexpr unsigned kSites = 1 << 14;  // hooks.py: of a kernel file, those that have a number
 
 // `key`: the place in the code, and the iterations of the loops around it. Of a lane that was switched off there
 // the size is 0 and the address that of the place.
@@ -146,12 +153,19 @@ struct PendingStore {
 struct Block {
   uint64_t index = 0;
   std::vector<Fiber> fibers;
+  std::vector<State> states;
+  std::vector<Fences> fences;
+  unsigned at_barrier = 0;  // threads; the first one's site, whether others are at another, and their predicates
+  Wait barrier{};
+  bool divergent = false;
+  int sum = 0, last_sum = 0;
   std::vector<WarpOrder> warps;
   uint32_t phase = 0;           // barriers passed
   uint32_t first_interval = 0;  // of the block
   uint32_t phase_interval = 0;  // of the phase
   uint32_t phase_time = 0;
-  std::vector<Cell> cells;  // of the shared memory
+  uint32_t phase_epoch = 0;
+  Cells cells;              // of the shared memory
   Attempt unwritten{};      // the phase's first read of shared memory that nobody wrote, and its thread
   unsigned unwritten_thread = 0;
   std::vector<uint8_t> shared;  // its contents while another block runs
@@ -168,13 +182,14 @@ struct SwitchedOff {
 };
 
 struct Worker {
+  unsigned long thread = 0;  // the OS's
   Launch *launch = nullptr;
   Block *block = nullptr;  // the one that runs
   unsigned current = 0;
   std::atomic<bool> attention{false};  // the next access has more to do than its check
   uint64_t mark = 0;
+  bool fresh = false;  // the thread that runs has not waited yet
   uint64_t stack_begin = 0, stack_end = 0;
-  void *scheduler_stack = nullptr;
   unsigned spins = 0;
   uint64_t runs = 0;  // of threads: a stuck one shows in that it does not grow
   bool gave_way = false;
@@ -182,8 +197,8 @@ struct Worker {
 
   std::vector<Block *> resident;
   std::vector<Block *> spare;
-  std::vector<Stack *> free_stacks;
-  std::vector<Stack *> stacks;
+  std::vector<Stack> free_stacks;
+  std::vector<Stack> stacks;
 
   uint64_t shared_begin = 0, shared_end = 0;
   std::vector<Place> shared;
@@ -192,11 +207,19 @@ struct Worker {
   bool exhausted = false;
   // The first interval that matters: to shared memory's contents, its races, and global memory's.
   uint32_t block_floor = 0, phase_floor = 0, launch_floor = 0;
-  Cell *cells = nullptr;
+  // The same as entries of a cell; then the cells of shared memory, by an address's word.
+  uint64_t block_first = 0, phase_first = 0, launch_first = 0;
+  uint64_t *writes = nullptr, *reads = nullptr, *others = nullptr;
+  uint32_t *settled = nullptr;
+  // Epochs: numbers for "a load of this warp, in its interval" and "a load of any warp, in the phase's interval".
+  uint32_t warp_epoch = 0, phase_epoch = 0, last_epoch = 0;
+  uint64_t group = 0;  // that warp_epoch is of
   std::vector<Index3> indices;
-  static constexpr unsigned kSites = 512;
-  Site sites[kSites];
-  Known known[kSites];
+  Site *sites = nullptr;  // by their number in the kernel's code
+  unsigned used_sites = 0;
+  static constexpr unsigned kPlaces = 512;
+  Site other_sites[kPlaces];
+  Known known[kPlaces];
 
   // While blocks wait for each other: has anything changed?
   bool watching = false;
@@ -244,6 +267,8 @@ void begin_block_fibers(Worker &worker);
 enum class Turn { kNone, kGaveWay, kProgress, kFault };
 Turn turn(Worker &worker);
 void yield(Worker &worker, State state);
+// The thread that runs stops.
+void *leave(Worker &worker, State state, void *stack_pointer);
 // Lets the other threads run: this one waits for something that one of them will do.
 void give_way(Worker &worker);
 // Ends the launch from inside a fiber; the fault's block and thread are filled in here.
@@ -256,6 +281,7 @@ bool resolve_block(Worker &worker);
 // memory.cpp
 void begin_launch_memory(Worker &worker);
 void begin_block_memory(Worker &worker);
+void close_sites(Worker &worker);
 
 // warp_model.cpp
 void begin_block_model(Worker &worker);

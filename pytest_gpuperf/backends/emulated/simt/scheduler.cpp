@@ -77,8 +77,8 @@ bool begin_block(Worker &worker) {
 void retire(Worker &worker) {
   Block *block = worker.block;
   if (!worker.copies.empty()) forget_copies(worker);
-  for (Fiber &fiber : block->fibers)
-    if (fiber.stack) worker.free_stacks.push_back(fiber.stack), fiber.stack = nullptr;
+  for (unsigned i = 0; i < block->states.size(); i++)
+    if (block->states[i] != State::kNew && block->states[i] != State::kDone) worker.free_stacks.push_back(block->fibers[i].stack);
   worker.resident.erase(std::find(worker.resident.begin(), worker.resident.end(), block));
   worker.spare.push_back(block);
 }
@@ -123,8 +123,8 @@ void blame_residents(Worker &worker) {
   bool lacks_stacks = worker.launch->arrived && worker.launch->blocks <= residents(worker);
   worker.fault.resident = lacks_stacks ? worker.resident.size() : residents(worker);
   if (worker.launch->arrived) snprintf(worker.fault.text, sizeof worker.fault.text, lacks_stacks ? "stacks" : "grid");
-  for (unsigned i = 0; i < worker.block->fibers.size(); i++) {
-    if (worker.block->fibers[i].state != State::kReady) continue;
+  for (unsigned i = 0; i < worker.block->states.size(); i++) {
+    if (worker.block->states[i] != State::kReady) continue;
     locate(worker, i);
     worker.fault.pc = worker.waiting_pc;
     return;

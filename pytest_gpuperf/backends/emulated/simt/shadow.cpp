@@ -60,8 +60,8 @@ Shadow *shadow_of(const Memory &memory, const Launch &launch, bool variable) {
     drop(found);
     unsigned shift = memory.flags >> 8;
     size_t cells = ((memory.end - memory.begin) >> shift) + 2;
-    found = {{memory.begin, memory.end, shift, variable, make_cells(3 * cells), nullptr, false, false, false}, 0, cells};
-    if (found.shadow.writes) found.shadow.reads = found.shadow.writes + cells;
+    found = {{memory.begin, memory.end, shift, variable, make_cells(3 * cells), nullptr, nullptr, false, false, false}, 0, cells};
+    if (found.shadow.writes) found.shadow.reads = found.shadow.writes + cells, found.shadow.others = found.shadow.writes + 2 * cells;
   }
   if (found.launch != launch.first_interval) {
     found.launch = launch.first_interval;

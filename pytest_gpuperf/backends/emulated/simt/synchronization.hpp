@@ -9,7 +9,8 @@ enum AtomicType { kInt32, kUint32, kInt64, kUint64, kFloat, kDouble };
 }  // namespace gpuperf
 
 extern "C" {
-int gpuperf_block_barrier(int predicate, const char *file, int line);
+void gpuperf_block_barrier(int predicate, const char *file, int line);
+int gpuperf_barrier_sum();
 uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand, int width, const char *file, int line);
 uint64_t gpuperf_atomic(void *address, int operation, int type, uint64_t value, uint64_t compare);
 uint32_t gpuperf_atomic_by(void *address, int size, uint32_t (*combine)(uint32_t, uint32_t, uint32_t), uint32_t value, uint32_t compare);
@@ -23,13 +24,14 @@ void gpuperf_copies_wait(unsigned but);
 
 GPUPERF_INLINE void __syncthreads(GPUPERF_SITE) { gpuperf_block_barrier(0, gpuperf_file, gpuperf_line); }
 GPUPERF_INLINE int __syncthreads_count(int predicate, GPUPERF_SITE) {
-  return gpuperf_block_barrier(predicate != 0, gpuperf_file, gpuperf_line);
+  gpuperf_block_barrier(predicate != 0, gpuperf_file, gpuperf_line);
+  return gpuperf_barrier_sum();
 }
 GPUPERF_INLINE int __syncthreads_or(int predicate, GPUPERF_SITE) {
-  return gpuperf_block_barrier(predicate != 0, gpuperf_file, gpuperf_line) != 0;
+  return __syncthreads_count(predicate, gpuperf_file, gpuperf_line) != 0;
 }
 GPUPERF_INLINE int __syncthreads_and(int predicate, GPUPERF_SITE) {
-  return gpuperf_block_barrier(predicate == 0, gpuperf_file, gpuperf_line) == 0;
+  return __syncthreads_count(!predicate, gpuperf_file, gpuperf_line) == 0;
 }
 
 GPUPERF_INLINE void __threadfence() { gpuperf_fence(); }

@@ -6,13 +6,11 @@
 namespace simt {
 
 // memory.cpp
+// Checks and traces one access; does not return where the access must not happen. `site` may know more next time.
 template <AccessKind kKind>
-void touch_slowly(Attempt attempt, bool whole, bool reads_value);
-template <AccessKind kKind>
-void check_global(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64_t mine);
-void poll(Worker &worker, const Attempt &attempt);
-
-inline Site &site_of(Worker &worker, uint64_t pc) { return worker.sites[(pc >> 1) % Worker::kSites]; }
+void touch_slowly(Attempt attempt, bool whole, bool reads_value, Site *site = nullptr);
+template <AccessKind kKind, uint32_t kSize>
+__attribute__((noinline)) void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value);
 
 inline bool aligned(uint64_t address, uint32_t size) { return (address & (size - 1)) == 0; }
 
@@ -21,57 +19,64 @@ constexpr uint32_t words_of(uint32_t size) { return size <= 4 ? 1 : size / 4; }
 inline uint64_t bytes_within(uint64_t address, uint32_t size) {
   return (size >= 4 ? 0xf : ((1u << size) - 1) << (address & 3)) << kBytesShift;
 }
+constexpr uint64_t initialised_by(uint64_t mine) { return (mine & kBytes) >> (kBytesShift - kInitialisedShift); }
 
-inline bool known(const Worker &worker, uint64_t write, uint64_t bytes) {
-  return interval_of(write) >= worker.block_floor && (write >> kInitialisedShift & bytes >> kBytesShift);
-}
-
+// What nearly every access to a word finds: nobody has touched it in this phase, or it is a load that has nothing to
+// leave, or others did atomics as well. False where it has to be looked at.
 template <AccessKind kKind, uint32_t kSize>
-GPUPERF_HOT void check_shared_words(Worker &worker, const Attempt &attempt, uint64_t mine, bool reads_value) {
-  Cell *cell = worker.cells + ((attempt.address - worker.shared_begin) >> 2);
-  mine |= bytes_within(attempt.address, kSize);
-  uint64_t group = group_of(mine);
-  bool initialised = !reads_value;
-  for (uint32_t i = 0; i < words_of(kSize); i++, cell++) {
-    if (kKind == AccessKind::kLoad && kSize >= 4 && cell->settled == group) {
-      initialised = true;
-      continue;
-    }
-    bool written = known(worker, cell->write, mine & kBytes);
-    initialised |= written;
-    check_word<kKind, true>(worker, attempt, cell->write, cell->read, mine, worker.phase_floor);
-    cell->settled = kKind == AccessKind::kLoad && written && kSize >= 4 && settled(*cell, mine, worker.phase_floor) ? group : 0;
+GPUPERF_HOT bool shared_at_once(const Worker &worker, uint64_t word, uint64_t mine) {
+  if (kKind == AccessKind::kLoad && kSize >= 4) {
+    uint32_t settled = worker.settled[word];
+    if (settled == worker.phase_epoch || settled == worker.warp_epoch) return true;
   }
-  if (__builtin_expect(!initialised, 0)) note_unwritten(worker, attempt);
+  uint64_t &write = worker.writes[word], &read = worker.reads[word];
+  if (read >= worker.phase_first || (write >= worker.phase_first && !(kKind == AccessKind::kAtomic && write & kAtomic))) return false;
+  if (kKind != AccessKind::kStore && (write < worker.block_first || !(write & initialised_by(mine)))) return false;
+  if (kKind == AccessKind::kLoad) return read = mine, true;
+  if (kSize < 4) return false;
+  return write = mine | initialised_by(mine), true;
 }
 
+template <AccessKind kKind>
+GPUPERF_HOT bool global_at_once(const Worker &worker, const Shadow &shadow, uint64_t index, uint64_t mine) {
+  uint64_t &write = shadow.writes[index], &read = shadow.reads[index], writer = peek(write);
+  if (writer >= worker.launch_first && !(kKind == AccessKind::kAtomic && writer & kAtomic)) return false;
+  if ((kKind == AccessKind::kLoad || shadow.any_reader) && peek(read) >= worker.launch_first) return false;
+  poke(kKind == AccessKind::kLoad ? read : write, mine);
+  return true;
+}
+
+// Checks the access that nearly all are: at a place in the code that went to the same array before. False where it
+// has to be looked at; to have done a part of it does no harm.
 template <AccessKind kKind, uint32_t kSize>
-GPUPERF_HOT void check_global_words(Worker &worker, Shadow &shadow, const Attempt &attempt, uint64_t mine) {
-  if (kKind == AccessKind::kLoad && !shadow.any_reader) shadow.any_reader = true;
-  bool readers = kKind == AccessKind::kLoad || shadow.any_reader;
-  uint64_t index = (attempt.address >> 2) - (shadow.begin >> 2);
-  mine |= bytes_within(attempt.address, kSize);
-  for (uint32_t i = 0; i < words_of(kSize); i++, index++)
-    check_word<kKind, false>(worker, attempt, shadow.writes[index], readers ? shadow.reads + 2 * index : nullptr, mine, worker.launch_floor);
+GPUPERF_HOT bool at_once(const Worker &worker, uint64_t address, const Site &site) {
+  if (worker.attention.load(std::memory_order_relaxed) || address - site.begin >= site.room || !aligned(address, kSize)) return false;
+  if (site.way == Way::kFree) return true;
+  if (kKind == AccessKind::kAtomic && worker.launch->fences) return false;
+  uint64_t mine = worker.mark | site.number | (kKind == AccessKind::kAtomic ? kAtomic : 0) | bytes_within(address, kSize);
+  bool done = true;
+  if (site.way == Way::kShared) {
+    for (uint32_t i = 0; i < words_of(kSize); i++) done &= shared_at_once<kKind, kSize>(worker, (address >> 2) + i, mine);
+    return done;
+  }
+  const Shadow &shadow = *site.shadow;
+  if (shadow.shift != 2 || (kKind == AccessKind::kLoad && !shadow.any_reader)) return false;
+  uint64_t index = (address >> 2) - (shadow.begin >> 2);
+  for (uint32_t i = 0; i < words_of(kSize); i++) done &= global_at_once<kKind>(worker, shadow, index + i, mine);
+  return done;
 }
 
-// Checks the access that nearly all are: at a place in the code that went to the same array before.
+// An access at a place that the kernel's code numbers (hooks.py).
+template <AccessKind kKind, uint32_t kSize>
+GPUPERF_HOT void touch_at(Site &site, uint64_t address, uint64_t pc) {
+  if (__builtin_expect(!at_once<kKind, kSize>(*active, address, site), 0)) touch_closely<kKind, kSize>(address, pc, site, kKind == AccessKind::kLoad);
+}
+
+// One at any other place.
 template <AccessKind kKind, uint32_t kSize>
 GPUPERF_HOT void touch(uint64_t address, uint64_t pc, bool reads_value = kKind == AccessKind::kLoad) {
-  Worker &worker = *active;
-  const Site &site = site_of(worker, pc);
-  bool usual = !worker.attention.load(std::memory_order_relaxed) && site.pc == pc && address - site.begin <= site.room;
-  if (__builtin_expect(!usual || !aligned(address, kSize), 0)) return touch_slowly<kKind>({address, pc, kSize, kKind, false, false}, true, reads_value);
-  if (site.way == Way::kFree) return;
-  if (kKind == AccessKind::kAtomic && worker.launch->fences) poll(worker, {address, pc, kSize, kKind, false, site.way == Way::kShared});
-  Attempt attempt = {address, pc, kSize, kKind, false, site.way == Way::kShared};
-  uint64_t mine = worker.mark | site.number | (kKind == AccessKind::kAtomic ? kAtomic : 0);
-  if (site.way == Way::kShared)
-    check_shared_words<kKind, kSize>(worker, attempt, mine, reads_value);
-  else if (site.shadow->shift == 2)
-    check_global_words<kKind, kSize>(worker, *site.shadow, attempt, mine);
-  else
-    check_global<kKind>(worker, *site.shadow, attempt, mine);
+  Site &site = active->other_sites[(pc >> 1) % Worker::kPlaces];
+  if (__builtin_expect(site.pc != pc || !at_once<kKind, kSize>(*active, address, site), 0)) touch_closely<kKind, kSize>(address, pc, site, reads_value);
 }
 
 }  // namespace simt

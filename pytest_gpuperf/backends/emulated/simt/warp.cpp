@@ -85,7 +85,7 @@ bool complete(Worker &worker, unsigned first, uint32_t participants) {
     } else if (wait.operation != kSync && !shuffle(worker, first, lane, participants)) {
       return false;
     }
-    worker.block->fibers[first + lane].state = State::kReady;
+    worker.block->states[first + lane] = State::kReady;
   }
   // Of the warp operations only __syncwarp orders memory.
   if (worker.block->fibers[first + __builtin_ctz(participants)].wait.operation == kSync) sync_warp(worker, first, participants);
@@ -98,14 +98,15 @@ uint32_t arrived(Worker &worker, unsigned first, unsigned last, unsigned lane) {
   const Wait &wait = worker.block->fibers[lane].wait;
   uint32_t participants = 0;
   for (unsigned i = first; i < last; i++) {
-    const Fiber &fiber = worker.block->fibers[i];
-    bool together = fiber.state == State::kWarp && fiber.wait.operation == wait.operation;
+    State state = worker.block->states[i];
+    const Wait &other = worker.block->fibers[i].wait;
+    bool together = state == State::kWarp && other.operation == wait.operation;
     if (wait.operation == kActive) {
-      if (together && same_site(fiber.wait, wait)) participants |= 1u << (i - first);
+      if (together && same_site(other, wait)) participants |= 1u << (i - first);
       continue;
     }
-    if (!(wait.mask >> (i - first) & 1) || fiber.state == State::kDone) continue;
-    if (!together || fiber.wait.mask != wait.mask) return 0;
+    if (!(wait.mask >> (i - first) & 1) || state == State::kDone) continue;
+    if (!together || other.mask != wait.mask) return 0;
     participants |= 1u << (i - first);
   }
   return participants;
@@ -116,13 +117,27 @@ void report_lost_lane(Worker &worker, unsigned waiting) {
   const Wait &wait = worker.block->fibers[waiting].wait;
   blame(worker, waiting, FaultKind::kLostLane);
   for (unsigned i = first; i < last; i++) {
-    const Fiber &fiber = worker.block->fibers[i];
-    if (!(wait.mask >> (i - first) & 1) || fiber.state == State::kDone) continue;
-    bool together = fiber.state == State::kWarp && fiber.wait.operation == wait.operation;
-    if (together && fiber.wait.mask == wait.mask) continue;
-    const char *where = fiber.state == State::kBlock ? "__syncthreads" : kNames[fiber.wait.operation];
+    State state = worker.block->states[i];
+    const Wait &other = worker.block->fibers[i].wait;
+    if (!(wait.mask >> (i - first) & 1) || state == State::kDone) continue;
+    bool together = state == State::kWarp && other.operation == wait.operation;
+    if (together && other.mask == wait.mask) continue;
+    const char *where = state == State::kBlock ? "__syncthreads" : kNames[other.operation];
     snprintf(worker.fault.text, sizeof worker.fault.text, "%s waits for lane %u, which waits at %s in line %d%s",
-             kNames[wait.operation], i - first, where, fiber.wait.line, together ? " with another mask" : "");
+             kNames[wait.operation], i - first, where, other.line, together ? " with another mask" : "");
+    return;
+  }
+}
+
+void report_divergence(Worker &worker) {
+  const Block &block = *worker.block;
+  unsigned first = std::find(block.states.begin(), block.states.end(), State::kBlock) - block.states.begin();
+  for (unsigned i = first; i < block.states.size(); i++) {
+    const Wait &wait = block.fibers[i].wait;
+    if (block.states[i] != State::kBlock || same_site(wait, block.fibers[first].wait)) continue;
+    blame(worker, first, FaultKind::kDivergentBarrier);
+    worker.fault.other = i;
+    snprintf(worker.fault.text, sizeof worker.fault.text, "%d", wait.line);
     return;
   }
 }
@@ -133,9 +148,9 @@ void report_lost_lane(Worker &worker, unsigned waiting) {
 bool resolve_warp(Worker &worker, unsigned first) {
   unsigned last = std::min<unsigned>(first + kWarp, worker.block->fibers.size());
   bool resolved = false, running = false;
-  for (unsigned i = first; i < last; i++) running |= worker.block->fibers[i].state == State::kReady;
+  for (unsigned i = first; i < last; i++) running |= worker.block->states[i] == State::kReady;
   for (unsigned i = first; i < last; i++) {
-    if (worker.block->fibers[i].state != State::kWarp) continue;
+    if (worker.block->states[i] != State::kWarp) continue;
     // Lanes still on their way may be about to join: __activemask waits for the warp to come to rest.
     if (running && worker.block->fibers[i].wait.operation == kActive) continue;
     uint32_t participants = arrived(worker, first, last, i);
@@ -149,29 +164,15 @@ bool resolve_warp(Worker &worker, unsigned first) {
 // Opens the block's barrier when every thread that has not returned is at it; otherwise the block has ended, or
 // is stuck, which is a fault.
 bool resolve_block(Worker &worker) {
-  std::vector<Fiber> &fibers = worker.block->fibers;
-  unsigned first = UINT32_MAX;
-  int sum = 0;
-  for (unsigned i = 0; i < fibers.size(); i++) {
-    const Fiber &fiber = fibers[i];
-    if (fiber.state == State::kWarp) return report_lost_lane(worker, i), false;
-    if (fiber.state != State::kBlock) continue;
-    first = std::min(first, i);
-    sum += int(fiber.wait.value);
-  }
-  if (!settle_unwritten(worker) || first == UINT32_MAX) return false;
-  for (unsigned i = first; i < fibers.size(); i++) {
-    if (fibers[i].state != State::kBlock || same_site(fibers[i].wait, fibers[first].wait)) continue;
-    blame(worker, first, FaultKind::kDivergentBarrier);
-    worker.fault.other = i;
-    snprintf(worker.fault.text, sizeof worker.fault.text, "%d", fibers[i].wait.line);
-    return false;
-  }
-  for (Fiber &fiber : fibers) {
-    if (fiber.state != State::kBlock) continue;
-    fiber.wait.result = sum;
-    fiber.state = State::kReady;
-  }
+  Block &block = *worker.block;
+  std::vector<State> &states = block.states;
+  auto waiting = std::find(states.begin(), states.end(), State::kWarp);
+  if (waiting != states.end()) return report_lost_lane(worker, waiting - states.begin()), false;
+  if (!settle_unwritten(worker) || !block.at_barrier) return false;
+  if (block.divergent) return report_divergence(worker), false;
+  std::replace(states.begin(), states.end(), State::kBlock, State::kReady);
+  block.last_sum = block.sum;
+  block.sum = block.at_barrier = 0;
   next_phase(worker);
   return true;
 }
@@ -182,22 +183,33 @@ extern "C" {
 
 void gpuperf_fence();  // order.cpp
 
-int gpuperf_block_barrier(int predicate, const char *file, int line) {
-  simt::Worker &worker = *simt::active;
-  simt::Wait &wait = worker.block->fibers[worker.current].wait;
-  wait = {};
-  wait.value = predicate;
+// On the scheduler's stack, which the CPU's cache holds.
+__attribute__((visibility("hidden"))) void *gpuperf_arrive(int predicate, const char *file, int line, void *stack_pointer) {
+  using namespace simt;
+  Worker &worker = *active;
+  Block &block = *worker.block;
+  Wait &wait = own_fiber(worker).wait;
   wait.file = file;
   wait.line = line;
-  simt::wait_as(worker, simt::State::kBlock);
-  return int(wait.result);
+  if (worker.launch->stop.load(std::memory_order_relaxed)) {
+    blame(worker, worker.current, FaultKind::kStopped);
+    return leave(worker, State::kDone, stack_pointer);
+  }
+  if (block.at_barrier++ == 0)
+    block.barrier = wait, block.divergent = false;
+  else if (!same_site(block.barrier, wait))
+    block.divergent = true;
+  block.sum += predicate;
+  return leave(worker, State::kBlock, stack_pointer);
 }
+
+int gpuperf_barrier_sum() { return simt::active->block->last_sum; }
 
 uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand, int width, const char *file, int line) {
   simt::Worker &worker = *simt::active;
   unsigned lane = worker.current % simt::kWarp;
-  simt::Wait &wait = worker.block->fibers[worker.current].wait;
-  wait = {operation, operand, width, mask, value, 0, file, line};
+  simt::Wait &wait = simt::own_fiber(worker).wait;
+  wait = {file, line, operation, operand, width, mask, value, 0};
   if (operation != simt::kActive && !(mask >> lane & 1)) {
     simt::blame(worker, worker.current, simt::FaultKind::kLostLane);
     snprintf(worker.fault.text, sizeof worker.fault.text, "%s is called by lane %u, which is not in its mask 0x%08x",
