@@ -32,7 +32,7 @@ __asm__(
       " mov %rsp,%rsi\n" GPUPERF_TO_SCHEDULER " call gpuperf_leave\n mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " ret\n")
     GPUPERF_CODE("gpuperf_block_barrier", GPUPERF_SAVE_CALLEES
       " mov %rsp,%rcx\n" GPUPERF_TO_SCHEDULER " call gpuperf_arrive\n mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " ret\n")
-    // A jump, since the CPU takes a return for one to where this thread was called.
+    // A jump, since the CPU takes a return for one to where this thread was called. 4 is State::kDone.
     GPUPERF_CODE("gpuperf_end",
       GPUPERF_TO_SCHEDULER " mov $4,%edi\n xor %esi,%esi\n call gpuperf_leave\n mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " pop %rcx\n jmp *%rcx\n"));
 
@@ -48,6 +48,7 @@ namespace {
 constexpr size_t kStack = 644 * 1024, kStacksTogether = 64;
 
 __thread Worker *self = nullptr;
+static_assert(int(State::kDone) == 4, "as gpuperf_end has it");
 
 // Stacks are kept between launches, and pages that no thread reaches cost address space only. What lies below
 // each is closed, so that too much local memory in one thread stops it instead of damaging its neighbour.
@@ -190,8 +191,8 @@ Turn turn(Worker &worker) {
   return result;
 }
 
-// Returns where to go on: from one thread of a warp to the next at once, where it can
-// run and nothing has to be looked at first, or to the scheduler.
+// Returns where to go on: from one thread of a warp to the next at once, where it can run and nothing has to be
+// looked at first, or to the scheduler.
 void *leave(Worker &worker, State state, void *stack_pointer) {
   std::vector<State> &states = worker.block->states;
   if (state == State::kDone)

@@ -91,7 +91,8 @@ struct Shadow {
   bool watch_readers, any_reader, written;
 };
 
-// Those of a block's shared memory. `settled`: the epoch whose plain loads of the whole word have nothing more to check or to leave here.
+// Those of a block's shared memory. `settled`: the epoch whose plain loads of the whole word have nothing more to
+// check or to leave here.
 struct Cells {
   std::vector<uint64_t> writes, reads, others;
   std::vector<uint32_t> settled;
@@ -113,9 +114,9 @@ struct Known {
 // How an access is checked that is known to be in bounds.
 enum class Way : uint64_t { kFree, kShared, kWatched };
 
-// A place in the kernel's code that accesses memory, and the array that it went to last: it may access
-// from `begin` on in the next `room` bytes. A load at a place that needs no check but that of its bounds does not come here at all:
-// the kernel's own code looks whether it is one of `free_count` elements from `free_begin` on (hooks.py).
+// A place in the kernel's code that accesses memory, and the array that it went to last: an access may begin at
+// one of the `room` bytes from `begin` on. A load that needs no check but that of its bounds does not come here at
+// all: the kernel's own code looks whether it is one of `free_count` elements from `free_begin` on (hooks.py).
 struct alignas(64) Site {
   uint64_t free_begin, free_count;
   uint64_t begin, room, pc, number;
@@ -215,7 +216,7 @@ struct Worker {
   uint32_t warp_epoch = 0, phase_epoch = 0, last_epoch = 0;
   uint64_t group = 0;  // that warp_epoch is of
   std::vector<Index3> indices;
-  Site *sites = nullptr;  // by their number in the kernel's code
+  Site *sites = nullptr;  // by their number in the kernel's code; so many may be open
   unsigned used_sites = 0;
   static constexpr unsigned kPlaces = 512;
   Site other_sites[kPlaces];
