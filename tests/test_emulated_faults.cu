@@ -176,10 +176,11 @@ __device__ __noinline__ int deep(int n, volatile char *above)
     here[0] = *above; // deep_recursion
     return n ? deep(n - 1, here) + here[0] : 0;
 }
-extern "C" __global__ void deep_recursion(int *dst, int n)
+extern "C" __global__ void deep_recursion(int *dst, int n, int first)
 {
-    volatile char top = 1;
-    dst[0] = deep(n, &top);
+    volatile char *top = (volatile char *)__builtin_alloca(first);
+    top[0] = 1;
+    dst[0] = deep(n, top);
 }
 extern "C" __global__ void wild_jump(long long address)
 {

@@ -101,7 +101,8 @@ void *prepare(const Stack &stack) {
   void **top = reinterpret_cast<void **>(stack.end - number % 16 * 256);
   *--top = nullptr;
   *--top = reinterpret_cast<void *>(run_threads);
-  return top - 6;  // whatever is there, for the registers
+  // For the registers: where a stack is full, an address of code is looked for on it (faults.cpp).
+  return memset(top - 6, 0, 6 * sizeof *top);
 }
 
 void use_stack(Worker &worker, const Stack &stack) {
