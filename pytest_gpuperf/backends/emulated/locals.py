@@ -23,10 +23,8 @@ _FLAGS = ("-fno-tree-loop-im", "-fno-tree-cselim")
 # g++ warns before it puts a value in the place of one that was never given.
 WARNINGS = ("-fno-tree-ccp", "-fno-tree-fre", "-Wuninitialized", "-Wmaybe-uninitialized")
 
-_WARNED = re.compile(
-    r"\[-W(?:maybe-)?uninitialized\]\n(?:(?!.*(?:warning|error):).*\n)*?"
-    r"(.+?):(\d+):\d+: note: .(\w+). was declared here"
-)
+# Where it is used, and where it was declared, which g++ says only if that is elsewhere.
+_WARNED = re.compile(r"^(.+?):(\d+):\d+: \w+: .(\w+). (?:is used|may be used|was declared)", re.MULTILINE)
 _STATEMENT = re.compile(r"[;{}](?=([^;{}]*);)")
 _BEFORE = re.compile(
     r"(?:\s*#[^\n]*\n)*\s*(?:(?:__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)|alignas\s*\([^()]*\))\s*)*",
