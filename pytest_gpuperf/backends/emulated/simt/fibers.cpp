@@ -97,8 +97,9 @@ void *prepare(const Stack &stack) {
   void **top = reinterpret_cast<void **>(stack.end - number % 16 * 256);
   *--top = nullptr;
   *--top = reinterpret_cast<void *>(run_threads);
-  // For the registers: where a stack is full, an address of code is looked for on it (faults.cpp).
-  return memset(top - 6, 0, 6 * sizeof *top);
+  top -= 6;
+  memset(top, 0, 6 * sizeof(void *));  // what another thread left there may look like a call of this one
+  return top;
 }
 
 void use_stack(Worker &worker, const Stack &stack) {
