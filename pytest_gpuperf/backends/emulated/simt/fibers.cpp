@@ -48,7 +48,7 @@ static_assert(int(State::kDone) == 4, "as gpuperf_end has it");
 
 // Stacks are kept between launches, and pages that no thread reaches cost address space only. What lies below
 // each is closed, so that too much local memory in one thread stops it instead of damaging its neighbour. Behind them
-// all are their marks (locals.hpp).
+// all are their marks (locals.cpp).
 void grow_stacks(Worker &worker) {
   void *memory = mmap(nullptr, 2 * kMarks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();

@@ -2,8 +2,8 @@
 // fibers.cpp their threads, warp.cpp joins threads at warp operations and barriers, memory.cpp checks every
 // access, races.cpp whether it is ordered with those of other threads (shadow.cpp keeps what it knows),
 // atomics.cpp does CUDA's, copies.cpp makes asynchronous copies, pointers.cpp is the C library's functions that
-// write through one, locals.cpp watches a thread's own variables, warp_model.cpp counts what a GPU would move, and faults.cpp survives what the CPU
-// traps.
+// write through one, locals.cpp watches a thread's own variables, warp_model.cpp counts what a GPU would move, and
+// faults.cpp survives what the CPU traps.
 #pragma once
 
 #include <atomic>
