@@ -176,21 +176,11 @@ __device__ __noinline__ int deep(int n, volatile char *above)
     here[0] = *above; // deep_recursion
     return n ? deep(n - 1, here) + here[0] : 0;
 }
-extern "C" __global__ void deep_recursion(int *dst, int n)
+extern "C" __global__ void deep_recursion(int *dst, int n, int first)
 {
-    volatile char top = 1;
-    dst[0] = deep(n, &top);
-}
-template <int N> static __device__ __noinline__ int from_above(volatile char *above, int n)
-{
-    volatile char pad[16 + 16 * N];
-    pad[0] = *above;
-    return n == N ? deep(1000, pad) + pad[0] : from_above<(N + 1) % 72>(above, n) + pad[0];
-}
-extern "C" __global__ void deep_from_anywhere(int *dst, int n)
-{
-    volatile char top = 1;
-    dst[0] = from_above<0>(&top, n);
+    volatile char *top = (volatile char *)__builtin_alloca(first);
+    top[0] = 1;
+    dst[0] = deep(n, top);
 }
 extern "C" __global__ void wild_jump(long long address)
 {

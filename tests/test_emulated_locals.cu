@@ -53,7 +53,23 @@ extern "C" __global__ void copied(float *out, int n)
     memset(from, 0, n * sizeof(float));
     memcpy(out, from + 1, sizeof(float)); // copied
 }
-
+__constant__ float given[4] = {1, 2, 3, 4};
+__device__ __noinline__ float next(const float *of) { return of[1]; } // where_an_array_was_read
+extern "C" __global__ void where_an_array_was_read(float *out, int n)
+{
+    float pair[2], sum = 0;
+    for (int i = 0; i < 3; i++) sum += next(given + i);
+    for (int i = 0; i < n; i++) pair[i] = sum;
+    out[threadIdx.x] = next(pair);
+}
+extern "C" __global__ void behind_a_barrier(float *out, int n)
+{
+    float mine[2];
+    mine[0] = threadIdx.x;
+    if (threadIdx.x != n) mine[1] = 1;
+    __syncthreads();
+    if (mine[0] + mine[1] == 9) out[0] = 9; // behind_a_barrier
+}
 extern "C" __global__ void at_once_in_a_loop(float *out, int n)
 {
     float sum = 0;

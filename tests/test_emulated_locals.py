@@ -37,6 +37,8 @@ def launch(backend):
         ("one_thread_of_a_template", 6, -1, 1, "4 bytes of its own 'table' (byte 4 of 48)"),
         ("anew_in_each_turn", 1, 2, 0, "2 bytes of its own 'digits' (byte 2 of 4)"),
         ("in_a_function", 2, 1, 0, "4 bytes of its own 'pair' (byte 4 of 8)"),
+        ("where_an_array_was_read", 2, 1, 0, "4 bytes of its own 'pair' (byte 4 of 8)"),
+        ("behind_a_barrier", -1, 33, 33, "4 bytes of its own 'mine' (byte 4 of 8)"),
         ("copied", 2, 1, 0, "4 bytes of its own 'from' (byte 4 of 8)"),
     ],
 )

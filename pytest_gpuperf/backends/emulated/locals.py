@@ -18,8 +18,9 @@ from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.signature import Unresolved
 from pytest_gpuperf.errors import KernelError
 
-# Of a build with watched variables: no load may be moved out of a loop or before a condition.
-_FLAGS = ("-fno-tree-loop-im", "-fno-tree-cselim")
+# Of a build with watched variables: no load may be moved out of a loop or before a condition. What every path
+# computes may be, which is most of what that gains.
+_FLAGS = ("-fno-tree-loop-im", "-fno-tree-cselim", "-ftree-pre", "-fcode-hoisting")
 # g++ warns before it puts a value in the place of one that was never given.
 WARNINGS = ("-fno-tree-ccp", "-fno-tree-fre", "-Wuninitialized", "-Wmaybe-uninitialized")
 

@@ -43,18 +43,14 @@ __thread Worker *active = &idle;
 
 namespace {
 
-// CUDA allows a thread 512 KiB of local memory; frames here are larger than a GPU's. Stack and guard are an odd
-// number of pages: the tops of stacks then fall into different sets of the CPU's caches.
-constexpr size_t kStack = 644 * 1024, kStacksTogether = 64;
-
 __thread Worker *self = nullptr;
 static_assert(int(State::kDone) == 4, "as gpuperf_end has it");
 
 // Stacks are kept between launches, and pages that no thread reaches cost address space only. What lies below
-// each is closed, so that too much local memory in one thread stops it instead of damaging its neighbour.
+// each is closed, so that too much local memory in one thread stops it instead of damaging its neighbour. Behind them
+// all are their marks (locals.cpp).
 void grow_stacks(Worker &worker) {
-  void *memory = mmap(nullptr, kStacksTogether * (kStack + kGuard), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *memory = mmap(nullptr, 2 * kMarks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   for (size_t i = kStacksTogether; i-- > 0;) {
     char *begin = static_cast<char *>(memory) + i * (kStack + kGuard);

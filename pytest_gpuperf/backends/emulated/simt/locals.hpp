@@ -14,12 +14,6 @@ struct Local {
   const char *name;
 };
 
-// Those on one stack, and its bytes that are not written yet.
-struct Locals {
-  std::vector<Local> declared;
-  uint8_t *unwritten = nullptr;
-};
-
 // An access to the thread's own stack.
 void touch_locals(Worker &worker, const Attempt &attempt, bool reads);
 // What threads have left that did not come to their end.

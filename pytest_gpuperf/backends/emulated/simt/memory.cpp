@@ -155,7 +155,8 @@ void touch_slowly(Attempt attempt, bool whole, bool reads_value, Site *site) {
   Worker &worker = *active;
   if (!worker.launch) return;  // the library's own initialisers, when it is loaded
   if (worker.attention) attend(worker, attempt);
-  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end) return touch_locals(worker, attempt, kKind != AccessKind::kStore && (reads_value || attempt.is_volatile));
+  if (attempt.address >= worker.stack_begin && attempt.address + attempt.size <= worker.stack_end)
+    return touch_locals(worker, attempt, kKind != AccessKind::kStore && (reads_value || attempt.is_volatile));
   Known &known = worker.known[(attempt.pc >> 1) % Worker::kPlaces];
   Place &place = known.place;
   if (known.pc != attempt.pc) known = {attempt.pc, site_number(worker, attempt.pc), {}, nullptr};
@@ -191,6 +192,7 @@ void touch_slowly(Attempt attempt, bool whole, bool reads_value, Site *site) {
 template <AccessKind kKind, uint32_t kSize>
 void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value) {
   Worker &worker = *active;
+  if (own_at_once<kKind, kSize>(worker, address)) return;
   bool usual = !worker.attention.load(std::memory_order_relaxed) && site.pc == pc && address - site.begin < site.room;
   Attempt attempt = {address, pc, kSize, kKind, false, site.way == Way::kShared};
   if (!usual || !aligned(address, kSize)) return touch_slowly<kKind>(attempt, true, reads_value, &site);

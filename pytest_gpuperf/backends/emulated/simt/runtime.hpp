@@ -2,8 +2,8 @@
 // fibers.cpp their threads, warp.cpp joins threads at warp operations and barriers, memory.cpp checks every
 // access, races.cpp whether it is ordered with those of other threads (shadow.cpp keeps what it knows),
 // atomics.cpp does CUDA's, copies.cpp makes asynchronous copies, pointers.cpp is the C library's functions that
-// write through one, locals.cpp watches a thread's own variables, warp_model.cpp counts what a GPU would move, and faults.cpp survives what the CPU
-// traps.
+// write through one, locals.cpp watches a thread's own variables, warp_model.cpp counts what a GPU would move, and
+// faults.cpp survives what the CPU traps.
 #pragma once
 
 #include <atomic>
@@ -22,7 +22,11 @@ namespace simt {
 constexpr unsigned kWarp = 32;
 // A thread that polls a volatile variable or tries an atomic this often in one turn waits for another one.
 constexpr unsigned kSpins = 1024;
-constexpr uint64_t kGuard = 64 * 1024;  // closed memory below a stack
+// CUDA allows a thread 512 KiB of local memory; frames here are larger than a GPU's. Stack and guard, the closed
+// memory below it, are an odd number of pages: the tops of stacks then fall into different sets of the CPU's caches.
+constexpr uint64_t kStack = 644 * 1024, kGuard = 64 * 1024;
+constexpr unsigned kStacksTogether = 64;
+constexpr uint64_t kMarks = kStacksTogether * (kStack + kGuard);  // from a stack's byte to its mark (locals.cpp)
 
 struct Launch {
   Request request;
@@ -233,7 +237,8 @@ struct Worker {
     if (on) attention = true;
   }
 
-  std::unordered_map<uint64_t, Locals> locals;  // by the stack that they lie on
+  bool watches_locals = false;  // this launch has declared some
+  std::unordered_map<uint64_t, std::vector<Local>> locals;  // by the stack that they lie on
   std::unordered_map<const Fiber *, Copies> copies;  // asynchronous ones, of threads that made any
 
   Traffic traffic[4];
@@ -250,6 +255,9 @@ struct Result {
   uint64_t traced;
   SwitchedOff switched_off;
 };
+
+// Not 0 where the byte is one of a variable that its thread has declared and not written.
+inline uint8_t *mark_at(uint64_t address) { return reinterpret_cast<uint8_t *>(address + kMarks); }
 
 // The worker whose kernel code this OS thread runs now; `idle` in the runtime's own code.
 extern Worker idle;

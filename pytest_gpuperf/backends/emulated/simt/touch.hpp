@@ -1,6 +1,8 @@
 // The check of an access where it has nothing to find out anew; memory.cpp has the rest.
 #pragma once
 
+#include <string.h>
+
 #include "races.hpp"
 
 namespace simt {
@@ -64,6 +66,17 @@ GPUPERF_HOT bool at_once(const Worker &worker, uint64_t address, const Site &sit
   uint64_t index = (address >> 2) - (shadow.begin >> 2);
   for (uint32_t i = 0; i < words_of(kSize); i++) done &= global_at_once<kKind>(worker, shadow, index + i, mine);
   return done;
+}
+
+// The same of an access to the thread's own stack.
+template <AccessKind kKind, uint32_t kSize>
+GPUPERF_HOT bool own_at_once(const Worker &worker, uint64_t address) {
+  if (worker.attention.load(std::memory_order_relaxed) || address - worker.stack_begin > kStack - kSize) return false;
+  if (!worker.watches_locals) return true;
+  uint8_t *marks = mark_at(address);
+  if (kKind != AccessKind::kStore && *marks) return false;
+  if (kKind != AccessKind::kLoad) memset(marks, 0, kSize);
+  return true;
 }
 
 // An access at a place that the kernel's code numbers (hooks.py).
