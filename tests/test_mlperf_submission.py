@@ -64,7 +64,10 @@ def test_the_checker_objects_only_to_a_shortened_valid_phase(tmp_path):
             quick = Quick()
             if name == "MultiStream":
                 quick.batch_sizes = (1, 8)
-            loadgen.performance(quick, scenario, log_dir=Path(name), profile="valid", seconds=0.6)
+            given = {"log_dir": Path(name), "profile": "valid", "seconds": 0.6}
+            for _ in range(5):  # a busy host is late for Server's 15 ms now and then
+                if error_of(loadgen.performance, quick, scenario, **given) is None:
+                    break
             logged[name] = read_logs(name).objections
         show(**logged)
         """,
