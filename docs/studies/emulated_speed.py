@@ -135,7 +135,7 @@ def main() -> None:
         simulator = simulated(options.numba) if options.numba else {}
         processes = [start(Path(options.folder).resolve(), folder), start(ROOT, folder)]
         processes.append(start(ROOT, folder, "--unchecked"))
-        print("| kernel | that checkout, ms | this one, ms | times faster | unchecked, ms | numba, ms |")
+        print("| kernel | that checkout, ms | this one, ms | times faster | unchecked, ms | numba, s |")
         print("|---|---|---|---|---|---|")
         for number, (name, _, grid, block, *_) in enumerate(KERNELS):
             rounds = [[ask(process, number) for process in processes] for _ in range(options.rounds + 1)][1:]
