@@ -62,8 +62,8 @@ def summarise(
 ) -> None:
     """Print the table and the counts by verdict, then ``lines``.
 
-    ``verbosity`` is pytest's: with -q what has its baseline, and nobody must act on, has no line in
-    the table, with -qq nothing has.
+    ``verbosity`` is pytest's: with -qq only what somebody must act on has a line in the table, with -qqq
+    nothing has.
     """
     width = _width()
     plain = _as_encoded(reporter)
@@ -72,14 +72,14 @@ def summarise(
         reporter.write_line(plain(inert(line)), **markup)
 
     reporter.write_sep("=", plain(inert(f"gpuperf: {title}")))
-    found = table(rows, against=against, verbose=verbosity > 0, quiet=verbosity < 0)
-    if found and verbosity >= -1:
+    found = table(rows, against=against, verbose=verbosity > 0, quiet=verbosity < -1)
+    if found and verbosity >= -2:
         for line, text in layout(found, width, wrap=getattr(reporter, "isatty", False)):
             told = line.outcome is None or (text.startswith(" ") and text.strip() in line.told)
             write(text, **({} if told or line.outcome is None else _COLOURS.get(line.outcome, {})))
     if rows:
         write(counts(rows))
-    if verbosity >= 0:
+    if verbosity >= -1:
         show_percentiles(reporter, rows)
     for text in lines:
         loud = {"yellow": True, "bold": True} if text.startswith(WARNING) else {}

@@ -55,18 +55,12 @@ def calm(row: Row) -> bool:
     return rank(row) > list(Outcome).index(Outcome.INCONCLUSIVE)
 
 
-def _settled(row: Row) -> bool:
-    """Return whether a row has its baseline and nobody has to act on it."""
-    return rank(row) > list(Outcome).index(Outcome.NO_BASELINE)
-
-
 def table(
     rows: Sequence[Row], *, against: bool = False, verbose: bool = False, quiet: bool = False
 ) -> list[Line]:
     """Return the lines, failures first.
 
-    ``verbose``: a line for each metric, with its interval; ``quiet``: only what has no baseline or
-    somebody must act on.
+    ``verbose``: a line for each metric, with its interval; ``quiet``: only what somebody must act on.
     """
     tests: dict[TestKey, list[Row]] = {}
     for row in rows:
@@ -78,7 +72,7 @@ def table(
         key = acting[test], test.suite
         files[key] = min(place, files.get(key, place))
     order = sorted(
-        (test for test in tests if not quiet or not all(map(_settled, tests[test]))),
+        (test for test in tests if acting[test] or not quiet),
         key=lambda test: (
             not acting[test],
             files[acting[test], test.suite],
@@ -113,7 +107,7 @@ def _of_test(test: TestKey, rows: Sequence[Row], against: bool, verbose: bool, q
     count = sum(row.label == first.label for row in rows)
     yield Line(list(Outcome)[rank(first)], first.label, f"{test.name}: {count} of {len(rows)} metrics")
     for group in found:
-        if not (quiet and _settled(group[0])):
+        if not (quiet and calm(group[0])):
             name = f"  {group[0].metric.name}" if len(group) == 1 else f"  {len(group)} metrics"
             yield _line(group, name, against, verbose)
 
