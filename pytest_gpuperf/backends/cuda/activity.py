@@ -168,6 +168,7 @@ def collected(kinds: Sequence[int], reader: Callable[[int], Any]) -> Iterator[li
     try:
         yield found
     finally:
+        library().cuptiActivityFlushAll(0)  # waits for times that are still to be read
         _disable(kinds)
         library().cuptiActivityFlushAll(_FORCED)
         found += _records
@@ -180,16 +181,10 @@ def recorded(hold: str) -> Iterator[list[Work]]:
     The block ends with the device idle: what has not ended then has no end. Raises Unavailable.
     """
     works: list[Work] = []
-    _start(read)
-    _enable(_WORK)
-    try:
+    with collected(_WORK, read) as records:
         yield works
-    finally:
-        library().cuptiActivityFlushAll(0)  # waits for times that are still to be read
-        _disable(_WORK)
-        library().cuptiActivityFlushAll(_FORCED)
-    holds = {device for device, work in _records if work.what.startswith(f"{hold}[")}
-    found = [work for device, work in _records if device in holds]
+    holds = {device for device, work in records if work.what.startswith(f"{hold}[")}
+    found = [work for device, work in records if device in holds]
     works += sorted((_marked(work, hold) for work in found), key=lambda work: work.start)
 
 
