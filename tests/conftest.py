@@ -21,11 +21,27 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["pytester"]
 
+# No test's outcome depends on where it runs: variables of CI and of the user's own settings.
+OUTSIDE = (
+    "CI",
+    "BUILD_NUMBER",
+    "GITHUB_ACTIONS",
+    "GITHUB_OUTPUT",
+    "GITHUB_STEP_SUMMARY",
+    "GITHUB_WORKSPACE",
+    "PYTEST_ADDOPTS",
+    "MODEL_DIR",
+    "DATA_DIR",
+)
+
 
 def pytest_configure() -> None:
     # A shell's background job ignores SIGINT, and so would the processes that tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Before any fixture copies the environment, those of a whole session among them.
+    for name in OUTSIDE:
+        os.environ.pop(name, None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -35,17 +51,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch, tmp_path_factory):
-    """No test's outcome depends on where it runs: CI's variables and the user's own settings stay out."""
-    for name in (
-        "CI",
-        "BUILD_NUMBER",
-        "GITHUB_ACTIONS",
-        "GITHUB_STEP_SUMMARY",
-        "PYTEST_ADDOPTS",
-        "MODEL_DIR",
-        "DATA_DIR",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    """Keep compiled code and locks to this run."""
     if not device_count():  # on a GPU machine, tests in several processes must see each other's locks
         monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path_factory.getbasetemp() / "locks"))
 
