@@ -90,8 +90,8 @@ def resnet50(request: pytest.FixtureRequest) -> Model:
     That is ``resnet50-digits``: ResNet-50 v1.5's graph with seeded weights and a head fitted to handwritten
     digits.
     """
-    from pytest_gpuperf.mlperf.fixtures import folders
     from pytest_gpuperf.mlperf.models import resolve
+    from pytest_gpuperf.mlperf.which import folders
 
     return resolve(getattr(request, "param", None), *folders(request.config))
 

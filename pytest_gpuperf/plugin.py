@@ -68,7 +68,7 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "resnet50" in metafunc.fixturenames:
-        from pytest_gpuperf.mlperf.fixtures import name_model
+        from pytest_gpuperf.mlperf.which import name_model
 
         name_model(metafunc)
 

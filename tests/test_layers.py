@@ -47,6 +47,7 @@ LAYERS = (
     "passes",
     "gpuperf",
     "counting",
+    "mlperf.opening",
     "mlperf.fixtures",
     "fixtures",
     "modes",

@@ -235,7 +235,7 @@ def test_a_missing_mlperf_model_is_named(pytester: pytest.Pytester):
 )
 def test_the_batch_sizes_that_a_gpu_is_prepared_for(monkeypatch, asked, sizes):
     opened = []
-    monkeypatch.setattr("pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given))
+    monkeypatch.setattr("pytest_gpuperf.mlperf.opening.open_session", lambda *given: opened.append(given))
     session = SimpleNamespace(expects_device=lambda: True, options=SimpleNamespace(active=False))
     LoadGen(session, None)._open("m", Request.of(mode="performance", precision="fp16", **asked))
     assert opened == [("m", "cuda", "fp16", sizes, None, None, Team())]
@@ -246,7 +246,7 @@ def test_the_batch_sizes_that_a_gpu_is_prepared_for(monkeypatch, asked, sizes):
 
 def test_streams_devices_and_resident_images_need_a_gpu(monkeypatch):
     opened = []
-    monkeypatch.setattr("pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given))
+    monkeypatch.setattr("pytest_gpuperf.mlperf.opening.open_session", lambda *given: opened.append(given))
     given = {"streams": 2, "devices": 3, "qsl": "device"}
     asked = Request.of(scenario="Offline", mode="performance", precision="fp16", **given)
     gpu = SimpleNamespace(expects_device=lambda: True, options=SimpleNamespace(active=False))
@@ -263,7 +263,7 @@ def test_streams_devices_and_resident_images_need_a_gpu(monkeypatch):
 def test_a_model_runs_on_a_gpu_hosts_cpu_where_asked(monkeypatch, gpu):
     opened, made = [], SimpleNamespace(contract={})
     monkeypatch.setattr(
-        "pytest_gpuperf.mlperf.session.open_session", lambda *given: opened.append(given) or made
+        "pytest_gpuperf.mlperf.opening.open_session", lambda *given: opened.append(given) or made
     )
     session = SimpleNamespace(expects_device=lambda: gpu, options=SimpleNamespace(active=True))
     asked = Request.of(

@@ -10,7 +10,7 @@ import pytest
 from test_mlperf_cuda_session import FakeRuntime, cudart, images  # noqa: F401  (a fixture)
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.mlperf import cuda_runtime, loadgen, models, session, tensorrt
+from pytest_gpuperf.mlperf import cuda_runtime, loadgen, models, opening, session, tensorrt
 from pytest_gpuperf.mlperf.fixtures import LoadGen
 from pytest_gpuperf.mlperf.request import Request
 from pytest_gpuperf.mlperf.session import TensorrtSession, open_session
@@ -148,7 +148,7 @@ def test_it_is_opened_only_with_cudas_and_tensorrts_libraries(model, monkeypatch
 
 def test_a_test_asks_for_it_and_only_on_a_gpu(monkeypatch):
     opened = []
-    monkeypatch.setattr(session, "open_session", lambda *given: opened.append(given[:4]))
+    monkeypatch.setattr(opening, "open_session", lambda *given: opened.append(given[:4]))
     given = {"scenario": "Offline", "mode": "performance", "precision": "fp16"}
     asked = Request.of(**given, backend="tensorrt")
     gpu = SimpleNamespace(expects_device=lambda: True, options=SimpleNamespace(active=False))

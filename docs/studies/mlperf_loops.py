@@ -1,4 +1,4 @@
-"""Bare loops over the workers of a session, which ``mlperf_speed.py`` measures beside LoadGen."""
+"""Bare loops over a session's workers, the reference's calls and PyTorch, for ``mlperf_speed.py``."""
 
 from __future__ import annotations
 
@@ -130,3 +130,54 @@ def copy_alone(lane: Any, copies: Any, first: int, batch: int, number: int) -> N
 def back_alone(lane: Any, copies: Any, batch: int, number: int) -> None:
     copies.fetch(lane._answers, lane._source, batch * lane._answer, lane._stream)
     lane._io.classes(lane._output)
+
+
+def session_run(model: Any) -> list[float]:
+    """The reference's way, in fp32 with the provider's defaults: seconds of a batch of 1, and of 32."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(model.path), options, providers=["CUDAExecutionProvider"])
+    images = model.dataset(None).images(np.arange(HELD))
+    rates = []
+    for batch in (1, 32):
+
+        def run(number: int, batch: int = batch) -> None:
+            start = number % (HELD // batch) * batch
+            session.run(None, {"input": np.array(images[start : start + batch])})
+
+        rates.append(median(timed(run, 1.5)))
+    return rates
+
+
+def torch_graphs(model: Any) -> dict[str, Any]:
+    """PyTorch, channels last in fp16 as a CUDA graph, from page-locked images that lie so.
+
+    The seconds of an image ("1"), and the images a second of so many loops x batches.
+    """
+    import torch
+
+    from pytest_gpuperf.mlperf import torch_module
+
+    runner = torch_module._Graphs(torch, torch_module.digits_module(), "fp16", "cuda")
+    images = torch.from_numpy(model.dataset(None).images(np.arange(HELD))).half()
+    images = images.contiguous(memory_format=torch.channels_last).pin_memory()
+    labels = model.dataset(None).labels[:256]
+    found: dict[str, Any] = {"version": torch.__version__}
+    found["right of 256"] = int((runner.lane((256, 3, 224, 224))(images[:256]).argmax(-1) == labels).sum())
+
+    def walk(batch: int, place: int) -> Callable[[int], object]:
+        def run(number: int) -> object:
+            start = (number * 2 + place) % (HELD // batch) * batch
+            return runner.lane((batch, 3, 224, 224))(images[start : start + batch])
+
+        return run
+
+    def warm(batch: int) -> float:
+        return median(timed(walk(batch, 0), 1.0))
+
+    found["1"] = on_thread(lambda: warm(1))
+    for count, batch in ((1, 256), (2, 256), (2, 128)):
+        found[f"{count} x {batch}"] = batch * together([walk(batch, n) for n in range(count)], 1.2)
+    return found

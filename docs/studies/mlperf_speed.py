@@ -34,8 +34,10 @@ from mlperf_loops import (
     copy_alone,
     held,
     on_thread,
+    session_run,
     timed,
     together,
+    torch_graphs,
     walking,
 )
 
@@ -87,25 +89,9 @@ def streams(model: Any) -> list[str]:
 
 
 def reference(model: Any) -> list[str]:
-    """The reference's way: session.run in fp32 with the provider's defaults, and batches of 32."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(model.path), options, providers=["CUDAExecutionProvider"])
-    images = model.dataset(None).images(np.arange(HELD))
-    rates = []
-    for batch in (1, 32):
-
-        def run(number: int, batch: int = batch) -> None:
-            start = number % (HELD // batch) * batch
-            session.run(None, {"input": np.array(images[start : start + batch])})
-
-        rates.append(median(timed(run, 1.5)))
-    RESULTS["reference"] = rates
-    return [
-        f"`session.run`, fp32, NCHW: {1e3 * rates[0]:.3f} ms an image, {32 / rates[1]:,.0f} images/s in 32"
-    ]
+    """The reference's way."""
+    one, many = RESULTS["reference"] = session_run(model)
+    return [f"`session.run`, fp32, NCHW: {1e3 * one:.3f} ms an image, {32 / many:,.0f} images/s in 32"]
 
 
 def offline_bare(model: Any) -> list[str]:
@@ -149,36 +135,12 @@ def offline(model: Any) -> list[str]:
 
 
 def torch_bare(model: Any) -> list[str]:
-    """PyTorch, channels last in fp16 as a CUDA graph, from page-locked images that lie so."""
-    import torch
-
-    from pytest_gpuperf.mlperf import torch_module
-
-    runner = torch_module._Graphs(torch, torch_module.digits_module(), "fp16", "cuda")
-    images = torch.from_numpy(model.dataset(None).images(np.arange(HELD))).half()
-    images = images.contiguous(memory_format=torch.channels_last).pin_memory()
-    labels = model.dataset(None).labels[:256]
-    right = int((runner.lane((256, 3, 224, 224))(images[:256]).argmax(-1) == labels).sum())
-    found = {}
-
-    def walk(batch: int, place: int) -> Callable[[int], object]:
-        def run(number: int) -> object:
-            start = (number * 2 + place) % (HELD // batch) * batch
-            return runner.lane((batch, 3, 224, 224))(images[start : start + batch])
-
-        return run
-
-    def warm(batch: int) -> float:
-        return median(timed(walk(batch, 0), 1.0))
-
-    found["1"] = on_thread(lambda: warm(1))
-    for count, batch in ((1, 256), (2, 256), (2, 128)):
-        found[f"{count} x {batch}"] = batch * together([walk(batch, n) for n in range(count)], 1.2)
-    RESULTS["torch"] = {**found, "right of 256": right, "version": torch.__version__}
-    rates = ", ".join(f"{rate:,.0f} ({name})" for name, rate in found.items() if name != "1")
+    """PyTorch's bare loops."""
+    found = RESULTS["torch"] = torch_graphs(model)
+    rates = ", ".join(f"{rate:,.0f} ({name})" for name, rate in found.items() if " x " in name)
     return [
-        f"torch {torch.__version__}, fp16, channels last, CUDA graph: {1e3 * found['1']:.4f} ms an image; "
-        f"images/s {rates}; {right} of 256 right"
+        f"torch {found['version']}, fp16, channels last, CUDA graph: {1e3 * found['1']:.4f} ms an image; "
+        f"images/s {rates}; {found['right of 256']} of 256 right"
     ]
 
 

@@ -1,13 +1,12 @@
-"""What the fixtures ``resnet50`` and ``loadgen`` do."""
+"""What the fixture ``loadgen`` does."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,37 +20,19 @@ from pytest_gpuperf.session import GpuperfSession, recorder_of
 if TYPE_CHECKING:
     from pytest_gpuperf.mlperf.audit import AuditResult
     from pytest_gpuperf.mlperf.models import Model, Precision
+    from pytest_gpuperf.mlperf.opening import AnySession
     from pytest_gpuperf.mlperf.peak import PeakResult
     from pytest_gpuperf.mlperf.request import Request
     from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
     from pytest_gpuperf.mlperf.scores import ScoreResult
-    from pytest_gpuperf.mlperf.session import Backend, CpuSession, CudaSession
-    from pytest_gpuperf.mlperf.sut import Sut, SutSession
+    from pytest_gpuperf.mlperf.sut import Sut
 
-    AnySession = CpuSession | CudaSession | SutSession
     AnyResult = PerformanceResult | AccuracyResult | ScoreResult
 
 QUICK_SECONDS = 1.0  # of a phase that is not judged, without --gpuperf
-SERVER_BATCH = 64  # images of a batch in Server at most, unless said otherwise
 QUICK_RESOLUTION = 1.0  # of a search that is not judged
 DEVICE_TIME = "gpu_compute_time"  # as NVIDIA's trtexec calls it
 CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
-
-
-def folders(config: pytest.Config) -> tuple[Path | None, Path | None]:
-    """Return the folders of MLPerf's model and of ImageNet: flags, else MODEL_DIR and DATA_DIR."""
-    model = config.option.gpuperf_model_dir or os.environ.get("MODEL_DIR")
-    data = config.option.gpuperf_data_dir or os.environ.get("DATA_DIR")
-    return Path(model) if model else None, Path(data) if data else None
-
-
-def name_model(metafunc: pytest.Metafunc) -> None:
-    """Put the model's name into the id of every test that uses it, so no figure is read without it."""
-    marks = metafunc.definition.iter_markers("parametrize")
-    if "resnet50" not in metafunc.fixturenames or any("resnet50" in str(mark.args[0]) for mark in marks):
-        return
-    name = "resnet50" if folders(metafunc.config)[0] else "resnet50-digits"
-    metafunc.parametrize("resnet50", [name], indirect=True)
 
 
 _NO_OPTIONS = ("self", "model", "resolution")
@@ -231,37 +212,9 @@ class LoadGen:
         return result
 
     def _open(self, model: Model | Sut, asked: Request) -> AnySession:
-        """Load the model for the scenario's batches, on the GPU if this run uses one."""
-        from pytest_gpuperf.mlperf.session import SESSIONS, Team, open_session
-        from pytest_gpuperf.mlperf.sut import Sut, SutSession
+        from pytest_gpuperf.mlperf.opening import open_for
 
-        on_gpu, traffic = self._session.expects_device() and asked.backend != "cpu", asked.traffic()
-        if asked.threads and (on_gpu or isinstance(model, Sut)):
-            raise GpuperfError("loadgen: threads= is for ONNX models on the CPU")
-        if not on_gpu and (asked.devices or asked.qsl != "host" or asked.backend not in (None, "cpu")):
-            raise GpuperfError('loadgen: devices=, qsl= and backend= other than "cpu" are for a GPU')
-        if isinstance(model, Sut):
-            if asked.streams or asked.devices or asked.qsl != "host" or asked.backend:
-                raise GpuperfError(
-                    "loadgen: streams=, devices=, qsl= and backend= are for ONNX models, not for a Sut"
-                )
-            return SutSession(model, traffic.batch(asked.max_batchsize or model.max_batchsize))
-        backend = cast("Backend", (asked.backend or "cuda") if on_gpu else "cpu")
-        largest = SESSIONS[backend].offline_batch
-        size = traffic.batch(
-            asked.max_batchsize or (min(largest, SERVER_BATCH) if traffic.server else largest)
-        )
-        sizes = {size}
-        if traffic.server and on_gpu:  # a CUDA graph has one size, and a batch is padded to the next
-            sizes |= {1 << power for power in range(size.bit_length()) if 1 << power < size}
-        # The device's own stream, so that its events see ONNX Runtime's work; only --gpuperf times by them.
-        stream = int(self._session.gpu().stream.handle) if on_gpu and self._session.options.active else None
-        team = Team(asked.streams or 1, asked.devices or 1, asked.qsl)
-        precision = cast(Any, asked.precision)
-        session = open_session(model, backend, precision, sorted(sizes), stream, asked.threads, team)
-        if asked.backend == "cpu":  # it is compared with its like, not with what a GPU does
-            session.contract = {"backend": "cpu"}
-        return session
+        return open_for(self._session, model, asked)
 
     def _on_device(self, session: Any) -> list[Measurement]:
         """Measure the device time of a batch: the model's part of a query's time, without the host's."""
