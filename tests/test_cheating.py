@@ -15,11 +15,11 @@ import pytest
 from gpuproject import BINDINGS, let_wait, opened, side_stream
 from test_device_time import US, SimulatedBackend
 
-from pytest_gpuperf.backends.base import Work
 from pytest_gpuperf.backends.cuda import activity
 from pytest_gpuperf.backends.cuda.peak import peak_flops, peak_fp32
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
+from pytest_gpuperf.backends.timer import Work
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.instruments import device_time, watch
 from pytest_gpuperf.instruments.device_time import Settings, measure
@@ -311,7 +311,7 @@ def test_what_ran_on_the_held_device_is_recorded_in_order(monkeypatch):
     kernels = [(b"late", 30, 0), (b"elsewhere", 20, 1), (b"gpuperf_hold", 10, 0)]
     made = [activity.Kernel(kind=10, name=name, start=at, end=at + 1, device=on) for name, at, on in kernels]
     cupti = Cupti(made)
-    monkeypatch.setattr(activity, "library", lambda: cupti)
+    monkeypatch.setattr(activity.cupti, "library", lambda: cupti)
     with activity.recorded("gpuperf_hold") as works:
         assert works == []
     assert [(work.what.partition("[")[0], work.held) for work in works] == [
@@ -326,7 +326,7 @@ def test_what_ran_on_the_held_device_is_recorded_in_order(monkeypatch):
 
 def test_a_library_that_refuses_says_why_and_is_left_as_it_was(monkeypatch):
     cupti = Cupti([], refuses="cuptiActivityEnable")
-    monkeypatch.setattr(activity, "library", lambda: cupti)
+    monkeypatch.setattr(activity.cupti, "library", lambda: cupti)
     refused = pytest.raises(Unavailable, match="cuptiActivityEnable says CUPTI_ERROR_NOT_INITIALIZED")
     with refused, activity.recorded("gpuperf_hold"):
         raise AssertionError

@@ -61,12 +61,16 @@ REASONS = {
 def test_what_cupti_refuses_is_said_with_what_to_do(monkeypatch, said):
     class Library:
         @staticmethod
+        def cuptiSubscribe():
+            return 1
+
+        @staticmethod
         def cuptiGetResultString(result, text):
             text._obj.value = said.encode()
 
     monkeypatch.setattr(cupti, "library", Library)
-    with pytest.raises(Unavailable, match=REASONS[said]):
-        cupti.check("cuptiSubscribe", 1)
+    with pytest.raises(Unavailable, match=rf"^the GPU's profiler \(CUPTI\): .*{REASONS[said]}"):
+        cupti.call("cuptiSubscribe")
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pytest_gpuperf.backends.base import Work
 from pytest_gpuperf.backends.gpu import Gpu
+from pytest_gpuperf.backends.timer import Work
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments import device_time, stopwatch
 from pytest_gpuperf.instruments.device_time import Settings, Timing, measure

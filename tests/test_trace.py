@@ -149,7 +149,7 @@ def test_calls_and_work_are_recorded_until_paused(monkeypatch):
     )
     unfinished = activity.Kernel(kind=10, name=b"late", start=40)
     cupti = Cupti([call, launch, unknown, kernel, copy, unfinished])
-    monkeypatch.setattr(activity, "library", lambda: cupti)
+    monkeypatch.setattr(activity.cupti, "library", lambda: cupti)
     activity._function.cache_clear()
     tracer = activity.CuptiTracer()
     tracer.start()

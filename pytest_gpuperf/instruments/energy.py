@@ -16,7 +16,7 @@ from statistics import linear_regression, median
 from threading import Event, Thread
 from typing import Any
 
-from pytest_gpuperf.backends.base import Timer
+from pytest_gpuperf.backends.timer import Timer
 from pytest_gpuperf.errors import Unavailable
 
 WARMUP = 0.5  # seconds until the power is that of the launches

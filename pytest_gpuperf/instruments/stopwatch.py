@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from pytest_gpuperf.backends.base import Timer
+from pytest_gpuperf.backends.timer import Timer
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments.places import ArrayMover
 

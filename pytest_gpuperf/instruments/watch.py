@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import sleep
 from typing import Any
 
-from pytest_gpuperf.backends.base import Timer, Work
+from pytest_gpuperf.backends.timer import Timer, Work
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.instruments.stopwatch import HOLD_FIRST, HOLD_MOST
 

@@ -15,9 +15,9 @@ from ctypes import c_char_p, c_int32, c_size_t, c_uint8, c_uint16, c_uint32, c_u
 from functools import cache
 from typing import Any
 
-from pytest_gpuperf.backends.base import Work
-from pytest_gpuperf.backends.cuda.cupti import library
+from pytest_gpuperf.backends.cuda import cupti
 from pytest_gpuperf.backends.cuda.launches import demangled
+from pytest_gpuperf.backends.timer import Work
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.traces import Event
 
@@ -104,7 +104,8 @@ def _requested(buffer: Any, size: Any, most: Any) -> None:
 @_Completed
 def _completed(_context: int, _stream: int, buffer: int, _size: int, valid: int) -> None:
     record = c_void_p()
-    while not library().cuptiActivityGetNextRecord(c_void_p(buffer), c_size_t(valid), ctypes.byref(record)):
+    following = cupti.library().cuptiActivityGetNextRecord
+    while not following(c_void_p(buffer), c_size_t(valid), ctypes.byref(record)):
         if record.value and (found := _reader(record.value)):
             _records.append(found)
     _buffers.pop(buffer, None)
@@ -125,19 +126,11 @@ def read(address: int) -> tuple[int, Work] | None:
     return None
 
 
-def _call(function: str, *arguments: Any) -> None:
-    """Call a CUPTI function; raises Unavailable, with its words."""
-    if result := getattr(library(), function)(*arguments):
-        said = c_char_p()
-        library().cuptiGetResultString(result, ctypes.byref(said))
-        raise Unavailable(f"{function} says {(said.value or b'').decode(errors='replace') or result}")
-
-
 def _start(reader: Callable[[int], Any]) -> None:
     """Have records read by ``reader`` from now on."""
     global _reader
-    _call("cuptiActivityRegisterCallbacks", _requested, _completed)
-    library().cuptiActivityFlushAll(_FORCED)  # of what others may have recorded
+    cupti.call("cuptiActivityRegisterCallbacks", _requested, _completed)
+    cupti.library().cuptiActivityFlushAll(_FORCED)  # of what others may have recorded
     _records.clear()
     _reader = reader
 
@@ -147,7 +140,7 @@ def _enable(kinds: Sequence[int]) -> None:
     enabled = list[int]()
     try:
         for kind in kinds:
-            _call("cuptiActivityEnable", kind)
+            cupti.call("cuptiActivityEnable", kind)
             enabled.append(kind)
     except Unavailable:
         _disable(enabled)
@@ -156,7 +149,7 @@ def _enable(kinds: Sequence[int]) -> None:
 
 def _disable(kinds: Sequence[int]) -> None:
     for kind in kinds:
-        library().cuptiActivityDisable(kind)
+        cupti.library().cuptiActivityDisable(kind)
 
 
 @contextmanager
@@ -168,9 +161,9 @@ def collected(kinds: Sequence[int], reader: Callable[[int], Any]) -> Iterator[li
     try:
         yield found
     finally:
-        library().cuptiActivityFlushAll(0)  # waits for times that are still to be read
+        cupti.library().cuptiActivityFlushAll(0)  # waits for times that are still to be read
         _disable(kinds)
-        library().cuptiActivityFlushAll(_FORCED)
+        cupti.library().cuptiActivityFlushAll(_FORCED)
         found += _records
 
 
@@ -203,8 +196,8 @@ class CuptiTracer:
         _enable((*_WORK, *_CALLS))
 
     def take(self) -> list[Event]:
-        library().cuptiActivityFlushAll(0)
-        library().cuptiActivityFlushAll(_FORCED)
+        cupti.library().cuptiActivityFlushAll(0)
+        cupti.library().cuptiActivityFlushAll(_FORCED)
         found, _records[:] = list(_records), []
         threads = {(each.ident or 0) & 0xFFFFFFFF: each.native_id for each in threading.enumerate()}
         return [
@@ -217,7 +210,7 @@ class CuptiTracer:
     def paused(self, synchronize: Callable[[], None]) -> Iterator[None]:
         _disable(_CALLS)
         synchronize()  # what was launched before is to be recorded to its end
-        library().cuptiActivityFlushAll(0)
+        cupti.library().cuptiActivityFlushAll(0)
         _disable(_WORK)
         try:
             yield
@@ -227,7 +220,7 @@ class CuptiTracer:
 
     def now(self) -> int:
         time = c_uint64()
-        _call("cuptiGetTimestamp", ctypes.byref(time))
+        cupti.call("cuptiGetTimestamp", ctypes.byref(time))
         return time.value
 
 
@@ -271,6 +264,6 @@ def _place(kind: int) -> str:
 def _function(domain: int, number: int) -> str:
     """Return the name of an API function without its version: cuMemAlloc for cuMemAlloc_v2."""
     name = c_char_p()
-    library().cuptiGetCallbackName(domain, c_uint32(number), ctypes.byref(name))
+    cupti.library().cuptiGetCallbackName(domain, c_uint32(number), ctypes.byref(name))
     said = (name.value or b"").decode(errors="replace") or f"function {number}"
     return re.sub(r"(_ptsz|_ptds|_v\d+)+$", "", said)

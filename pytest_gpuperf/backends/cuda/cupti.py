@@ -71,16 +71,19 @@ def library() -> ctypes.CDLL:
         ) from None
 
 
-def check(function: str, result: int) -> None:
-    """Raise Unavailable, with CUPTI's words, for a ``result`` that is none of success."""
+def call(function: str, *arguments: Any) -> None:
+    """Call a CUPTI function; raises Unavailable, with what to do or CUPTI's words."""
+    try:
+        result = getattr(library(), function)(*arguments)
+    except AttributeError:
+        raise Unavailable(f"counters on a GPU need CUPTI of CUDA 12.6 or newer: no {function} here") from None
     if result:
         said = _TEXT()
         library().cuptiGetResultString(result, ctypes.byref(said))
         text = (said.value or b"").decode(errors="replace")
         known = (why for part, why in _REASONS.items() if part in text)
-        why = next(known, f"{function} says {text or result}")
         kind = Busy if _BUSY in text else Unavailable
-        raise kind(f"counters on a GPU: {why}")
+        raise kind(f"the GPU's profiler (CUPTI): {next(known, f'{function} says {text or result}')}")
 
 
 def _call(function: str, **fields: Any) -> Any:
@@ -97,11 +100,7 @@ def _call(function: str, **fields: Any) -> Any:
     for name, (_, *value) in given.items():
         if value:
             setattr(parameters, name, *value)
-    try:
-        entry = getattr(library(), function)
-    except AttributeError:
-        raise Unavailable(f"counters on a GPU need CUPTI of CUDA 12.6 or newer: no {function} here") from None
-    check(function, entry(ctypes.byref(parameters)))
+    call(function, ctypes.byref(parameters))
     return parameters
 
 

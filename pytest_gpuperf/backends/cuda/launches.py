@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from pytest_gpuperf.backends.cuda.cupti import check, current, library
+from pytest_gpuperf.backends.cuda.cupti import call, current, library
 from pytest_gpuperf.errors import GpuperfError
 
 _DRIVER, _EXIT = 1, 1  # cupti_callbacks.h: CUPTI_CB_DOMAIN_DRIVER_API, CUPTI_API_EXIT
@@ -48,7 +48,7 @@ class Launches:
     def __enter__(self) -> Launches:
         self._context = current()
         to = ctypes.byref(self._subscriber)
-        check("cuptiSubscribe", library().cuptiSubscribe(to, self._callback, None))
+        call("cuptiSubscribe", to, self._callback, None)
         for function in (*_KERNELS, *_GRAPHS):
             library().cuptiEnableCallback(1, self._subscriber, _DRIVER, function)
         return self

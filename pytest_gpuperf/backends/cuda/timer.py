@@ -8,8 +8,8 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from pytest_gpuperf.backends.base import Work
 from pytest_gpuperf.backends.cuda import activity
+from pytest_gpuperf.backends.timer import Work
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.cuda.context import CudaContext
