@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import quantity
-from pytest_gpuperf.files import list_folder, read_file, replace_file
 from pytest_gpuperf.git import SHOWN_DIGITS
 from pytest_gpuperf.records import Row
+from pytest_gpuperf.report.history_place import ENDING, at
 from pytest_gpuperf.report.results import Document, Figure, MetricResult, TestResult, encoded
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
 
 SCHEMA = 1
 MOST_RUNS = 500
 """Runs of a history that are read, the newest: their names begin with their date."""
-_ENDING = ".jsonl"
 
 
 class Line(Struct, frozen=True):
@@ -144,7 +142,7 @@ def append(place: str, document: Document) -> None:
     if not data:
         return
     try:
-        _at(place).write(f"{document.run}{_ENDING}", data)
+        at(place).write(f"{document.run}{ENDING}", data)
     except Exception as error:
         raise GpuperfError(f"{_flag(place)}: not written ({_reason(error)})") from None
 
@@ -156,7 +154,7 @@ def check(place: str) -> None:
     """Raise GpuperfError, one sentence, for a place that can hold no history; forget what was read."""
     read.cache_clear()
     try:
-        _at(place).names()
+        at(place).names()
     except NotADirectoryError:
         raise GpuperfError(f"{_flag(place)} is a file: name a folder, in which each run adds one") from None
     except ImportError as error:
@@ -175,7 +173,7 @@ def read(place: str) -> Series:
     """Return the lines of the newest runs of a history; what is no line of this version is passed over."""
     found: dict[tuple[str, str, str, str], list[Line]] = defaultdict(list)
     decoder = msgspec.json.Decoder(Line)
-    there = _at(place)
+    there = at(place)
     with suppress(Exception):  # it was there when the run began; a report without trends is one all the same
         for data in there.contents(sorted(there.names())[-MOST_RUNS:]):
             with suppress(msgspec.DecodeError):
@@ -227,71 +225,6 @@ def _beyond(row: Row, value: float | None) -> bool:
 def _when(line: Line) -> str:
     changed = " with changes" if line.dirty else ""
     return line.date[:10] + (f", commit {line.commit[:SHOWN_DIGITS]}{changed}" if line.commit else "")
-
-
-# --------------------------------------------------------------------------- where it is
-
-
-class _Place(Protocol):
-    def names(self) -> list[str]:
-        """Return the names of the runs' files."""
-
-    def contents(self, names: Sequence[str]) -> Iterable[bytes]:
-        """Yield the content of files, without those that cannot be read."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a new file in one step."""
-
-
-class _Folder:
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def names(self) -> list[str]:
-        above = next(path for path in (self._folder, *self._folder.parents) if path.exists())
-        if not above.is_dir():
-            raise NotADirectoryError
-        return [path.name for path in list_folder(self._folder) if path.suffix == _ENDING]
-
-    def contents(self, names: Sequence[str]) -> Iterable[bytes]:
-        for name in names:
-            with suppress(OSError):
-                yield read_file(self._folder / name, self._folder)
-
-    def write(self, name: str, data: bytes) -> None:
-        replace_file(self._folder / name, data)
-
-
-class _Remote:
-    """A place that fsspec reaches: most put a file there whole, or not at all."""
-
-    def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs
-
-        self._files, self._path = url_to_fs(url)
-
-    def names(self) -> list[str]:
-        try:
-            found = self._files.ls(self._path, detail=False, refresh=True)
-        except FileNotFoundError:
-            return []  # the first run makes it
-        if [name.rstrip("/") for name in found] == [self._path.rstrip("/")]:
-            raise NotADirectoryError
-        return [name.rpartition("/")[2] for name in found if name.endswith(_ENDING)]
-
-    def contents(self, names: Sequence[str]) -> Iterable[bytes]:
-        paths = [f"{self._path}/{name}" for name in names]
-        found: dict[str, bytes] = self._files.cat(paths, on_error="omit") if paths else {}
-        return found.values()
-
-    def write(self, name: str, data: bytes) -> None:
-        with suppress(OSError):
-            self._files.makedirs(self._path, exist_ok=True)  # a store of objects has no folders
-        self._files.pipe_file(f"{self._path}/{name}", data)
-
-
-def _at(place: str) -> _Place:
-    return _Remote(place) if "://" in place else _Folder(Path(place))
 
 
 def _flag(place: str) -> str:
