@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Metric, Milestone, Run, TestKey
+from pytest_gpuperf.constants import INSTRUMENTS
+from pytest_gpuperf.measurement import Baseline, Metric, Milestone, Run, TestKey
 from pytest_gpuperf.report.update import WARNING, crept, moved
 from pytest_gpuperf.rules.creep import begun, followed, loss, yardstick
 

@@ -22,8 +22,8 @@ from pytest_gpuperf.backends.cuda_core.array import Array
 from pytest_gpuperf.backends.cuda_core.headers import missing_header
 from pytest_gpuperf.backends.cuda_core.options import of_nvrtc
 from pytest_gpuperf.backends.room import FREED
+from pytest_gpuperf.constants import INSTRUMENTS
 from pytest_gpuperf.errors import KernelError, Unavailable
-from pytest_gpuperf.measurement import INSTRUMENTS
 from pytest_gpuperf.rules.differences import environment_differences, other_software
 
 # --------------------------------------------------------------------------- which of the two

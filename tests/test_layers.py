@@ -20,6 +20,7 @@ LAYERS = (
     "text",
     "errors",
     "figures",
+    "constants",
     "measurement",
     "files",
     "git",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_gpuperf.measurement import INSTRUMENTS, Baseline, Metric, Run
+from pytest_gpuperf.constants import INSTRUMENTS
+from pytest_gpuperf.measurement import Baseline, Metric, Run
 from pytest_gpuperf.rules.recording import far_runs, replaced, usual_spread
 
 HOST = INSTRUMENTS["host_time"]

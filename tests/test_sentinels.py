@@ -13,10 +13,10 @@ from gpuproject import BINDINGS, opened
 
 from pytest_gpuperf.backends.cuda.compile import compile_cubin, find_nvcc
 from pytest_gpuperf.backends.kernels import Kernels
+from pytest_gpuperf.constants import LAUNCH_SENTINEL, SENTINELS
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.machine import sentinels
 from pytest_gpuperf.machine.guard import Guard
-from pytest_gpuperf.measurement import LAUNCH_SENTINEL, SENTINELS
 
 pytestmark = pytest.mark.usefixtures("bare")
 

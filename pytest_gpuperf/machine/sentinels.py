@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_gpuperf.constants import LAUNCH_SENTINEL
 from pytest_gpuperf.instruments import device_time
-from pytest_gpuperf.measurement import LAUNCH_SENTINEL
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.base import Backend

@@ -8,16 +8,8 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, NamedTuple
 
-from pytest_gpuperf.measurement import (
-    LAUNCH_SENTINEL,
-    SENTINELS,
-    Baseline,
-    Measurement,
-    Metric,
-    Outcome,
-    Run,
-    Verdict,
-)
+from pytest_gpuperf.constants import LAUNCH_SENTINEL, SENTINELS
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.case import Replicas
 from pytest_gpuperf.rules.estimate import RunsEstimate, bounded_exp, estimate

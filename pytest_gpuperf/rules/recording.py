@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import median
 
-from pytest_gpuperf.measurement import Baseline, Instrument, Run
+from pytest_gpuperf.constants import Instrument
+from pytest_gpuperf.measurement import Baseline, Run
 
 _SPREADS = 5
 """How many times the usual spread a run lies from the median, at least, before it is far."""

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_gpuperf.constants import INSTRUMENTS
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.figures import slug
 from pytest_gpuperf.files import list_folder, read_file, replace_file
-from pytest_gpuperf.measurement import INSTRUMENTS
 from pytest_gpuperf.rules.calibration import Calibration
 from pytest_gpuperf.rules.trial import RecordedRun, RecordedTest
 from pytest_gpuperf.storage.documents import LARGEST, SMALLEST, Malformed, converted, explained, read_object

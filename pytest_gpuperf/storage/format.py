@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from pytest_gpuperf.constants import INSTRUMENTS
 from pytest_gpuperf.errors import BaselineError
-from pytest_gpuperf.measurement import INSTRUMENTS, Better
+from pytest_gpuperf.measurement import Better
 from pytest_gpuperf.storage.documents import LARGEST, SMALLEST, Malformed, converted, read_object, step
 from pytest_gpuperf.storage.environments import check_environment
 
