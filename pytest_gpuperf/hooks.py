@@ -15,18 +15,11 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.instruments import ranges
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.modes import mode_of
-from pytest_gpuperf.modes.measure import (
-    RESULT,
-    finish_report,
-    measuring,
-    record_of,
-    skip_elsewhere,
-    tear_down,
-)
+from pytest_gpuperf.modes.measure import finish_report, measuring, record_of, skip_elsewhere, tear_down
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.options import read_options
 from pytest_gpuperf.processes.limits import limit_time, paused
-from pytest_gpuperf.records import Payload, Recorder
+from pytest_gpuperf.records import Payload, Recorder, without_ours
 from pytest_gpuperf.report.junit import properties
 from pytest_gpuperf.session import RECORDER, GpuperfSession, check_workers, recorder_of
 from pytest_gpuperf.waking import SESSION
@@ -110,7 +103,7 @@ def runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | 
 
 
 def runtest_setup(item: pytest.Item) -> None:
-    item.stash[RECORDER], item.stash[RESULT] = Recorder(), Payload()  # a rerun measures afresh
+    item.stash[RECORDER] = Recorder()  # a rerun measures afresh
     item.config.stash[SESSION].results.note(ranges.begin(item.nodeid))
     item.config.stash[MODE].begin(item)
     skip_elsewhere(item.config.stash[SESSION], item)
@@ -126,13 +119,13 @@ def runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
                 session.settle_device()  # what it broke is its own all the same
             raise
         session.settle_device()
-    record = record_of(session, item) if session.options.active else None
-    recorder_of(item).closed = True
+    record, recorder = record_of(session, item) if session.options.active else None, recorder_of(item)
+    recorder.closed = True
     if record is not None:
-        item.stash[RESULT] = Payload(record)
+        recorder.result = Payload(record)
         with paused(item.config):
             payload, text = item.config.stash[MODE].judge_call(item, record)
-        item.stash[RESULT] = payload
+        recorder.result = payload
         item.user_properties += properties(payload.rows)
         if payload.cause:
             pytest.fail(text, pytrace=False)
@@ -152,8 +145,9 @@ def runtest_makereport(
         item.session.shouldfail = session.opened.device.lost  # type: ignore[union-attr]
     if report.when == "teardown":
         ranges.end()
+        item.user_properties = without_ours(item.user_properties)
         with suppress(KeyError):  # items live as long as the session, and samples are many
-            del item.stash[RECORDER], item.stash[RESULT]
+            del item.stash[RECORDER]
     return report
 
 

@@ -6,13 +6,13 @@ and the session itself pass them on in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.measurement import Measurement, Metric, TestKey, Verdict
+from pytest_gpuperf.measurement import Measurement, Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.traces import Trace
 
 if TYPE_CHECKING:
@@ -121,8 +121,18 @@ def payload_of(report: pytest.TestReport) -> Payload:
 
 
 def detach(report: pytest.TestReport) -> None:
-    """Take a report's payload from it."""
+    """Take from a report what is ours, once everybody has read it: pytest keeps reports to the end."""
     vars(report).pop("gpuperf", None)
+    report.user_properties = without_ours(report.user_properties)
+
+
+PROPERTY = "gpuperf."
+"""How the names of our properties of a test begin."""
+
+
+def without_ours(properties: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
+    """Return a test's properties without the figures among them."""
+    return [each for each in properties if not str(each[0]).startswith(PROPERTY)]
 
 
 REPORTED_SAMPLES = 101
@@ -154,66 +164,75 @@ def thinned(samples: Sequence[float], most: int = REPORTED_SAMPLES) -> tuple[flo
 
 _T = TypeVar("_T")
 _NAMES_DEVICE = ("device_name", "device_uuid")
-
-
-Keeping = Literal["names", "reported", "whole"]
-"""What a session keeps of each record: metrics' names, what reports show of them, or all."""
+_CALM = (Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.UNCHANGED, Outcome.SHOWN)
 
 
 class Keeper:
     """Makes what a session keeps of each test small: thousands of tests are nearly the same.
 
-    Records are kept ``whole``, with their samples, where a file will be written from them at the end. For
-    reports at most REPORTED_SAMPLES of them are, ascending, and what all of them were (``Sampled``).
+    Of a metric at most so many ``samples`` are kept (odd), ascending, and what all were (``Sampled``). With
+    none, tests that measured metrics of the same names on the same machine share one record.
     """
 
-    def __init__(self, keeping: Keeping = "names") -> None:
-        self._keeping = keeping
-        self._known: dict[str, Any] = {}
+    def __init__(self, samples: int = 0) -> None:
+        self._samples = samples
+        self._known: dict[Any, Any] = {}
+        self._test: TestKey | None = None
 
     def record(self, record: Record) -> Record:
         """Return what is needed of a record once its test is judged: of which metrics, on which machine."""
-        measurements, environment = record.measurements, record.environment
-        if self._keeping == "names":
-            measurements = self._same(tuple(Measurement(m.metric, {}, ()) for m in measurements))
+        environment = record.environment
+        if not self._samples:
             environment = {key: environment[key] for key in _NAMES_DEVICE if key in environment}
-        elif self._keeping == "reported":
-            measurements = tuple(map(self._reported, measurements))
-        return Record(
-            measurements,
-            self._same(record.device),
-            self._same(record.host),
-            self._same(environment),
-            record.unfit,
-        )
+        device, host, environment = map(self._same, (record.device, record.host, environment))
+        if self._samples:
+            reported = tuple(map(self._reported, record.measurements))
+            return Record(reported, device, host, environment, record.unfit)
+        metrics = tuple(m.metric for m in record.measurements)
+        named = tuple(Measurement(metric, {}, ()) for metric in metrics)
+        key = metrics, id(device), id(host), id(environment), record.unfit
+        return self._same(Record(named, device, host, environment, record.unfit), key)
 
     def _reported(self, measured: Measurement) -> Measurement:
         shown = {"sampled": Sampled.of(measured.samples)}
         contract = self._same(dict(measured.contract))
-        return Measurement(
-            self._same(measured.metric), contract, thinned(measured.samples), None, shown, measured.bounds
-        )
+        metric = self._same(measured.metric, measured.metric)
+        samples = thinned(measured.samples, self._samples)
+        return Measurement(metric, contract, samples, measured.code, shown, measured.bounds)
 
     def row(self, row: Row, nodeid: str = "") -> Row:
-        """Return an equal row of the test ``nodeid`` that shares with others what they have in common."""
-        details = row.details
+        """Return an equal row of the test ``nodeid`` that shares with others what they have in common.
+
+        Its command is left out where nothing will name it: a report, a failure, or a line of what to do.
+        """
+        details, command = row.details, row.command
         if not any(isinstance(value, float | dict) for value in details.values()):  # figures are its own
             details = self._same(details)
-        test, metric = self._same(row.test), self._same(row.metric)
-        return replace(row, test=test, metric=metric, details=details, nodeid=nodeid)
+        if not self._samples and row.verdict.outcome in _CALM and not row.cause:
+            command = ""
+        if row.test != self._test:  # the rows of a test come one after the other
+            self._test = row.test
+        metric = self._same(row.metric, row.metric)
+        return replace(row, test=self._test, metric=metric, details=details, command=command, nodeid=nodeid)
 
-    def _same(self, value: _T) -> _T:
-        kept: _T = self._known.setdefault(repr(value), value)
+    def _same(self, value: _T, key: Hashable = None) -> _T:
+        """Return the first of the values that have this key, by default what they look like."""
+        kept: _T = self._known.setdefault(key or repr(value), value)
         return kept
 
 
 class Recorder:
-    """Collects what one test measures in this process."""
+    """Collects what one test measures in this process.
+
+    ``unfit`` says why the machine was not fit meanwhile, and ``result`` is what its report will carry.
+    """
 
     def __init__(self) -> None:
         self.measurements: dict[str, Measurement] = {}
         self.unchanged: dict[str, Measurement] = {}
         self.closed = False
+        self.unfit = ""
+        self.result = Payload()
 
     def add(self, measurement: Measurement, unchanged: bool = False) -> None:
         """Keep a measurement, or what need not be measured since its work is ``unchanged``.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gpuperf.processes.result import crash_line
-from pytest_gpuperf.records import Cause, Keeper, Keeping, Record, Row, detach, payload_of
+from pytest_gpuperf.records import Cause, Keeper, Record, Row, detach, payload_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.traces import Trace
@@ -27,10 +27,10 @@ class Results:
     ``left_out`` are tests that were not measured in full because the budget was spent. ``findings`` are
     failures of the run as a whole, ``notes`` lines for the summary, ``status`` is the exit code at its end.
     ``failed`` is where each failed test stands, and why it failed in one line.
-    Records have their samples only in a run that writes them down, and some of them in one that reports them.
+    Of a metric's ``samples`` so many are kept, for what is written at the end.
     """
 
-    def __init__(self, keeping: Keeping) -> None:
+    def __init__(self, samples: int) -> None:
         self.rows: list[Row] = []
         self.records: dict[str, Record] = {}
         self.traces: dict[str, Trace] = {}
@@ -46,7 +46,7 @@ class Results:
         self.elsewhere: set[str] = set()
         self.deselected = False
         self.status = 0
-        self._keep = Keeper(keeping)
+        self._keep = Keeper(samples)
         self._failures = 0
         self._seen: list[pytest.TestReport] = []
 

@@ -17,7 +17,7 @@ from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.machine.guard import Guard
 from pytest_gpuperf.marker import FIXTURES_OF_DEVICE, FIXTURES_OF_NUMBERS, fixtures_of
 from pytest_gpuperf.options import Options
-from pytest_gpuperf.records import Keeping, Recorder
+from pytest_gpuperf.records import REPORTED_SAMPLES, Recorder
 from pytest_gpuperf.results import Results
 from pytest_gpuperf.storage.project import Project
 
@@ -59,8 +59,8 @@ class GpuperfSession:
         self.config = config
         self.options = options
         self.project = Project(config.rootpath, config.inipath.parent if config.inipath else None, options)
-        reported: Keeping = "reported" if options.reports else "names"
-        self.results = Results("whole" if options.only_records else reported)
+        # What is recorded are fresh processes' figures, and this one's only where they are exact.
+        self.results = Results(REPORTED_SAMPLES if options.reports else 1 if options.only_records else 0)
         self.tracer: Tracer | None = None
         bounded = options.budget if options.active and options.child is None else None
         self.budget = Budget(bounded) if bounded else None

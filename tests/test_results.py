@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_field_of_a_later_version_is_passed_over(tmp_path):
 def test_samples_are_kept_for_reports_within_bounds():
     samples = tuple(float(1 + i % 1000) for i in range(5000))
     record = Record((Measurement(TIME, {"l2": "hot"}, samples, details={"notes": []}),), {"gpu": "G"})
-    (kept,) = Keeper("reported").record(record).measurements
+    (kept,) = Keeper(REPORTED_SAMPLES).record(record).measurements
     assert len(kept.samples) == REPORTED_SAMPLES
     assert (kept.samples[0], kept.value, kept.samples[-1]) == (1.0, 500.5, 1000.0)
     assert (kept.contract, kept.details["sampled"].count) == ({"l2": "hot"}, 5000)
@@ -114,3 +115,18 @@ def again_of(*values: float) -> list[Measurement]:
 def test_a_row_learns_which_test_it_is_of():
     row = decide(Case(key=KEY), Record((Measurement(TIME, {}, (2.0,)),)))[0]
     assert Keeper().row(row, "s.py::test_a").nodeid == "s.py::test_a"
+
+
+def test_a_row_keeps_the_command_that_something_will_name():
+    row = decide(Case(key=KEY, command="pytest a"), Record((Measurement(TIME, {}, (2.0,)),)))[0]
+    calm, failing = replace(row, cause=None), replace(row, cause="setup")
+    assert [Keeper().row(each).command for each in (calm, failing)] == ["", "pytest a"]
+    assert Keeper(REPORTED_SAMPLES).row(calm).command == "pytest a"
+
+
+def test_tests_share_what_is_the_same_of_them():
+    records = [Record((Measurement(TIME, {}, (float(n),)),), {"gpu": "G"}) for n in (1, 2)]
+    keeper = Keeper()
+    first, second = map(keeper.record, records)
+    assert first is second
+    assert keeper.record(replace(records[0], unfit="hot")).unfit == "hot"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_gpuperf.measurement import Baseline
-from pytest_gpuperf.modes.record import NotRecorded, baselines_of
+from pytest_gpuperf.modes.runs import NotRecorded, baselines_of
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.storage.baselines import Store
 

@@ -12,7 +12,8 @@ from pytest_gpuperf.errors import BaselineError, GpuperfError
 from pytest_gpuperf.files import local_folder
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.modes.mode import Mode
-from pytest_gpuperf.modes.record import fresh_runs, relative
+from pytest_gpuperf.modes.record import relative
+from pytest_gpuperf.modes.runs import fresh_runs
 from pytest_gpuperf.options import Options, owner_of
 from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.calibration import calibrate, runs_needed
@@ -47,7 +48,7 @@ class Calibrating(Mode):
         self._session.progress(f"gpuperf: each run is written to {relative(path, here)} as it ends")
         by_nodeid = {item.nodeid: item for item in measured}
         runs: list[RecordedRun] = []
-        for found in fresh_runs(self._session, measured, count):
+        for found in fresh_runs(self._session, measured, count, lambda record: record):
             runs.append(self._recorded(by_nodeid, found))
             append_run(path, runs[-1])
         results.note(f"Recorded {len(runs)} runs; to judge them again without measuring:")

@@ -21,8 +21,6 @@ from pytest_gpuperf.session import GpuperfSession, recorder_of
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
 
-UNFIT = pytest.StashKey[str]()
-RESULT = pytest.StashKey[Payload]()
 _PACKAGE = Path(__file__).parent.parent
 _STANDARD_LIBRARY = Path(contextlib.__file__).parent
 
@@ -48,7 +46,7 @@ def measuring(session: GpuperfSession, item: pytest.Item) -> Iterator[None]:
         with paused(item.config):  # others may have the device, until they give it back
             held.enter_context(session.guard.measuring(gpu))
         yield
-    item.stash[UNFIT] = session.guard.unfit
+    recorder_of(item).unfit = session.guard.unfit
 
 
 def _run_benchmarks_once(item: pytest.Item) -> None:
@@ -86,7 +84,7 @@ def record_of(session: GpuperfSession, item: pytest.Item) -> Record | None:
             **environment.describe(device, item.path.parent, session.options.baselines),
             **({"sentinels": sentinels} if sentinels else {}),
         },
-        unfit=item.stash.get(UNFIT, ""),
+        unfit=recorder.unfit,
         unchanged=tuple(recorder.unchanged.values()),
     )
 
@@ -112,7 +110,7 @@ def skip_elsewhere(session: GpuperfSession, item: pytest.Item) -> None:
     # of a driver that does not start whoever asks for the device is told
     with contextlib.suppress(Unavailable):
         if session.stand_in is None and not session.expects_device():
-            item.stash[RESULT] = Payload(elsewhere=True)
+            recorder_of(item).result = Payload(elsewhere=True)
             pytest.skip('needs a real GPU (backend="cuda"), and there is none here')
 
 
@@ -124,7 +122,7 @@ def finish_report(
 ) -> None:
     """Shorten our errors, skip tests whose requirements are missing, and attach the verdicts."""
     error = call.excinfo.value if call.excinfo else None
-    kept = item.stash.get(RESULT, Payload())
+    kept = recorder_of(item).result
     payload = kept if report.when == "call" or kept.elsewhere else Payload()
     if isinstance(error, GpuperfError):
         if isinstance(error, Unavailable) and not _must_be_there(session):

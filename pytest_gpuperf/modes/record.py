@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pytest_gpuperf.errors import BaselineError
-from pytest_gpuperf.marker import isolates, test_options
-from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Run, TestKey
+from pytest_gpuperf.marker import test_options
+from pytest_gpuperf.measurement import Baseline, Metric, TestKey
 from pytest_gpuperf.modes.missing import Scope, scope_of, vanished
 from pytest_gpuperf.modes.mode import Mode
+from pytest_gpuperf.modes.runs import NotRecorded, baselines_of, fresh_runs
 from pytest_gpuperf.modes.unrecorded import (
     UNCOMMITTED,
     as_changed,
@@ -22,12 +23,13 @@ from pytest_gpuperf.modes.unrecorded import (
     only_shown,
     written_lines,
 )
-from pytest_gpuperf.records import Cause, Record, payload_of
+from pytest_gpuperf.records import Keeper, Record
 from pytest_gpuperf.report.update import crept, left_out, listed, moved, two_modes
 from pytest_gpuperf.rules.creep import begun
 from pytest_gpuperf.rules.recording import far_runs, replaced, usual_spread
 from pytest_gpuperf.rules.tolerances import Tolerances
 from pytest_gpuperf.session import GpuperfSession
+from pytest_gpuperf.storage.entries import KEPT_SAMPLES
 
 Made = dict[pytest.Item, dict[str, Baseline]]
 """New baselines by test and metric."""
@@ -43,6 +45,7 @@ class Recording(Mode):
         super().__init__(session)
         self._spreads: dict[tuple[Path, str, str], float] = {}
         self._changed: Set[pytest.Item] = frozenset()
+        self._keep = Keeper(KEPT_SAMPLES).record
 
     def settle(self, interrupted: bool = False) -> None:
         """Say that a run which was broken off records nothing."""
@@ -61,7 +64,7 @@ class Recording(Mode):
         if self._changed:
             self._session.progress(f"gpuperf: {UNCOMMITTED.replace('Recorded', 'recording')}")
         noisy = [item for item in measured if results.records[item.nodeid].noisy]
-        runs = list(fresh_runs(self._session, noisy, options.runs))
+        runs = list(fresh_runs(self._session, noisy, options.runs, self._keep))
         made: Made = {}
         for item in measured:
             if baselines := self._baselines(item, runs):
@@ -113,7 +116,7 @@ class Recording(Mode):
         if not one:
             return
         self._session.progress(f"gpuperf: a run of {len(one)} test(s) was far from the others: once more")
-        again = list(fresh_runs(self._session, list(one), 1))
+        again = list(fresh_runs(self._session, list(one), 1, self._keep))
         for item, places in one.items():
             baselines, key = self._baselines(item, again), self._project.key(item.nodeid)
             for name, place in places.items() if baselines else ():
@@ -205,84 +208,6 @@ class Recording(Mode):
 
 def _of(item: pytest.Item, runs: Sequence[Mapping[str, Record]]) -> list[Record]:
     return [run[item.nodeid] for run in runs if item.nodeid in run]
-
-
-class NotRecorded(Exception):
-    """Raised for measurements that cannot become a baseline, with the cause for the exit code."""
-
-    def __init__(self, why: str, cause: Cause = "wrong") -> None:
-        super().__init__(why)
-        self.cause: Cause = cause
-
-
-def fresh_runs(
-    session: GpuperfSession, items: Sequence[pytest.Item], count: int
-) -> Iterator[dict[str, Record]]:
-    """Yield the records of ``count`` runs of ``items`` by node id, each run as it ends.
-
-    Tests that ask for it get a process of their own. What fails becomes a finding.
-    """
-    results = session.results
-    together = [item for item in items if not isolates(item)]
-    batches = [batch for batch in (together, *([item] for item in items if isolates(item))) if batch]
-    for number in range(1, count + 1 if items else 1):
-        session.children.stage(f"recording run {number} of {count}, {len(items)} tests", number - 1, count)
-        found: dict[str, Record] = {}
-        for batch in batches:
-            settled = {item.nodeid: results.records[item.nodeid].batches for item in batch}
-            result = session.children.run_fit(batch, settled)
-            for report in result.reports:
-                payload = payload_of(report)
-                if payload.record and report.passed and not result.crashed(report.nodeid):
-                    found[report.nodeid] = payload.record
-                elif report.failed:
-                    text = f"failed in run {number}: {report.nodeid}: {report.longreprtext}"
-                    results.finding(payload.cause or "wrong", text)
-            crashes = (why for item in batch if (why := result.crashed(item.nodeid)))
-            if trouble := result.trouble or next(crashes, ""):
-                results.finding("wrong", f"run {number}: the process {trouble}; {result.last_words}")
-        session.children.live.clear()
-        yield found
-
-
-def baselines_of(first: Record, replicas: Sequence[Record], wanted: int) -> dict[str, Baseline]:
-    """Return a test's baselines by metric: what ``wanted`` processes recorded of ``first``'s metrics.
-
-    Raises NotRecorded if they lack a noisy metric, differ in an exact one, or were not fit.
-    """
-    found = {}
-    for measurement in first.measurements:
-        metric = measurement.metric
-        if metric.kind == "shown":
-            continue
-        again = [m for r in replicas if (m := r.measurement(metric.name))]
-        if metric.kind == "exact":
-            if any(m.value != measurement.value for m in again):
-                values = sorted({measurement.value, *(m.value for m in again)})
-                raise NotRecorded(f"{metric.name} is exact, and processes differ: {values}")
-            kept = [_run(measurement, first)]
-        else:
-            _check(measurement, again, replicas, wanted)
-            kept = [_run(m, r) for m, r in zip(again, replicas, strict=True)]
-        found[metric.name] = Baseline(
-            metric, measurement.contract, first.place(metric), metric.constants.prior_sd, tuple(kept)
-        )
-    return found
-
-
-def _check(first: Measurement, again: Sequence[Measurement], replicas: Sequence[Record], wanted: int) -> None:
-    if len(again) < wanted or len(again) != len(replicas):
-        # a process that failed is a finding with a cause of its own already
-        cause: Cause = "wrong" if len(again) != len(replicas) else "infrastructure"
-        raise NotRecorded(f"{first.metric.name} was measured in {len(again)} of {wanted} processes", cause)
-    if any(dict(m.contract) != dict(first.contract) for m in again):
-        raise NotRecorded(f"{first.metric.name} has another contract in another process")
-    if unfit := [record.unfit for record in replicas if record.unfit]:
-        raise NotRecorded(f"the machine was not fit to measure: {unfit[0]}", "infrastructure")
-
-
-def _run(measurement: Measurement, record: Record) -> Run:
-    return Run(measurement.samples, record.environment, measurement.code)
 
 
 def _beyond(

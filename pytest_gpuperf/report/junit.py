@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from pytest_gpuperf.records import Row
+from pytest_gpuperf.records import PROPERTY, Row
 
 
 def properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
@@ -14,7 +14,7 @@ def properties(rows: Sequence[Row]) -> list[tuple[str, object]]:
     Figures are in the metric's unit, changes are fractions; what is not known has no property.
     """
     return [
-        (sys.intern(f"gpuperf.{row.metric.name}.{name}"), value)
+        (sys.intern(f"{PROPERTY}{row.metric.name}.{name}"), value)
         for row in rows
         for name, value in _figures(row)
         if value is not None

@@ -30,13 +30,14 @@ times vary by between processes (prior_sd 6e-4); six move it by 5e-6 at most."""
 
 def baselines_of(file: BaselineFile) -> dict[str, dict[str, Baseline]]:
     """Return a file's baselines by test name and metric name."""
+    environments = {name: {**file.common, **own} for name, own in file.runs.items()}
 
     def convert(test: str, name: str, entry: EntryRecord) -> Baseline:
         of, shared = entry.metric, file.tests.get(test, SharedRecord({}, {}))
         metric = Metric(name, of.unit, of.better, of.kind, of.instrument)
         runs = {
             out: tuple(
-                Run(tuple(run.samples), {**file.common, **file.runs[run.run]}, _one_code(run.code))
+                Run(tuple(run.samples), environments[run.run], _one_code(run.code))
                 for run in entry.runs
                 if run.left_out is out
             )

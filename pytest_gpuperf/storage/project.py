@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -38,7 +39,6 @@ class Project:
         self._options = options
         self._markers = Markers(root, options.terms) if options.terms else None
         self._paths: dict[str, Path] = {}
-        self._keys: dict[str, TestKey] = {}
         self._owners: dict[tuple[Path, str], Path] = {}
         self._stores: dict[Path, Store] = {}
         self._quarantines: dict[Path, tuple[Quarantine, ...]] = {}
@@ -54,7 +54,6 @@ class Project:
     def learn(self, items: Iterable[pytest.Item]) -> None:
         """Remember the files of tests whose node ids do not lead there: outside pytest's root folder."""
         self._paths |= {item.nodeid: item.path for item in items if self.path(item.nodeid) != item.path}
-        self._keys.clear()
 
     def since(self, commit: str) -> str:
         """Return how many commits ago a commit was, in words; "" if this clone cannot tell."""
@@ -73,11 +72,6 @@ class Project:
 
     def key(self, nodeid: str) -> TestKey:
         """Return a test's lasting name, from the folder that owns its baselines; raises GpuperfError."""
-        if nodeid not in self._keys:
-            self._keys[nodeid] = self._key(nodeid)
-        return self._keys[nodeid]
-
-    def _key(self, nodeid: str) -> TestKey:
         path = self.path(nodeid)
         owner = self.baselines_root(path)
         if not path.is_relative_to(owner):
@@ -85,7 +79,7 @@ class Project:
                 f"{path} lies outside {owner}, the folder that holds the baselines; "
                 "keep suites and baselines under one folder"
             )
-        return TestKey(path.relative_to(owner).as_posix(), nodeid.partition("::")[2])
+        return TestKey(sys.intern(path.relative_to(owner).as_posix()), nodeid.partition("::")[2])
 
     def name(self, nodeid: str) -> TestKey:
         """Return what ``key`` does, for a test outside the folder of the baselines its node id."""
