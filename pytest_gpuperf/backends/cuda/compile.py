@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
+from pytest_gpuperf.backends.cuda.grid import noted
 from pytest_gpuperf.backends.signature import unresolved
 from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
@@ -46,12 +47,15 @@ def compile_cubin(
             source, more = str(output.with_name("behind.cu")), ["-Xcompiler", "-iquote,."]
             Path(source).write_text(f'#include "{path.name}"\n{behind}')
         with around():
-            done = run([str(nvcc), *flags, *more, "-o", str(output), source], path.parent)
+            kept = ["--keep", "--keep-dir", str(output.parent)]
+            done = run([str(nvcc), *flags, *more, *kept, "-o", str(output), source], path.parent)
         if done.returncode:
             said = done.stderr or done.stdout
             raise (unresolved(said) if behind else None) or _explained(path, said)
+        ptx = "".join(file.read_text(errors="replace") for file in output.parent.glob("*.ptx"))
+        output.write_bytes(noted(output.read_bytes(), ptx))
 
-    key = fingerprint(_version(nvcc), *flags, *_asked(nvcc, flags, path), *filter(None, [behind]))
+    key = fingerprint(_version(nvcc), "noted", *flags, *_asked(nvcc, flags, path), *filter(None, [behind]))
     file = compiled(f"cubin/{key}.cubin", build)
     return file.read_bytes(), file
 

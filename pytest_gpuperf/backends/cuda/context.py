@@ -73,6 +73,7 @@ class CudaContext:
         kilohertz, bits = map(device.get_attribute, (known.MEMORY_CLOCK_RATE, known.GLOBAL_MEMORY_BUS_WIDTH))
         self.peak_bandwidth: float = 2 * 1e3 * kilohertz * bits / 8  # two transfers a clock
         units, kilohertz = map(device.get_attribute, (known.MULTIPROCESSOR_COUNT, known.CLOCK_RATE))
+        self.multiprocessors = units
         self.peak_flops: float = peak_flops(self.compute_capability, units, 1e3 * kilohertz)
         self.peak_fp32: float = peak_fp32(self.compute_capability, units, 1e3 * kilohertz)
 

@@ -16,6 +16,7 @@ from pytest_gpuperf.backends.cuda.compile import compiler_version
 from pytest_gpuperf.backends.cuda.context import CudaContext
 from pytest_gpuperf.backends.cuda.driver import cuda_version, kernel_driver, settings
 from pytest_gpuperf.backends.cuda.graph import capture
+from pytest_gpuperf.backends.cuda.grid import Module, grid_kernels
 from pytest_gpuperf.backends.cuda.names import Names, compile_named
 from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.backends.cuda.timer import CudaTimer
@@ -78,7 +79,8 @@ class CudaBackend(CudaContext):
         cubin, how, names = self.compile(path, options, instance)
         self.check_alive()
         with self.explained(f"loading {path.name} (compiled {how}), {len(cubin):,} bytes of code"):
-            self.modules.append(self.driver.module_from_buffer(cubin))
+            own = grid_kernels(cubin)
+            self.modules.append(Module(self, cubin) if own else self.driver.module_from_buffer(cubin))
             return CudaProgram(self, path, cubin, self.modules[-1], names)
 
     def capture(self, work: Callable[[], Any]) -> Graph:

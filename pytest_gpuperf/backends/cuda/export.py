@@ -29,3 +29,10 @@ def speaking(stream: type[Any]) -> type[Any]:
             return 0, int(self.handle)
 
     return Stream
+
+
+def handle_of(stream: Any) -> int:
+    """Return the driver's handle of a stream: a binding's, an address, or what speaks __cuda_stream__."""
+    if hasattr(stream, "__cuda_stream__"):
+        return int(stream.__cuda_stream__()[1])
+    return int(getattr(stream, "handle", stream))

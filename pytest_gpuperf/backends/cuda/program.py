@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_gpuperf.backends.base import Geometry, Traffic
+from pytest_gpuperf.backends.cuda.grid import Function
 from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
 from pytest_gpuperf.backends.cuda.metrics import counted
 from pytest_gpuperf.backends.cuda.names import Names
@@ -98,8 +99,14 @@ class CudaProgram:
                 attribute = context.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
                 function.set_attribute(attribute, shared)
                 self._shared[name] = shared
-        buffer = pack([self._value(argument) for argument in arguments])
-        enqueue = context.bound(function, geometry, buffer)
+        values = [self._value(argument) for argument in arguments]
+        buffer = pack(values)
+        if isinstance(function, Function):
+            stream = geometry.stream or context.stream
+            with context.explained(doing):
+                enqueue = function.bound(what, geometry, buffer, places(values), stream)
+        else:
+            enqueue = context.bound(function, geometry, buffer)
 
         def prepared(alive: Sequence[Any] = arguments) -> None:  # the buffer holds bare addresses
             try:
@@ -124,7 +131,16 @@ def pack(values: Sequence[np.generic]) -> bytes:
     A struct's alignment is its dtype's, so it needs ``align=True``.
     """
     buffer = bytearray()
-    for value in values:
-        buffer.extend(bytes(-len(buffer) % value.dtype.alignment))
+    for value, place in zip(values, places(values), strict=True):
+        buffer.extend(bytes(place - len(buffer)))
         buffer.extend(value.tobytes())
     return bytes(buffer)
+
+
+def places(values: Sequence[np.generic]) -> list[int]:
+    """Return where in the buffer each value lies."""
+    found, end = list[int](), 0
+    for value in values:
+        found.append(end + -end % value.dtype.alignment)
+        end = found[-1] + value.nbytes
+    return found

@@ -17,6 +17,7 @@ from cuda.bindings import driver as cuda_driver
 from cuda.core._utils.cuda_utils import CUDAError
 
 from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.cuda.export import handle_of
 
 _OUT_OF_MEMORY = 2  # cuda.h, CUDA_ERROR_OUT_OF_MEMORY
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0  # cuda.h, CU_LAUNCH_PARAM_*
@@ -184,13 +185,6 @@ class Function:
     def _launch_kernel(self, grid: Any, block: Any, buffer: bytes, shared: int, stream: Any) -> None:
         """Launch at once, as the timer's own kernel is."""
         self.bound(Geometry(grid, block, shared), buffer, stream)()
-
-
-def handle_of(stream: Any) -> Any:
-    """Return the driver's handle of a stream: cuda.core's, an address, or what speaks __cuda_stream__."""
-    if hasattr(stream, "__cuda_stream__"):
-        return int(stream.__cuda_stream__()[1])
-    return int(getattr(stream, "handle", stream))
 
 
 class Context:

@@ -10,6 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pytest_gpuperf.backends.cuda.grid import noted
 from pytest_gpuperf.backends.cuda.names import Names
 from pytest_gpuperf.backends.cuda_core.headers import headers, include_folders, missing_header
 from pytest_gpuperf.backends.cuda_core.made_of import made_of, state_of
@@ -99,7 +100,7 @@ def compile_cubin(
     if parts is None:
         content = make()
     else:
-        key = fingerprint(compiler_version(), *flags, behind, expression, path.name, *parts)
+        key = fingerprint(compiler_version(), "noted", *flags, behind, expression, path.name, *parts)
         content = cached(f"cubin/{key}.nvrtc", make).read_bytes()
     symbol, _, cubin = content.partition(b"\n")
     return Compiled(cubin, symbol.decode())
@@ -192,7 +193,9 @@ def _compiled(path: Path, text: str, flags: Sequence[str], expression: str) -> C
         if expression:
             result, symbol = nvrtc.nvrtcGetLoweredName(program, expression.encode())
             _check(result)
-        return Compiled(_bytes(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), symbol.decode())
+        ptx = _bytes(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
+        cubin = _bytes(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+        return Compiled(noted(cubin, ptx.decode(errors="replace")), symbol.decode())
     finally:
         nvrtc.nvrtcDestroyProgram(program)
 
