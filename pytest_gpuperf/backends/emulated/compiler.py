@@ -76,8 +76,9 @@ _KERNEL_FLAGS = [
     ),
     *("-fno-gnu-unique", "-fno-extern-tls-init", "-fno-stack-protector", "-fcf-protection=none"),
 ]
-# The optimiser's findings are all that is asked for; a local type is no name for something defined elsewhere.
-_BEST = ("-O2", "-w", "-fwhole-program", "-fno-exceptions", "-fno-asynchronous-unwind-tables", "-fpermissive")
+# All that is asked for is what the optimiser finds, most of it in loops that it unrolls; -fpermissive lets a
+# function of a local type be declared alone.
+_BEST = ("-O2", "-fpeel-loops", "-fwhole-program", "-fno-exceptions", "-w", "-fpermissive")
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,14 +92,16 @@ GPUPERF_INLINE void declared(T &variable, const char *name) {
 // A value of which g++ knows only that it has no use for it where it calls none of these.
 template <int N, class T>
 __attribute__((const)) T unknown();
+template <class T>
+struct Whole { T all; };
 template <int N, class T>
 GPUPERF_INLINE void unset(T &variable) {
-  if constexpr (!watched<T>)
-    return;
-  else if constexpr (std::is_array<T>::value || !std::is_trivially_copy_assignable<T>::value)
-    memset((void *)&variable, unknown<N, int>(), sizeof variable);
-  else
+  if constexpr (std::is_scalar<T>::value) {
     variable = unknown<N, T>();
+  } else if constexpr (watched<T>) {
+    const Whole<T> value = unknown<N, Whole<T>>();
+    memcpy((void *)&variable, &value, sizeof variable);
+  }
 }
 }  // namespace gpuperf
 
