@@ -80,8 +80,143 @@ extern "C" __global__ void at_once_in_a_loop(float *out, int n)
     }
     out[threadIdx.x] = sum;
 }
+extern "C" __global__ void part_of_a_vector(float *out, int n)
+{
+    float4 part;
+    part.x = 1;
+    if (n > 1) part.y = 2;
+    out[0] = part.x + part.y; // part_of_a_vector
+}
+struct Sum { int count; float total; };
+extern "C" __global__ void part_of_a_structure(float *out, int n)
+{
+    struct Sum sum, sums[2];
+    sum.count = sums[0].count = n;
+    for (int i = 1; i < n; i++) sum.total = sums[1].total = i;
+    sums[0].total = sum.count;
+    out[0] = sums[n > 0].total; // part_of_a_structure
+}
+extern "C" __global__ void view_of_a_union(float *out, int n)
+{
+    union { float2 pair; float parts[2]; unsigned char bytes[8]; } view;
+    if (n > 1) view.pair = make_float2(1, 2);
+    else view.parts[0] = 1;
+    out[0] = view.bytes[7]; // view_of_a_union
+}
+__device__ __noinline__ void set(float *x, int n) { if (n > 1) *x = n; }
+extern "C" __global__ void by_pointer(float *out, int n)
+{
+    float x;
+    set(&x, n);
+    out[0] = x; // by_pointer
+}
+template <class T> __device__ void refer(T &x, int n) { if (n > 1) x = n; }
+extern "C" __global__ void by_reference(float *out, int n)
+{
+    float x;
+    refer(x, n);
+    out[0] = x; // by_reference
+}
+extern "C" __global__ void loop_of_no_turns(float *out, int n)
+{
+    bool found;
+    for (int i = 1; i < n; i++) found = i > 3;
+    if (found) out[0] = 2; // loop_of_no_turns
+}
+struct Taps
+{
+    int taps;
+    __device__ float operator()(int n) const
+    {
+        float weights[3];
+        for (int i = 0; i < n; i++) weights[i] = i;
+        return weights[taps]; // in_a_member
+    }
+};
+extern "C" __global__ void in_a_member(float *out, int n) { out[0] = Taps{2}(n); }
+__device__ __noinline__ float4 grey(float x) { return make_float4(x, x, x, x); }
+extern "C" __global__ void returned_elsewhere(float *out, int n)
+{
+    float4 colours[2];
+    colours[n & 1] = grey(2);
+    out[0] = colours[1].x; // returned_elsewhere
+}
 
 // ---- what is right ----
+
+struct Padded { char kind; int index; short size; double weight; };
+extern "C" __global__ void copied_whole(float *out, int n)
+{
+    Padded one, other, all[3];
+    one.kind = 1, one.index = n, one.size = 3, one.weight = 4;
+    if (n) all[1] = all[2] = other = one;
+    all[0] = one;
+    struct { unsigned low : 3, high : 5; } bits;
+    bits.low = 5;
+    if (n) bits.high = 4;
+    struct Hit { bool hit; float at; };
+    Hit hit, best;
+    hit.hit = n > 7;
+    if (hit.hit) hit.at = n;
+    best = hit; // a part of it is not written, and not used
+    float4 rgb;
+    rgb.x = rgb.y = 1;
+    if (n) rgb.z = 3;
+    reinterpret_cast<float4 *>(out)[1] = rgb;
+    out[0] = n ? all[n].index + other.weight + bits.high : best.hit;
+}
+__device__ __noinline__ float4 scaled(float4 by, float x) { by.x *= x, by.w *= x; return by; }
+struct Table { float row[8]; };
+__device__ __noinline__ Table table(int n)
+{
+    Table made;
+    for (int i = 0; i < n; i++) made.row[i] = i;
+    return made;
+}
+__device__ __noinline__ float sum_of(const float (&a)[4]) { float sum = 0; for (float x : a) sum += x; return sum; }
+extern "C" __global__ void filled_elsewhere(float *out, int n)
+{
+    float4 vectors[2], zero;
+    memset(&zero, 0, sizeof zero);
+    vectors[n & 1] = scaled(zero, 2);
+    vectors[0] = {};
+    Table tables[2], last;
+    tables[n & 1] = last = table(8);
+    auto quad = [&](int i) { float4 v; for (int k = 0; k < 4; k++) (&v.x)[k] = i + out[k]; return v; };
+    float4 a, b;
+    a = quad(n);
+    b = quad(2);
+    float own[4];
+    for (int i = 0; i < 4; i++) reinterpret_cast<int *>(own)[i] = __float_as_int(n);
+    out[0] = vectors[n & 1].w + tables[n & 1].row[n] + last.row[2] + sum_of(own) + a.x * 0 + b.y * 0;
+}
+struct Started { float x, y; __device__ Started() : x(0) {} };
+struct Nothing {};
+extern "C" __global__ void given_values(float *out, int n)
+{
+    float4 a = {}, b{}, c = {1};
+    float d[3] = {}, e[2]{1};
+    Started started, more[2]; // its constructor leaves y as it is, and what constructors leave is not looked at
+    Nothing nothing, other;
+    other = nothing;
+    out[0] = a.w + b.x + c.y + d[n] + e[1] + started.x + more[1].x;
+    out[1] = n ? 0 : started.y * 0;
+}
+extern "C" __global__ void written_on_every_path(float *out, int n)
+{
+    float4 v;
+    int mine, other, i = 0;
+    float x, low, high;
+    mine = threadIdx.x;
+    do x = i; while (++i < n);
+    if (n > 1) v = make_float4(1, 2, 3, 4); else v.y = 1;
+    for (int k = 0; k < 3; k++)
+        if (k == 0) low = high = out[k];
+        else low = fminf(low, out[k]), high = fmaxf(high, out[k]);
+    refer(other, 2);
+    switch (n) { case 0: v.x = 3; break; default: float4 w; w.z = 4; out[1] = w.z; }
+    out[0] = v.y + mine + x + low + high + other;
+}
 
 __device__ __noinline__ void fill(float *x, float value) { x[0] = value; }
 extern "C" __global__ void guarded(float *out, int n)

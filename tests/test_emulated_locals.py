@@ -40,6 +40,14 @@ def launch(backend):
         ("where_an_array_was_read", 2, 1, 0, "4 bytes of its own 'pair' (byte 4 of 8)"),
         ("behind_a_barrier", -1, 33, 33, "4 bytes of its own 'mine' (byte 4 of 8)"),
         ("copied", 2, 1, 0, "4 bytes of its own 'from' (byte 4 of 8)"),
+        ("part_of_a_vector", 2, 1, 0, "4 bytes of its own 'part' (byte 4 of 16)"),
+        ("part_of_a_structure", 2, 1, 0, "4 bytes of its own 'sums' (byte 12 of 16)"),
+        ("view_of_a_union", 2, 1, 0, "1 byte of its own 'view' (byte 7 of 8)"),
+        ("by_pointer", 2, 1, 0, "4 bytes of its own 'x' (byte 0 of 4)"),
+        ("by_reference", 2, 1, 0, "4 bytes of its own 'x' (byte 0 of 4)"),
+        ("loop_of_no_turns", 2, 1, 0, "1 byte of its own 'found' (byte 0 of 1)"),
+        ("in_a_member", 3, 2, 0, "4 bytes of its own 'weights' (byte 8 of 12)"),
+        ("returned_elsewhere", 1, 2, 0, "4 bytes of its own 'colours' (byte 16 of 32)"),
     ],
 )
 def test_a_variable_read_before_it_is_written(launch, name, works, fails, thread, variable):
@@ -57,6 +65,11 @@ def test_what_is_written_in_other_ways_is_no_finding(launch):
     assert launch("guarded", 3)[:4] == [3, 6, 9, 12]
     assert launch("by_other_ways", 0)[:4] == [0, 1, 1, 20]
     assert launch("by_other_ways", 1)[:4] == [0, 1, 5, 20]
+    assert launch("copied_whole", 1)[0] == 9
+    assert launch("copied_whole", 0)[0] == 0
+    assert launch("filled_elsewhere", 1)[0] == 7
+    assert launch("given_values", 1)[:2] == [0, 0]
+    assert launch("written_on_every_path", 1)[:2] == [5, 4]
 
 
 def test_code_that_cannot_be_watched_runs_as_it_is(backend, tmp_path):
@@ -73,3 +86,43 @@ def test_code_that_cannot_be_watched_runs_as_it_is(backend, tmp_path):
     assert count(file.program, "k", Geometry.of((1, 1, 1), (1, 1, 1)), [out]).global_load.requests > 0
     with pytest.raises(KernelError, match="reads 4 bytes of its own 'a'"):
         file.k[1, 1](out)
+
+
+CALLS = """
+struct Four { float x, y, z, w; };
+template <class T> __device__ __noinline__ T made(float x) { return {x, x, x, x}; }
+__device__ __noinline__ float sum(Four of, int) { return of.x + of.w; }
+__device__ Four deep(float x, int n) { Four f = {x, x, x, x}; return n > 0 ? deep(x + 1, n - 1) : f; }
+extern "C" __global__ void store(Four *out, int n) { out[n] = made<Four>(1); }
+extern "C" __global__ void load(Four *out, int n) { out[0].x = sum(out[n], n); }
+extern "C" __global__ void shared(Four *out, int n) {
+  __shared__ Four tile[2];
+  tile[0] = made<Four>(n);
+  out[0].x = sum(tile[n], 0);
+}
+extern "C" __global__ void recursive(Four *out, int n) {
+  Four kept, other;
+  kept = deep(n, n);
+  if (n > 5) other.x = 1;
+  out[0].x = kept.x;
+  if (n > 1) out[0].y = other.x;
+}
+"""
+
+
+def test_what_a_call_reads_and_writes_is_checked(backend, tmp_path):
+    """A structure that a function takes or returns by value; one that calls itself is left alone."""
+    (tmp_path / "calls.cu").write_text(CALLS)
+    file, out = Kernels(tmp_path, backend)["calls.cu"], backend.to_device(np.zeros(8, np.float32))
+    for name in ("store", "load", "shared", "recursive"):
+        file[name][1, 1](out, 0)
+    for name, says in [
+        ("store", "6: kernel store, block (0, 0, 0), thread (0, 0, 0): writes 16 bytes past the end"),
+        ("load", "7: kernel load, block (0, 0, 0), thread (0, 0, 0): reads 16 bytes past the end"),
+        ("shared", "11: kernel shared, block (0, 0, 0), thread (0, 0, 0): reads 16 bytes of shared array"),
+        ("recursive", "18: kernel recursive, block (0, 0, 0), thread (0, 0, 0): reads 4 bytes of its own"),
+    ]:
+        with pytest.raises(KernelError, match=re.escape(f"calls.cu:{says}")):
+            file[name][1, 1](out, 1 if name == "shared" else 2)
+    traffic = count(file.program, "store", Geometry.of((1, 1, 1), (32, 1, 1)), [out, np.int32(1)])
+    assert (traffic.global_store.requests, traffic.global_load.requests) == (1, 0)

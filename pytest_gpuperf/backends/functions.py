@@ -9,6 +9,7 @@ from dataclasses import dataclass
 _STRUCTURE = re.compile(r"[{}();]")
 _ATTRIBUTE = re.compile(r"(?:__attribute__|alignas|__launch_bounds__|decltype|__align__)\s*$")
 _SCOPE = re.compile(r'(?:inline\s+)?namespace\b\s*([\w:]*)[^()]*$|extern\s+"C"$')
+_CLASS = re.compile(r"\b(?:struct|class|union)\b[^;{}()]*\{")
 _ON_DEVICE = re.compile(r"\b(?:__global__|__device__|constexpr|consteval)\b")
 
 
@@ -43,6 +44,27 @@ def functions(code: str) -> Iterator[Function]:
         elif match[0] == "}" and scopes:
             scopes.pop()
         begin, parameters = at, False
+
+
+def members(code: str) -> Iterator[Function]:
+    """Yield the functions that are defined at namespace scope and in the classes there."""
+    yield from _members(code, 0, len(code))
+
+
+def _members(code: str, begin: int, end: int) -> Iterator[Function]:
+    at = begin
+    for found in functions(code[begin:end]):
+        function = Function(begin + found.begin, begin + found.body, begin + found.end, found.scope)
+        yield from _of_classes(code, at, function.begin)
+        yield function
+        at = function.end
+    yield from _of_classes(code, at, end)
+
+
+def _of_classes(code: str, begin: int, end: int) -> Iterator[Function]:
+    while match := _CLASS.search(code, begin, end):
+        begin = closing(code, match.end() - 1)
+        yield from _members(code, match.end(), begin)
 
 
 def of_host(code: str) -> Iterator[Function]:

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_gpuperf.backends.emulated.branches import with_branches
+from pytest_gpuperf.backends.emulated.calls import Made, built_in, unseen
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.conversions import FLAG, unsigned_casts
 from pytest_gpuperf.backends.emulated.faults import GAP
 from pytest_gpuperf.backends.emulated.hooks import shortened
 from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, note_launch_bounds, probe_of
-from pytest_gpuperf.backends.emulated.locals import WARNINGS, watched
+from pytest_gpuperf.backends.emulated.locals import watched
 from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
@@ -37,7 +38,10 @@ from pytest_gpuperf.errors import KernelError, Unavailable
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
 
-_MAKERS = ["compiler.py", "loops.py", "branches.py", "casts.py", "conversions.py", "locals.py", "hooks.py"]
+_MAKERS = (
+    *("compiler.py", "loops.py", "branches.py", "calls.py", "casts.py", "conversions.py", "locals.py"),
+    *("hooks.py", "../functions.py"),
+)
 _SIMT = Path(__file__).parent / "simt"
 _TOOLKIT = _SIMT / "toolkit"  # <cuda_runtime.h> and its like, empty: what they declare is in cuda.hpp
 _INSTALL = "install it with `apt-get install g++` or `dnf install gcc-c++`"
@@ -72,6 +76,9 @@ _KERNEL_FLAGS = [
     ),
     *("-fno-gnu-unique", "-fno-extern-tls-init", "-fno-stack-protector", "-fcf-protection=none"),
 ]
+# All that is asked for is what the optimiser finds, most of it in loops that it unrolls; -fpermissive lets a
+# function of a local type be declared alone.
+_BEST = ("-O2", "-fpeel-loops", "-fwhole-program", "-fno-exceptions", "-w", "-fpermissive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +166,16 @@ def build_kernels(
 
     def build(output: Path) -> None:
         make = partial(_translate, compiler, path, output.with_name("kernel.s"))
-        warn = partial(_warnings, compiler, path, output.with_name("warned.ii"), flags)
-        assembly = make(plain, flags) if counting or variable else watched(make, warn, code, behind, flags)
+        ask = partial(_optimised, compiler, path, output.with_name("asked.ii"), flags)
+        if counting or variable:
+            assembly = built_in(lambda: make(os.fsencode(code.compiled() + behind), flags), code).assembly
+        else:
+            assembly = watched(make, ask, code, behind, flags)
         finish = _counting if counting else shortened
         _link(compiler, runtime, path, finish(assembly), output)
 
     # These files decide too what is made of the code.
-    makers = (Path(__file__).with_name(name).read_bytes() for name in _MAKERS)
+    makers = ((_SIMT.parent / name).read_bytes() for name in _MAKERS)
     key = fingerprint(compiler.identity, *flags, runtime.name, plain, str(counting), *makers)
     return compiled(f"emulated/{path.stem}-{key[:32]}.so", build)
 
@@ -216,15 +226,17 @@ def _host_options(options: Sequence[str]) -> list[str]:
     return kept
 
 
-def _warnings(compiler: Compiler, path: Path, source: Path, flags: Sequence[str], code: bytes) -> str:
-    """Return what g++ says of variables that may be read before they are written."""
+def _optimised(compiler: Compiler, path: Path, source: Path, flags: Sequence[str], code: bytes) -> str | None:
+    """Return what g++ makes of the code at its best, None where it does not compile."""
     source.write_bytes(code)
-    kept = [flag for flag in flags if flag not in ("-w", "-g", "-gdwarf-4", "-fsanitize=thread")]
-    return run([*compiler.command, *kept, *WARNINGS, "-S", str(source), "-o", os.devnull], path.parent).stderr
+    kept = [flag for flag in flags if flag not in (*_KERNEL_FLAGS, "--param")]
+    command = [*compiler.command, *kept, *_BEST, "-S", str(source), "-o", "-"]
+    done = run(command, path.parent)
+    return None if done.returncode else done.stdout
 
 
-def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flags: Sequence[str]) -> str:
-    """Return the code's assembly, adapted."""
+def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flags: Sequence[str]) -> Made:
+    """Return the code's assembly, adapted, and what g++ says of calls."""
     source, tree = assembly.with_suffix(".ii"), assembly.with_suffix(".tree")
     source.write_bytes(code)
     command = [*compiler.command, *flags, f"{FLAG}{tree}", "-S", str(source), "-o", str(assembly)]
@@ -234,8 +246,9 @@ def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flag
         if error.startswith(PLACE):
             raise Unresolved(error.partition(": ")[2])
         raise KernelError(f"{shown(path)} does not compile: {error}")
-    casts = unsigned_casts(tree.read_text(errors="replace"), os.fsdecode(code))
-    return with_clamped_casts(_adapted(assembly.read_text()), casts)
+    account = tree.read_text(errors="replace")
+    casts = unsigned_casts(account, os.fsdecode(code))
+    return Made(with_clamped_casts(_adapted(assembly.read_text()), casts), unseen(account))
 
 
 def _link(compiler: Compiler, runtime: Path, path: Path, assembly: str, output: Path) -> None:

@@ -1,8 +1,9 @@
 """Have kernels tell the runtime which of their own variables are declared without a value.
 
 The runtime then sees every access to them, and stops a thread that reads what it has not written. That costs
-time and changes the code, so counters are taken without it, and of variables that are no arrays only those
-are watched of which g++ warns; whether they are read too early is then seen on the path that is executed.
+time and changes the code, so counters are taken without it, and g++ says first which variables need it: each
+is given a value that g++ knows nothing of, and where its optimiser finds no use of that value, all paths
+write the variable before they read it. What remains is looked at while it runs.
 """
 
 from __future__ import annotations
@@ -10,22 +11,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
+from pytest_gpuperf.backends.emulated.calls import Made, built_in
 from pytest_gpuperf.backends.emulated.preprocessed import Code
+from pytest_gpuperf.backends.functions import members
 from pytest_gpuperf.backends.signature import Unresolved
 from pytest_gpuperf.errors import KernelError
 
 # Of a build with watched variables: no load may be moved out of a loop or before a condition. What every path
 # computes may be, which is most of what that gains.
 _FLAGS = ("-fno-tree-loop-im", "-fno-tree-cselim", "-ftree-pre", "-fcode-hoisting")
-# g++ warns before it puts a value in the place of one that was never given.
-WARNINGS = ("-fno-tree-ccp", "-fno-tree-fre", "-Wuninitialized", "-Wmaybe-uninitialized")
-
-# Where it is used, and where it was declared, which g++ says only if that is elsewhere.
-_WARNED = re.compile(r"^(.+?):(\d+):\d+: \w+: .(\w+). (?:is used|may be used|was declared)", re.MULTILINE)
+# A call that is still there, as its name is mangled.
+_USED = re.compile(r"gpuperf7unknownILi(\d+)E")
 _STATEMENT = re.compile(r"[;{}](?=([^;{}]*);)")
 _BEFORE = re.compile(
     r"(?:\s*#[^\n]*\n)*\s*(?:(?:__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)|alignas\s*\([^()]*\))\s*)*",
@@ -34,7 +33,7 @@ _BEFORE = re.compile(
 _TYPE = re.compile(
     r"(?:(?:const|volatile)\s+)*"
     r"(?:(?:unsigned|signed|long|short)\b(?:\s+(?:unsigned|signed|long|short|int|char|double)\b)*"
-    r"|(?:(?:typename|struct)\s+)?[\w:]+(?:\s*<[^()=;]*>)?)"
+    r"|(?:(?:typename|struct|class|union|enum)\s+)?[\w:]+(?:\s*<[^()=;]*>)?)"
 )
 _DECLARATOR = re.compile(
     r"\s*(?:const\b|volatile\b|[*\s])*(\w+)\s*((?:\[[^][]*(?:\[[^][]*\][^][]*)*\]\s*)*)"
@@ -50,29 +49,50 @@ _LEFT = " __attribute__((cleanup(gpuperf_left)))"
 
 
 def watched(
-    make: Callable[[bytes, Sequence[str]], str],
-    warn: Callable[[bytes], str],
+    make: Callable[[bytes, Sequence[str]], Made],
+    optimised: Callable[[bytes], str | None],
     code: Code,
     behind: str,
     flags: Sequence[str],
 ) -> str:
     """Return what ``make`` makes of the code with its local variables watched, and of ``behind``.
 
-    Where that fails, the code is made as it is, and then says itself what is wrong with it. ``warn`` returns
-    what g++ says under WARNINGS.
+    Where that fails, the code is made as it is, and then says itself what is wrong with it. ``optimised``
+    returns the assembly of the code, None where it does not compile.
     """
-    plain = os.fsencode(code.compiled() + behind)
-    declared = list(_declared(code))
-    said = "" if all(local.array for local in declared) else warn(plain)
-    places = {(Path(match[1]).name, int(match[2]), match[3]) for match in _WARNED.finditer(said)}
-    found = [local for local in declared if local.array or _place(code, local) in places]
-    for local in found:
-        code.insert(local.end, _LEFT)
-        code.insert(local.after, f' gpuperf::declared({local.name}, "{local.name}");')
+    found = list(_declared(code))
     if found:
-        with suppress(KernelError, Unresolved):
-            return make(os.fsencode(code.compiled() + behind), [*flags, *_FLAGS])
-    return make(plain, flags)
+        asks = [(local.after, f" gpuperf::unset<{n}>({local.name});") for n, local in enumerate(found)]
+        assembly = optimised(os.fsencode(code.compiled(asks) + behind))
+        if assembly is not None:
+            used = {int(number) for number in _USED.findall(assembly)}
+            found = [local for number, local in enumerate(found) if number in used]
+    while found:
+        names = {local.name for local in found}
+        telling = partial(_telling, make, code, behind, [*flags, *_FLAGS], found)
+        try:
+            made = built_in(telling, code, names)
+        except (KernelError, Unresolved):
+            break
+        # What a call still writes would seem never to be written.
+        lost = {call.own for call in made.unseen if call.stores and (not call.own or call.own in names)}
+        if not lost:
+            return made.assembly
+        found = [local for local in found if local.name not in lost and "" not in lost]
+    return built_in(lambda: make(os.fsencode(code.compiled() + behind), flags), code).assembly
+
+
+def _telling(
+    make: Callable[[bytes, Sequence[str]], Made],
+    code: Code,
+    behind: str,
+    flags: Sequence[str],
+    found: Sequence[_Local],
+) -> Made:
+    """Return what is made of the code that tells of each variable where it is declared and left."""
+    tells = [(local.after, f' gpuperf::declared({local.name}, "{local.name}");') for local in found]
+    told = code.compiled([*((local.end, _LEFT) for local in found), *tells])
+    return make(os.fsencode(told + behind), flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,50 +102,62 @@ class _Local:
     name: str
     end: int
     after: int
-    array: bool
-
-
-def _place(code: Code, local: _Local) -> tuple[str, int, str]:
-    file, line = code.where(local.end - 1)
-    return file.name, line, local.name
 
 
 def _declared(code: Code) -> Iterator[_Local]:
-    for function in code.functions():
-        at = function.body
-        while match := _STATEMENT.search(code.code, at, function.end):
+    for function in members(code.code):
+        at, finish = function.body, function.end
+        while match := _STATEMENT.search(code.code, at, finish):
             at, end = match.end(), match.end(1)
             before = _BEFORE.match(code.code, at)
-            declared = list(_declarators(code.code, before.end() if before else at, end))
+            start = before.end() if before else at
+            declared = list(
+                _declarators(code.code, start, end, match[0] == "}" and _of_class(code.code, at - 1))
+            )
             if declared and not _in_class(code.code, at, function.body):
-                yield from (_Local(name, stop, end + 1, array) for name, stop, array in declared)
+                yield from (_Local(name, stop, end + 1) for name, stop in declared)
 
 
-def _declarators(code: str, begin: int, end: int) -> Iterator[tuple[str, int, bool]]:
+def _declarators(code: str, begin: int, end: int, of_class: bool) -> Iterator[tuple[str, int]]:
+    """Yield the names that a declaration gives no value, and where their declarators end."""
     text = code[begin:end]
     kind = _TYPE.match(text)
-    if not kind or _OTHER.search(text) or kind.end() == len(text):
+    at = 0 if of_class else kind.end() if kind else len(text)
+    if _OTHER.search(text) or at == len(text) or not (of_class or re.match(r"[\s*]", text[at:])):
         return
-    at, found = kind.end(), list[tuple[str, int, bool]]()
+    found = list[tuple[str, int]]()
     while at < len(text):
         match = _DECLARATOR.match(text, at)
-        if not match or (at == kind.end() and not re.match(r"[\s*]", text[at:])):
+        if not match:
             return
         stop = match.end(2) if match[2] else match.end(1)
         if not match[3]:
-            found.append((match[1], begin + len(text[:stop].rstrip()), bool(match[2])))
+            found.append((match[1], begin + len(text[:stop].rstrip())))
         at = match.end()
     yield from found
 
 
-def _in_class(code: str, at: int, body: int) -> bool:
-    """Say whether the innermost braces around an offset, up to a function's body, are a class's."""
+def _of_class(code: str, at: int) -> bool:
+    """Say whether a closing brace ends a class whose variables are declared behind it."""
+    opening = _opening(code, at, 0)
+    head = re.split("[;{}]", code[:opening][-1000:])[-1] if opening is not None else ""
+    return bool(_CLASS.match(head)) and not _OTHER.search(head) and not re.search(r"\benum\b", head)
+
+
+def _opening(code: str, at: int, least: int) -> int | None:
+    """Return the offset of the brace that opens what is around an offset, None for one before ``least``."""
     depth = 0
-    for offset in range(at - 1, body, -1):
+    for offset in range(at - 1, least, -1):
         if code[offset] == "}":
             depth += 1
         elif code[offset] == "{":
             if not depth:
-                return bool(_CLASS.match(re.split("[;{}]", code[body:offset])[-1]))
+                return offset
             depth -= 1
-    return False
+    return None
+
+
+def _in_class(code: str, at: int, body: int) -> bool:
+    """Say whether the innermost braces around an offset, up to a function's body, are a class's."""
+    opening = _opening(code, at, body)
+    return opening is not None and bool(_CLASS.match(re.split("[;{}]", code[body:opening])[-1]))

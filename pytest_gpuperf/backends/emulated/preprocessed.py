@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +79,21 @@ class Code:
         """Add text that has no end of line to what g++ gets; offsets stay as they are."""
         self._inserted.append((offset, text))
 
-    def compiled(self) -> str:
-        """Return the text for g++: the user's as it is now, with g++'s words for CUDA's qualifiers."""
+    def insertions(self) -> list[tuple[int, str]]:
+        """Return what was added so far."""
+        return self._inserted.copy()
+
+    def restore(self, insertions: Sequence[tuple[int, str]]) -> None:
+        """Take back what was added since ``insertions`` was returned."""
+        self._inserted = list(insertions)
+
+    def compiled(self, more: Sequence[tuple[int, str]] = ()) -> str:
+        """Return the text for g++: the user's as it is now, with g++'s words for CUDA's qualifiers.
+
+        ``more`` is inserted as well, this once.
+        """
         parts, at = [], 0
-        inserted = sorted(self._inserted, key=lambda each: each[0], reverse=True)
+        inserted = sorted([*self._inserted, *more], key=lambda each: each[0], reverse=True)
         for number, (segment, start) in enumerate(zip(self.segments, self._starts, strict=True)):
             end = start + segment.end - segment.begin
             user = self.user[start:end]

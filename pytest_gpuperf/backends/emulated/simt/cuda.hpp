@@ -80,9 +80,28 @@ GPUPERF_INLINE void __trap(GPUPERF_SITE) { gpuperf_trap(gpuperf_file, gpuperf_li
 extern "C" void gpuperf_declared(void *address, size_t size, const char *name);
 extern "C" void gpuperf_left(void *address);
 namespace gpuperf {
+// What a constructor has written is not known.
+template <class T>
+constexpr bool watched = std::is_trivially_default_constructible<typename std::remove_all_extents<T>::type>::value &&
+                         !std::is_empty<typename std::remove_all_extents<T>::type>::value;
 template <class T>
 GPUPERF_INLINE void declared(T &variable, const char *name) {
-  if (std::is_scalar<typename std::remove_all_extents<T>::type>::value) gpuperf_declared((void *)&variable, sizeof variable, name);
+  if (watched<T>) gpuperf_declared((void *)&variable, sizeof variable, name);
+}
+
+// A value of which g++ knows only that it has no use for it where it calls none of these.
+template <int N, class T>
+__attribute__((const)) T unknown();
+template <class T>
+struct Whole { T all; };
+template <int N, class T>
+GPUPERF_INLINE void unset(T &variable) {
+  if constexpr (std::is_scalar<T>::value) {
+    variable = unknown<N, T>();
+  } else if constexpr (watched<T>) {
+    const Whole<T> value = unknown<N, Whole<T>>();
+    memcpy((void *)&variable, &value, sizeof variable);
+  }
 }
 }  // namespace gpuperf
 

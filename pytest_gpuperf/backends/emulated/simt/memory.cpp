@@ -192,7 +192,6 @@ void touch_slowly(Attempt attempt, bool whole, bool reads_value, Site *site) {
 template <AccessKind kKind, uint32_t kSize>
 void touch_closely(uint64_t address, uint64_t pc, Site &site, bool reads_value) {
   Worker &worker = *active;
-  if (own_at_once<kKind, kSize>(worker, address)) return;
   bool usual = !worker.attention.load(std::memory_order_relaxed) && site.pc == pc && address - site.begin < site.room;
   Attempt attempt = {address, pc, kSize, kKind, false, site.way == Way::kShared};
   if (!usual || !aligned(address, kSize)) return touch_slowly<kKind>(attempt, true, reads_value, &site);

@@ -239,6 +239,8 @@ struct Worker {
 
   bool watches_locals = false;  // this launch has declared some
   std::unordered_map<uint64_t, std::vector<Local>> locals;  // by the stack that they lie on
+  uint64_t locals_stack = 0;  // the one that was asked for last, and its
+  std::vector<Local> *last_locals = nullptr;
   std::unordered_map<const Fiber *, Copies> copies;  // asynchronous ones, of threads that made any
 
   Traffic traffic[4];

@@ -82,14 +82,17 @@ GPUPERF_HOT bool own_at_once(const Worker &worker, uint64_t address) {
 // An access at a place that the kernel's code numbers (hooks.py).
 template <AccessKind kKind, uint32_t kSize>
 GPUPERF_HOT void touch_at(Site &site, uint64_t address, uint64_t pc) {
-  if (__builtin_expect(!at_once<kKind, kSize>(*active, address, site), 0)) touch_closely<kKind, kSize>(address, pc, site, kKind == AccessKind::kLoad);
+  const Worker &worker = *active;
+  if (__builtin_expect(!at_once<kKind, kSize>(worker, address, site), 0) && !own_at_once<kKind, kSize>(worker, address)) touch_closely<kKind, kSize>(address, pc, site, kKind == AccessKind::kLoad);
 }
 
 // One at any other place.
 template <AccessKind kKind, uint32_t kSize>
 GPUPERF_HOT void touch(uint64_t address, uint64_t pc, bool reads_value = kKind == AccessKind::kLoad) {
   Site &site = active->other_sites[(pc >> 1) % Worker::kPlaces];
-  if (__builtin_expect(site.pc != pc || !at_once<kKind, kSize>(*active, address, site), 0)) touch_closely<kKind, kSize>(address, pc, site, reads_value);
+  const Worker &worker = *active;
+  bool done = site.pc == pc && at_once<kKind, kSize>(worker, address, site);
+  if (__builtin_expect(!done, 0) && !own_at_once<kKind, kSize>(worker, address)) touch_closely<kKind, kSize>(address, pc, site, reads_value);
 }
 
 }  // namespace simt
