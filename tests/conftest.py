@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 
 # Before pytester, which forgets what its runs in this process were the first to import: another import would
 # then make its classes a second time.
-import pytest_gpuperf.storage.format  # noqa: F401
+import pytest_gpuperf.storage.format
 from pytest_gpuperf.backends.cuda.driver import device_count
 from pytest_gpuperf.errors import Unavailable
 
@@ -35,13 +36,18 @@ OUTSIDE = (
 )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     # A shell's background job ignores SIGINT, and so would the processes that tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before any fixture copies the environment, those of a whole session among them.
     for name in OUTSIDE:
         os.environ.pop(name, None)
+    # A file that a test writes twice within a second must not be read from the bytecode of the first. The
+    # plugin's own is made here, once for the thousands of processes that load it.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(pytest_gpuperf.__file__).parent, quiet=2)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -147,7 +147,8 @@ def test_stores_the_versions_of_gpu_packages_only(tmp_path, monkeypatch):
     def install(name, version, folder="site"):
         info = tmp_path / folder / f"{name}-{version}.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        fields = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(fields + "\nVersion: 3, of its description\n")
 
     for name in ("onnxruntime-gpu", "nvidia_cudnn.cu13", "NumPy", "pycuda", "mlcommons_loadgen", "torch"):
         install(name, "1.2")
@@ -155,9 +156,12 @@ def test_stores_the_versions_of_gpu_packages_only(tmp_path, monkeypatch):
         install(name, "1.2")
     install("numpy", "0.9", folder="shadowed")
     (tmp_path / "site" / "half_removed-1.dist-info").mkdir()
+    (tmp_path / "site" / "triton.egg-info").mkdir()  # of a checkout
+    (tmp_path / "site" / "triton.egg-info" / "PKG-INFO").write_text("Name: triton\nVersion: 1.2\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), str(tmp_path / "shadowed")])
     assert environment.packages.__wrapped__() == dict.fromkeys(
-        ["mlcommons-loadgen", "numpy", "nvidia-cudnn-cu13", "onnxruntime-gpu", "pycuda", "torch"], "1.2"
+        ["mlcommons-loadgen", "numpy", "nvidia-cudnn-cu13", "onnxruntime-gpu", "pycuda", "torch", "triton"],
+        "1.2",
     )
 
 

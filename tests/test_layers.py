@@ -153,6 +153,20 @@ def test_an_idle_plugin_loads_next_to_nothing(pytester: pytest.Pytester):
         result.stdout.fnmatch_lines([f"{name} -- *"])
 
 
+def test_what_judges_loads_neither_numpy_nor_scipy(pytester: pytest.Pytester):
+    """They take longer to load than all the rest of a process that records or judges a number."""
+    heavy = 'print("heavy", *sorted({"numpy", "scipy"} & set(sys.modules)), end="|")'
+    pytester.makeconftest(f"import sys\ndef pytest_unconfigure():\n    {heavy}\n")
+    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
+    pytester.makepyfile('def test_it(gpuperf): gpuperf.record("x", 1.0, "s")')
+    (pytester.path / "baselines").mkdir()
+    for flag in ("--gpuperf-update", "--gpuperf-strict=off"):
+        result = pytester.runpytest_subprocess("--gpuperf", flag)
+        result.assert_outcomes(passed=1)
+        assert "heavy|" in result.stdout.str()
+    result.stdout.fnmatch_lines(["1 equal"])
+
+
 def test_markers_are_checked_at_collection_without_the_rest(pytester: pytest.Pytester):
     pytester.makeconftest(LOADED)
     suite = """

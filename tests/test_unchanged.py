@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import pytest_gpuperf.backends as backends
+import pytest_gpuperf.machine.sentinels as sentinels
 import pytest_gpuperf.session as session
 from test_backend_protocol import FakeBackend, FakeProgram
 
@@ -43,6 +44,7 @@ class Device(FakeBackend):
 
 
 backends.select = lambda choice: Device()
+sentinels.ELEMENTS = 2**12
 session.expects_device = lambda choice: True
 """
 KERNELS = """

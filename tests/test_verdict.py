@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import special, stats
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, TestKey, Verdict
@@ -16,6 +17,7 @@ from pytest_gpuperf.report.summary import unseen_loss
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import screen
 from pytest_gpuperf.rules.differences import compare_contracts, environment_differences
+from pytest_gpuperf.rules.student import noncentrality, quantile
 from pytest_gpuperf.rules.verdict import judge
 
 TIME = Metric("time", "s", "lower", "noisy", "device_time")
@@ -475,6 +477,23 @@ def test_a_loss_of_the_unseen_size_passes_and_a_larger_does_not(base, now):
     for factor, unseen in ((0.999, True), (1.001, False)):
         later = measured(now * (1 + loss) * factor, LATENCY)
         assert passes(baseline, later) is unseen
+
+
+# Quantiles
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 2.5, 4, 7.3, 19, 60.1, 1e3, 1e5, 1e7])
+def test_quantiles_of_t_are_those_of_scipy(freedom):
+    for probability in (0.9, 0.95, 0.99, 0.995, 0.9985):
+        expected = special.stdtrit(freedom, probability)
+        assert quantile(freedom, probability) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("freedom", [2, 4, 5, 8, 17, 19, 200])
+def test_noncentral_t_is_scipys(freedom):
+    for probability, t in ((0.05, 3.1), (0.05, quantile(freedom, 0.9985)), (0.2, 2.0)):
+        shift = noncentrality(freedom, probability, t)
+        assert stats.nct.cdf(t, freedom, shift) == pytest.approx(probability, rel=1e-7)
 
 
 # Properties

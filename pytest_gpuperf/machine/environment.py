@@ -23,6 +23,7 @@ _GPU_PACKAGES = re.compile(
     r"(nvidia|cuda|onnxruntime|cupy|jax|tensorrt)(-.*)?"
     r"|jaxlib|mlcommons-loadgen|numba|numpy|pycuda|pytest-gpuperf|tensorflow|torch|torchvision|triton"
 )
+_FIELD = re.compile(r"^(Name|Version): *(.*\S)", re.MULTILINE)
 _GIT_SECONDS = 5.0
 
 
@@ -74,10 +75,12 @@ def packages() -> dict[str, str]:
 
     found: dict[str, str] = {}
     for distribution in distributions():
-        # A half-removed package has no metadata: its name is None, whatever the annotation says.
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
-        if _GPU_PACKAGES.fullmatch(name):
-            found.setdefault(name, distribution.version)  # the first on sys.path is the one imported
+        # A half-removed package has neither file. To parse all of each as mail would cost every process more.
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        fields = dict(_FIELD.findall(text.partition("\n\n")[0]))
+        name = re.sub(r"[-_.]+", "-", fields.get("Name", "")).lower()
+        if "Version" in fields and _GPU_PACKAGES.fullmatch(name):
+            found.setdefault(name, fields["Version"])  # the first on sys.path is the one imported
     return dict(sorted(found.items()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -85,19 +85,30 @@ def other_software(measured: Measurement, runs: Iterable[Run], new: Mapping[str,
     instrument = measured.metric.constants
     kernel = instrument.where == "device" and measured.code is not None
     globs = (*_DEVICE_SOFTWARE, *(() if kernel else instrument.runs_on))
-    known = [_flat(run.environment) for run in runs]
-    return any(
-        (values := [there[key] for there in known if key in there])
-        and value not in values
-        and key != _OURS
-        and any(matches(glob, key) for glob in globs)
-        for key, value in _flat(new).items()
-    )
+    moved = _moved([run.environment for run in runs], new)
+    return any(key != _OURS and any(matches(glob, key) for glob in globs) for key in moved)
 
 
 def other_unit(runs: Iterable[Run], unit: str | None) -> bool:
     """Return whether none of ``runs`` was measured on the GPU ``unit``."""
     return unit not in {run.environment.get("device_uuid") for run in runs}
+
+
+def _moved(old: Sequence[Mapping[str, Any]], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of ``new`` whose value none of ``old`` has, though one has the key.
+
+    A mapping that is equal is not looked into: a calibration asks this hundreds of thousands of times.
+    """
+    for key, value in new.items():
+        values = [there[key] for there in old if key in there]
+        if not values or value in values or (key in _NOT_SURROUNDINGS and not prefix):
+            continue
+        if isinstance(value, Mapping):
+            yield from _moved(
+                [there for there in values if isinstance(there, Mapping)], value, f"{prefix}{key}."
+            )
+        else:
+            yield f"{prefix}{key}"
 
 
 def _known(environments: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

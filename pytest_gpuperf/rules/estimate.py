@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pytest_gpuperf.measurement import Measurement, Metric, Run
 from pytest_gpuperf.rules.differences import other_software
+from pytest_gpuperf.rules.student import quantile
 
 ALPHA = 0.005
 """The chance, one-sided, of an interval that does not reach what it should."""
@@ -92,8 +93,6 @@ def estimate(
     else units vary by s_u (``_reference``), and a host's clock from day to day. Both variances are added,
     with Satterthwaite's degrees of freedom.
     """
-    from scipy.special import stdtrit
-
     metric = now[0].metric
     sign = 1.0 if metric.better == "lower" else -1.0
     units: dict[Any, list[float]] = defaultdict(list)
@@ -120,8 +119,8 @@ def estimate(
         rest = stored.between + day
         total = own + rest
         combined = total**2 / (own**2 / freedom + rest**2 / unit_freedom)
-        narrow = sum(float(stdtrit(freedom, q)) for q in quantiles) * math.sqrt(own)
-        return narrow, sum(float(stdtrit(combined, q)) for q in quantiles) * math.sqrt(total)
+        narrow = sum(quantile(freedom, q) for q in quantiles) * math.sqrt(own)
+        return narrow, sum(quantile(combined, q) for q in quantiles) * math.sqrt(total)
 
     # What could have been detected depends on the replicas that a slower measurement would have called for.
     again = len(today) if len(today) > 1 else REPLICAS

@@ -15,6 +15,7 @@ from pytest_gpuperf.measurement import Baseline, Measurement, Outcome, Run, Verd
 from pytest_gpuperf.rules.case import BLOCKS, Compared
 from pytest_gpuperf.rules.differences import question_changes
 from pytest_gpuperf.rules.estimate import POWER, Estimate, bounded_exp, prior_sd
+from pytest_gpuperf.rules.student import noncentrality, quantile
 from pytest_gpuperf.rules.verdict import check_samples, checked_tolerance, conclude
 from pytest_gpuperf.rules.verdict import judge as judge_against_baseline
 
@@ -179,8 +180,6 @@ def _estimate(
     too narrow, so that Student's own counts where it is the wider one:
     h = max(t(3N-1) sqrt(Q/(3N-1)), t(d0+3N-1) sqrt((d0 s0^2 + Q)/(d0+3N-1))) / sqrt N.
     """
-    from scipy.special import nctdtrinc, stdtrit
-
     metric, each = here[0].metric, block_differences(here, there)
     count, change = len(each), math.fsum(each) / len(each)
     squares = math.fsum((d - change) ** 2 for d in each)
@@ -193,13 +192,12 @@ def _estimate(
         prior_df: math.sqrt((prior + squares) / (freedom + prior_df)),
     }
     half_width = max(
-        float(stdtrit(freedom + extra, 1 - alpha)) * spread / math.sqrt(count)
-        for extra, spread in spreads.items()
+        quantile(freedom + extra, 1 - alpha) * spread / math.sqrt(count) for extra, spread in spreads.items()
     )
     last = 3 * blocks - 1
     margin = max(
         # Few blocks make h itself so uncertain that only the noncentral t says what it lets through.
-        float(nctdtrinc(last + extra, 1 - POWER, float(stdtrit(last + extra, 1 - LOOK_ALPHA))))
+        noncentrality(last + extra, 1 - POWER, quantile(last + extra, 1 - LOOK_ALPHA))
         * spread
         / math.sqrt(blocks)
         for extra, spread in spreads.items()
