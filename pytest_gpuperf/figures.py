@@ -148,11 +148,11 @@ def told_apart(values: Sequence[float], unit: str) -> list[str]:
     return found
 
 
-def percent(fraction: float | None) -> str:
-    """Format a signed change: +8.31 %, or x32 from twice as much on."""
+def percent(fraction: float | None, of: float | None = None) -> str:
+    """Format a signed change: +8.31 %, or x32 from twice as much on, unless it is one ``of`` less than 0."""
     if fraction is None:
         return "-"
-    if 0.99995 <= fraction < math.inf:
+    if (of or 0.0) >= 0 and 0.99995 <= fraction < math.inf:
         return f"x{_trimmed(_digits(1 + fraction, 3))}"
     return f"{100 * fraction:+.2f} %"
 
@@ -163,6 +163,8 @@ def _trimmed(number: str) -> str:
 
 def _digits(value: float, digits: int) -> str:
     """Write a number with so many significant digits, but a whole one below a million with all of them."""
+    if abs(value) >= 1e15:  # a float holds no more digits
+        return f"{value:.{digits}g}"
     if value == int(value) and abs(value) < 1e6:
         return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1e4 else f"{value:.0f}"
     if abs(value) >= 1000:

@@ -16,6 +16,7 @@ from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Better, Bounds, Kind, Measurement, Metric
 from pytest_gpuperf.questions import question, rates, timed
 from pytest_gpuperf.session import GpuperfSession, recorder_of
+from pytest_gpuperf.storage.documents import LARGEST, SMALLEST
 from pytest_gpuperf.unchanged import look
 
 if TYPE_CHECKING:
@@ -251,6 +252,8 @@ def _samples(call: str, value: Any, kind: Kind) -> tuple[float, ...]:
             f"{call}: noisy values must be finite and positive, exact values finite "
             '(kind="exact" takes a count that may be 0)'
         )
+    if not all(SMALLEST <= abs(v) <= LARGEST for v in samples if v):
+        raise GpuperfError(f"{call}: give it in another unit: a figure lies from {SMALLEST:g} to {LARGEST:g}")
     if kind == "exact" and len(set(samples)) > 1:
         raise GpuperfError(f"{call}: an exact number has one value, and these differ")
     return samples[:1] if kind == "exact" else samples

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ def check(session: GpuperfSession) -> None:
         else:
             path, flag = _path(session, name), _flag(session, name)
             other = known.setdefault(Path(os.path.realpath(path)), name)
-            if reason := _why_not(path):
+            if reason := _why_not(path, _BEGINNINGS[name]):
                 raise GpuperfError(f"{flag}: cannot be written ({reason}): name another file")
             if other != name:
                 raise GpuperfError(f"{flag} and {_flag(session, other)} name one file: give each its own")
@@ -121,6 +122,15 @@ _WRITERS: Mapping[str, Callable[[GpuperfSession, Document], None]] = {
 }
 
 
+_BEGINNINGS = {
+    "json": b'"run": "',
+    "benchmark_json": b'"machine_info": ',
+    "html": b"<!doctype html>",
+    "markdown": b"**gpuperf: ",
+}
+_HEAD = 256
+
+
 def _path(session: GpuperfSession, name: str) -> Path:
     return session.config.invocation_params.dir / getattr(session.options, name)
 
@@ -129,10 +139,16 @@ def _flag(session: GpuperfSession, name: str) -> str:
     return f"--gpuperf-{name.replace('_', '-')}={getattr(session.options, name)}"
 
 
-def _why_not(path: Path) -> str:
-    """Return why a file cannot be written or made, "" if nothing is known against it."""
+def _why_not(path: Path, beginning: bytes) -> str:
+    """Return why a file cannot be written or made, "" if nothing is known against it.
+
+    What does not have a report's ``beginning`` is somebody's: a suite whose path came after the flag, too.
+    """
     if path.exists() and not path.is_file():
         return "it is no regular file"
+    with suppress(OSError), path.open("rb") as file:  # what cannot be read may be written all the same
+        if (head := file.read(_HEAD)) and beginning not in head:
+            return "it is there, and is no such report"
     above = next(parent for parent in path.parents if os.path.lexists(parent))
     if not above.is_dir():
         return f"{above} is no folder"

@@ -13,6 +13,7 @@ import pytest
 
 # Before pytester, which forgets what its runs in this process were the first to import: another import would
 # then make its classes a second time.
+import pytest_gpuperf.gpuperf
 import pytest_gpuperf.storage.format
 from pytest_gpuperf.backends.cuda.driver import device_count
 from pytest_gpuperf.errors import Unavailable

@@ -512,6 +512,12 @@ def test_a_file_that_is_not_text(store, path):
     check_refused(store, path, "byte 23 is not UTF-8")
 
 
+def test_an_editor_of_windows_changes_nothing(store, path):
+    before = store.load(POOL, SUITE)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert baselines.Store(store.folder).load(POOL, SUITE) == before
+
+
 def check_refused(store, path, words):
     """Reading and updating both say what is wrong in one line, and the file stays as it was."""
     before = path.read_bytes()

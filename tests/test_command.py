@@ -261,6 +261,8 @@ def test_init_writes_a_suite_that_runs_and_overwrites_nothing(pytester, capsys, 
     assert main(["init", str(folder)]) == main(["init", str(folder), "--ci=gitlab"]) == 0
     assert "@REQUIREMENT@" not in (folder / ".github/workflows/gpuperf.yml").read_text()
     assert 'pip install "pytest-gpuperf' in (folder / ".gitlab-ci.yml").read_text()
+    for workflow in (".github/workflows/gpuperf.yml", ".gitlab-ci.yml"):
+        assert (folder / workflow).read_text().count("gpuperf-accept") >= 2  # a label, and the flag
     done = pytester.runpytest_subprocess(
         "suites", "--gpuperf", "--gpuperf-backend=emulated", "--gpuperf-update"
     )

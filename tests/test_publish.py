@@ -91,13 +91,17 @@ def _check_schema(path: Path) -> None:
         (["--gpuperf", "--gpuperf-html=."], "--gpuperf-html=.: cannot be written (it is no regular file)*"),
         (["--gpuperf", "--gpuperf-html=r", "--gpuperf-json=./r"], "*name one file: give each its own"),
         (["--gpuperf", "--gpuperf-history=file"], "*file is a file: name a folder*"),
+        (["--gpuperf", "--gpuperf-json", "test_suite.py"], "*(it is there, and is no such report)*"),
+        (["--gpuperf", "--gpuperf-html=test_suite.py"], "*(it is there, and is no such report)*"),
+        (["--gpuperf", "--gpuperf-markdown=test_suite.py"], "*(it is there, and is no such report)*"),
         (["--gpuperf-json=r.json"], "--gpuperf-json is about *it needs --gpuperf beside it"),
         (["--gpuperf", "--gpuperf-update", "--gpuperf-html=r"], "*--gpuperf-update records: leave*"),
     ],
 )  # fmt: skip
 def test_a_report_that_cannot_be_is_refused_before_the_run(pytester: pytest.Pytester, flags, says):
-    pytester.makepyfile("def test_a(): pass")
+    suite = pytester.makepyfile(test_suite="def test_a(): pass")
     pytester.makefile("", file="")
     done = pytester.runpytest_inprocess(*flags)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert suite.read_text() == "def test_a(): pass"
     done.stderr.fnmatch_lines([f"ERROR: {says}"])

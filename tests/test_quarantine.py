@@ -257,3 +257,12 @@ def test_a_file_that_cannot_be_read_is_one_plain_sentence(tmp_path: Path, make, 
         read_quarantine(tmp_path / "quarantine.toml")
     assert words in str(refused.value)
     assert not any(word in str(refused.value) for word in ("Errno", "codec", "0xe9"))
+
+
+def test_an_editor_of_windows_changes_nothing(tmp_path: Path):
+    days = datetime.date.today() + datetime.timedelta(days=1)
+    text = f"[[quarantine]]\ntest = '*'\npool = '*'\nreason = 'r'\nowner = 'o'\nexpires = {days}\n"
+    path = tmp_path / "quarantine.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    (entry,) = read_quarantine(path)
+    assert (entry.reason, entry.owner) == ("r", "o")

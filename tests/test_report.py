@@ -11,6 +11,8 @@ from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.message import elide, reason
 from pytest_gpuperf.report.summary import show_percentiles, summarise
+from pytest_gpuperf.report.update import to_record
+from pytest_gpuperf.rules.decide import OWN_BOUND
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,8 @@ from pytest_gpuperf.report.summary import show_percentiles, summarise
         (0.0, "1", "0"),
         (0.0, "s", "0 ns"),
         (None, "s", "-"),
+        (-1e30, "1", "-1e+30"),
+        (1.25e30, "B", "1.25e+15 PB"),
     ],
 )
 def test_quantity(value, unit, text):
@@ -45,6 +49,8 @@ def test_percent():
     assert percent(0.99) == "+99.00 %"
     assert [percent(times - 1) for times in (2, 2.35, 32, 65536)] == ["x2", "x2.35", "x32", "x65 536"]
     assert percent(None) == "-"
+    assert percent(1e30) == "x1e+30"
+    assert [percent(68.0, of=value) for value in (-3.0, 0.0, 3.0)] == ["+6800.00 %", "x69", "x69"]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,7 @@ suites/test_reduce.py
 improved      test_sum[naive]         90.00 µs  ░░│░▶  -19.00 %
 equal         test_sum[tree]          111.2 µs  ▏ │     +0.10 %
 suites/test_llm.py
-equal         test_decode tokens     1.2 k t/s          -0.80 %
+equal         test_decode            1.2 k t/s          -0.80 %
 3 regressed, 1 inconclusive, 1 improved, 5 equal"""
 
 
@@ -232,6 +238,55 @@ def test_the_whole_table_at_80_columns():
     screen = Screen()
     summarise(screen, "", several(), [])
     assert "\n".join(screen.lines[1:]) == SCREEN
+
+
+@pytest.mark.parametrize(
+    ("metric", "outcome", "verbosity", "name"),
+    [
+        ("c", Outcome.REGRESSED, 0, "test_exec[size] c"),  # which is in the name, but as no word of it
+        ("Size", Outcome.REGRESSED, 0, "test_exec[size]"),
+        ("c", Outcome.EQUAL, 0, "test_exec[size]"),
+        ("c", Outcome.EQUAL, 1, "test_exec[size] c"),
+    ],
+)
+def test_an_only_metric_is_named_where_somebody_looks(metric, outcome, verbosity, name):
+    screen = Screen()
+    found = replace(named(metric, outcome), test=TestKey("s.py", "test_exec[size]"))
+    summarise(screen, "", [found], [], verbosity=verbosity)
+    assert f"  {name}  " in screen.lines[3]
+
+
+def test_what_fails_nothing_and_may_be_worse_says_why():
+    screen = Screen()
+    found = replace(
+        named("bytes", Outcome.UNFIT), verdict=Verdict(Outcome.UNFIT, 2.0, reason="as slow there")
+    )
+    summarise(screen, "", [found], [])
+    assert screen.lines[-2].strip() == "as slow there"
+    screen = Screen()
+    summarise(screen, "", [replace(found, cause="infrastructure")], [])
+    assert "as slow there" not in "".join(screen.lines)  # the test's failure does
+
+
+@pytest.mark.parametrize(("outcome", "told"), [(Outcome.IMPROVED, True), (Outcome.EQUAL, False)])
+def test_which_way_was_taken_is_told_of_what_moved(outcome: Outcome, told: bool):
+    screen = Screen()
+    summarise(screen, "", [replace(named("bytes", outcome), details={"better": "lower"})], [])
+    assert ("lower" in screen.lines[-2]) == told
+
+
+@pytest.mark.parametrize(
+    ("count", "command"), [(1, "pytest s.py::t0 --gpuperf --gpuperf-update"), (11, "all")]
+)
+def test_a_run_says_once_how_a_meant_slowdown_is_recorded(count: int, command: str):
+    red = [
+        replace(named("m", Outcome.REGRESSED), cause="wrong", command=f"pytest s.py::t{i // 2} --gpuperf")
+        for i in range(2 * count)
+    ]
+    assert to_record(red, "all") == [f"If that is meant, record it as it is now:\n  {command}"]
+    bound = Verdict(Outcome.REGRESSED, 2.0, reason=f"above 1, {OWN_BOUND}")
+    excused = replace(red[0], excuse="quarantined")
+    assert to_record([replace(red[0], verdict=bound), excused], "all") == []
 
 
 def test_twice_quiet_shows_what_somebody_must_act_on():

@@ -75,7 +75,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     then, now = from_to(row)
     low, high = row.verdict.interval or (None, None)
     between = "" if low is None else f"{percent(low)} to {percent(high)}"
-    return row.label, str(row.test), row.metric.name, then, now, percent(row.verdict.change), between
+    change = percent(row.verdict.change, row.verdict.baseline)
+    return row.label, str(row.test), row.metric.name, then, now, change, between
 
 
 def _folded(title: str, text: str) -> str:

@@ -37,12 +37,13 @@ def reason(rows: Sequence[Row]) -> str:
     """Return why a test failed, in one line for pytest's short summary: the largest change comes first."""
     worst = max(rows, key=lambda row: abs(row.verdict.change or 0.0))
     outcomes = list(dict.fromkeys(row.verdict.outcome.value for row in rows))
-    change = "" if worst.verdict.change is None else f" {percent(worst.verdict.change)}"
+    verdict = worst.verdict
+    change = "" if verdict.change is None else f" {percent(verdict.change, verdict.baseline)}"
     if len(rows) > 1:
         text = f"{len(rows)} metrics {' or '.join(outcomes)}{f', worst{change}' if change else ''}"
     else:
         text = f"{outcomes[0]}{change}"
-    why = f" ({worst.verdict.reason})" if worst.verdict.reason and not change else ""
+    why = f" ({verdict.reason})" if verdict.reason and not change else ""
     return inert(f"{text}: {worst.metric.name}{why}")
 
 
@@ -200,7 +201,7 @@ def _headline(row: Row, with_values: bool = False) -> str:
     verdict = row.verdict
     text = f"{verdict.outcome.value}: {row.metric.name}"
     if verdict.change is not None:
-        text += f" {percent(verdict.change)}"
+        text += f" {percent(verdict.change, verdict.baseline)}"
     if verdict.interval is not None and _noisy(row):
         low, high = verdict.interval
         text += f" ({percent(low)} to {percent(high)})"

@@ -155,14 +155,15 @@ def next_steps(
             way = f"\n  if {row.details['better']}" if "better" in row.details else ""
             lines.append(
                 f"{row.test} improved: until its baseline is updated,\n  a later loss of "
-                f"{100 * loss:.1f} % would pass unseen. To update it:\n  {row.command} --gpuperf-update{way}"
+                f"{100 * loss:.3g} % would pass unseen. To update it:\n  {row.command} --gpuperf-update{way}"
             )
     if new := sum(row.verdict.reason == NEW_IN_PLUGIN for row in rows):
         lines.append(
             f"{new} metric(s) are new in this version of pytest-gpuperf, and not judged yet. To record\n"
             f"  them:\n  {update}=new"
         )
-    lines += to_record(rows, update)
+    judged_by = "" if options.accept else str(options.baselines_from or "")
+    lines += to_record(rows, update, judged_by)
     if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
         lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")
     elif Outcome.NO_BASELINE in outcomes:

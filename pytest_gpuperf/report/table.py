@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,7 @@ def _of_test(test: TestKey, rows: Sequence[Row], against: bool, verbose: bool, q
         groups.setdefault((rank(row), row.label, "" if folded else row.metric.name), []).append(row)
     found = list(groups.values())
     if len(found) == 1:
-        yield _line(found[0], _named(test, found[0]), against, verbose)
+        yield _line(found[0], _named(test, found[0], verbose), against, verbose)
         return
     first = found[0][0]
     count = sum(row.label == first.label for row in rows)
@@ -112,11 +113,13 @@ def _of_test(test: TestKey, rows: Sequence[Row], against: bool, verbose: bool, q
             yield _line(group, name, against, verbose)
 
 
-def _named(test: TestKey, group: Sequence[Row]) -> str:
-    """Return a test's name, with that of its only metric where it says more."""
-    if len(group) > 1 or group[0].metric.name.lower() in test.name.lower():
+def _named(test: TestKey, group: Sequence[Row], verbose: bool) -> str:
+    """Return a test's name, with that of its only metric where somebody must act and it says more."""
+    metric = group[0].metric.name
+    said = re.search(rf"(?<![^\W_]){re.escape(metric)}(?![^\W_])", test.name, re.IGNORECASE)
+    if len(group) > 1 or said or (calm(group[0]) and not verbose):
         return test.name
-    return f"{test.name} {group[0].metric.name}"
+    return f"{test.name} {metric}"
 
 
 def _line(group: Sequence[Row], name: str, against: bool, verbose: bool) -> Line:
@@ -125,17 +128,24 @@ def _line(group: Sequence[Row], name: str, against: bool, verbose: bool) -> Line
     if len(group) > 1:
         several = "" if name.startswith(" ") else f": {len(group)} metrics"
         return Line(outcome, row.label, f"{name}{several}", told=told)
-    return Line(outcome, row.label, name, (_now(row), bar(row), percent(verdict.change), _rate(row)), told)
+    moved = percent(verdict.change, verdict.baseline)
+    return Line(outcome, row.label, name, (_now(row), bar(row), moved, _rate(row)), told)
 
 
 def _told(group: Sequence[Row], against: bool, verbose: bool) -> Iterator[str]:
     """Yield once what no failure's text says of a line's metrics: why they were not judged, or as what."""
-    found = [row.verdict.reason for row in group if row.verdict.outcome in _MANY]
+    found = [row.verdict.reason for row in group if row.verdict.outcome in _MANY or _let_pass(row)]
     found = [reason for reason in found if reason != NEW_IN_PLUGIN]  # next_steps says so once
     found += [text for row in group for text in _unclear(row, against)]
-    found += [str(row.details.get("better", "")) for row in group]
+    moved = [row for row in group if row.verdict.outcome not in (Outcome.EQUAL, Outcome.UNCHANGED)]
+    found += [str(row.details.get("better", "")) for row in (group if verbose else moved)]
     found += [_interval(row) for row in group if verbose]
     return (text for text in dict.fromkeys(found) if text)
+
+
+def _let_pass(row: Row) -> bool:
+    """Return whether a row fails nothing although its figure may be worse, so that no message says why."""
+    return row.cause is None and row.verdict.outcome in (Outcome.UNFIT, Outcome.INCONCLUSIVE)
 
 
 def _unclear(row: Row, against: bool) -> Iterator[str]:

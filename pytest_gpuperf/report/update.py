@@ -12,8 +12,10 @@ from pytest_gpuperf.measurement import Baseline, Milestone, Outcome, TestKey
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.message import recording_flag
 from pytest_gpuperf.rules.creep import loss, yardstick
+from pytest_gpuperf.rules.decide import OWN_BOUND
 
 WARNING = "WARNING: "
+_MOST = 10  # tests that a command names one by one
 
 
 def moved(key: TestKey, before: Mapping[str, Baseline], after: Mapping[str, Baseline]) -> str:
@@ -84,14 +86,13 @@ def two_modes(key: TestKey, baseline: Baseline) -> str:
     return f"{key}: {baseline.metric.name}\n  runs in two modes, {low} to {high}: all runs are kept"
 
 
-def to_record(rows: Sequence[Row], update: str) -> list[str]:
-    """Say why tests have baselines and no verdict, and how to record them if that is meant.
+def to_record(rows: Sequence[Row], update: str, judged_by: str = "") -> list[str]:
+    """Say why tests have baselines and no verdict, and how to record them, or a slowdown, if that is meant.
 
-    ``update`` is the command that records what this run measured.
+    ``update`` is the command that records what this run measured; ``judged_by`` the revision whose baselines
+    count until a maintainer accepts this checkout's.
     """
-    changed = [
-        row for row in rows if row.command and not row.excuse and recording_flag(row) == "--gpuperf-update"
-    ]
+    changed = [row for row in rows if row.command and not row.excuse and _may_be_meant(row)]
     gone = [
         row
         for row in rows
@@ -102,13 +103,23 @@ def to_record(rows: Sequence[Row], update: str) -> list[str]:
     if changed:
         measuring = shlex.split(changed[0].command)
         tests = dict.fromkeys(shlex.split(row.command)[1] for row in changed)
-        command = shlex.join([measuring[0], *tests, *measuring[2:]])
-        lines.append(f"If that is meant, record it as it is now:\n  {command} --gpuperf-update")
+        one_by_one = f"{shlex.join([measuring[0], *tests, *measuring[2:]])} --gpuperf-update"
+        lines.append(
+            f"If that is meant, record it as it is now:\n  {one_by_one if len(tests) <= _MOST else update}"
+        )
+        if judged_by:
+            lines.append(f"The baselines of {judged_by} count until a maintainer gives --gpuperf-accept.")
     lines += _reasons([row for row in rows if row.verdict.outcome is Outcome.MISSING and row.command])
     lines += _reasons(gone)
     if gone:
         lines.append(f"If that is meant, a full run drops what is gone:\n  {update}=prune")
     return lines
+
+
+def _may_be_meant(row: Row) -> bool:
+    """Return whether an update of the row's test would settle it; the test's own bounds stay."""
+    slower = row.verdict.outcome is Outcome.REGRESSED and OWN_BOUND not in row.verdict.reason
+    return slower or recording_flag(row) == "--gpuperf-update"
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:

@@ -31,6 +31,7 @@ _NOT_COMPARED = (
     "strict lets no judged metric lose its comparison: make this change by itself, and accept it with "
     "--gpuperf-accept"
 )
+OWN_BOUND = "the test's own bound"
 NO_EVIDENCE = Evidence()
 
 
@@ -271,7 +272,7 @@ def judge_bounds(decided: Verdict, screen: Measurement, replicas: Sequence[Measu
 
 
 def _broken(decided: Verdict, now: float, beyond: str) -> Verdict:
-    reason = f"{beyond}, the test's own bound"
+    reason = f"{beyond}, {OWN_BOUND}"
     if decided.reason:
         reason += f"; {decided.reason}"
     return replace(decided, outcome=Outcome.REGRESSED, now=now, exceeds=True, reason=reason)

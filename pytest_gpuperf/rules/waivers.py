@@ -130,7 +130,7 @@ def _entries(text: str, name: str, today: datetime.date) -> tuple[Quarantine, ..
         # tomllib takes minutes for a key of many thousand parts
         raise GpuperfError(f"{name}: line {long} has more than {LONGEST_LINE} characters: make it shorter")
     try:
-        data = tomllib.loads(text)
+        data = tomllib.loads(text.removeprefix("\ufeff"))  # editors of Windows begin a file with it
     except RecursionError:
         raise GpuperfError(f"{name}: cannot be read as a quarantine file: nested too deeply") from None
     except ValueError as error:

@@ -48,7 +48,7 @@ def read_object(data: bytes, what: str, newest: int, after_conflict: str) -> dic
     ``what`` begins the sentence "... a JSON object"; ``after_conflict`` is the remedy for a merge conflict.
     """
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # editors of Windows begin a file with a mark
     except UnicodeDecodeError as error:
         raise Malformed(f"byte {error.start} is not UTF-8") from None
     if conflict := _CONFLICT.search(text):

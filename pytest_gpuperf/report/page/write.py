@@ -119,7 +119,7 @@ def _body(test: TestResult, metric: MetricResult, history: Sequence[tuple[str, A
     numbers = (
         ("now", quantity(metric.value, metric.unit)),
         ("baseline", quantity(metric.baseline, metric.unit)),
-        ("change", percent(metric.change)),
+        ("change", percent(metric.change, metric.baseline)),
         ("tolerance", "-" if metric.tolerance is None else f"{100 * metric.tolerance:g} %"),
     )
     cells = "".join(f'<td class="number" data-name="{name}">{_text(value)}</td>' for name, value in numbers)
