@@ -156,6 +156,12 @@ def test_what_all_runs_have_alike_is_stored_once(store):
     assert found == [*environments, other]
 
 
+def test_runs_of_one_process_share_what_it_was(store):
+    store.save(POOL, SUITE, {"test_a": {"time": baseline()}, "test_b": {"time": baseline()}})
+    first, second = (metrics["time"].runs[0] for metrics in store.load(POOL, SUITE).values())
+    assert first.environment is second.environment
+
+
 def test_a_rewrite_changes_nothing_in_any_order_of_recording(store):
     both = {"test_b": {"time": baseline()}, "test_a": {"z": EXACT, "a": baseline()}}
     first = store.save(POOL, SUITE, both).read_bytes()

@@ -95,6 +95,9 @@ def test_samples_are_kept_for_reports_within_bounds():
     assert (kept.contract, kept.details["sampled"].count) == ({"l2": "hot"}, 5000)
     assert kept.details["sampled"].mean == pytest.approx(500.5)
     assert Keeper().record(record).measurements[0].samples == ()
+    coded = replace(record, measurements=(replace(record.measurements[0], code="c0de"),))
+    (median,) = Keeper(1).record(coded).measurements  # what a session keeps that records
+    assert (median.samples, median.code) == ((500.5,), "c0de")
 
 
 def test_a_row_has_the_processes_that_decided_it():

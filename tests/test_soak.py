@@ -30,8 +30,11 @@ TESTS, FIGURES = 150, 6
 PLAIN = f"""
 import pytest
 
+@pytest.fixture
+def gpuperf(request): return request.node
+
 @pytest.mark.parametrize("number", range({TESTS}))
-def test_plain(tmp_path_factory, number): pass
+def test_none(gpuperf, number): pass
 """
 MEASURED = f"""
 import pytest
@@ -125,4 +128,4 @@ child._interpreter = lambda checkout: [sys.executable, "-I", "-S", "stand_in.py"
         """
     )
     (kept,) = bytes_a_test(pytester, "--gpuperf", "--gpuperf-strict=off", tests=200)
-    assert kept < 8000
+    assert kept < 6000  # most of it pytest's own, of reports that come from elsewhere
