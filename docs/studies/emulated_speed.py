@@ -5,8 +5,8 @@
 FOLDER is a checkout of the other commit. A process of each, on one core, launches each kernel in turns, so
 that both see the same machine; the fewest seconds of the processor of each count, so that others may use it
 too. All checks are on, counters are off; a third process has the kernels compiled without the calls that
-check loads and stores. PYTHON is an interpreter with numba, whose simulator has the same work on smaller arrays
-(emulated_numba.py), scaled here.
+check loads and stores. PYTHON is an interpreter with numba, whose simulator has the same work on smaller
+arrays (emulated_numba.py), scaled here.
 """
 
 from __future__ import annotations
