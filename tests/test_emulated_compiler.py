@@ -1,6 +1,7 @@
 """Building for the emulated device: what is refused by name, the compiler's own errors, the cache."""
 
 import os
+import re
 import shutil
 import stat
 import sys
@@ -379,3 +380,15 @@ def test_accesses_beyond_the_table_of_sites_keep_their_hook():
     assert calls.count("gpuperf_read4@") == calls.count("gpuperf_write8@") == 8192
     assert calls.endswith(f"${16383 * 64}, %rsi\n\tcall\t*gpuperf_write8@GOTPCREL(%rip)\n"
                           "\tcall\t__tsan_read4@PLT\n\tcall\t__tsan_write8@PLT\n")  # fmt: skip
+
+
+def test_what_a_kernel_does_most_calls_nobody():
+    asked = "\tcall\t__tls_get_addr@PLT\n"
+    shared = f"\tleaq\ttile@tlsld(%rip), %rdi\n{asked}\taddq\t$tile@dtpoff, %rax\n"
+    index = f"\tdata16\tleaq\tblockIdx@tlsgd(%rip), %rdi\n\t.value\t0x6666\n\trex64\n{asked}"
+    made = shortened(f"{shared}{index}\tret\n")
+    assert "gpuperf_anchor@" in made
+    assert "blockIdx@gottpoff" in made
+    assert not re.search(r"\b(call|ret)\b", made)
+    kept = index.replace("blockIdx", "mine")
+    assert shortened(kept) == kept

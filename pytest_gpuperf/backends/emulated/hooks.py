@@ -1,4 +1,4 @@
-"""Shorten what a kernel does most: accesses to memory, and reads of threadIdx and its like.
+"""Shorten what a kernel does most: accesses to memory, reads of threadIdx and its like, and returns.
 
 Every access has a number, by which the runtime finds what it knows of it (``Site`` of simt/runtime.hpp). A
 load from an array that no thread of the launch writes is one of ``free_count`` elements from ``free_begin``
@@ -19,6 +19,15 @@ _INDEX = re.compile(
     r"\t\.value\t0x6666\n\trex64\n\tcall\t__tls_get_addr@PLT$",
     re.MULTILINE,
 )
+# Shared variables are the library's thread_local ones, which lie at fixed distances from each other; where
+# the dynamic one is on this OS thread, scheduler.cpp knows.
+_SHARED = re.compile(r"^\tleaq\t\S+@tlsld\(%rip\), %rdi\n\tcall\t__tls_get_addr@PLT$", re.MULTILINE)
+_ANCHOR = """\
+\tmovq\tgpuperf_anchor@gottpoff(%rip), %rax
+\tmovq\t%fs:(%rax), %rax
+\tsubq\t$gpuperf_dynamic_shared@dtpoff, %rax"""
+# Threads of a block take turns, so that who returns was seldom called last, which a CPU expects of a return.
+_RETURN = re.compile(r"^\tret$", re.MULTILINE)
 
 
 def shortened(assembly: str) -> str:
@@ -30,7 +39,9 @@ def shortened(assembly: str) -> str:
         number += 1
         return _numbered(call[1], int(call[2]), number) if number < _SITES else call[0]
 
-    return _INDEX.sub(r"\tmovq\t%fs:0, %rax\n\taddq\t\1@gottpoff(%rip), %rax", _CALL.sub(numbered, assembly))
+    assembly = _SHARED.sub(_ANCHOR, assembly)
+    assembly = _RETURN.sub(r"\tpopq\t%rcx\n\tjmp\t*%rcx", _CALL.sub(numbered, assembly))
+    return _INDEX.sub(r"\tmovq\t%fs:0, %rax\n\taddq\t\1@gottpoff(%rip), %rax", assembly)
 
 
 def _numbered(kind: str, size: int, number: int) -> str:

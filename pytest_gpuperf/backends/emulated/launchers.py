@@ -13,7 +13,8 @@ BOUNDS = "gpuperf_launch_bounds"
 _BOUNDS = re.compile(r"\b__launch_bounds__\s*\(")
 
 _LAUNCHER = """
-static __attribute__((no_sanitize("thread"))) void gpuperf_call_{number}(void **arguments) {{
+static __attribute__((no_sanitize("thread"), optimize("optimize-sibling-calls")))
+void gpuperf_call_{number}(void **arguments) {{
   gpuperf::call({kernel}, arguments);
 }}
 static constexpr auto gpuperf_types_{number} =

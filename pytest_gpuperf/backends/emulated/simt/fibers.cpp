@@ -18,10 +18,11 @@ void gpuperf_end() __attribute__((visibility("hidden"), noreturn));
 }
 
 // Threads and the scheduler take turns: who stops saves what the System V ABI asks a callee to keep, and goes on to
-// another stack. What a thread does when it stops runs on the scheduler's stack, which stays in the CPU's cache, and
-// says which one goes on: often the next thread.
+// another stack, by a jump, since a CPU takes a return for one to who called last. What a thread does when it stops
+// runs on the scheduler's stack, which stays in the CPU's cache, and says which one goes on: often the next thread.
 #define GPUPERF_SAVE_CALLEES " push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
 #define GPUPERF_RESTORE_CALLEES " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n"
+#define GPUPERF_GO_ON " mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " pop %rcx\n jmp *%rcx\n"
 #define GPUPERF_TO_SCHEDULER " mov gpuperf_scheduler@gottpoff(%rip),%rax\n mov %fs:(%rax),%rsp\n sub $8,%rsp\n"
 #define GPUPERF_CODE(NAME, CODE) ".p2align 4\n.globl " NAME "\n.type " NAME ",@function\n" NAME ":\n" CODE ".size " NAME ",.-" NAME "\n"
 __asm__(
@@ -29,12 +30,12 @@ __asm__(
     GPUPERF_CODE("gpuperf_enter", GPUPERF_SAVE_CALLEES
       " mov gpuperf_scheduler@gottpoff(%rip),%rax\n mov %rsp,%fs:(%rax)\n mov %rdi,%rsp\n" GPUPERF_RESTORE_CALLEES " ret\n")
     GPUPERF_CODE("gpuperf_wait_as", GPUPERF_SAVE_CALLEES
-      " mov %rsp,%rsi\n" GPUPERF_TO_SCHEDULER " call gpuperf_leave\n mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " ret\n")
+      " mov %rsp,%rsi\n" GPUPERF_TO_SCHEDULER " call gpuperf_leave\n" GPUPERF_GO_ON)
     GPUPERF_CODE("gpuperf_block_barrier", GPUPERF_SAVE_CALLEES
-      " mov %rsp,%rcx\n" GPUPERF_TO_SCHEDULER " call gpuperf_arrive\n mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " ret\n")
-    // A jump, since the CPU takes a return for one to where this thread was called. 4 is State::kDone.
+      " mov %rsp,%rcx\n" GPUPERF_TO_SCHEDULER " call gpuperf_arrive\n" GPUPERF_GO_ON)
+    // 4 is State::kDone.
     GPUPERF_CODE("gpuperf_end",
-      GPUPERF_TO_SCHEDULER " mov $4,%edi\n xor %esi,%esi\n call gpuperf_leave\n mov %rax,%rsp\n" GPUPERF_RESTORE_CALLEES " pop %rcx\n jmp *%rcx\n"));
+      GPUPERF_TO_SCHEDULER " mov $4,%edi\n xor %esi,%esi\n call gpuperf_leave\n" GPUPERF_GO_ON));
 
 namespace simt {
 
@@ -57,19 +58,24 @@ void grow_stacks(Worker &worker) {
     mprotect(begin, kGuard, PROT_NONE);
     uint64_t usable = reinterpret_cast<uint64_t>(begin) + kGuard;
     worker.stacks.push_back({usable, usable + kStack});
-    worker.free_stacks.push_back(worker.stacks.back());
+    worker.free_stacks.resize(worker.stacks.size());
+    free_stack(worker, usable);
   }
+}
+
+GPUPERF_HOT void become(Worker &worker, unsigned index, bool fresh) {
+  worker.current = index;
+  worker.spins = 0;
+  worker.runs++;
+  worker.fresh = fresh;
+  threadIdx = worker.indices[index];
 }
 
 void begin_thread(Worker &worker, unsigned index) {
   Block &block = *worker.block;
-  worker.current = index;
-  worker.spins = 0;
-  worker.runs++;
-  worker.fresh = true;
+  become(worker, index, true);
   run_as(worker, mark_of(block.phase_interval, index));
   if (worker.launch->fences != block.phase_time) renew_interval(worker, own_fiber(worker));
-  threadIdx = worker.indices[index];
 }
 
 // Ends the thread that runs; true when the next one of the warp has begun in its place.
@@ -91,10 +97,10 @@ void run_threads() {
   gpuperf_end();
 }
 
-void *prepare(const Stack &stack) {
-  // Tops at the same place in every page would all fall into the same sets of the CPU's cache.
-  uint64_t number = stack.begin / (kStack + kGuard);
-  void **top = reinterpret_cast<void **>(stack.end - number % 16 * 256);
+void *prepare(uint64_t stack) {
+  // Tops at the same place in every page would all fall into the same sets of the CPU's cache: stacks are an odd
+  // number of pages apart, and the page's number moves them.
+  void **top = reinterpret_cast<void **>(stack + kStack - (stack >> 4 & 0xf00));
   *--top = nullptr;
   *--top = reinterpret_cast<void *>(run_threads);
   top -= 6;
@@ -102,33 +108,27 @@ void *prepare(const Stack &stack) {
   return top;
 }
 
-void use_stack(Worker &worker, const Stack &stack) {
-  worker.stack_begin = stack.begin;
-  worker.stack_end = stack.end;
+GPUPERF_HOT void use_stack(Worker &worker, uint64_t stack) {
+  worker.stack_begin = stack;
+  worker.stack_end = stack + kStack;
   worker.gave_way = false;
 }
 
 // Makes a thread the one that runs; what remains is to switch to the stack pointer that it returns.
-void *enter_new(Worker &worker, unsigned index) {
-  if (worker.free_stacks.empty()) grow_stacks(worker);
-  Stack stack = worker.free_stacks.back();
-  worker.free_stacks.pop_back();
-  use_stack(worker, stack);
+__attribute__((noinline)) void *enter_new(Worker &worker, unsigned index) {
+  if (!worker.free_count) grow_stacks(worker);
+  use_stack(worker, worker.free_stacks[--worker.free_count]);
   begin_thread(worker, index);
-  return prepare(stack);
+  return prepare(worker.stack_begin);
 }
 
-void *enter_again(Worker &worker, unsigned index) {
+__attribute__((noinline)) void *enter_again(Worker &worker, unsigned index) {
   Fiber &fiber = worker.block->fibers[index];
   use_stack(worker, fiber.stack);
-  worker.current = index;
-  worker.spins = 0;
-  worker.runs++;
-  worker.fresh = false;
+  become(worker, index, false);
   if (fiber.phase != worker.block->phase) join_phase(*worker.block, fiber, index);
   run_as(worker, fiber.mark);
   if (worker.launch->fences != fiber.time) renew_interval(worker, fiber);
-  threadIdx = worker.indices[index];
   if (worker.watching) {
     Span &looked = worker.block->looked[index], &before = worker.block->looked_before[index];
     if (memcmp(&looked, &before, sizeof looked)) worker.changes++;
@@ -136,6 +136,61 @@ void *enter_again(Worker &worker, unsigned index) {
     looked = {UINT64_MAX, 0};
   }
   return fiber.stack_pointer;
+}
+
+// The same where a thread of the same warp and interval has just stopped, which needs no call.
+GPUPERF_HOT void *next_new(Worker &worker, Block &block, unsigned index) {
+  uint64_t mark = mark_of(block.phase_interval, index);
+  if (!worker.free_count || group_of(mark) != worker.group || worker.launch->fences != block.phase_time) return enter_new(worker, index);
+  use_stack(worker, worker.free_stacks[--worker.free_count]);
+  become(worker, index, true);
+  worker.mark = mark;
+  return prepare(worker.stack_begin);
+}
+
+GPUPERF_HOT void *next_again(Worker &worker, Block &block, unsigned index) {
+  Fiber &fiber = block.fibers[index];
+  bool joins = fiber.phase != block.phase;
+  uint64_t mark = joins ? mark_of(block.phase_interval, index) : fiber.mark;
+  uint32_t time = joins ? block.phase_time : fiber.time;
+  if (group_of(mark) != worker.group || worker.launch->fences != time || worker.watching) return enter_again(worker, index);
+  if (joins) join_phase(block, fiber, index);
+  // By its turn the stack of the one after the next is in the CPU's first cache, too small for those of a block.
+  char *after = static_cast<char *>(block.fibers[index + 2 < block.states.size() ? index + 2 : index].stack_pointer);
+  __builtin_prefetch(after);
+  __builtin_prefetch(after + 64);
+  use_stack(worker, fiber.stack);
+  become(worker, index, false);
+  worker.mark = mark;
+  return fiber.stack_pointer;
+}
+
+// Where to go on: from one thread of a warp to the next at once, where it can run and nothing has to be looked at
+// first, or to the scheduler.
+GPUPERF_HOT void *leave(Worker &worker, Block &block, State state) {
+  unsigned next = worker.current + 1;
+  block.states[worker.current] = state;
+  if (state == State::kReady || worker.attention.load(std::memory_order_relaxed) || worker.fault.kind != FaultKind::kNone) return gpuperf_scheduler;
+  if (next % kWarp == 0 || next >= block.states.size()) return gpuperf_scheduler;
+  if (block.states[next] == State::kReady) return next_again(worker, block, next);
+  if (block.states[next] == State::kNew && state != State::kDone && worker.free_count) return next_new(worker, block, next);
+  return gpuperf_scheduler;
+}
+
+// What a barrier does only now and then.
+__attribute__((noinline)) void *arrive_rarely(Worker &worker, Fiber &fiber, int predicate) {
+  Block &block = *worker.block;
+  if (worker.launch->stop) {
+    blame_waiting(worker, worker.current, FaultKind::kStopped);
+    free_stack(worker, worker.stack_begin);
+    return leave(worker, block, State::kDone);
+  }
+  if (block.at_barrier++ == 0)
+    block.barrier = fiber.wait, block.divergent = false;
+  else if (!same_site(block.barrier, fiber.wait))
+    block.divergent = true;
+  block.sum += predicate;
+  return leave(worker, block, State::kBlock);
 }
 
 void switch_to(Worker &worker, void *stack_pointer) {
@@ -189,21 +244,6 @@ Turn turn(Worker &worker) {
   return result;
 }
 
-// Returns where to go on: from one thread of a warp to the next at once, where it can run and nothing has to be
-// looked at first, or to the scheduler.
-void *leave(Worker &worker, State state, void *stack_pointer) {
-  std::vector<State> &states = worker.block->states;
-  if (state == State::kDone)
-    worker.free_stacks.push_back({worker.stack_begin, worker.stack_end});
-  else
-    own_fiber(worker).stack_pointer = stack_pointer;
-  states[worker.current] = state;
-  unsigned next = worker.current + 1;
-  if (state == State::kReady || worker.attention || worker.fault.kind != FaultKind::kNone || next % kWarp == 0 || next >= states.size()) return gpuperf_scheduler;
-  if (states[next] == State::kReady) return enter_again(worker, next);
-  return states[next] == State::kNew && state != State::kDone && !worker.free_stacks.empty() ? enter_new(worker, next) : gpuperf_scheduler;
-}
-
 void yield(Worker &, State state) {
   if (state == State::kDone) gpuperf_end();
   gpuperf_wait_as(state);
@@ -224,8 +264,28 @@ void fail(Worker &worker, FaultKind kind, uint64_t pc) {
 
 }  // namespace simt
 
+// What a thread does when it stops. These save no registers of its own, so that they are quick without calls.
 extern "C" __attribute__((visibility("hidden"))) void *gpuperf_leave(simt::State state, void *stack_pointer) {
-  return simt::leave(*simt::active, state, stack_pointer);
+  simt::Worker &worker = *simt::active;
+  if (state == simt::State::kDone)
+    simt::free_stack(worker, worker.stack_begin);
+  else
+    simt::own_fiber(worker).stack_pointer = stack_pointer;
+  return simt::leave(worker, *worker.block, state);
+}
+
+extern "C" __attribute__((visibility("hidden"))) void *gpuperf_arrive(int predicate, const char *file, int line, void *stack_pointer) {
+  simt::Worker &worker = *simt::active;
+  simt::Block &block = *worker.block;
+  simt::Fiber &fiber = simt::own_fiber(worker);
+  fiber.stack_pointer = stack_pointer;
+  fiber.wait.file = file;
+  fiber.wait.line = line;
+  bool usual = block.at_barrier && block.barrier.line == line && block.barrier.file == file;
+  if (!usual || worker.launch->stop.load(std::memory_order_relaxed)) return simt::arrive_rarely(worker, fiber, predicate);
+  block.at_barrier++;
+  block.sum += predicate;
+  return simt::leave(worker, block, simt::State::kBlock);
 }
 
 extern "C" void gpuperf_pause() {

@@ -70,7 +70,7 @@ inline void join_phase(const Block &block, Fiber &fiber, unsigned index) {
 inline Fiber &own_fiber(Worker &worker) {
   Fiber &fiber = worker.block->fibers[worker.current];
   if (worker.fresh) {
-    fiber.stack = {worker.stack_begin, worker.stack_end};
+    fiber.stack = worker.stack_begin;
     join_phase(*worker.block, fiber, worker.current);
     worker.fresh = false;
   }

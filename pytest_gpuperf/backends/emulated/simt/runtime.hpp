@@ -65,7 +65,7 @@ struct Stack {
 // Of a thread that has waited; one that runs through leaves nothing here.
 struct alignas(64) Fiber {
   void *stack_pointer;
-  Stack stack;
+  uint64_t stack;  // where it begins
   uint64_t mark;  // the interval it is in and its number, as races.hpp writes them into a cell
   uint32_t phase, clock, time;  // of that interval
   Wait wait;
@@ -202,7 +202,8 @@ struct Worker {
 
   std::vector<Block *> resident;
   std::vector<Block *> spare;
-  std::vector<Stack> free_stacks;
+  std::vector<uint64_t> free_stacks;  // the first free_count of them are
+  size_t free_count = 0;
   std::vector<Stack> stacks;
 
   uint64_t shared_begin = 0, shared_end = 0;
@@ -278,8 +279,7 @@ void begin_block_fibers(Worker &worker);
 enum class Turn { kNone, kGaveWay, kProgress, kFault };
 Turn turn(Worker &worker);
 void yield(Worker &worker, State state);
-// The thread that runs stops.
-void *leave(Worker &worker, State state, void *stack_pointer);
+inline void free_stack(Worker &worker, uint64_t stack) { worker.free_stacks[worker.free_count++] = stack; }
 // Lets the other threads run: this one waits for something that one of them will do.
 void give_way(Worker &worker);
 // Ends the launch from inside a fiber; the fault's block and thread are filled in here.
@@ -288,6 +288,8 @@ void give_way(Worker &worker);
 // warp.cpp
 bool resolve_warp(Worker &worker, unsigned first_lane);
 bool resolve_block(Worker &worker);
+bool same_site(const Wait &a, const Wait &b);
+void blame_waiting(Worker &worker, unsigned index, FaultKind kind);
 
 // memory.cpp
 void begin_launch_memory(Worker &worker);

@@ -10,7 +10,11 @@
 #include "races.hpp"
 #include "runtime.hpp"
 
-extern "C" __thread simt::Index3 blockIdx;
+extern "C" {
+extern __thread simt::Index3 blockIdx;
+// Where the kernels that run on this OS thread have their dynamic shared memory (hooks.py).
+__thread void *gpuperf_anchor;
+}
 
 namespace simt {
 namespace {
@@ -78,7 +82,7 @@ void retire(Worker &worker) {
   Block *block = worker.block;
   if (!worker.copies.empty()) forget_copies(worker);
   for (unsigned i = 0; i < block->states.size(); i++)
-    if (block->states[i] != State::kNew && block->states[i] != State::kDone) worker.free_stacks.push_back(block->fibers[i].stack);
+    if (block->states[i] != State::kNew && block->states[i] != State::kDone) free_stack(worker, block->fibers[i].stack);
   worker.resident.erase(std::find(worker.resident.begin(), worker.resident.end(), block));
   worker.spare.push_back(block);
 }
@@ -179,6 +183,7 @@ void begin_launch(Worker &worker, Launch &launch) {
   worker.block = nullptr;
   worker.fault = Fault{};
   worker.watching = false;
+  gpuperf_anchor = launch.request.shared_anchor();
   begin_launch_fibers(worker);
   begin_launch_memory(worker);
   forget_locals(worker);

@@ -13,26 +13,13 @@ enum WarpOperation { kSync, kShuffle, kUp, kDown, kXor, kBallot, kActive, kMatch
 const char *const kNames[] = {"__syncwarp", "__shfl_sync", "__shfl_up_sync", "__shfl_down_sync",
                               "__shfl_xor_sync", "a vote", "__activemask", "__match_any_sync"};
 
-void blame(Worker &worker, unsigned index, FaultKind kind) {
-  const Wait &wait = worker.block->fibers[index].wait;
-  worker.fault.kind = kind;
-  worker.fault.line = wait.line;
-  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", wait.file);
-  locate(worker, index);
-}
-
 // A loop around a barrier may touch no memory: the watchdog's wish is looked at here as well.
 void wait_as(Worker &worker, State state) {
   if (worker.launch->stop.load(std::memory_order_relaxed)) {
-    blame(worker, worker.current, FaultKind::kStopped);
+    blame_waiting(worker, worker.current, FaultKind::kStopped);
     state = State::kDone;
   }
   yield(worker, state);
-}
-
-bool same_site(const Wait &a, const Wait &b) {
-  // One translation unit: the compiler may keep two copies of a file's name, but not of its lines' order.
-  return a.line == b.line && (a.file == b.file || __builtin_strcmp(a.file, b.file) == 0);
 }
 
 // The lane a shuffle reads, by the rules of the Programming Guide: within its segment, else its own.
@@ -56,7 +43,7 @@ bool shuffle(Worker &worker, unsigned first, unsigned lane, uint32_t participant
   Wait &wait = worker.block->fibers[first + lane].wait;
   unsigned source = source_lane(lane, wait);
   if (!(participants >> source & 1)) {
-    blame(worker, first + lane, FaultKind::kLostLane);
+    blame_waiting(worker, first + lane, FaultKind::kLostLane);
     bool returned = (wait.mask >> source & 1) && first + source < worker.block->fibers.size();
     snprintf(worker.fault.text, sizeof worker.fault.text, "%s reads lane %u, which %s", kNames[wait.operation],
              source, returned ? "has returned already"
@@ -115,7 +102,7 @@ uint32_t arrived(Worker &worker, unsigned first, unsigned last, unsigned lane) {
 void report_lost_lane(Worker &worker, unsigned waiting) {
   unsigned first = waiting / kWarp * kWarp, last = std::min<unsigned>(first + kWarp, worker.block->fibers.size());
   const Wait &wait = worker.block->fibers[waiting].wait;
-  blame(worker, waiting, FaultKind::kLostLane);
+  blame_waiting(worker, waiting, FaultKind::kLostLane);
   for (unsigned i = first; i < last; i++) {
     State state = worker.block->states[i];
     const Wait &other = worker.block->fibers[i].wait;
@@ -135,7 +122,7 @@ void report_divergence(Worker &worker) {
   for (unsigned i = first; i < block.states.size(); i++) {
     const Wait &wait = block.fibers[i].wait;
     if (block.states[i] != State::kBlock || same_site(wait, block.fibers[first].wait)) continue;
-    blame(worker, first, FaultKind::kDivergentBarrier);
+    blame_waiting(worker, first, FaultKind::kDivergentBarrier);
     worker.fault.other = i;
     snprintf(worker.fault.text, sizeof worker.fault.text, "%d", wait.line);
     return;
@@ -143,6 +130,19 @@ void report_divergence(Worker &worker) {
 }
 
 }  // namespace
+
+void blame_waiting(Worker &worker, unsigned index, FaultKind kind) {
+  const Wait &wait = worker.block->fibers[index].wait;
+  worker.fault.kind = kind;
+  worker.fault.line = wait.line;
+  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", wait.file);
+  locate(worker, index);
+}
+
+bool same_site(const Wait &a, const Wait &b) {
+  // One translation unit: the compiler may keep two copies of a file's name, but not of its lines' order.
+  return a.line == b.line && (a.file == b.file || __builtin_strcmp(a.file, b.file) == 0);
+}
 
 // Lets the lanes of a warp go on whose operation is complete; false when there are none.
 bool resolve_warp(Worker &worker, unsigned first) {
@@ -183,26 +183,6 @@ extern "C" {
 
 void gpuperf_fence();  // order.cpp
 
-// On the scheduler's stack, which the CPU's cache holds.
-__attribute__((visibility("hidden"))) void *gpuperf_arrive(int predicate, const char *file, int line, void *stack_pointer) {
-  using namespace simt;
-  Worker &worker = *active;
-  Block &block = *worker.block;
-  Wait &wait = own_fiber(worker).wait;
-  wait.file = file;
-  wait.line = line;
-  if (worker.launch->stop.load(std::memory_order_relaxed)) {
-    blame(worker, worker.current, FaultKind::kStopped);
-    return leave(worker, State::kDone, stack_pointer);
-  }
-  if (block.at_barrier++ == 0)
-    block.barrier = wait, block.divergent = false;
-  else if (!same_site(block.barrier, wait))
-    block.divergent = true;
-  block.sum += predicate;
-  return leave(worker, State::kBlock, stack_pointer);
-}
-
 int gpuperf_barrier_sum() { return simt::active->block->last_sum; }
 
 uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand, int width, const char *file, int line) {
@@ -211,7 +191,7 @@ uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand,
   simt::Wait &wait = simt::own_fiber(worker).wait;
   wait = {file, line, operation, operand, width, mask, value, 0};
   if (operation != simt::kActive && !(mask >> lane & 1)) {
-    simt::blame(worker, worker.current, simt::FaultKind::kLostLane);
+    simt::blame_waiting(worker, worker.current, simt::FaultKind::kLostLane);
     snprintf(worker.fault.text, sizeof worker.fault.text, "%s is called by lane %u, which is not in its mask 0x%08x",
              simt::kNames[operation], lane, mask);
     simt::yield(worker, simt::State::kDone);
