@@ -60,6 +60,25 @@ def test_a_variable_read_before_it_is_written(launch, name, works, fails, thread
     launch(name, works, threads)  # nothing is left on the stacks
 
 
+@pytest.mark.parametrize(
+    ("name", "works", "fails", "what"),
+    [
+        ("behind_its_array", 3, 4, "element 4 of its own 'a', which has 4"),
+        ("before_its_array", 2, 1, "element -1 of its own 'weights', which has 3"),
+        ("inner_index", 2, 3, "element 3 of its own 'table[1]', which has 3"),
+        ("in_a_structure", 2, 3, "element 3 of its own 'rows[i].of', which has 3"),
+        ("a_full_stack", 4, 5, "element 4 of its own 'stack', which has 4"),
+        ("always", 1, 0, "element 4 of its own 'a', which has 4"),
+    ],
+)
+def test_an_index_outside_an_array_of_its_own(launch, name, works, fails, what):
+    launch(name, works)
+    line = next(n for n, text in enumerate(SOURCE.splitlines(), 1) if text.endswith(f"// {name}"))
+    says = f"locals.cu:{line}: kernel {name}, block (0, 0, 0), thread (0, 0, 0): uses {what} (out of bounds)"
+    with pytest.raises(KernelError, match=re.escape(says)):
+        launch(name, fails)
+
+
 def test_what_is_written_in_other_ways_is_no_finding(launch):
     assert launch("guarded", 1)[:4] == [1, 1, 1, 1]
     assert launch("guarded", 3)[:4] == [3, 6, 9, 12]
@@ -68,6 +87,7 @@ def test_what_is_written_in_other_ways_is_no_finding(launch):
     assert launch("copied_whole", 1)[0] == 9
     assert launch("copied_whole", 0)[0] == 0
     assert launch("filled_elsewhere", 1)[0] == 7
+    assert launch("indices_inside", 1)[:2] == [18, 4]
     assert launch("given_values", 1)[:2] == [0, 0]
     assert launch("written_on_every_path", 1)[:2] == [5, 4]
 

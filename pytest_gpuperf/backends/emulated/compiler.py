@@ -20,6 +20,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_gpuperf.backends.emulated.bounds import ACCOUNT
 from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.calls import Made, built_in, unseen
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
@@ -39,7 +40,16 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
 
 _MAKERS = (
-    *("compiler.py", "loops.py", "branches.py", "calls.py", "casts.py", "conversions.py", "locals.py"),
+    *(
+        "compiler.py",
+        "loops.py",
+        "bounds.py",
+        "branches.py",
+        "calls.py",
+        "casts.py",
+        "conversions.py",
+        "locals.py",
+    ),
     *("hooks.py", "../functions.py"),
 )
 _SIMT = Path(__file__).parent / "simt"
@@ -77,8 +87,11 @@ _KERNEL_FLAGS = [
     *("-fno-gnu-unique", "-fno-extern-tls-init", "-fno-stack-protector", "-fcf-protection=none"),
 ]
 # All that is asked for is what the optimiser finds, most of it in loops that it unrolls; -fpermissive lets a
-# function of a local type be declared alone.
-_BEST = ("-O2", "-fpeel-loops", "-fwhole-program", "-fno-exceptions", "-w", "-fpermissive")
+# function of a local type be declared alone. That an index is inside is not to be taken from its use.
+_BEST = (
+    *("-O2", "-fpeel-loops", "-fwhole-program", "-fno-aggressive-loop-optimizations"),
+    *("-fno-exceptions", "-w", "-fpermissive"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +239,16 @@ def _host_options(options: Sequence[str]) -> list[str]:
     return kept
 
 
-def _optimised(compiler: Compiler, path: Path, source: Path, flags: Sequence[str], code: bytes) -> str | None:
-    """Return what g++ makes of the code at its best, None where it does not compile."""
-    source.write_bytes(code)
+def _optimised(
+    compiler: Compiler, path: Path, source: Path, flags: Sequence[str], code: str, *more: str
+) -> tuple[str, str] | None:
+    """Return what g++ makes of the code at its best and its account of it, None where it does not compile."""
+    source.write_bytes(os.fsencode(code))
     kept = [flag for flag in flags if flag not in (*_KERNEL_FLAGS, "--param")]
-    command = [*compiler.command, *kept, *_BEST, "-S", str(source), "-o", "-"]
+    account = source.with_suffix(".gimple")
+    command = [*compiler.command, *kept, *_BEST, *more, f"{ACCOUNT}{account}", "-S", str(source), "-o", "-"]
     done = run(command, path.parent)
-    return None if done.returncode else done.stdout
+    return None if done.returncode else (done.stdout, account.read_text(errors="replace"))
 
 
 def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flags: Sequence[str]) -> Made:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from pytest_gpuperf.backends.emulated.bounds import FLAGS, checked_indices
 from pytest_gpuperf.backends.emulated.calls import Made, built_in
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.functions import members
@@ -48,24 +50,30 @@ _CLASS = re.compile(
 _LEFT = " __attribute__((cleanup(gpuperf_left)))"
 
 
-def watched(
-    make: Callable[[bytes, Sequence[str]], Made],
-    optimised: Callable[[bytes], str | None],
-    code: Code,
-    behind: str,
-    flags: Sequence[str],
-) -> str:
+Make = Callable[[bytes, Sequence[str]], Made]
+Optimised = Callable[..., tuple[str, str] | None]
+
+
+def watched(make: Make, optimised: Optimised, code: Code, behind: str, flags: Sequence[str]) -> str:
     """Return what ``make`` makes of the code with its local variables watched, and of ``behind``.
 
     Where that fails, the code is made as it is, and then says itself what is wrong with it. ``optimised``
-    returns the assembly of the code, None where it does not compile.
+    returns the assembly and the account of a text, under more flags, None where it does not compile.
     """
+    before = code.insertions()
+    checked_indices(code, behind, lambda text: optimised(text, *FLAGS))
+    with suppress(KernelError, Unresolved):
+        return _watched(make, optimised, code, behind, flags)
+    code.restore(before)
+    return _watched(make, optimised, code, behind, flags)
+
+
+def _watched(make: Make, optimised: Optimised, code: Code, behind: str, flags: Sequence[str]) -> str:
     found = list(_declared(code))
     if found:
         asks = [(local.after, f" gpuperf::unset<{n}>({local.name});") for n, local in enumerate(found)]
-        assembly = optimised(os.fsencode(code.compiled(asks) + behind))
-        if assembly is not None:
-            used = {int(number) for number in _USED.findall(assembly)}
+        if made_best := optimised(code.compiled(asks) + behind):
+            used = {int(number) for number in _USED.findall(made_best[0])}
             found = [local for number, local in enumerate(found) if number in used]
     while found:
         names = {local.name for local in found}
@@ -83,7 +91,7 @@ def watched(
 
 
 def _telling(
-    make: Callable[[bytes, Sequence[str]], Made],
+    make: Make,
     code: Code,
     behind: str,
     flags: Sequence[str],

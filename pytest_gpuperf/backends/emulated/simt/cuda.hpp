@@ -103,6 +103,14 @@ GPUPERF_INLINE void unset(T &variable) {
     memcpy((void *)&variable, &value, sizeof variable);
   }
 }
+
+// Of an index that g++ cannot show to be inside an array of the thread's own (bounds.py).
+extern "C" void gpuperf_outside(long long index, size_t count, const char *name) __attribute__((noreturn, cold));
+template <class T>
+constexpr GPUPERF_INLINE T within(T index, size_t count, const char *name) {
+  if (size_t(index) >= count) gpuperf_outside((long long)index, count, name);
+  return index;
+}
 }  // namespace gpuperf
 
 // How the runtime enters a kernel: by one untyped function for each, which launchers.py writes.
