@@ -141,6 +141,13 @@ extern "C" __global__ void returned_elsewhere(float *out, int n)
     colours[n & 1] = grey(2);
     out[0] = colours[1].x; // returned_elsewhere
 }
+__device__ __noinline__ float grey_of(float4 colour) { return colour.x + colour.y + colour.z; }
+extern "C" __global__ void passed_by_value(float *out, int n)
+{
+    float4 colour;
+    if (n > 1) colour = grey(1);
+    out[0] = grey_of(colour); // passed_by_value
+}
 
 // ---- overruns ----
 
@@ -312,4 +319,18 @@ extern "C" __global__ void by_other_ways(float *out, int n)
     }
     auto body = [&] { int own[2]; own[0] = 7; return own[0]; };
     out[3] = pair.part[0] + filled[0] + *where[1] + whole + exponent[0] + copy.x + body();
+}
+
+// ---- bugs that are not seen (docs/emulator.md) ----
+
+extern "C" __global__ void not_seen(float *out, int n)
+{
+    float own[3] = {1, 2, 3}, *p = own + 2;
+    out[0] = p[n]; // an overrun by a pointer
+    Started started;
+    out[1] = started.y; // which a constructor has left
+    float4 part, copy;
+    part.x = n;
+    copy = part;
+    out[2] = copy.y; // copied with what was written
 }

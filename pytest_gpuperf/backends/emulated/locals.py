@@ -75,18 +75,20 @@ def _watched(make: Make, optimised: Optimised, code: Code, behind: str, flags: S
         if made_best := optimised(code.compiled(asks) + behind):
             used = {int(number) for number in _USED.findall(made_best[0])}
             found = [local for number, local in enumerate(found) if number in used]
+    structures = True
     while found:
         names = {local.name for local in found}
-        telling = partial(_telling, make, code, behind, [*flags, *_FLAGS], found)
+        made_of = partial(_telling, make, code, behind, [*flags, *_FLAGS], found, structures)
         try:
-            made = built_in(telling, code, names)
+            made = built_in(made_of, code, names)
         except (KernelError, Unresolved):
             break
-        # What a call still writes would seem never to be written.
+        # A structure that a call still writes would seem never to be written.
         lost = {call.own for call in made.unseen if call.stores and (not call.own or call.own in names)}
-        if not lost:
+        if not lost or not structures:
             return made.assembly
-        found = [local for local in found if local.name not in lost and "" not in lost]
+        structures = "" not in lost
+        found = [local for local in found if local.name not in lost]
     return built_in(lambda: make(os.fsencode(code.compiled() + behind), flags), code).assembly
 
 
@@ -96,9 +98,11 @@ def _telling(
     behind: str,
     flags: Sequence[str],
     found: Sequence[_Local],
+    structures: bool,
 ) -> Made:
     """Return what is made of the code that tells of each variable where it is declared and left."""
-    tells = [(local.after, f' gpuperf::declared({local.name}, "{local.name}");') for local in found]
+    declared = f"gpuperf::declared<{str(structures).lower()}>"
+    tells = [(local.after, f' {declared}({local.name}, "{local.name}");') for local in found]
     told = code.compiled([*((local.end, _LEFT) for local in found), *tells])
     return make(os.fsencode(told + behind), flags)
 

@@ -84,9 +84,9 @@ namespace gpuperf {
 template <class T>
 constexpr bool watched = std::is_trivially_default_constructible<typename std::remove_all_extents<T>::type>::value &&
                          !std::is_empty<typename std::remove_all_extents<T>::type>::value;
-template <class T>
+template <bool kStructures, class T>
 GPUPERF_INLINE void declared(T &variable, const char *name) {
-  if (watched<T>) gpuperf_declared((void *)&variable, sizeof variable, name);
+  if (watched<T> && (kStructures || std::is_scalar<typename std::remove_all_extents<T>::type>::value)) gpuperf_declared((void *)&variable, sizeof variable, name);
 }
 
 // A value of which g++ knows only that it has no use for it where it calls none of these.
