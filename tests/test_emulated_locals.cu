@@ -199,13 +199,13 @@ extern "C" __global__ void always(float *out, int n)
 __device__ float item(const float (&of)[3], int i) { return of[i]; }
 extern "C" __global__ void indices_inside(float *out, int n)
 {
-    __shared__ float tile[4][4];
+    __shared__ float a[4][4]; // the name of own arrays elsewhere
     float flat[4][4], own[3] = {1, 2, 3}, sum = 0;
-    for (int i = 0; i < 16 * n; i++) tile[0][i] = flat[0][i] = i; // all of it, by its first row
+    for (int i = 0; i < 16 * n; i++) a[n - 1][i] = flat[0][i] = i; // all of it, by its first row
     for (const float *p = own, *end = &own[n * 3]; p != end; p++) sum += *p;
     unsigned char of[256], index = n * 200;
     of[index] = n;
-    out[0] = flat[0][n] + tile[n][1] + sum + of[index] + item(own, n) + 2[own - 1 + n];
+    out[0] = flat[0][n] + a[n][1] + sum + of[index] + item(own, n) + 2[own - 1 + n];
     float *alias = own + n; // an array's overrun by a pointer is not seen
     out[1] = sizeof(own[n + 7]) + (n > 7 ? alias[7] : 0);
 }

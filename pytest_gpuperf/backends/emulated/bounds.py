@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
-from pytest_gpuperf.backends.emulated.preprocessed import Code
+from pytest_gpuperf.backends.emulated.preprocessed import Code, unescaped
+from pytest_gpuperf.backends.functions import members
 
 FLAGS = ("-fsanitize=bounds",)
 ACCOUNT = "-fdump-tree-gimple="  # that of what each function declares
@@ -27,6 +28,7 @@ _CHECK = re.compile(
     r"^\.Lubsan_data\d+:\n\t\.quad\t(\.LC\d+)\n\t\.long\t(\d+)\n\t\.long\t(\d+)\n", re.MULTILINE
 )
 _FILE = re.compile(r'^(\.LC\d+):\n\t\.string\t"(.*)"$', re.MULTILINE)
+_SHARED = re.compile(r"\b(?:thread_local|static|extern)\b[^;{}=]*?\b(\w+)\s*\[")
 _MARKER = re.compile(r'# (\d+) "((?:[^"\\]|\\.)*)"')
 _LOCAL = re.compile(r"^\s+(static )?[^;=()]*[\w>] (\w+)(\[[^;]*\])?;$", re.MULTILINE)
 
@@ -54,25 +56,26 @@ def checked_indices(code: Code, behind: str, optimised: Callable[[str], tuple[st
     if not (made := optimised(text)):
         return
     assembly, account = made
-    declared = _LOCAL.findall(account)
-    own = {name + bool(array) * "[" for static, name, array in declared if not static}
-    own -= {name + bool(array) * "[" for static, name, array in declared if static}
+    own = {name + bool(array) * "[" for static, name, array in _LOCAL.findall(account) if not static}
     opened = {opening for place in _places(assembly, text) for opening in _openings(code, place)}
+    functions = list(members(code.code))
     for opening in sorted(opened):
-        for offset, inserted in _check(code.code, opening, own):
+        body = next((code.code[f.body : f.end] for f in functions if f.body <= opening < f.end), "")
+        own_here = own - {name + "[" for name in _SHARED.findall(body)}
+        for offset, inserted in _check(code.code, opening, own_here):
             code.insert(offset, inserted)
 
 
 def _places(assembly: str, text: str) -> Iterator[_Place]:
     """Yield the indices that are left to be checked."""
-    files = dict(_FILE.findall(assembly))
+    files = {label: unescaped(name) for label, name in _FILE.findall(assembly)}
     wanted: dict[tuple[str, int], set[int]] = defaultdict(set)
     for label, line, column in _CHECK.findall(assembly):
         wanted[files.get(label, ""), int(line)].add(int(column))
     file, number = "", 0
     for line in text.split("\n"):
         if marker := _MARKER.match(line):
-            file, number = marker[2], int(marker[1])
+            file, number = unescaped(marker[2]), int(marker[1])
             continue
         for column in wanted.get((file, number), ()):
             if line[column - 1 : column] in ("[", "]"):
