@@ -25,7 +25,7 @@ from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.calls import Made, built_in, unseen
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.conversions import FLAG, unsigned_casts
-from pytest_gpuperf.backends.emulated.faults import GAP
+from pytest_gpuperf.backends.emulated.gaps import adapted
 from pytest_gpuperf.backends.emulated.hooks import shortened
 from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, note_launch_bounds, probe_of
 from pytest_gpuperf.backends.emulated.locals import watched
@@ -40,17 +40,8 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
 
 _MAKERS = (
-    *(
-        "compiler.py",
-        "loops.py",
-        "bounds.py",
-        "branches.py",
-        "calls.py",
-        "casts.py",
-        "conversions.py",
-        "locals.py",
-    ),
-    *("hooks.py", "../functions.py"),
+    *("compiler.py", "loops.py", "bounds.py", "branches.py", "calls.py", "casts.py", "conversions.py"),
+    *("locals.py", "gaps.py", "hooks.py", "../functions.py"),
 )
 _SIMT = Path(__file__).parent / "simt"
 _TOOLKIT = _SIMT / "toolkit"  # <cuda_runtime.h> and its like, empty: what they declare is in cuda.hpp
@@ -264,7 +255,7 @@ def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flag
         raise KernelError(f"{shown(path)} does not compile: {error}")
     account = tree.read_text(errors="replace")
     casts = unsigned_casts(account, os.fsdecode(code))
-    return Made(with_clamped_casts(_adapted(assembly.read_text()), casts), unseen(account))
+    return Made(with_clamped_casts(adapted(assembly.read_text()), casts), unseen(account))
 
 
 def _link(compiler: Compiler, runtime: Path, path: Path, assembly: str, output: Path) -> None:
@@ -282,27 +273,6 @@ def _link(compiler: Compiler, runtime: Path, path: Path, assembly: str, output: 
 
 def _counting(assembly: str) -> str:
     return with_loops(with_branches(assembly))
-
-
-_DATA = r"\t\.(?:zero|byte|value|long|quad|octa|string|ascii|float|double)\b[^\n]*\n"
-_VARIABLE = re.compile(rf"(\t\.size\t(\S+), \d+\n)(\2:\n(?:{_DATA})+)")
-_COMMON = re.compile(r"(?:\t\.local\t\S+\n)?\t\.comm\t(\S+?),(\d+),(\d+)\n")
-_THROUGH_POINTERS = re.compile(r"\b(memcpy|memmove|memset|(?:sincos|modf|frexp|remquo)f?)@PLT")
-_BUILT_IN = {"threadIdx", "blockIdx", "blockDim", "gridDim"}
-
-
-def _adapted(assembly: str) -> str:
-    assembly = _VARIABLE.sub(rf"\1\t.zero\t{GAP}\n\3\t.zero\t{GAP}\n", assembly)
-    assembly = _COMMON.sub(
-        rf"\t.pushsection .bss\n\t.balign\t\3\n\t.type\t\1, @object\n\t.size\t\1, \2\n"
-        rf"\t.zero\t{GAP}\n\1:\n\t.zero\t\2+{GAP}\n\t.popsection\n",
-        assembly,
-    )
-    assembly = _THROUGH_POINTERS.sub(r"gpuperf_\1@PLT", assembly)
-    wanted = set(re.findall(r"([\w.$]+)@tlsgd", assembly)) - _BUILT_IN
-    defined = set(re.findall(r"^([\w.$]+):", assembly, re.MULTILINE))
-    aliases = "".join(f"\t.set\t{name}, gpuperf_dynamic_shared\n" for name in sorted(wanted - defined))
-    return assembly + aliases
 
 
 def _first_error(output: str) -> str:
