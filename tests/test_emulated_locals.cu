@@ -141,8 +141,74 @@ extern "C" __global__ void returned_elsewhere(float *out, int n)
     colours[n & 1] = grey(2);
     out[0] = colours[1].x; // returned_elsewhere
 }
+__device__ __noinline__ float grey_of(float4 colour) { return colour.x + colour.y + colour.z; }
+extern "C" __global__ void passed_by_value(float *out, int n)
+{
+    float4 colour;
+    if (n > 1) colour = grey(1);
+    out[0] = grey_of(colour); // passed_by_value
+}
+
+// ---- overruns ----
+
+extern "C" __global__ void behind_its_array(float *out, int n)
+{
+    float a[4];
+    for (int i = 0; i <= n; i++)
+        a[i] = i; // behind_its_array
+    out[0] = a[n & 3];
+}
+extern "C" __global__ void before_its_array(float *out, int n)
+{
+    const float weights[3] = {1, 2, 3};
+    for (int i = 0; i < 3; i++)
+        out[0] += weights[n - i]; // before_its_array
+}
+#define ENTRY(i, j) table[i][j]
+extern "C" __global__ void inner_index(float *out, int n)
+{
+    float table[4][3] = {};
+    out[0] = (out == NULL) + ENTRY(1, n); // inner_index
+}
+struct Row { float of[3]; int used; };
+template <int N> __device__ float last_of(int n)
+{
+    Row rows[N];
+    for (int i = 0; i < N; i++) rows[i].of[n] = i; // in_a_structure
+    return rows[N - 1].of[n];
+}
+extern "C" __global__ void in_a_structure(float *out, int n) { out[0] = last_of<2>(n) + last_of<4>(n); }
+extern "C" __global__ void a_full_stack(float *out, int n)
+{
+    int stack[4], top = 0;
+    auto push = [&](int value) { stack[top++] = value; }; // a_full_stack
+    for (int i = 0; i < n; i++) push(i);
+    out[0] = stack[--top];
+}
+extern "C" __global__ void always(float *out, int n)
+{
+    float a[4];
+    if (n) return;
+    for (int i = 0; i < 5; i++)
+        a[i] = out[i]; // always
+    out[0] = a[0] + a[3];
+}
 
 // ---- what is right ----
+
+__device__ float item(const float (&of)[3], int i) { return of[i]; }
+extern "C" __global__ void indices_inside(float *out, int n)
+{
+    __shared__ float a[4][4]; // the name of own arrays elsewhere
+    float flat[4][4], own[3] = {1, 2, 3}, sum = 0;
+    for (int i = 0; i < 16 * n; i++) a[n - 1][i] = flat[0][i] = i; // all of it, by its first row
+    for (const float *p = own, *end = &own[n * 3]; p != end; p++) sum += *p;
+    unsigned char of[256], index = n * 200;
+    of[index] = n;
+    out[0] = flat[0][n] + a[n][1] + sum + of[index] + item(own, n) + 2[own - 1 + n];
+    float *alias = own + n; // an array's overrun by a pointer is not seen
+    out[1] = sizeof(own[n + 7]) + (n > 7 ? alias[7] : 0);
+}
 
 struct Padded { char kind; int index; short size; double weight; };
 extern "C" __global__ void copied_whole(float *out, int n)
@@ -253,4 +319,18 @@ extern "C" __global__ void by_other_ways(float *out, int n)
     }
     auto body = [&] { int own[2]; own[0] = 7; return own[0]; };
     out[3] = pair.part[0] + filled[0] + *where[1] + whole + exponent[0] + copy.x + body();
+}
+
+// ---- bugs that are not seen (docs/emulator.md) ----
+
+extern "C" __global__ void not_seen(float *out, int n)
+{
+    float own[3] = {1, 2, 3}, *p = own + 2;
+    out[0] = p[n]; // an overrun by a pointer
+    Started started;
+    out[1] = started.y; // which a constructor has left
+    float4 part, copy;
+    part.x = n;
+    copy = part;
+    out[2] = copy.y; // copied with what was written
 }

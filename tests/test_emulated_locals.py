@@ -47,6 +47,7 @@ def launch(backend):
         ("by_reference", 2, 1, 0, "4 bytes of its own 'x' (byte 0 of 4)"),
         ("loop_of_no_turns", 2, 1, 0, "1 byte of its own 'found' (byte 0 of 1)"),
         ("in_a_member", 3, 2, 0, "4 bytes of its own 'weights' (byte 8 of 12)"),
+        ("passed_by_value", 2, 1, 0, "16 bytes of its own 'colour' (byte 0 of 16)"),
         ("returned_elsewhere", 1, 2, 0, "4 bytes of its own 'colours' (byte 16 of 32)"),
     ],
 )
@@ -60,6 +61,25 @@ def test_a_variable_read_before_it_is_written(launch, name, works, fails, thread
     launch(name, works, threads)  # nothing is left on the stacks
 
 
+@pytest.mark.parametrize(
+    ("name", "works", "fails", "what"),
+    [
+        ("behind_its_array", 3, 4, "element 4 of its own 'a', which has 4"),
+        ("before_its_array", 2, 1, "element -1 of its own 'weights', which has 3"),
+        ("inner_index", 2, 3, "element 3 of its own 'table[1]', which has 3"),
+        ("in_a_structure", 2, 3, "element 3 of its own 'rows[i].of', which has 3"),
+        ("a_full_stack", 4, 5, "element 4 of its own 'stack', which has 4"),
+        ("always", 1, 0, "element 4 of its own 'a', which has 4"),
+    ],
+)
+def test_an_index_outside_an_array_of_its_own(launch, name, works, fails, what):
+    launch(name, works)
+    line = next(n for n, text in enumerate(SOURCE.splitlines(), 1) if text.endswith(f"// {name}"))
+    says = f"locals.cu:{line}: kernel {name}, block (0, 0, 0), thread (0, 0, 0): uses {what} (out of bounds)"
+    with pytest.raises(KernelError, match=re.escape(says)):
+        launch(name, fails)
+
+
 def test_what_is_written_in_other_ways_is_no_finding(launch):
     assert launch("guarded", 1)[:4] == [1, 1, 1, 1]
     assert launch("guarded", 3)[:4] == [3, 6, 9, 12]
@@ -68,8 +88,13 @@ def test_what_is_written_in_other_ways_is_no_finding(launch):
     assert launch("copied_whole", 1)[0] == 9
     assert launch("copied_whole", 0)[0] == 0
     assert launch("filled_elsewhere", 1)[0] == 7
+    assert launch("indices_inside", 1)[:2] == [18, 4]
     assert launch("given_values", 1)[:2] == [0, 0]
     assert launch("written_on_every_path", 1)[:2] == [5, 4]
+
+
+def test_what_docs_say_is_not_seen_is_let_through(launch):
+    launch("not_seen", 1)
 
 
 def test_code_that_cannot_be_watched_runs_as_it_is(backend, tmp_path):
@@ -109,6 +134,20 @@ extern "C" __global__ void recursive(Four *out, int n) {
 }
 """
 
+VIRTUAL = """
+struct Four { float x, y, z, w; };
+struct Shape { __device__ virtual Four at(int i) const { Four f; f.x = i; return f; } };
+extern "C" __global__ void kept(Four *out, int n) {
+  Shape shape;
+  const Shape *shapes[2] = {&shape, &shape};
+  Four all[2];
+  float number[2];
+  (n > 5 ? out : all)[n & 1] = shapes[n & 1]->at(n);
+  if (n > 0) out[0].y = number[n];
+  out[0].x = all[n & 1].x;
+}
+"""
+
 
 def test_what_a_call_reads_and_writes_is_checked(backend, tmp_path):
     """A structure that a function takes or returns by value; one that calls itself is left alone."""
@@ -124,5 +163,16 @@ def test_what_a_call_reads_and_writes_is_checked(backend, tmp_path):
     ]:
         with pytest.raises(KernelError, match=re.escape(f"calls.cu:{says}")):
             file[name][1, 1](out, 1 if name == "shared" else 2)
+    # A store that nothing sees may go to any structure, which then are not watched; arrays of numbers are.
+    (tmp_path / "virtual.cu").write_text(VIRTUAL)
+    file = Kernels(tmp_path, backend)["virtual.cu"]
+    file["kept"][1, 1](out, 0)
+    with pytest.raises(KernelError, match=re.escape("virtual.cu:10: kernel kept, block (0, 0, 0)")):
+        file["kept"][1, 1](out, 1)
+
+
+def test_counters_see_what_a_call_stores(backend, tmp_path):
+    (tmp_path / "calls.cu").write_text(CALLS)
+    file, out = Kernels(tmp_path, backend)["calls.cu"], backend.to_device(np.zeros(8, np.float32))
     traffic = count(file.program, "store", Geometry.of((1, 1, 1), (32, 1, 1)), [out, np.int32(1)])
     assert (traffic.global_store.requests, traffic.global_load.requests) == (1, 0)

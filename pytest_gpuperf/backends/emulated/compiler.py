@@ -20,11 +20,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_gpuperf.backends.emulated.bounds import ACCOUNT
 from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.calls import Made, built_in, unseen
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
 from pytest_gpuperf.backends.emulated.conversions import FLAG, unsigned_casts
-from pytest_gpuperf.backends.emulated.faults import GAP
+from pytest_gpuperf.backends.emulated.gaps import adapted
 from pytest_gpuperf.backends.emulated.hooks import shortened
 from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, note_launch_bounds, probe_of
 from pytest_gpuperf.backends.emulated.locals import watched
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
 
 _MAKERS = (
-    *("compiler.py", "loops.py", "branches.py", "calls.py", "casts.py", "conversions.py", "locals.py"),
-    *("hooks.py", "../functions.py"),
+    *("compiler.py", "loops.py", "bounds.py", "branches.py", "calls.py", "casts.py", "conversions.py"),
+    *("locals.py", "gaps.py", "hooks.py", "../functions.py"),
 )
 _SIMT = Path(__file__).parent / "simt"
 _TOOLKIT = _SIMT / "toolkit"  # <cuda_runtime.h> and its like, empty: what they declare is in cuda.hpp
@@ -77,8 +78,11 @@ _KERNEL_FLAGS = [
     *("-fno-gnu-unique", "-fno-extern-tls-init", "-fno-stack-protector", "-fcf-protection=none"),
 ]
 # All that is asked for is what the optimiser finds, most of it in loops that it unrolls; -fpermissive lets a
-# function of a local type be declared alone.
-_BEST = ("-O2", "-fpeel-loops", "-fwhole-program", "-fno-exceptions", "-w", "-fpermissive")
+# function of a local type be declared alone. That an index is inside is not to be taken from its use.
+_BEST = (
+    *("-O2", "-fpeel-loops", "-fwhole-program", "-fno-aggressive-loop-optimizations"),
+    *("-fno-exceptions", "-w", "-fpermissive"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +230,16 @@ def _host_options(options: Sequence[str]) -> list[str]:
     return kept
 
 
-def _optimised(compiler: Compiler, path: Path, source: Path, flags: Sequence[str], code: bytes) -> str | None:
-    """Return what g++ makes of the code at its best, None where it does not compile."""
-    source.write_bytes(code)
+def _optimised(
+    compiler: Compiler, path: Path, source: Path, flags: Sequence[str], code: str, *more: str
+) -> tuple[str, str] | None:
+    """Return what g++ makes of the code at its best and its account of it, None where it does not compile."""
+    source.write_bytes(os.fsencode(code))
     kept = [flag for flag in flags if flag not in (*_KERNEL_FLAGS, "--param")]
-    command = [*compiler.command, *kept, *_BEST, "-S", str(source), "-o", "-"]
+    account = source.with_suffix(".gimple")
+    command = [*compiler.command, *kept, *_BEST, *more, f"{ACCOUNT}{account}", "-S", str(source), "-o", "-"]
     done = run(command, path.parent)
-    return None if done.returncode else done.stdout
+    return None if done.returncode else (done.stdout, account.read_text(errors="replace"))
 
 
 def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flags: Sequence[str]) -> Made:
@@ -248,7 +255,7 @@ def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flag
         raise KernelError(f"{shown(path)} does not compile: {error}")
     account = tree.read_text(errors="replace")
     casts = unsigned_casts(account, os.fsdecode(code))
-    return Made(with_clamped_casts(_adapted(assembly.read_text()), casts), unseen(account))
+    return Made(with_clamped_casts(adapted(assembly.read_text()), casts), unseen(account))
 
 
 def _link(compiler: Compiler, runtime: Path, path: Path, assembly: str, output: Path) -> None:
@@ -266,27 +273,6 @@ def _link(compiler: Compiler, runtime: Path, path: Path, assembly: str, output: 
 
 def _counting(assembly: str) -> str:
     return with_loops(with_branches(assembly))
-
-
-_DATA = r"\t\.(?:zero|byte|value|long|quad|octa|string|ascii|float|double)\b[^\n]*\n"
-_VARIABLE = re.compile(rf"(\t\.size\t(\S+), \d+\n)(\2:\n(?:{_DATA})+)")
-_COMMON = re.compile(r"(?:\t\.local\t\S+\n)?\t\.comm\t(\S+?),(\d+),(\d+)\n")
-_THROUGH_POINTERS = re.compile(r"\b(memcpy|memmove|memset|(?:sincos|modf|frexp|remquo)f?)@PLT")
-_BUILT_IN = {"threadIdx", "blockIdx", "blockDim", "gridDim"}
-
-
-def _adapted(assembly: str) -> str:
-    assembly = _VARIABLE.sub(rf"\1\t.zero\t{GAP}\n\3\t.zero\t{GAP}\n", assembly)
-    assembly = _COMMON.sub(
-        rf"\t.pushsection .bss\n\t.balign\t\3\n\t.type\t\1, @object\n\t.size\t\1, \2\n"
-        rf"\t.zero\t{GAP}\n\1:\n\t.zero\t\2+{GAP}\n\t.popsection\n",
-        assembly,
-    )
-    assembly = _THROUGH_POINTERS.sub(r"gpuperf_\1@PLT", assembly)
-    wanted = set(re.findall(r"([\w.$]+)@tlsgd", assembly)) - _BUILT_IN
-    defined = set(re.findall(r"^([\w.$]+):", assembly, re.MULTILINE))
-    aliases = "".join(f"\t.set\t{name}, gpuperf_dynamic_shared\n" for name in sorted(wanted - defined))
-    return assembly + aliases
 
 
 def _first_error(output: str) -> str:

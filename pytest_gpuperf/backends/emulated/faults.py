@@ -85,6 +85,8 @@ def _what(fault: Fault, launched: Launched) -> str:
     other = f"thread {_index(fault.other, launched.block)}"
     access = f"{_VERBS[fault.access]} {fault.size} byte{'' if fault.size == 1 else 's'}"
     match kind:
+        case FaultKind.OUT_OF_BOUNDS if text:
+            return f"uses {text} (out of bounds)"
         case FaultKind.OUT_OF_BOUNDS:
             return f"{access} {_beside(fault, launched)}"
         case FaultKind.MISALIGNED:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from pytest_gpuperf.backends.emulated.bounds import FLAGS, checked_indices
 from pytest_gpuperf.backends.emulated.calls import Made, built_in
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.functions import members
@@ -48,49 +50,59 @@ _CLASS = re.compile(
 _LEFT = " __attribute__((cleanup(gpuperf_left)))"
 
 
-def watched(
-    make: Callable[[bytes, Sequence[str]], Made],
-    optimised: Callable[[bytes], str | None],
-    code: Code,
-    behind: str,
-    flags: Sequence[str],
-) -> str:
+Make = Callable[[bytes, Sequence[str]], Made]
+Optimised = Callable[..., tuple[str, str] | None]
+
+
+def watched(make: Make, optimised: Optimised, code: Code, behind: str, flags: Sequence[str]) -> str:
     """Return what ``make`` makes of the code with its local variables watched, and of ``behind``.
 
     Where that fails, the code is made as it is, and then says itself what is wrong with it. ``optimised``
-    returns the assembly of the code, None where it does not compile.
+    returns the assembly and the account of a text, under more flags, None where it does not compile.
     """
+    before = code.insertions()
+    checked_indices(code, behind, lambda text: optimised(text, *FLAGS))
+    with suppress(KernelError, Unresolved):
+        return _watched(make, optimised, code, behind, flags)
+    code.restore(before)
+    return _watched(make, optimised, code, behind, flags)
+
+
+def _watched(make: Make, optimised: Optimised, code: Code, behind: str, flags: Sequence[str]) -> str:
     found = list(_declared(code))
     if found:
         asks = [(local.after, f" gpuperf::unset<{n}>({local.name});") for n, local in enumerate(found)]
-        assembly = optimised(os.fsencode(code.compiled(asks) + behind))
-        if assembly is not None:
-            used = {int(number) for number in _USED.findall(assembly)}
+        if made_best := optimised(code.compiled(asks) + behind):
+            used = {int(number) for number in _USED.findall(made_best[0])}
             found = [local for number, local in enumerate(found) if number in used]
+    structures = True
     while found:
         names = {local.name for local in found}
-        telling = partial(_telling, make, code, behind, [*flags, *_FLAGS], found)
+        made_of = partial(_telling, make, code, behind, [*flags, *_FLAGS], found, structures)
         try:
-            made = built_in(telling, code, names)
+            made = built_in(made_of, code, names)
         except (KernelError, Unresolved):
             break
-        # What a call still writes would seem never to be written.
+        # A structure that a call still writes would seem never to be written.
         lost = {call.own for call in made.unseen if call.stores and (not call.own or call.own in names)}
-        if not lost:
+        if not lost or not structures:
             return made.assembly
-        found = [local for local in found if local.name not in lost and "" not in lost]
+        structures = "" not in lost
+        found = [local for local in found if local.name not in lost]
     return built_in(lambda: make(os.fsencode(code.compiled() + behind), flags), code).assembly
 
 
 def _telling(
-    make: Callable[[bytes, Sequence[str]], Made],
+    make: Make,
     code: Code,
     behind: str,
     flags: Sequence[str],
     found: Sequence[_Local],
+    structures: bool,
 ) -> Made:
     """Return what is made of the code that tells of each variable where it is declared and left."""
-    tells = [(local.after, f' gpuperf::declared({local.name}, "{local.name}");') for local in found]
+    declared = f"gpuperf::declared<{str(structures).lower()}>"
+    tells = [(local.after, f' {declared}({local.name}, "{local.name}");') for local in found]
     told = code.compiled([*((local.end, _LEFT) for local in found), *tells])
     return make(os.fsencode(told + behind), flags)
 

@@ -27,6 +27,16 @@ class Segment:
     end: int
     file: Path
     line: int
+    named: str  # the file, as g++ names it
+
+
+def unescaped(name: str) -> str:
+    """Return a file's name from how g++ writes it in a string."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        return bytes([int(match[1], 8)]) if match[1].isdigit() else match[1]
+
+    return os.fsdecode(re.sub(rb"\\([0-7]{3}|.)", plain, os.fsencode(name)))
 
 
 class Code:
@@ -40,8 +50,9 @@ class Code:
         stack: list[Segment] = []
         for mark, following in zip(marks, [*marks[1:], None], strict=True):
             end = following.start() if following else len(text)
-            file = folder / os.fsdecode(re.sub(r"\\(.)", r"\1", mark[2]).encode("utf-8", "surrogateescape"))
-            here = Segment(mark.end(), end, file, int(mark[1]))
+            named = unescaped(mark[2])
+            file = folder / named
+            here = Segment(mark.end(), end, file, int(mark[1]), named)
             if "1" in mark[3].split() and stack and not stack[-1].file.is_relative_to(ours):
                 before = stack[-1]
                 line = before.line + text.count("\n", before.begin, before.end)
@@ -66,6 +77,19 @@ class Code:
         number = bisect_right(self._starts, offset) - 1
         segment, start = self.segments[number], self._starts[number]
         return segment.file, segment.line + self.user.count("\n", start, offset)
+
+    def lines(self, file: str, line: int) -> Iterator[tuple[int, int]]:
+        """Yield begin and end in ``user`` of a file's line, of each of its parts."""
+        for segment, start in zip(self.segments, self._starts, strict=True):
+            end = start + segment.end - segment.begin
+            if segment.named != file or not segment.line <= line <= segment.line + self.user.count(
+                "\n", start, end
+            ):
+                continue
+            begin = start
+            for _ in range(line - segment.line):
+                begin = self.user.index("\n", begin) + 1
+            yield begin, min(self.user.find("\n", begin, end) % (end + 1), end)
 
     def erase(self, begin: int, end: int) -> None:
         """Replace code by spaces, with what system macros (NULL, stderr) have put inside; lines stay."""

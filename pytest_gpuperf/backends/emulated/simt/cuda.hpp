@@ -84,9 +84,9 @@ namespace gpuperf {
 template <class T>
 constexpr bool watched = std::is_trivially_default_constructible<typename std::remove_all_extents<T>::type>::value &&
                          !std::is_empty<typename std::remove_all_extents<T>::type>::value;
-template <class T>
+template <bool kStructures, class T>
 GPUPERF_INLINE void declared(T &variable, const char *name) {
-  if (watched<T>) gpuperf_declared((void *)&variable, sizeof variable, name);
+  if (watched<T> && (kStructures || std::is_scalar<typename std::remove_all_extents<T>::type>::value)) gpuperf_declared((void *)&variable, sizeof variable, name);
 }
 
 // A value of which g++ knows only that it has no use for it where it calls none of these.
@@ -102,6 +102,14 @@ GPUPERF_INLINE void unset(T &variable) {
     const Whole<T> value = unknown<N, Whole<T>>();
     memcpy((void *)&variable, &value, sizeof variable);
   }
+}
+
+// Of an index that g++ cannot show to be inside an array of the thread's own (bounds.py).
+extern "C" void gpuperf_outside(long long index, size_t count, const char *name) __attribute__((noreturn, cold));
+template <class T>
+constexpr GPUPERF_INLINE T within(T index, size_t count, const char *name) {
+  if (size_t(index) >= count) gpuperf_outside((long long)index, count, name);
+  return index;
 }
 }  // namespace gpuperf
 

@@ -89,4 +89,10 @@ void gpuperf_left(void *address) {
   for (size_t i = locals.size(); i-- > 0;)
     if (locals[i].begin == begin) return simt::forget(locals, i);
 }
+
+void gpuperf_outside(long long index, size_t count, const char *name) {
+  simt::Worker &worker = *simt::active;
+  snprintf(worker.fault.text, sizeof worker.fault.text, "element %lld of its own '%s', which has %llu", index, name, (unsigned long long)count);
+  simt::fail(worker, simt::FaultKind::kOutOfBounds, reinterpret_cast<uint64_t>(__builtin_return_address(0)));
+}
 }
