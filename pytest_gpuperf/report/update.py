@@ -129,7 +129,7 @@ def _renames(rows: Sequence[Row], gone: Sequence[Row]) -> list[str]:
     new = _recorded(fresh)
     left = {row.test.suite for row in rows} - {row.test.suite for row in gone}
     places = {row.test.suite: shlex.split(row.command)[1].partition("::")[0] for row in fresh}
-    found = {}
+    found: dict[str, None] = {}
     for before, what in old.items():
         after = _alike(before, what, new)
         if len(after) == 1 and _alike(after[0], what, old) == [before]:
