@@ -152,7 +152,7 @@ def test_an_exit_code_of_our_own_is_the_summarys_last_line(project: Project):
     assert lines[at + 1].startswith("===")
 
 
-def test_a_session_that_ends_itself_with_0_says_that_a_test_failed(project: Project):
+def test_a_session_ended_with_0_says_that_a_test_failed(project: Project):
     project.record()
     ends = "def test_zero(): assert False\ndef test_last():\n    import pytest\n    pytest.exit('bye', 0)\n"
     (project.pytester.path / "test_suite.py").write_text(ends)
