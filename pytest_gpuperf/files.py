@@ -71,6 +71,16 @@ def find_files(folder: Path, ending: str, root: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if name.endswith(ending))
 
 
+def why_not_written(path: Path) -> str:
+    """Return why a file cannot be made or replaced, "" if nothing is known against it."""
+    if path.exists() and not path.is_file():
+        return "it is no regular file"
+    above = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not above.is_dir():
+        return f"{above} is no folder"
+    return "" if os.access(above, os.W_OK | os.X_OK) else f"{above} may not be written"
+
+
 def replace_file(path: Path, data: bytes, folder: Path | None = None) -> None:
     """Replace ``path`` in one step, as ``writing`` does; raises OSError, and has then changed nothing."""
     with writing(path, folder) as write:

@@ -212,7 +212,12 @@ def terminal_summary(
             session.options,
             lambda *tests: measuring(config, *(tests or targets(config))),
         )
-        lines = (*results.notes, *results.findings, *steps, *exit_code(results.status, exitstatus))
+        lines = (
+            *results.notes,
+            *results.findings,
+            *steps,
+            *exit_code(results.status, exitstatus, bool(results.failed)),
+        )
         if config.option.collectonly and not results.rows and not results.findings:
             return
         summarise(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_gpuperf import __version__
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.files import replace_file
+from pytest_gpuperf.files import replace_file, why_not_written
 from pytest_gpuperf.report.command import judging, measuring, targets
 from pytest_gpuperf.session import GpuperfSession
 
@@ -30,7 +30,12 @@ def check(session: GpuperfSession) -> None:
         if name == "history":
             from pytest_gpuperf.report import history
 
-            history.check(str(session.options.history))
+            place = str(session.options.history)
+            history.check(place)
+            if "://" not in place and (why := why_not_written(Path(place) / "run.jsonl")):
+                raise GpuperfError(
+                    f"--gpuperf-history={place}: cannot be written ({why}): name another folder"
+                )
         else:
             path, flag = _path(session, name), _flag(session, name)
             other = known.setdefault(Path(os.path.realpath(path)), name)
@@ -144,12 +149,9 @@ def _why_not(path: Path, beginning: bytes) -> str:
 
     What does not have a report's ``beginning`` is somebody's: a suite whose path came after the flag, too.
     """
-    if path.exists() and not path.is_file():
-        return "it is no regular file"
+    if reason := why_not_written(path):
+        return reason
     with suppress(OSError), path.open("rb") as file:  # what cannot be read may be written all the same
         if (head := file.read(_HEAD)) and beginning not in head:
             return "it is there, and is no such report"
-    above = next(parent for parent in path.parents if os.path.lexists(parent))
-    if not above.is_dir():
-        return f"{above} is no folder"
-    return "" if os.access(above, os.W_OK | os.X_OK) else f"{above} may not be written"
+    return ""

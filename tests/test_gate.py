@@ -152,6 +152,15 @@ def test_an_exit_code_of_our_own_is_the_summarys_last_line(project: Project):
     assert lines[at + 1].startswith("===")
 
 
+def test_a_session_ended_with_0_says_that_a_test_failed(project: Project):
+    project.record()
+    ends = "def test_zero(): assert False\ndef test_last():\n    import pytest\n    pytest.exit('bye', 0)\n"
+    (project.pytester.path / "test_suite.py").write_text(ends)
+    result = project.run()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["exit code 1: a test failed, whatever the session was ended with"])
+
+
 def test_strict_is_on_in_ci(project: Project, monkeypatch):
     monkeypatch.setenv("CI", "true")
     assert project.run().ret == 22
@@ -417,10 +426,12 @@ def test_text_and_numbers_of_numpy_can_be_stored(exact: pytest.Pytester):
 def test_a_row_says_which_way_was_taken_where_the_test_did_not(exact: pytest.Pytester):
     suite = "def test_it(gpuperf): gpuperf.record('x', {}, 'tokens/s'{}, kind='exact')\n"
     exact.makepyfile(test_exact=suite.format(100, ""))
-    assert exact.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+    result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-update")
+    assert result.ret == 0
+    told = 'lower is better (better= not given): for a rate such as tokens/s say better="higher"'
+    result.stdout.fnmatch_lines([f"test_exact.py::test_it x: {told}"])
     exact.makepyfile(test_exact=suite.format(50, ""))
     result = exact.runpytest_subprocess("--gpuperf")
-    told = 'lower is better (better= not given): for a rate such as tokens/s say better="higher"'
     result.stdout.fnmatch_lines(["improved *-50.00 %", f" * {told}", "* --gpuperf-update", f"  if {told}"])
     exact.makepyfile(test_exact=suite.format(200, ""))
     result = exact.runpytest_subprocess("--gpuperf")

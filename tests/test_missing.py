@@ -191,6 +191,36 @@ def test_what_lost_its_verdict_says_why_and_how_to_record_it(project: Project, s
     assert project.judge() == (0, set())
 
 
+NEW_NAME = "If that is a new name, let the baselines follow:"
+
+
+def test_a_renamed_file_is_told_how_its_baselines_follow(project: Project, monkeypatch):
+    project.write(test_b=FILE_B + TEST.format("four", "", 1))
+    project.run("--gpuperf-update")
+    (project.path / "sub").mkdir()
+    (project.path / "test_b.py").rename(project.path / "sub" / "test_c.py")
+    project.run().stdout.fnmatch_lines([NEW_NAME, "  gpuperf rename test_b.py sub/test_c.py"])
+    monkeypatch.chdir(project.path / "sub")
+    result = project.run("..", "--gpuperf-strict=on")
+    result.stdout.fnmatch_lines([NEW_NAME, "  gpuperf rename ../test_b.py test_c.py"])
+
+
+def test_a_renamed_test_is_told_how_its_baselines_follow(project: Project):
+    project.write(test_a=FILE_A.replace("test_two", "test_too"))
+    renamed = "  gpuperf rename test_a.py::test_two test_a.py::test_too"
+    project.run().stdout.fnmatch_lines([NEW_NAME, renamed])
+    project.write(test_a=FILE_A.replace("test_two", "test_too").replace("1, 2", "1, 3"))
+    project.run().stdout.no_fnmatch_line(NEW_NAME)  # it asks something else
+
+
+def test_an_xfail_amid_the_test_says_so_where_it_is_missing(project: Project):
+    body = FILE_B.replace(": ", ":\n    ", 1) + "    pytest.xfail('a bug')\n"
+    project.write(test_b="import pytest\n" + body)
+    result = project.run("--gpuperf-strict=on")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["test_b.py::test_three: x missing: failed as expected"])
+
+
 def test_several_metrics_of_a_missing_test_are_one_line(project: Project):
     two = "def test_three(gpuperf):\n" + "".join(
         f"    gpuperf.record({name!r}, 1, kind='exact')\n" for name in "vwxyz"

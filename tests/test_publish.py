@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,14 @@ def test_a_report_that_cannot_be_is_refused_before_the_run(pytester: pytest.Pyte
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     assert suite.read_text() == "def test_a(): pass"
     done.stderr.fnmatch_lines([f"ERROR: {says}"])
+
+
+@pytest.mark.parametrize("flag", ["--gpuperf-json=r", "--gpuperf-history=h", "--gpuperf-trace=t.json"])
+def test_a_read_only_checkout_is_said_before_the_run(pytester: pytest.Pytester, monkeypatch, flag: str):
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    pytester.makepyfile("def test_a(): pass")
+    done = pytester.runpytest_inprocess("--gpuperf-backend=emulated", "--gpuperf", flag)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines(
+        [f"ERROR: {flag.partition('=')[0]}=*: cannot be written (* may not be written)*"]
+    )

@@ -268,10 +268,17 @@ def test_what_fails_nothing_and_may_be_worse_says_why():
     assert "as slow there" not in "".join(screen.lines)  # the test's failure does
 
 
-@pytest.mark.parametrize(("outcome", "told"), [(Outcome.IMPROVED, True), (Outcome.EQUAL, False)])
-def test_which_way_was_taken_is_told_of_what_moved(outcome: Outcome, told: bool):
+@pytest.mark.parametrize(
+    ("outcome", "way", "told"),
+    [
+        (Outcome.IMPROVED, "lower", True),
+        (Outcome.EQUAL, "lower", False),
+        (Outcome.EQUAL, "lower: for a rate", True),
+    ],
+)
+def test_which_way_was_taken_is_told_of_what_moved_and_of_rates(outcome: Outcome, way: str, told: bool):
     screen = Screen()
-    summarise(screen, "", [replace(named("bytes", outcome), details={"better": "lower"})], [])
+    summarise(screen, "", [replace(named("bytes", outcome), details={"better": way})], [])
     assert ("lower" in screen.lines[-2]) == told
 
 

@@ -247,6 +247,19 @@ def test_what_the_revision_has_no_baseline_of_is_read_here(repository: Repositor
     assert due["test_old"]["size"].value == 4.0
 
 
+def test_a_file_that_is_broken_in_the_revision_is_named_there(repository: Repository):
+    store = Store(repository.path / "baselines")
+    store.save("pool", "test_a.py", {"test_a": {"size": baseline(4.0)}})
+    good = store.path("pool", "test_a.py").read_text()
+    store.path("pool", "test_a.py").write_text("{")
+    broken = Revision("main", repository.commit())
+    store.path("pool", "test_a.py").write_text(good)
+    with pytest.raises(BaselineError) as refused:
+        RevisionStore(store.folder, broken).load("pool", "test_a.py")
+    assert f"pool/test_a.json at {broken}: line 1" in str(refused.value)
+    assert "mend it there; a change that does needs --gpuperf-accept" in str(refused.value)
+
+
 def test_baselines_of_a_revision_are_never_written(repository: Repository):
     store = RevisionStore(repository.path / "baselines", resolve(repository.path, "HEAD"))
     assert store.pools() == []

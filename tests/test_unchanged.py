@@ -118,6 +118,18 @@ def rewrite(project, file, old, new):
     path.write_text(text.replace(old, new))
 
 
+def test_workers_of_xdist_skip_what_is_unchanged_too(project):
+    result = skip(project, "-p", "xdist", "-n2")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["unchanged *test_latency?scale?*", "2 unchanged", "unchanged: 2 launch(es) of 2*"]
+    )
+    assert sorted(launches(project)) == ["scale", "shift"]
+    rewrite(project, "code.txt", "0123", "3210")
+    result = skip(project, "-p", "xdist", "-n2")
+    result.stdout.fnmatch_lines(["2 equal", "measured: 2 launch(es): other machine code*"])
+
+
 def test_unchanged_launches_run_once_and_count_as_judged(project):
     result = skip(project)
     result.assert_outcomes(passed=2)

@@ -235,8 +235,8 @@ class _Run:
         return {(path, name.partition("[")[0]) for path, name in self._known}
 
     def why(self, path: Path, nodeid: str) -> str:
-        """Return the reason of a skip, of the test or of its file."""
-        return self._results.skipped.get(nodeid) or self._ended(path)[1]
+        """Return the reason of a skip, of the test or of its file; pytest counts an xfail among them."""
+        return self._results.skipped.get(nodeid) or self._ended(path)[1] or "failed as expected"
 
     def _ended(self, path: Path) -> tuple[str, str]:
         """Return how the collection of a file ended, or of a folder above it, if that was not well."""

@@ -21,6 +21,7 @@ from pytest_gpuperf.modes.unrecorded import (
     lacking_a_commit,
     not_measured,
     only_shown,
+    rates,
     written_lines,
 )
 from pytest_gpuperf.records import Keeper, Record
@@ -58,7 +59,7 @@ class Recording(Mode):
         """
         results, options = self._results, self._options
         measured = results.passed(items)
-        for line in (*not_measured(results, items), only_shown(results, measured)):
+        for line in (*not_measured(results, items), only_shown(results, measured), rates(results, measured)):
             results.note(line)
         self._changed = lacking_a_commit(self._project, options, results.records, measured)
         if self._changed:

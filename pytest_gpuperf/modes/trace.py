@@ -12,7 +12,7 @@ import pytest
 
 from pytest_gpuperf.backends.tracing import tracer
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.files import replace_file
+from pytest_gpuperf.files import replace_file, why_not_written
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.records import attach, payload_of
 from pytest_gpuperf.session import GpuperfSession
@@ -37,6 +37,10 @@ class Tracing(Mode):
             raise GpuperfError(
                 f"--gpuperf-trace={self._options.trace} is no file that a trace can be written to: write the "
                 "paths of suites before the flag, or name a file in a folder that exists"
+            )
+        if reason := why_not_written(self._file):
+            raise GpuperfError(
+                f"--gpuperf-trace={self._options.trace}: cannot be written ({reason}): name another file"
             )
         try:
             tracer(self._options.backend)

@@ -58,6 +58,17 @@ def only_shown(results: Results, measured: Sequence[pytest.Item]) -> str:
     return f"Only shown here, so nothing to record: {listed(names)}" if names else ""
 
 
+def rates(results: Results, measured: Sequence[pytest.Item]) -> str:
+    """Say which way is better where a test did not and is likely to mean the other; "" for none."""
+    found = [
+        (f"{item.nodeid} {m.metric.name}", str(m.details.get("better", "")))
+        for item in measured
+        for m in results.records[item.nodeid].measurements
+    ]
+    odd = [(name, way) for name, way in found if ":" in way]
+    return f"{listed([name for name, _ in odd])}: {odd[0][1]}" if odd else ""
+
+
 def written_lines(before: Entries, after: Entries, tests: Entries, file: str, mode: str) -> Iterator[str]:
     """Yield what became of the metrics of ``tests``, which were measured: recorded, left alone, dropped."""
     recorded = [

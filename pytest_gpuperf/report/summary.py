@@ -177,9 +177,13 @@ def _is_this_hosts(row: Row) -> bool:
     return shown and not {"kind", "warning"} & row.details.keys()
 
 
-def exit_code(status: int, pytests: int) -> list[str]:
-    """Say why the run ends with ``status`` where pytest alone would have ended with ``pytests``."""
-    return [] if status == pytests else [f"exit code {status}: {_EXIT_CODES[status]}"]
+def exit_code(status: int, pytests: int, failed: bool = False) -> list[str]:
+    """Say why the run ends with ``status`` where pytest alone would have ended with ``pytests``.
+
+    ``failed``: a test did.
+    """
+    why = "a test failed, whatever the session was ended with" if failed and status == 1 else ""
+    return [] if status == pytests else [f"exit code {status}: {why or _EXIT_CODES[status]}"]
 
 
 def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:

@@ -137,8 +137,9 @@ def _told(group: Sequence[Row], against: bool, verbose: bool) -> Iterator[str]:
     found = [row.verdict.reason for row in group if row.verdict.outcome in _MANY or _let_pass(row)]
     found = [reason for reason in found if reason != NEW_IN_PLUGIN]  # next_steps says so once
     found += [text for row in group for text in _unclear(row, against)]
-    moved = [row for row in group if row.verdict.outcome not in (Outcome.EQUAL, Outcome.UNCHANGED)]
-    found += [str(row.details.get("better", "")) for row in (group if verbose else moved)]
+    ways = [(row, str(row.details.get("better", ""))) for row in group]
+    alike = (Outcome.EQUAL, Outcome.UNCHANGED)  # of which only the way of a rate is worth a line
+    found += [way for row, way in ways if verbose or row.verdict.outcome not in alike or ":" in way]
     found += [_interval(row) for row in group if verbose]
     return (text for text in dict.fromkeys(found) if text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -111,9 +112,60 @@ def to_record(rows: Sequence[Row], update: str, judged_by: str = "") -> list[str
             lines.append(f"The baselines of {judged_by} count until a maintainer gives --gpuperf-accept.")
     lines += _reasons([row for row in rows if row.verdict.outcome is Outcome.MISSING and row.command])
     lines += _reasons(gone)
+    if gone and (commands := _renames(rows, [row for row in gone if row.verdict.outcome is Outcome.MISSING])):
+        lines.append("\n  ".join(["If that is a new name, let the baselines follow:", *commands]))
     if gone:
         lines.append(f"If that is meant, a full run drops what is gone:\n  {update}=prune")
     return lines
+
+
+def _renames(rows: Sequence[Row], gone: Sequence[Row]) -> list[str]:
+    """Return the commands, three at most, for what is ``gone`` and has one new test that records the same.
+
+    Of a file of which nothing is left, the whole file's.
+    """
+    old = _recorded(gone)
+    fresh = [row for row in rows if row.verdict.outcome is Outcome.NO_BASELINE and row.command]
+    new = _recorded(fresh)
+    left = {row.test.suite for row in rows} - {row.test.suite for row in gone}
+    places = {row.test.suite: shlex.split(row.command)[1].partition("::")[0] for row in fresh}
+    found: dict[str, None] = {}
+    for before, what in old.items():
+        after = _alike(before, what, new)
+        if len(after) == 1 and _alike(after[0], what, old) == [before]:
+            names = ["::".join(before), "::".join(after[0])]
+            suite, other = before[0], after[0][0]
+            if other != suite and suite not in left:
+                names = [suite, other]
+            found[shlex.join(["gpuperf", "rename", *(_seen(n, other, places[other]) for n in names)])] = None
+    return list(found)[:3]
+
+
+def _alike(
+    test: tuple[str, str],
+    what: set[tuple[str, str]],
+    among: Mapping[tuple[str, str], set[tuple[str, str]]],
+) -> list[tuple[str, str]]:
+    """Return the tests that record the same, in the same file or by the same name."""
+    suite, name = test
+    return [key for key, each in among.items() if each == what and (key[0] == suite or key[1] == name)]
+
+
+def _seen(name: str, known: str, place: str) -> str:
+    """Return a name below the tests' root as it is called from here, where ``known`` is ``place``."""
+    above, here = known.split("/"), place.split("/")
+    while above and here and above[-1] == here[-1]:
+        above.pop(), here.pop()
+    return os.path.normpath(os.path.join(*here, os.path.relpath(name, "/".join(above) or ".")))
+
+
+def _recorded(rows: Sequence[Row]) -> dict[tuple[str, str], set[tuple[str, str]]]:
+    """Return what each test function records, by its file and name: its parameters and metrics."""
+    found: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for row in rows:
+        name, _, parameter = row.test.name.partition("[")
+        found.setdefault((row.test.suite, name), set()).add((parameter, row.metric.name))
+    return found
 
 
 def _may_be_meant(row: Row) -> bool:

@@ -93,19 +93,22 @@ class Store:
         return baselines_of(file) if file else {}
 
     def _file(self, pool: str, suite: str) -> BaselineFile | None:
-        from pytest_gpuperf.storage import format
-
         path = self.path(pool, suite)
         data = self.read(path)
         if data is None:
             return None
-        file = format.parse(data, str(path))
+        file = self._parsed(data, path)
         if not _is_of(file.pool, pool) or PurePosixPath(file.suite) != PurePosixPath(suite):
             raise BaselineError(
                 f"{path}: holds the baselines of {file.suite} in pool {file.pool!r}, not those of {suite} "
                 f"in {pool!r}: move it where it belongs, or name the pool with --gpuperf-pool"
             )
         return file
+
+    def _parsed(self, data: bytes, path: Path) -> BaselineFile:
+        from pytest_gpuperf.storage import format
+
+        return format.parse(data, str(path))
 
     def due(self, pool: str, suite: str) -> Entries:
         """Return the stored baselines that a full run must measure: all of them."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.figures import slug
 from pytest_gpuperf.git import Entry, Revision, check_regular, content, entries_at, within
 from pytest_gpuperf.storage.baselines import Entries, Mode, Store
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.storage.format import BaselineFile
 
 
 class StoreAt(Store):
@@ -36,6 +40,12 @@ class StoreAt(Store):
                 check_regular(self.revision, entry)
         entry = self._entries.get(name)
         return content(self._top, self.revision, entry) if entry else None
+
+    def _parsed(self, data: bytes, path: Path) -> BaselineFile:
+        from pytest_gpuperf.storage import format
+
+        remedy = "mend it there; a change that does needs --gpuperf-accept"
+        return format.parse(data, f"{path} at {self.revision}", remedy)
 
     def save(
         self, pool: str, suite: str, updates: Entries, mode: Mode = "replace", keep: int | None = None
