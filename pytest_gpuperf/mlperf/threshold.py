@@ -8,7 +8,7 @@ import numpy as np
 
 # How often a pause of the host spoils a phase that the server would have kept, and how likely each is held to
 # be beforehand; phases that contradict each other make the higher ones likelier.
-SPOILT = ((0.02, 0.5), (0.1, 0.3), (0.3, 0.2))
+SPOILT = ((0.05, 0.5), (0.2, 0.3), (0.4, 0.2))
 LUCKY = 0.01  # how often a phase above the peak is valid
 BLUR = 0.006  # of a rate: within it a phase may end either way
 NEAR = 0.1  # of the guess: half of the peaks are expected that near to it, the rest with Cauchy's tails
