@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from time import perf_counter
@@ -11,6 +12,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.settings import Scenario
 
+TRIES = 10  # of a query alone: a busy host makes some of them slow
 IMAGES = 64  # loaded to warm up with, or as many as a batch has
 
 
@@ -43,10 +45,11 @@ def require_in_time(calls: Callbacks, scenario: Scenario) -> None:
 
     def work(worker: Any) -> float:
         times: list[float] = []
-        for _ in range(3):
+        while len(times) < TRIES and min(times, default=math.inf) > scenario.max_latency:
             begin = perf_counter()
             worker.run(calls.library.slice(0, 1))
-            times.append(perf_counter() - begin)
+            calls.progress = perf_counter()
+            times.append(calls.progress - begin)
         return min(times)
 
     if (alone := min(calls.on_each(work))) > scenario.max_latency:
