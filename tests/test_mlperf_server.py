@@ -14,6 +14,7 @@ from test_mlperf_sut import BATCH, LoadGen
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, peak
+from pytest_gpuperf.mlperf import server as server_module
 from pytest_gpuperf.mlperf.library import Kept, SampleLibrary
 from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.settings import Scenario
@@ -114,6 +115,31 @@ def test_an_idle_server_is_no_stall_and_a_failing_one_answers():
     server = batcher(loadgen)
     with pytest.raises(KeyError):
         server.start(lambda: {}["of the warm-up"])
+    server.stop()
+
+
+@pytest.mark.parametrize("hung", ["the model", "LoadGen"])
+def test_an_idle_worker_does_not_hide_that_another_hangs(monkeypatch, hung):
+    """Nor does one after a query that could not be completed, for which LoadGen waits for ever."""
+    monkeypatch.setattr(server_module, "_LOOK", 0.01)
+    going_on, loadgen = threading.Event(), LoadGen()
+
+    def run(images):
+        return images[:, 0].astype(np.int64) if hung == "LoadGen" or going_on.wait(20) else None
+
+    def refuse(responses):
+        raise RuntimeError("an unknown query")
+
+    if hung == "LoadGen":
+        loadgen.QuerySamplesComplete = refuse
+    server = batcher(loadgen, run, workers=2)
+    server.start(lambda: None)
+    server.issue([1], [1])
+    wait_for(lambda: server._running == 1 if hung == "the model" else server.failure)
+    before = server.progress
+    time.sleep(0.2)
+    assert server.progress - before < 0.1
+    going_on.set()
     server.stop()
 
 

@@ -181,9 +181,11 @@ class Phase:
         except KeyboardInterrupt:
             # Queries are then completed unanswered, which ends StartTest in an orderly way.
             self.callbacks.abandoned = True
-            thread.join(self._stall)
-            if thread.is_alive():
-                _poison.append("it was interrupted and the model did not return")
+            try:
+                thread.join(self._stall)
+            finally:  # a second interrupt does not wait
+                if thread.is_alive():
+                    _poison.append("it was interrupted and the model did not return")
             raise
 
 
