@@ -242,8 +242,15 @@ def test_another_provider_is_an_error(model):
         CudaSession(FakeRuntime(providers=["CPUExecutionProvider"]), model, "fp32", (1,))
 
 
-def test_out_of_device_memory_says_to_use_a_smaller_batch(model):
-    failure = "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 12"
+@pytest.mark.parametrize(
+    "failure",
+    [
+        "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 12",
+        "CUDNN failure 4001: CUDNN_STATUS_ALLOC_FAILED ; GPU=0",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+    ],
+)
+def test_out_of_device_memory_says_to_use_a_smaller_batch(model, failure):
     with pytest.raises(
         GpuperfError, match="m does not fit into memory while planning a batch of 8: use a smaller"
     ):
@@ -253,6 +260,20 @@ def test_out_of_device_memory_says_to_use_a_smaller_batch(model):
     runtime.failure = failure
     with pytest.raises(GpuperfError, match="fit into memory while running a batch of 8: use a smaller"):
         opened.run(images(*range(8)))
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        "This session cannot use the graph capture feature as requested: the model has control flow",
+        "CUDA failure 900: operation not permitted when stream is capturing ; GPU=0",
+    ],
+)
+def test_a_model_that_no_graph_can_be_captured_of_is_told(model, failure):
+    with pytest.raises(GpuperfError, match=f"{failure[:30]}.* a batch is one CUDA graph, .* a Sut need not"):
+        CudaSession(FakeRuntime(failure=failure), model, "fp32", (8,))
+    with pytest.raises(GpuperfError, match=r"broke\Z"):
+        CudaSession(FakeRuntime(failure="broke"), model, "fp32", (8,))
 
 
 class FakeCudart:
@@ -426,6 +447,24 @@ def test_images_that_do_not_fit_on_the_device_are_one_sentence(model, cudart):
     cudart.code = 2
     with pytest.raises(GpuperfError, match=r"reserving 0 MiB for images .*of memory \(2\): use a smaller"):
         opened.hold(images(1))
+
+
+@pytest.mark.parametrize("fails", ["_cudaMalloc", "_cudaMemcpyAsync"])
+def test_what_was_held_is_let_go_where_the_rest_cannot_be(model, cudart, monkeypatch, fails):
+    """On the second of two devices: a page that stays locked would break later copies at its address."""
+    cudart.count = 2
+    works = getattr(FakeCudart, fails)
+
+    def refused(self, *arguments):
+        return 2 if self.current == 1 else works(self, *arguments)
+
+    monkeypatch.setattr(FakeCudart, fails, refused)
+    opened = CudaSession(FakeRuntime(), model, "fp32", (1,), team=Team(devices=2, qsl="device"))
+    before = dict(cudart.registered)
+    with pytest.raises(GpuperfError, match=r"out of memory \(2\)"):
+        opened.hold(images(1, 2))
+    assert cudart.memory == {}
+    assert cudart.registered == before
 
 
 @pytest.mark.gpu

@@ -52,6 +52,16 @@ def test_a_device_without_a_counter_says_so_and_has_no_figure():
     assert (meter.joules, meter.note) == (None, "no energy: NVML says Not Supported")
 
 
+def test_a_counter_that_is_lost_in_a_phase_is_no_failure_of_it():
+    nvml = Nvml()
+    meter = EnergyMeter(["a"], nvml)
+    meter.begin()
+    nvml.refusal = "GPU is lost"
+    meter.end()
+    assert (meter.joules, meter.note) == (None, "no energy: NVML says GPU is lost")
+    meter.begin()
+
+
 def test_the_meter_runs_from_loading_to_unloading():
     called, order = callbacks(LoadGen()), []
     called.meter = SimpleNamespace(begin=lambda: order.append("begin"), end=lambda: order.append("end"))

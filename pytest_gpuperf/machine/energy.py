@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter, sleep
 from typing import Any
 
@@ -51,13 +51,24 @@ class EnergyMeter:
         self.note = self._counter.note
 
     def begin(self) -> None:
-        if not self.note:
-            self._first = self._counter.read()
+        self._unless_lost(self._begin)
 
     def end(self) -> None:
         """End the span, and look for up to 0.3 s how often the counter changes."""
-        if self.note:
-            return
+        self._unless_lost(self._end)
+
+    def _unless_lost(self, read: Callable[[], None]) -> None:
+        """Read the counter, if it can be: where it cannot any more there is no energy, and no failure."""
+        if not self.note:
+            try:
+                read()
+            except Exception as error:
+                self.joules, self.note = None, f"no energy: NVML says {error}"
+
+    def _begin(self) -> None:
+        self._first = self._counter.read()
+
+    def _end(self) -> None:
         last = before = self._counter.read()
         self.joules = last - self._first
         changes: list[float] = []

@@ -86,8 +86,12 @@ class Copies:
             code = self._waiting.cudaMalloc(ctypes.byref(address), ctypes.c_size_t(array.nbytes))
             self._check(code, f"reserving {array.nbytes / 2**20:,.0f} MiB for images on the device")
             target = address.value or 0
-            self.put(target, array.ctypes.data, array.nbytes, 0)
-            self._check(self._synchronise(0), "copying images to the device")
+            try:
+                self.put(target, array.ctypes.data, array.nbytes, 0)
+                self._check(self._synchronise(0), "copying images to the device")
+            except BaseException:
+                self._waiting.cudaFree(ctypes.c_void_p(target))
+                raise
         return target, lambda: self._waiting.cudaFree(ctypes.c_void_p(target))
 
     def page_lock(self, array: np.ndarray) -> Callable[[], None] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -145,16 +146,14 @@ class CudaSession(OnnxSession):
         if self._io.is_plain:
             self._require_fitting(images)
         arrays = images.arrays.values() if isinstance(images, Arrays) else [images]
-        releases = [self._copies.page_lock(array) for array in arrays]
-        self.description["images"] = "pageable" if None in releases else "page-locked"
-        if self._io.is_plain:
-            releases += self._handed_over(images)
-
-        def let_go() -> None:
-            for release in filter(None, releases):
-                release()
-
-        return let_go
+        with ExitStack() as held:  # lets go of all that was held if some of it cannot be
+            unlocking = [self._copies.page_lock(array) for array in arrays]
+            for unlock in filter(None, unlocking):
+                held.callback(unlock)
+            self.description["images"] = "pageable" if None in unlocking else "page-locked"
+            if self._io.is_plain:
+                self._hand_over(images, held)
+            return held.pop_all().close
 
     def _require_fitting(self, images: np.ndarray) -> None:
         """Raise GpuperfError unless the images have the file's shape: they are copied by address and size."""
@@ -165,18 +164,15 @@ class CudaSession(OnnxSession):
                 f"{self.model.name} gave {list(images.shape[1:])}"
             )
 
-    def _handed_over(self, images: np.ndarray) -> list[Callable[[], None]]:
-        """Tell every worker where the images lie; returns what frees those on devices."""
-        releases = []
+    def _hand_over(self, images: np.ndarray, held: ExitStack) -> None:
+        """Tell every worker where the images lie; ``held`` gets what frees those on devices."""
         base, resident = images.ctypes.data, self.team.qsl == "device"
         for place, worker in enumerate(self.workers):
-            if resident:
+            if resident and place % self.team.streams == 0:
+                base, free = self._copies.resident(images, place // self.team.streams)
+                held.callback(free)
                 self.description["images"] = "on the device"
-                if place % self.team.streams == 0:
-                    base, release = self._copies.resident(images, place // self.team.streams)
-                    releases.append(release)
             worker.held(base, resident)
-        return releases
 
     def addresses(self) -> list[str]:
         """Return the PCI addresses of the devices in use."""

@@ -222,8 +222,13 @@ def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
     if isinstance(error, GpuperfError):
         return error
     text = " ".join(str(error).split())
-    if "allocate memory" in text or "out of memory" in text.lower():
+    if any(words in text.lower() for words in ("allocate memory", "out of memory", "alloc_failed")):
         return GpuperfError(
             f"{model.name} does not fit into memory while {doing}: use a smaller batch ({text[:300]})"
         )
-    return GpuperfError(f"ONNX Runtime failed while {doing} ({model.name}, {model.path}): {text[:500]}")
+    # As ONNX Runtime says of control flow, and CUDA of what waits or reserves memory within.
+    graph = any(words in text.lower() for words in ("cuda graph", "graph capture", "capturing"))
+    hint = " (on a GPU a batch is one CUDA graph, which this model may not allow: a Sut need not be one)"
+    return GpuperfError(
+        f"ONNX Runtime failed while {doing} ({model.name}, {model.path}): {text[:500]}{hint if graph else ''}"
+    )

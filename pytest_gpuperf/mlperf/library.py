@@ -193,3 +193,19 @@ class InOrder(SampleLibrary):
         if self._first + slot in self._starts:
             self._restart()
         return self._images[slot : slot + len(indices)]
+
+
+class Kept(SampleLibrary):
+    """A library whose images stay from phase to phase, until it is closed: for scenarios of random order."""
+
+    def load(self, indices: Sequence[int], progress: Progress = lambda done, wanted: None) -> None:
+        if not set(indices) <= set(self._slots):
+            self.close()
+            super().load(indices, progress)
+
+    def unload(self) -> None:
+        """Keep them."""
+
+    def close(self) -> None:
+        """Let go of the images."""
+        super().unload()

@@ -14,8 +14,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
@@ -23,11 +21,10 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.machine.energy import EnergyMeter
-from pytest_gpuperf.mlperf import configuration, logs, settings
+from pytest_gpuperf.mlperf import configuration, logs, settings, warmup
 from pytest_gpuperf.mlperf.accuracy import Gate, shifted
-from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset, dataset_of
-from pytest_gpuperf.mlperf.library import InOrder
+from pytest_gpuperf.mlperf.library import InOrder, SampleLibrary
 from pytest_gpuperf.mlperf.logged import early_stopping
 from pytest_gpuperf.mlperf.models import require_scenario
 from pytest_gpuperf.mlperf.phase import Phase
@@ -42,7 +39,7 @@ PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 SHORTEST_SUBMITTED = 600.0  # seconds
 CPU_PERFORMANCE_SAMPLES = 64  # keeps the loading of a phase on the CPU under a second
 AGAIN = 0.2  # seconds of warm-up of a further phase of the same session
-EASY = 0.5  # of what full batches alone would give: the rate of a server that was given none
+MUCH = 1.25  # of what full batches alone would give: the rate of a server that was given none
 
 
 def performance(
@@ -59,22 +56,25 @@ def performance(
     configured: Mapping[str, int | float] = MappingProxyType({}),
     dataset: Dataset | None = None,
     warm: Dataset | None = None,
+    library: SampleLibrary | None = None,
+    metered: bool = True,
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
 
     ``seconds`` overrides the profile's duration; ``stall`` bounds the seconds in which neither a batch is
     completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``; ``loaded`` images
     are in memory, and queries are drawn from them; ``configured`` is what a configuration file says beyond
-    that; ``dataset`` stands in for the model's, and the images of ``warm`` are those to warm up with. Raises
-    GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
+    that; ``dataset`` stands in for the model's, and the images of ``warm`` are those to warm up with;
+    ``library`` holds the images, in place of one for this phase alone; energy is measured if ``metered``.
+    Raises GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
     require_scenario(session.model, asked)
     batch, dataset = asked.batch(session.batch_sizes[-1]), dataset or dataset_of(session.model, None)
     workers = _workers(session, asked)
     wait = asked.max_wait if asked.server else None
-    phase = Phase(session, dataset, batch, log_dir, stall, wait, workers)
-    meter = EnergyMeter(session.addresses()) if hasattr(session, "addresses") else None
+    phase = Phase(session, dataset, batch, log_dir, stall, wait, workers, library)
+    meter = EnergyMeter(session.addresses()) if metered and hasattr(session, "addresses") else None
     phase.callbacks.meter = meter
     if loaded is None:
         loaded = loaded_images(session, dataset, chosen)
@@ -93,10 +93,12 @@ def performance(
         nonlocal asked
         sizes = session.batch_sizes[:-1] if asked.server else ()
         with phase.callbacks.library.reading(warm or dataset):
-            phase.callbacks.load(range(len(warm) if warm else loaded))
-            load = Load(batch, loaded, _probe(phase.callbacks, batch, sizes, warm_up))
+            phase.callbacks.load(range(len(warm) if warm else min(loaded, max(batch, warmup.IMAGES))))
+            load = Load(batch, loaded, warmup.probe(phase.callbacks, batch, sizes, warm_up))
+        if asked.server:
+            warmup.require_in_time(phase.callbacks, asked)
         if asked.server and not asked.qps:
-            asked = replace(asked, qps=EASY * batch / load.seconds)
+            asked = replace(asked, qps=MUCH * batch / load.seconds)
         fits = _fitting(asked, chosen, load, limit, notes)
         made = settings.performance(phase.lg, asked, chosen, fits, load)
         configuration.apply(made, configured, asked.name)
@@ -106,7 +108,7 @@ def performance(
         used = phase.run(prepare, trace=not asked.one_query)
         detail = logs.read_detail(log_dir)
         if detail.num_errors or not detail.valid:
-            raise InvalidPhase(asked, detail)
+            raise InvalidPhase(asked, detail, phase.callbacks.completions)
         timing = timed(asked, phase.callbacks, detail, log_dir)
     length = limit if limit is not None else used.min_duration_ms / 1000
     contract = _contract(session, dataset, asked, detail)
@@ -248,30 +250,6 @@ def _workers(session: Session, scenario: Scenario) -> Sequence[Any]:
     """Return what runs the batches; a stream has one at a time."""
     workers: Sequence[Any] = getattr(session, "workers", ()) or (session,)
     return workers if scenario.one_query or scenario.server else workers[:1]
-
-
-def _probe(calls: Callbacks, batch: int, sizes: Sequence[int], seconds: float) -> float:
-    """Warm up at the measured shape, and once at each of ``sizes``; returns the seconds of a batch.
-
-    They are the median of the later half of the runs, and of several workers what they take together.
-    """
-
-    def work(worker: Any) -> float:
-        for size in sizes:
-            worker.run(calls.library.slice(0, size))
-        times: list[float] = []
-        end = perf_counter() + seconds
-        while len(times) < 4 or perf_counter() < end:
-            images = calls.library.slice(len(times) * batch, batch)
-            begin = perf_counter()
-            worker.run(images)
-            calls.progress = perf_counter()
-            times.append(calls.progress - begin)
-            if calls.abandoned:
-                break
-        return median(times[len(times) // 2 :])
-
-    return 1 / sum(1 / each for each in calls.on_each(work))
 
 
 def _contract(session: Session, dataset: Dataset, scenario: Scenario, detail: logs.Detail) -> dict[str, Any]:

@@ -43,9 +43,11 @@ class Detail:
 
     @property
     def reason(self) -> str:
-        """Return LoadGen's own words for INVALID or for its errors."""
-        reason = str(self.values.get("result_invalid_reason") or "").strip()
-        return " ".join(filter(None, [reason, *self.errors]))
+        """Return LoadGen's own words for INVALID or for its errors; it has others for its early stopping."""
+        reason = str(self.values.get("result_invalid_reason") or "")
+        if not reason and not self.valid:
+            reason = str(self.values.get("early_stopping_result") or "")
+        return " ".join([*reason.split(), *self.errors])
 
 
 def read_detail(folder: Path) -> Detail:

@@ -1,29 +1,44 @@
-"""Find the highest rate of queries at which Server keeps its latency, by bisection."""
+"""Find the highest rate of queries at which Server keeps its latency, though some phases are spoilt."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
+from pytest_gpuperf.mlperf.datasets import dataset_of
+from pytest_gpuperf.mlperf.library import Kept
 from pytest_gpuperf.mlperf.loadgen import AGAIN, performance
+from pytest_gpuperf.mlperf.phase import poisoned
 from pytest_gpuperf.mlperf.result import PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
-from pytest_gpuperf.mlperf.settings import Scenario
+from pytest_gpuperf.mlperf.settings import SERVER_QUERIES, Scenario
+from pytest_gpuperf.mlperf.threshold import Threshold
 from pytest_gpuperf.mlperf.timing import InvalidPhase
 
-MOST_PHASES = 30
-# Phases that have to fail before a rate counts as too high: one pause of the host spoils a phase of 2 s. With
-# one, five processes on an H100 found 9,570 to 10,060 queries/s and a sixth 4,858.
-FAILURES = 2
+MOST_PHASES, MOST_FLOODS = 40, 12
+FLOOD = 0.25  # of a phase's seconds: as long are those with more queries than can be answered
+FLOODED = 0.8  # of the rate that was asked for: a server that answers less has more than it can do
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A phase at ``rate``: what it found, None if it was invalid, and the queries answered a second."""
+
+    rate: float
+    found: Any
+    answered: float
+
+
+Attempts = Callable[[float, float], Attempt]
 
 
 @dataclass(frozen=True, slots=True)
 class PeakResult:
-    """The highest rate of queries that was VALID: one (1 + ``resolution``) times as high was not.
+    """The highest rate of queries that was VALID, known to ``resolution``.
 
     ``phases`` are the rates that were tried, in order, with what LoadGen said; ``best`` the phase at ``qps``.
     """
@@ -42,36 +57,47 @@ class PeakResult:
 
 
 def search(
-    attempt: Callable[[float], tuple[float, PerformanceResult | None]], resolution: float
-) -> tuple[PerformanceResult, tuple[tuple[float, bool], ...]]:
-    """Return the best valid phase and all rates that were tried.
+    attempt: Attempts, resolution: float, slack: Callable[[float], float] = lambda answered: 0.0
+) -> tuple[Attempt, tuple[tuple[float, bool], ...]]:
+    """Return the highest valid phase that the others bear out, and all rates that were tried.
 
-    ``attempt`` runs a phase at a rate, or for 0 at one of its own choice, and returns the rate and the phase,
-    None if it was invalid, in which case it is asked once more. From the first on the rate is doubled or
-    halved until one is valid and one is not, and then bisected, in logarithms, to the resolution. Raises
-    GpuperfError if that takes more than MOST_PHASES.
+    ``attempt(rate, part)`` runs a phase of a part of the usual length, for the rate 0 at one of its own
+    choice. Short ones at twice the rate each come first, until the server is flooded: how fast it then
+    answers is about the peak, or higher by ``slack`` of it. Each further phase is at the rate that all before
+    make as likely too high as too low, until the peak is known to the resolution: a phase that contradicts
+    the others is held to be spoilt. Raises GpuperfError if that takes more than MOST_PHASES.
     """
-    low, high, rate, best = 0.0, math.inf, 0.0, None
-    tried: list[tuple[float, bool]] = []
-    while best is None or high / low > 1 + resolution:
-        if len(tried) >= MOST_PHASES:
-            why = "all were valid" if high == math.inf else "none was valid" if best is None else "too fine"
-            rates = f"from {tried[0][0]:.4g} to {tried[-1][0]:.4g} queries/s"
+    answered, tried = _flooded(attempt)
+    threshold, attempts = Threshold(answered * (1 + slack(answered)), resolution), list[Attempt]()
+    while True:
+        low, middle, high = threshold.bounds()
+        valid = [each for each in attempts if each.found is not None and each.rate <= high]
+        if valid and high / low <= 1 + resolution:
+            return max(valid, key=lambda each: each.rate), tuple(tried)
+        if len(attempts) == MOST_PHASES:
+            why = "some contradict others" if valid else "none was valid"
+            rates = f"from {min(tried)[0]:.4g} to {max(tried)[0]:.4g} queries/s"
             raise GpuperfError(
                 f"no highest rate was found in {len(tried)} phases {rates} ({why}): "
-                "give another max_latency or resolution"
+                "give another max_latency, or on a busy host more seconds or a coarser resolution"
             )
-        for _ in range(FAILURES):
-            rate, found = attempt(rate)
-            tried.append((rate, found is not None))
-            if found is not None:
-                break
-        if found is None:
-            high = rate
-        else:
-            low, best = rate, found
-        rate = low * 2 if high == math.inf else high / 2 if best is None else math.sqrt(low * high)
-    return best, tuple(tried)
+        made = attempt(middle, 1.0)
+        attempts.append(made)
+        tried.append((made.rate, made.found is not None))
+        threshold.saw(made.rate, made.found is not None)
+
+
+def _flooded(attempt: Attempts) -> tuple[float, list[tuple[float, bool]]]:
+    """Return how many queries a second are answered where too many come, and the rates that were tried."""
+    tried: list[tuple[float, bool]] = []
+    rate = 0.0
+    for _ in range(MOST_FLOODS):
+        made = attempt(rate, FLOOD)
+        tried.append((made.rate, made.found is not None))
+        if made.answered < FLOODED * made.rate:
+            return made.answered, tried
+        rate = 2 * made.rate
+    raise GpuperfError(f"no highest rate was found: {made.rate:.4g} queries/s are answered, and all before")
 
 
 def find_peak(
@@ -81,19 +107,42 @@ def find_peak(
 
     ``options`` are those of ``performance``. A phase lasts until it has the 662 queries of a p99.
     """
+    library = Kept(dataset_of(session.model, None), session.dtype, session.hold)
 
-    def attempt(qps: float) -> tuple[float, PerformanceResult | None]:
+    def attempt(qps: float, part: float) -> Attempt:
         warm_up = AGAIN if qps else None  # the first phase has no rate yet
         asked = replace(scenario, qps=qps)
+        more = {**options, "library": library, "metered": False, "warm_up": warm_up}
         try:
-            found = performance(session, asked, seconds=seconds, warm_up=warm_up, **options)
+            found = performance(session, asked, seconds=seconds * part, **more)
         except InvalidPhase as invalid:
             if not invalid.too_slow:
                 raise
-            return invalid.qps, None
-        return float(found.contract["target_qps"]), found
+            return Attempt(invalid.qps, None, min(invalid.qps, answering(invalid.completions)))
+        return Attempt(float(found.contract["target_qps"]), found, found.qps)
 
-    best, tried = search(attempt, resolution)
-    contract = {name: value for name, value in best.contract.items() if name != "target_qps"}
-    rate = float(best.contract["target_qps"])
-    return PeakResult(rate, best, tried, resolution, {**contract, "resolution": resolution})
+    def slack(answered: float) -> float:
+        """Return by how much too high a rate a phase bears: at its end as much may wait as has the time."""
+        return scenario.max_latency / max(seconds, SERVER_QUERIES / answered)
+
+    try:
+        peak, tried = search(attempt, resolution, slack)
+    finally:
+        if not poisoned():  # or the model may still read them
+            library.close()
+    contract = {name: value for name, value in peak.found.contract.items() if name != "target_qps"}
+    return PeakResult(peak.rate, peak.found, tried, resolution, {**contract, "resolution": resolution})
+
+
+def answering(completions: list[tuple[float, int]]) -> float:
+    """Return how many queries a second were answered: the median over stretches of an eighth of the batches.
+
+    So a pause of the host does not count.
+    """
+    ends, total = [], 0
+    for end, count in sorted(completions):
+        total += count
+        ends.append((end, total))
+    stretch = max(1, len(ends) // 8)
+    pairs = zip(ends, ends[stretch:], strict=False)
+    return median([(after - before) / (end - begin) for (begin, before), (end, after) in pairs] or [0.0])

@@ -53,7 +53,8 @@ class Phase:
 
     ``batch`` is how many images a run of the model gets at most, ``stall`` the seconds allowed in which
     neither a batch is completed nor an image loaded. ``max_wait`` is given for a server, which batches what
-    comes in; ``workers`` for a session that runs several batches at a time.
+    comes in; ``workers`` for a session that runs several batches at a time; ``library`` where images outlast
+    the phase.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Phase:
         stall: float,
         max_wait: float | None = None,
         workers: Sequence[Any] | None = None,
+        library: SampleLibrary | None = None,
     ) -> None:
         self.lg = imported("mlperf_loadgen", "MLPerf's LoadGen cannot be imported")
         if len(dataset) == 0:
@@ -72,7 +74,7 @@ class Phase:
         _require_folder(log_dir)
         self._session, self._log_dir, self._stall = session, log_dir, stall
         self._dataset, self._total = dataset, len(dataset)
-        library = library_for(session, dataset)
+        library = library or library_for(session, dataset)
         arguments = self.lg, workers or (session,), library, batch
         self.callbacks = Callbacks(*arguments) if max_wait is None else Batcher(*arguments, max_wait)
         self._began = 0.0
@@ -179,9 +181,11 @@ class Phase:
         except KeyboardInterrupt:
             # Queries are then completed unanswered, which ends StartTest in an orderly way.
             self.callbacks.abandoned = True
-            thread.join(self._stall)
-            if thread.is_alive():
-                _poison.append("it was interrupted and the model did not return")
+            try:
+                thread.join(self._stall)
+            finally:  # a second interrupt does not wait
+                if thread.is_alive():
+                    _poison.append("it was interrupted and the model did not return")
             raise
 
 

@@ -36,7 +36,7 @@ class Batcher(Callbacks):
         self._max_wait = max_wait
         self._waiting: deque[tuple[int, int, float]] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed, self._running = False, 0
         self._serving: list[Future[None]] = []
 
     def start(self, prepare: Callable[[], T]) -> T:
@@ -65,6 +65,8 @@ class Batcher(Callbacks):
         while taken := self._take():
             ids, indices = zip(*taken, strict=True)
             self._guarded(self._complete, ids, self._classes(run, indices))
+            with self._changed:
+                self._running -= 1
 
     def _take(self) -> list[tuple[int, int]]:
         """Wait for queries and return a batch of them; none once there are no more to come."""
@@ -72,8 +74,11 @@ class Batcher(Callbacks):
             while not self._ready():
                 if self._closed and not self._waiting:
                     return []
-                self.progress = perf_counter()
+                # With a batch under way, or a query that could not be completed, it is not idle but hung.
+                if not self._running and self.failure is None:
+                    self.progress = perf_counter()
                 self._changed.wait(self._left())
+            self._running += 1
             count = min(len(self._waiting), self._batch)
             taken = [self._waiting.popleft()[:2] for _ in range(count)]
             if self._waiting:

@@ -12,18 +12,26 @@ from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.result import Latency
 from pytest_gpuperf.mlperf.settings import Scenario
 
-LATE = "Reduce target QPS to improve latency"  # LoadGen's words for a server that is too slow
+LONG_ENOUGH = ("result_min_duration_met", "result_min_queries_met")  # LoadGen's keys
 TOLERANCE = 0.05  # of the invariants between a phase's rate and its mean latency
 GAP = 20e-6  # seconds; seen with a model that does nothing: 1.1 us in SingleStream, 2.6 in MultiStream
 
 
 class InvalidPhase(GpuperfError):
-    """LoadGen calls a phase INVALID, or met errors in it; ``too_slow`` if only its latency was too long."""
+    """LoadGen calls a phase INVALID, or met errors in it; ``too_slow`` if only its latency was too long.
 
-    def __init__(self, scenario: Scenario, detail: logs.Detail) -> None:
+    ``completions`` are those of ``Callbacks``.
+    """
+
+    def __init__(
+        self, scenario: Scenario, detail: logs.Detail, completions: list[tuple[float, int]] | None = None
+    ) -> None:
+        self.completions = completions or []
         state = str(detail.values.get("result_validity", "without a result"))
         self.qps = scenario.qps
-        self.too_slow = scenario.server and not detail.num_errors and LATE in detail.reason
+        # It was late for more than 1 %, or for so nearly as many that early stopping is not sure.
+        enough = all(detail.values.get(key) for key in LONG_ENOUGH)
+        self.too_slow = scenario.server and not detail.num_errors and enough
         super().__init__(
             f"LoadGen calls this {scenario.name} phase {state} with {detail.num_errors} errors, so it has no "
             f"figures: {detail.reason or 'no reason given'} ({detail.path})"

@@ -1,0 +1,59 @@
+"""Run the model before a phase: until it is warm, and to tell how long a batch takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf.callbacks import Callbacks
+from pytest_gpuperf.mlperf.settings import Scenario
+
+TRIES = 10  # of a query alone: a busy host makes some of them slow
+IMAGES = 64  # loaded to warm up with, or as many as a batch has
+
+
+def probe(calls: Callbacks, batch: int, sizes: Sequence[int], seconds: float) -> float:
+    """Warm up at the measured shape, and once at each of ``sizes``; returns the seconds of a batch.
+
+    They are the median of the later half of the runs, and of several workers what they take together.
+    """
+
+    def work(worker: Any) -> float:
+        for size in sizes:
+            worker.run(calls.library.slice(0, size))
+        times: list[float] = []
+        end = perf_counter() + seconds
+        while len(times) < 4 or perf_counter() < end:
+            images = calls.library.slice(len(times) * batch, batch)
+            begin = perf_counter()
+            worker.run(images)
+            calls.progress = perf_counter()
+            times.append(calls.progress - begin)
+            if calls.abandoned:
+                break
+        return median(times[len(times) // 2 :])
+
+    return 1 / sum(1 / each for each in calls.on_each(work))
+
+
+def require_in_time(calls: Callbacks, scenario: Scenario) -> None:
+    """Raise GpuperfError if a server cannot answer even a query that comes alone within its latency."""
+
+    def work(worker: Any) -> float:
+        times: list[float] = []
+        while len(times) < TRIES and min(times, default=math.inf) > scenario.max_latency:
+            begin = perf_counter()
+            worker.run(calls.library.slice(0, 1))
+            calls.progress = perf_counter()
+            times.append(calls.progress - begin)
+        return min(times)
+
+    if (alone := min(calls.on_each(work))) > scenario.max_latency:
+        raise GpuperfError(
+            f"one query alone takes {1e3 * alone:.3g} ms, longer than max_latency={scenario.max_latency:g}: "
+            "no rate keeps that; give a longer one"
+        )
