@@ -19,7 +19,7 @@ suites: $(VENV)/.installed
 # CI's variable is set everywhere, so that a test which it reaches fails before CI sees it.
 test: export CI = true
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest tests/ -p xdist -n 2 $(ARGS)
+	$(VENV)/bin/python -m pytest tests/ -p xdist -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

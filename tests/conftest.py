@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import compileall
+import importlib
 import os
+import pkgutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from gpuproject import BINDINGS, opened
 
-# Before pytester, which forgets what its runs in this process were the first to import: another import would
-# then make its classes a second time.
-import pytest_gpuperf.gpuperf
-import pytest_gpuperf.storage.format
+import pytest_gpuperf
 from pytest_gpuperf.backends.cuda.driver import device_count
 from pytest_gpuperf.errors import Unavailable
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.emulated.device import EmulatedBackend
+    from pytest_gpuperf.backends.gpu import Gpu
 
 pytest_plugins = ["pytester"]
+
+# Pytester forgets what its runs in this process were the first to import: another import would make its
+# classes a second time, and tests would patch modules that nobody uses.
+for module in pkgutil.walk_packages(pytest_gpuperf.__path__, "pytest_gpuperf."):
+    with suppress(ImportError):  # of a binding to CUDA that is not installed
+        importlib.import_module(module.name)
 
 # No test's outcome depends on where it runs: variables of CI and of the user's own settings.
 OUTSIDE = (
@@ -44,11 +54,18 @@ def pytest_configure(config: pytest.Config) -> None:
     # Before any fixture copies the environment, those of a whole session among them.
     for name in OUTSIDE:
         os.environ.pop(name, None)
-    # A file that a test writes twice within a second must not be read from the bytecode of the first. The
-    # plugin's own is made here, once for the thousands of processes that load it.
+    # A file that a test writes twice within a second must not be read from the bytecode of the first.
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     if not hasattr(config, "workerinput"):
-        compileall.compile_dir(Path(pytest_gpuperf.__file__).parent, quiet=2)
+        make_bytecode()
+
+
+def make_bytecode() -> None:
+    """Compile this plugin, and what pytest rewrites of installed ones, once for the processes to come."""
+    compileall.compile_dir(Path(pytest_gpuperf.__file__).parent, quiet=2)
+    command = [sys.executable, "-m", "pytest", "-p", "hypothesis", "--help"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, cwd=os.path.sep, env=environment, capture_output=True, check=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -77,11 +94,17 @@ def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     return give
 
 
+def _run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of this run, which all workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="module")
 def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compiled kernels go into a folder of this run, which its modules share."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
+        patch.setenv("PYTEST_GPUPERF_CACHE", str(_run_folder(tmp_path_factory) / "kernels"))
         yield
 
 
@@ -94,6 +117,14 @@ def backend(kernel_cache: None) -> EmulatedBackend:
         return EmulatedBackend(threads=2)
     except Unavailable as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module", params=BINDINGS)
+def gpu(request: pytest.FixtureRequest) -> Iterator[Gpu]:
+    """A real GPU through each of its bindings."""
+    device = opened(request.param)
+    yield device
+    device.close()
 
 
 BARE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_gpuperf.plugin"}
@@ -113,6 +144,16 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pytester(pytester: pytest.Pytester, bare: None) -> pytest.Pytester:
-    """Start sessions that load this plugin and what the test names, whatever else is installed."""
+def pytester(
+    pytester: pytest.Pytester,
+    bare: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> pytest.Pytester:
+    """Start sessions that load this plugin and what the test names, whatever else is installed.
+
+    Their home is the test's own, and so would be a cache there: each kernel would be compiled in every test.
+    """
+    if "PYTEST_GPUPERF_CACHE" not in os.environ:
+        monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(_run_folder(tmp_path_factory) / "kernels"))
     return pytester

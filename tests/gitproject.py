@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import textwrap
 from pathlib import Path
 
 import pytest
+from once import run_once
 
 # Children start in a third of the time without the other plugins that happen to be installed.
 BARE = ("-p", "pytest_gpuperf.plugin")
+# The same files make the same commit in each test.
+DATES = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "2026-01-01T00:00:00Z")
 
 
 class Repository:
@@ -21,7 +25,10 @@ class Repository:
 
     def git(self, *arguments: str) -> str:
         command = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *arguments]
-        return subprocess.run(command, cwd=self.path, check=True, capture_output=True, text=True).stdout
+        done = subprocess.run(
+            command, cwd=self.path, env=os.environ | DATES, check=True, capture_output=True, text=True
+        )
+        return done.stdout
 
     def write(self, name: str, text: str) -> Path:
         path = self.path / name
@@ -36,6 +43,11 @@ class Repository:
 
     def run(self, *flags: str) -> pytest.RunResult:
         return self.pytester.runpytest_subprocess(*BARE, "--gpuperf", *flags)
+
+    def record(self) -> None:
+        """Record baselines, or copy those that were once recorded of the same commit and files."""
+        result = run_once(self.pytester, *BARE, "--gpuperf", "--gpuperf-update")
+        assert result.ret == 0, result.stdout.str()
 
     @property
     def worktrees(self) -> int:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gpuproject import BINDINGS, let_wait, opened, side_stream
+from gpuproject import let_wait, side_stream
 from test_device_time import US, SimulatedBackend
 
 from pytest_gpuperf.backends.cuda import activity
@@ -348,13 +348,6 @@ extern "C" __global__ void nothing(float* x) {}
 """
 N = 2**22
 FAST = Settings(seconds=0.1, warmup=0.05)
-
-
-@pytest.fixture(scope="module", params=BINDINGS)
-def gpu(request):
-    device = opened(request.param)
-    yield device
-    device.close()
 
 
 @pytest.fixture(scope="module")

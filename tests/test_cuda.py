@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gpuproject import BINDINGS, copy, opened, side_stream
+from gpuproject import BINDINGS, copy, side_stream
 
 from pytest_gpuperf.backends import select
 from pytest_gpuperf.backends.cuda import compile as cuda_compile
@@ -442,13 +442,6 @@ extern "C" __global__ __launch_bounds__(64) void narrow(float* x) { x[threadIdx.
 extern "C" __global__ void astray(float* x) { x[1ll << 40] = 1; }
 extern "C" __global__ void nothing() {}
 """
-
-
-@pytest.fixture(scope="module", params=BINDINGS)
-def gpu(request):
-    device = opened(request.param)
-    yield device
-    device.close()
 
 
 @pytest.fixture(scope="module")

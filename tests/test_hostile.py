@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from once import run_once
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Milestone, Run, TestKey
@@ -244,7 +245,7 @@ def project(pytester: pytest.Pytester, bare: None) -> pytest.Pytester:
     """An exact figure that is twice its baseline's."""
     (pytester.path / "baselines").mkdir()
     pytester.makepyfile(test_suite="def test_a(gpuperf): gpuperf.record('x', 1.0, kind='exact')\n")
-    assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+    assert run_once(pytester, "--gpuperf", "--gpuperf-update").ret == 0
     pytester.makepyfile(test_suite="def test_a(gpuperf): gpuperf.record('x', 2.0, kind='exact')\n")
     return pytester
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from once import run_once
 
 KERNEL = """extern "C" __global__ void copy(const float *src, float *dst, int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -49,7 +50,7 @@ class Mixed:
 @pytest.fixture
 def mixed(pytester: pytest.Pytester, bare: None) -> Mixed:
     found = Mixed(pytester)
-    result = found.run("--gpuperf-update", "--gpuperf-runs=3")
+    result = run_once(pytester, "--gpuperf", "--gpuperf-strict=on", "--gpuperf-update", "--gpuperf-runs=3")
     assert result.ret == 0, result.stdout.str()
     return found
 

@@ -24,6 +24,8 @@ from pytest_gpuperf.rules import calibration
 from pytest_gpuperf.storage.baselines import Store
 from pytest_gpuperf.storage.calibrations import append_run, read_result, read_runs
 
+pytestmark = pytest.mark.usefixtures("bare")  # the sessions that are started here need no other plugin
+
 MODEL_UNITS = ("5bcef7a0", "26426274")  # and those of LoadGen's
 UNITS = ("cbe74486", "2ccd0ac4", "bad329e4")  # the H100s whose runs are the baselines, in their order there
 

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from once import run_once
 
 from pytest_gpuperf.processes.link import WAITING, Patience, exchange
 
@@ -129,7 +130,7 @@ def recorded(pytester: pytest.Pytester, bare) -> pytest.Pytester:
     pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\ngpuperf_acquit = off\n")
     pytester.makepyfile(test_s=MEASURES)
     pytester.mkdir("baselines")
-    assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update", "--gpuperf-runs=3").ret == 0
+    assert run_once(pytester, "--gpuperf", "--gpuperf-update", "--gpuperf-runs=3").ret == 0
     return pytester
 
 

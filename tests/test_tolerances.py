@@ -6,6 +6,7 @@ import argparse
 import shutil
 
 import pytest
+from once import run_once
 
 from pytest_gpuperf.measurement import Metric
 from pytest_gpuperf.rules.tolerances import Tolerance, Tolerances, matches, parse
@@ -103,7 +104,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeini(INI.format(record="10 %"))
     pytester.makepyfile(test_suite=SUITE.format(marker=""))
     (pytester.path / "latency.txt").write_text("1.0")
-    assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+    assert run_once(pytester, "--gpuperf", "--gpuperf-update").ret == 0
     (pytester.path / "latency.txt").write_text("1.2")
     return pytester
 
