@@ -188,13 +188,15 @@ class Keeper:
         if self._samples:
             reported = tuple(map(self._reported, record.measurements))
             return Record(reported, device, host, environment, record.unfit)
-        metrics = tuple(m.metric for m in record.measurements)
-        named = tuple(Measurement(metric, {}, ()) for metric in metrics)
+        named = tuple(
+            Measurement(m.metric, {}, (), details=self._same(_assumed(m))) for m in record.measurements
+        )
+        metrics = tuple((m.metric, id(m.details)) for m in named)
         key = metrics, id(device), id(host), id(environment), record.unfit
         return self._same(Record(named, device, host, environment, record.unfit), key)
 
     def _reported(self, measured: Measurement) -> Measurement:
-        shown = {"sampled": Sampled.of(measured.samples)}
+        shown = {**_assumed(measured), "sampled": Sampled.of(measured.samples)}
         contract = self._same(dict(measured.contract))
         metric = self._same(measured.metric, measured.metric)
         samples = thinned(measured.samples, self._samples)
@@ -219,6 +221,11 @@ class Keeper:
         """Return the first of the values that have this key, by default what they look like."""
         kept: _T = self._known.setdefault(key or repr(value), value)
         return kept
+
+
+def _assumed(measured: Measurement) -> dict[str, Any]:
+    """Return what was taken for granted of a metric, which a recording says: which way is better."""
+    return {name: way for name, way in measured.details.items() if name == "better"}
 
 
 class Recorder:
