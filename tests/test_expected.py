@@ -6,6 +6,7 @@ import datetime
 
 import pytest
 from latencies import LATENCY, tell
+from once import run_once
 
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
@@ -74,11 +75,15 @@ class Project:
         self.pytester = pytester
         pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
         (pytester.path / "baselines").mkdir()
-        assert self.run("", "1.0", "--gpuperf-update").ret == 0
+        self.write("", "1.0")
+        assert run_once(pytester, "--gpuperf", "--gpuperf-update").ret == 0
 
-    def run(self, marker: str, latencies: str, *flags: str) -> pytest.RunResult:
+    def write(self, marker: str, latencies: str) -> None:
         self.pytester.makepyfile(test_suite=SUITE.replace("MARKER", marker))
         tell(self.pytester.path, latencies)
+
+    def run(self, marker: str, latencies: str, *flags: str) -> pytest.RunResult:
+        self.write(marker, latencies)
         return self.pytester.runpytest_subprocess("--gpuperf", *flags)
 
 

@@ -13,6 +13,7 @@ import time
 
 import pytest
 from gitproject import Repository
+from once import run_once
 
 INI = "[pytest]\ngpuperf_judge_host_times = true\ngpuperf_acquit = off\n"
 VALUE = """
@@ -43,7 +44,8 @@ class Project:
             for name, value in variables.items():
                 patch.setenv(name, str(value))
             loading = (word for plugin in plugins.split() for word in ("-p", plugin))
-            return self.pytester.runpytest_subprocess(*loading, "--gpuperf", *flags)
+            start = run_once if "--gpuperf-update" in flags else type(self.pytester).runpytest_subprocess
+            return start(self.pytester, *loading, "--gpuperf", *flags)
 
     def record(self, plugins: str = "", *flags: str) -> None:
         assert self.run(plugins, "--gpuperf-update", "--gpuperf-runs=3", *flags).ret == 0

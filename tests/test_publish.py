@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from once import run_once
 
 import pytest_gpuperf
 from pytest_gpuperf.report.results import load
@@ -44,7 +45,7 @@ def recorded(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makepyfile(test_s=SUITE)
     pytester.mkdir("baselines")
     pytester.makeini(f"[pytest]\naddopts = {' '.join(REPORTS)}")
-    done = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update")
+    done = run_once(pytester, "--gpuperf", "--gpuperf-update")
     assert done.ret == 0
     assert not list(pytester.path.glob("*.html"))  # nothing was judged, and so nothing is reported
     return pytester

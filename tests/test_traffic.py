@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from once import run_once
 
 SUITE = """
 def test_traffic(gpu, kernels, counters):
@@ -33,7 +34,7 @@ class Traffic:
     def run(self, body: str, *flags: str) -> pytest.RunResult:
         kernel = KERNEL.replace("BODY", body).replace("SPAN", "32" if "SPAN" in body else "1")
         (self.path / "kernels" / "k.cu").write_text(kernel)
-        result = self._pytester.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on", *flags)
+        result = run_once(self._pytester, "--gpuperf", "--gpuperf-strict=on", *flags)
         if any(line.startswith("SKIPPED") or "skipped" in line for line in result.outlines):
             pytest.skip("no compiler to emulate with")
         return result
