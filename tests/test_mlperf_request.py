@@ -38,6 +38,7 @@ def test_what_is_meant_is_taken(given, taken):
     [
         *(({"seconds": bad}, "seconds=") for bad in (0, -1, math.nan, math.inf, "5", True, 1e9, [1])),
         *(({"stall": bad}, "stall=") for bad in (0, "x")),
+        *(({"keep_trace": bad}, "keep_trace=.*; give True or False") for bad in ("no", 0)),
         *(({"mode": "accuracy", "count": bad}, "count=") for bad in (0, -5, 2.5, "all", False, math.nan)),
         ({"count": 5}, 'count= is for mode="accuracy", and this one is "performance"'),
         ({"mode": "accuracy", "seconds": 5}, 'seconds= is for mode="performance"'),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     AnyResult = PerformanceResult | AccuracyResult | ScoreResult
 
 QUICK_SECONDS = 1.0  # of a phase that is not judged, without --gpuperf
+PEAK_SECONDS = 2.0  # of a phase in the search for Server's peak, unless said otherwise
 QUICK_RESOLUTION = 1.0  # of a search that is not judged
 DEVICE_TIME = "gpu_compute_time"  # as NVIDIA's trtexec calls it
 CPU_IMAGES = 200  # of the embedded model's held-out images; about ten seconds on two cores
@@ -106,7 +107,7 @@ class LoadGen:
         model: Model | Sut,
         *,
         max_latency: float = 0.015,
-        seconds: float = 2.0,
+        seconds: float | None = None,
         resolution: float = 0.02,
         precision: Precision = "fp32",
         stall: float | None = None,
@@ -119,7 +120,7 @@ class LoadGen:
     ) -> PeakResult:
         """Find the highest rate at which 99 of 100 of Server's queries are answered within ``max_latency``.
 
-        In phases of ``seconds``, until a rate (1 + ``resolution``) times as high as a valid one is not.
+        In phases of ``seconds`` (2), until it is known to ``resolution``.
         """
         given = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
         from pytest_gpuperf.mlperf import peak
@@ -133,7 +134,7 @@ class LoadGen:
             result = peak.find_peak(
                 session,
                 asked.traffic(),
-                seconds=seconds if active else QUICK_SECONDS / 5,
+                seconds=(asked.seconds or PEAK_SECONDS) if active else QUICK_SECONDS / 5,
                 resolution=resolution if active else QUICK_RESOLUTION,
                 log_dir=self._log_dir(f"peak-{session.precision}"),
                 stall=asked.stall,

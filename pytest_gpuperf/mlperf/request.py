@@ -112,7 +112,7 @@ class Request:
             tails=_tails(given.get("tails")),
             count=_count("count", given.get("count")),
             stall=STALL if given.get("stall") is None else _seconds("stall", given.get("stall")),
-            keep_trace=bool(given.get("keep_trace")),
+            keep_trace=_flag("keep_trace", given.get("keep_trace")),
             qps=_above_zero("qps", given.get("qps")),
             max_latency=_above_zero("max_latency", given.get("max_latency")),
             max_wait=_above_zero("max_wait", given.get("max_wait")),
@@ -178,6 +178,12 @@ def _above_zero(name: str, given: Any) -> float | None:
     if found is None or not math.isfinite(found) or found <= 0:
         raise GpuperfError(f"loadgen: {name}={short(given)}; give a number above 0")
     return found
+
+
+def _flag(name: str, given: Any) -> bool:
+    if not isinstance(given, bool | None):
+        raise GpuperfError(f"loadgen: {name}={short(given)}; give True or False")
+    return bool(given)
 
 
 def _count(name: str, given: Any) -> int | None:
