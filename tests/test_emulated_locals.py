@@ -57,6 +57,7 @@ def test_what_is_written_in_other_ways_is_no_finding(launch):
     assert launch("guarded", 3)[:4] == [3, 6, 9, 12]
     assert launch("by_other_ways", 0)[:4] == [0, 1, 1, 20]
     assert launch("by_other_ways", 1)[:4] == [0, 1, 5, 20]
+    assert launch("handed_to_the_others", 1, 16) == [1, 3, 5, 7, 9, 11, 13, 15]  # one lane's, by a shuffle
 
 
 def test_code_that_cannot_be_watched_runs_as_it_is(backend, tmp_path):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_gpuperf.backends.emulated.preprocessed import Code
+from pytest_gpuperf.backends.functions import Function, closing
 from pytest_gpuperf.backends.signature import Unresolved
 from pytest_gpuperf.errors import KernelError
 
@@ -46,6 +47,7 @@ _OTHER = re.compile(
 _CLASS = re.compile(
     r"(?:\s*#[^\n]*\n)*\s*(?:(?:typedef|static|const|template\s*<[^{}]*>)\s*)*(?:struct|class|union|enum)\b"
 )
+_SHUFFLE = re.compile(r"\b(?:__)?shfl\w*\s*\(")
 _LEFT = " __attribute__((cleanup(gpuperf_left)))"
 
 
@@ -92,13 +94,24 @@ def _place(code: Code, local: _Local) -> tuple[str, int, str]:
 
 def _declared(code: Code) -> Iterator[_Local]:
     for function in code.functions():
-        at = function.body
+        at, exchanged = function.body, _exchanged(code.code, function)
         while match := _STATEMENT.search(code.code, at, function.end):
             at, end = match.end(), match.end(1)
             before = _BEFORE.match(code.code, at)
             declared = list(_declarators(code.code, before.end() if before else at, end))
             if declared and not _in_class(code.code, at, function.body):
-                yield from (_Local(name, stop, end + 1, array) for name, stop, array in declared)
+                locals_ = (_Local(name, stop, end + 1, array) for name, stop, array in declared)
+                yield from (local for local in locals_ if local.array or local.name not in exchanged)
+
+
+def _exchanged(code: str, function: Function) -> set[str]:
+    """Return the names in the arguments of shuffles, which every lane hands over and few may have written."""
+    found = _SHUFFLE.finditer(code, function.body, function.end)
+    return {
+        name
+        for call in found
+        for name in re.findall(r"\w+", code[call.end() : closing(code, call.end() - 1)])
+    }
 
 
 def _declarators(code: str, begin: int, end: int) -> Iterator[tuple[str, int, bool]]:

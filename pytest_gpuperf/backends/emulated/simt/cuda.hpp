@@ -6,6 +6,7 @@
 #pragma once
 
 #include <assert.h>
+#include <fenv.h>
 #include <float.h>
 #include <limits.h>
 #include <math.h>
@@ -39,6 +40,7 @@
 #define __shared__ thread_local
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(n) __attribute__((aligned(n)))
+#define __builtin_align__(n) __align__(n)
 #ifndef __restrict__
 #define __restrict__ __restrict
 #endif
@@ -55,7 +57,7 @@ extern __thread const uint3 threadIdx;
 extern __thread const uint3 blockIdx;
 extern __thread const uint3 blockDim;
 extern __thread const uint3 gridDim;
-__attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[232448];
+__attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[232448 + 64];  // memory.cpp: kConstructed
 }
 constexpr int warpSize = 32;
 
@@ -67,6 +69,7 @@ struct cudaDeviceProp {};
 
 #include "intrinsics.hpp"
 #include "mathematics.hpp"
+#include "dpx.hpp"
 #include "synchronization.hpp"
 
 // assert.h may be included again by the kernel's file, so the function behind the macro is renamed.

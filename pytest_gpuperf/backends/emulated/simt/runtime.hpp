@@ -205,7 +205,7 @@ struct Worker {
   std::vector<Stack> free_stacks;
   std::vector<Stack> stacks;
 
-  uint64_t shared_begin = 0, shared_end = 0;
+  uint64_t anchor = 0, shared_begin = 0, shared_end = 0;
   std::vector<Place> shared;
   PendingStore pending{};
   uint32_t next_interval = 0, last_interval = 0, generation = 0;

@@ -150,6 +150,18 @@ GPUPERF_INLINE unsigned __activemask(GPUPERF_SITE) {
 GPUPERF_ATOMIC_INTEGERS(atomicAdd, kAdd)
 GPUPERF_ATOMIC(atomicAdd, kAdd, float, kFloat)
 GPUPERF_ATOMIC(atomicAdd, kAdd, double, kDouble)
+// Of a vector each component by itself, as a GPU does.
+#define GPUPERF_ATOMIC_VECTORS(NAME)                                                    \
+  GPUPERF_INLINE float2 NAME(float2 *address, float2 value) {                           \
+    return {NAME(&address->x, value.x), NAME(&address->y, value.y)};                    \
+  }                                                                                     \
+  GPUPERF_INLINE float4 NAME(float4 *address, float4 value) {                           \
+    return {NAME(&address->x, value.x), NAME(&address->y, value.y),                     \
+            NAME(&address->z, value.z), NAME(&address->w, value.w)};                    \
+  }
+GPUPERF_ATOMIC_VECTORS(atomicAdd)
+GPUPERF_ATOMIC_VECTORS(atomicAdd_block)
+GPUPERF_ATOMIC_VECTORS(atomicAdd_system)
 GPUPERF_ATOMIC_INTEGERS(atomicMin, kMin)
 GPUPERF_ATOMIC(atomicMin, kMin, long long, kInt64)
 GPUPERF_ATOMIC_INTEGERS(atomicMax, kMax)
