@@ -35,7 +35,17 @@ _CODE = {
     r"\bcudaTextureObject_t\b|\btex[123]D\w*\s*[<(]|\btexture\s*<": "textures",
     r"\bcudaSurfaceObject_t\b|\bsurf[123]D\w*\s*[<(]|\bsurface\s*<": "surfaces",
     r"\b__managed__\b": "managed memory (__managed__)",
-    r"\b__cluster_dims__\b": "thread block clusters",
+    r"\b__cluster\w+": "thread block clusters",
+    r"\b__(?:is(?:Global|Shared|Local|Constant|GridConstant|ClusterShared|CtaShared)|cvta_\w+)\b": (
+        "questions where a pointer points"
+    ),
+    r"\b__(?:barrier_sync(?:_count)?|nv_atomic_\w+|u128Atomic\w+|brkpt|pm[0-3])\b": "this intrinsic",
+    r"\.\s*barrier_(?:arrive|wait)\s*\(": "barriers of groups in two steps",
+    r"\btiled_partition\s*<\s*(?:64|128|256|512|1024)\b": "groups of several warps",
+    r"\bcuda(?:GridDependencySynchronize|TriggerProgrammaticLaunchCompletion|Device(?:Synchronize|Get\w+)|"
+    r"Malloc|Free|(?:Memcpy|Memset)(?:2D|3D)?Async|(?:Stream|Event)\w+|(?:Get|PeekAt)LastError)\s*\(": (
+        "calls of the CUDA runtime in a kernel"
+    ),
     r"\b__pipeline_arrive_on\b|\b__mbarrier_\w+": "barriers in memory (mbarrier)",
     r"\bmalloc\s*\(|\bnew\s+\w": "allocation inside a kernel",
 }

@@ -22,7 +22,12 @@
 #include <type_traits>
 #include <utility>
 
+#define __NVCC__ 1
 #define __CUDACC__ 1
+#define __CUDACC_VER_MAJOR__ 13
+#define __CUDACC_VER_MINOR__ 0
+#define __CUDACC_VER_BUILD__ 0
+#define CUDART_VERSION 13000
 #define __GPUPERF_EMULATED__ 1
 // Kernels are compiled for a device of compute capability 9.0.
 #define __CUDA_ARCH__ 900
@@ -61,11 +66,28 @@ __attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[2324
 }
 constexpr int warpSize = 32;
 
-// Of the runtime API the types in which declarations beside kernels are made; what uses them is left out.
-typedef struct CUstream_st *cudaStream_t;
-typedef struct CUevent_st *cudaEvent_t;
+// Of the runtime and the driver API the types in which declarations beside kernels are made; what uses them is left
+// out.
+typedef struct CUstream_st *cudaStream_t, *CUstream;
+typedef struct CUevent_st *cudaEvent_t, *CUevent;
+typedef struct CUgraph_st *cudaGraph_t, *CUgraph;
+typedef struct CUgraphExec_st *cudaGraphExec_t, *CUgraphExec;
+typedef struct CUctx_st *CUcontext;
+typedef struct CUmod_st *CUmodule;
+typedef struct CUfunc_st *CUfunction, *cudaFunction_t;
+typedef struct CUmemPoolHandle_st *cudaMemPool_t;
+typedef struct cudaArray *cudaArray_t;
+typedef int CUdevice;
+typedef unsigned long long CUdeviceptr;
 enum cudaError_t { cudaSuccess = 0 };
+typedef cudaError_t cudaError;
+enum CUresult { CUDA_SUCCESS = 0 };
+enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 struct cudaDeviceProp {};
+struct cudaFuncAttributes {};
+struct cudaPointerAttributes {};
+struct cudaExtent { size_t width, height, depth; };
+struct cudaPitchedPtr { void *ptr; size_t pitch, xsize, ysize; };
 
 #include "intrinsics.hpp"
 #include "mathematics.hpp"
