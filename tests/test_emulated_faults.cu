@@ -138,6 +138,11 @@ extern "C" __global__ void lane_missing(float *dst)
 {
     dst[threadIdx.x] = __shfl_down_sync(0xffffffffu, 1.0f, 16); // lane_missing
 }
+extern "C" __global__ void width_no_power(float *dst)
+{
+    int width = dst[0] == 1 ? 32 : 12;
+    dst[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1.0f, 1, width); // width_no_power
+}
 extern "C" __global__ void lane_not_in_mask(float *dst)
 {
     __syncwarp(0xfu); // lane_not_in_mask

@@ -242,6 +242,7 @@ def test_divergent_barrier(backend, fails):
         ("lane_elsewhere", 32, 0, "__shfl_down_sync waits for lane 16, which waits at __syncthreads"),
         ("lane_returned", 32, 6, "__shfl_down_sync reads lane 7, which has returned already"),
         ("lane_missing", 16, 0, "__shfl_down_sync reads lane 16, which does not exist in this block"),
+        ("width_no_power", 32, 0, "__shfl_xor_sync is called with the width 12, which is none of 1, 2, 4"),
         ("lane_not_in_mask", 32, 4, "__syncwarp is called by lane 4, which is not in its mask 0x0000000f"),
     ],
 )

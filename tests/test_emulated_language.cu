@@ -250,6 +250,20 @@ extern "C" __global__ void more_integers(unsigned a, unsigned b, unsigned *out)
                     __viaddmax_u16x2(a, b, 5), pair, (unsigned)high + 2 * low};
     for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
 }
+// The undefined value of a lane that is not in the mask is not looked at.
+extern "C" __global__ void guarded_shuffles(int n, int *out)
+{
+    int lane = threadIdx.x;
+    unsigned lanes = __ballot_sync(~0u, lane < n);
+    if (lane >= n) return;
+    int sum = 1;
+    for (int d = 16; d > 0; d /= 2) {
+        const int other = __shfl_down_sync(lanes, sum, d);
+        if (lane + d < n) sum += other;
+    }
+    int next = __shfl_sync(lanes, lane, lane + 1);
+    out[lane] = lane == 0 ? sum : lane + 1 < n ? next : -1;
+}
 extern "C" __global__ void complex_numbers(const cuComplex *in, cuComplex *out)
 {
     out[threadIdx.x] = cuCdivf(cuCmulf(in[threadIdx.x], make_cuComplex(0, 2)), cuConjf(in[threadIdx.x]));

@@ -217,6 +217,14 @@ def test_warp_functions_of_narrow_types_and_reductions(run):
     assert np.array_equal(found, [np.full(32, 13), np.full(32, 496 + 7), np.zeros(32)])
 
 
+@pytest.mark.parametrize("n", [1, 7, 20, 32])
+def test_a_shuffle_from_no_lane_whose_value_is_not_used(run, n):
+    found = run("guarded_shuffles", (32,), np.int32(n), shape=(32,), dtype=np.int32)
+    expected = [*range(1, n), -1]
+    assert found[1:n].tolist() == expected[1:]
+    assert found[0] == n
+
+
 def test_conversions_clamp_and_round_as_they_say(run):
     found = run("conversions", (1,), np.float32(3e10), np.float64(1e-30), shape=(18,), dtype=np.float64)
     one = np.float32(1)

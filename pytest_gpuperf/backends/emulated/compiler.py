@@ -29,7 +29,13 @@ from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, n
 from pytest_gpuperf.backends.emulated.locals import WARNINGS, watched
 from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
-from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
+from pytest_gpuperf.backends.emulated.source import (
+    leave_out_host_code,
+    let_guarded_shuffles,
+    refuse,
+    refuse_missing,
+    shown,
+)
 from pytest_gpuperf.backends.signature import HEADER, PLACE, Unresolved
 from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
@@ -187,6 +193,7 @@ def _preprocessed(compiler: Compiler, path: Path, flags: Sequence[str]) -> Code:
     leave_out_host_code(code)
     refuse(code)
     note_launch_bounds(code)
+    let_guarded_shuffles(code)
     return code
 
 

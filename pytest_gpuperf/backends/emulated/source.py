@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from pytest_gpuperf.backends.emulated.preprocessed import Code
-from pytest_gpuperf.backends.functions import of_host
+from pytest_gpuperf.backends.functions import closing, of_host
 from pytest_gpuperf.errors import Unsupported
 
 _CUB = "CUB beyond the reductions and scans of blocks and warps"
@@ -50,6 +50,10 @@ _CODE = {
     r"\bmalloc\s*\(|\bnew\s+\w": "allocation inside a kernel",
 }
 
+_ASSIGNED_SHUFFLE = re.compile(
+    r"[;{})]\s*(?:[\w:<>]+\s+)*\w+\s*=\s*(?P<name>__shfl(?:_up|_down|_xor)?_sync)\s*\("
+)
+_CONDITION = re.compile(r"\s*;(?:\s|#[^\n]*\n)*(?:if\b|[^;{}]*\?)")
 MARK = 'or mark it @pytest.mark.gpuperf(backend="cuda"), which skips it elsewhere'
 _MISSING = re.compile(r"^(.+?):(\d+):\d+: fatal error: (.+?): No such file", re.MULTILINE)
 
@@ -85,6 +89,17 @@ def leave_out_host_code(code: Code) -> None:
     """Erase the functions that only a host can call: main, launches, allocations."""
     for function in list(of_host(code.code)):
         code.erase(function.begin, function.end)
+
+
+def let_guarded_shuffles(code: Code) -> None:
+    """Let shuffles go to lanes that are not there, where only a condition decides whether the result is used.
+
+    CUDA gives them an undefined value then, and code like ``t = __shfl_up_sync(m, v, 1); if (lane) v += t;``
+    does not look at it.
+    """
+    for match in _ASSIGNED_SHUFFLE.finditer(code.code):
+        if _CONDITION.match(code.code, closing(code.code, match.end() - 1) + 1):
+            code.insert(match.start("name"), "gpuperf_guarded::")
 
 
 def _unsupported(file: Path, line: int, what: str) -> Unsupported:
