@@ -175,6 +175,10 @@ extern "C" __global__ void division(int *dst, int by)
 {
     dst[threadIdx.x] = 7 / (by - (int)threadIdx.x); // division
 }
+extern "C" __global__ void shifted(int *dst, int by)
+{
+    dst[threadIdx.x] = 3 << by - (int)threadIdx.x; // shifted
+}
 __device__ __noinline__ int deep(int n, volatile char *above)
 {
     volatile char here[1024];

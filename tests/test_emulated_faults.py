@@ -317,6 +317,13 @@ def test_division_by_zero(backend, fails):
     )
 
 
+@pytest.mark.parametrize(("by", "thread"), [(32, 0), (3, 4)])
+def test_a_shift_by_more_bits_than_there_are(backend, fails, by, thread):
+    dst = backend.empty((8,), np.int32)
+    says = f"shifts a number of 32 bits by {by - thread}, which C++ leaves undefined"
+    fails("shifted", ONE, (8, 1, 1), dst, np.int32(by), at=(FIRST, (thread, 0, 0)), says=says)
+
+
 def test_a_full_stack(backend, fails):
     dst = backend.empty((8,), np.int32)
     says = "uses more local memory than the 512 KiB that CUDA allows a thread"

@@ -14,7 +14,11 @@ _CUB = "CUB beyond the reductions and scans of blocks and warps"
 _INCLUDES = {
     r"cooperative_groups/(?!reduce|scan|memcpy_async).*\.h": "this part of cooperative_groups",
     r"mma\.h": "wmma",
-    r"cuda_fp8\.(h|hpp)": "8-bit floats",
+    r"cuda_fp(?:4|6|8)\.(?:h|hpp)": "floats of 4 to 8 bits",
+    r"cuda_awbarrier.*\.h": "barriers in memory (mbarrier)",
+    r"cudaTypedefs\.h|cu(?:dnn|fft|solver|sparse|tensor)\w*\.h|(?:nccl|nvshmem|npp)\w*\.h": (
+        "what this header of CUDA declares"
+    ),
     r"cuda/(?!(?:std/)?functional$)[\w/]+": "libcu++ (cuda::)",
     r"cub/(?!cub\.cuh|(?:block|warp)/\w+_(?:reduce|scan)\.cuh).*": _CUB,
     r"thrust/.*": "Thrust",
@@ -31,7 +35,8 @@ _CODE = {
     r"\bnvcuda\b|\bwmma\s*::": "wmma",
     r"\bcuda\s*::(?!\s*(?:(?:std\s*::\s*(?:plus|multiplies)|maximum|minimum)\b))": "libcu++ (cuda::)",
     r"\bcub\s*::(?!\s*(?:(?:Block|Warp)(?:Reduce|Scan)\b|Sum\b|Max\b|Min\b|BLOCK_(?:REDUCE|SCAN)_))": _CUB,
-    r"\b__nv_fp8\w*": "8-bit floats",
+    r"\b__nv_fp[468]\w*": "floats of 4 to 8 bits",
+    r"\bCUtensorMap\b": "tensor maps (TMA)",
     r"\bcudaTextureObject_t\b|\btex[123]D\w*\s*[<(]|\btexture\s*<": "textures",
     r"\bcudaSurfaceObject_t\b|\bsurf[123]D\w*\s*[<(]|\bsurface\s*<": "surfaces",
     r"\b__managed__\b": "managed memory (__managed__)",
