@@ -162,6 +162,13 @@ def test_a_file_that_does_not_compile(load):
     assert "x.cu:3: 'seven' was not declared in this scope" in str(caught.value)
 
 
+def test_a_function_of_the_host_in_a_kernel(load):
+    source = "namespace n { int seven(int x) { return x; } }\n" + KERNEL.replace("7", "n::seven(7)")
+    says = r"x\.cu:4: seven is a function for the host; declare it __device__"
+    with pytest.raises(KernelError, match=says):
+        load(source)
+
+
 def test_an_error_in_a_header_names_the_header(load, tmp_path):
     (tmp_path / "part.cuh").write_text("\nint broken = ;\n")
     with pytest.raises(KernelError, match=r"part\.cuh:2: expected"):

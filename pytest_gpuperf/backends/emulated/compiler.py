@@ -166,7 +166,7 @@ def build_kernels(
     plain = os.fsencode(code.compiled() + behind)
 
     def build(output: Path) -> None:
-        make = partial(_translate, compiler, path, output.with_name("kernel.s"))
+        make = partial(_translate, compiler, path, code.host_functions, output.with_name("kernel.s"))
         warn = partial(_warnings, compiler, path, output.with_name("warned.ii"), flags)
         if counting or variable:
             assembly = make(plain, flags)
@@ -235,7 +235,9 @@ def _warnings(compiler: Compiler, path: Path, source: Path, flags: Sequence[str]
     return run([*compiler.command, *kept, *WARNINGS, "-S", str(source), "-o", os.devnull], path.parent).stderr
 
 
-def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flags: Sequence[str]) -> str:
+def _translate(
+    compiler: Compiler, path: Path, of_host: set[str], assembly: Path, code: bytes, flags: Sequence[str]
+) -> str:
     """Return the code's assembly, adapted."""
     source, tree = assembly.with_suffix(".ii"), assembly.with_suffix(".tree")
     source.write_bytes(code)
@@ -245,6 +247,10 @@ def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flag
         error = _first_error(done.stderr)
         if error.startswith(PLACE):
             raise Unresolved(error.partition(": ")[2])
+        unknown = re.search(r"'(\w+)' (?:was not declared|is not a member|has not been declared)", error)
+        if unknown and unknown[1] in of_host:
+            place, _, _ = error.partition(": ")
+            error = f"{place}: {unknown[1]} is a function for the host; declare it __device__"
         raise KernelError(f"{shown(path)} does not compile: {error}")
     casts = unsigned_casts(tree.read_text(errors="replace"), os.fsdecode(code))
     return with_clamped_casts(_adapted(assembly.read_text()), casts)

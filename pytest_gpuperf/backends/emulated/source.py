@@ -55,6 +55,7 @@ _CODE = {
     r"\bmalloc\s*\(|\bnew\s+\w": "allocation inside a kernel",
 }
 
+_NAME = re.compile(r"(\w+)\s*\(")
 _ASSIGNED_SHUFFLE = re.compile(
     r"[;{})]\s*(?:[\w:<>]+\s+)*\w+\s*=\s*(?P<name>__shfl(?:_up|_down|_xor)?_sync)\s*\("
 )
@@ -93,6 +94,8 @@ def refuse_header(name: str, file: Path, line: int) -> None:
 def leave_out_host_code(code: Code) -> None:
     """Erase the functions that only a host can call: main, launches, allocations."""
     for function in list(of_host(code.code)):
+        name = _NAME.search(code.code, function.begin, function.body)
+        code.host_functions.add(name[1] if name else "")
         code.erase(function.begin, function.end)
 
 
