@@ -57,6 +57,10 @@ def launched(backend, program):
         ("#include <thrust/sort.h>", "Thrust"),
         ("#include <cute/tensor.hpp>", "CUTLASS"),
         ("#include <curand_kernel.h>", "cuRAND"),
+        ("#include <cuda_fp4.h>", "floats of 4 to 8 bits"),
+        ("#include <cuda_awbarrier.h>", r"barriers in memory \(mbarrier\)"),
+        ("#include <cusparse_v2.h>", "what this header of CUDA declares"),
+        ("__global__ void f(const __grid_constant__ CUtensorMap map) {}", r"tensor maps \(TMA\)"),
         ('static __device__ void f() { asm volatile("membar.gl;"); }', "inline assembly"),
         ("static __device__ float f(cudaTextureObject_t t);", "textures"),
         ("static __device__ float f(float x) { return tex2D<float>(x); }", "textures"),
@@ -64,6 +68,18 @@ def launched(backend, program):
         ("__global__ void f() { k<<<1, 1>>>(0); }", r"launches from a kernel file \(<<<>>>\)"),
         ("__managed__ int m;", r"managed memory \(__managed__\)"),
         ("__cluster_dims__(2, 1, 1)", "thread block clusters"),
+        ("static __device__ void f() { __cluster_barrier_wait(); }", "thread block clusters"),
+        ("static __device__ bool f(void *p) { return __isShared(p); }", "questions where a pointer points"),
+        ("static __device__ void f(int *p) { __nv_atomic_add(p, 1, 0, 3); }", "this intrinsic"),
+        (
+            "template <class B> __device__ void f(B b) { b.barrier_wait(b.barrier_arrive()); }",
+            "barriers of groups in two steps",
+        ),
+        ("template <class B> __device__ void f(B b) { tiled_partition<64>(b); }", "groups of several warps"),
+        (
+            "static __device__ void f() { cudaGridDependencySynchronize(); }",
+            "calls of the CUDA runtime in a kernel",
+        ),
         ("static __device__ void *f() { return malloc(4); }", "allocation inside a kernel"),
     ],
 )
@@ -88,6 +104,10 @@ def test_words_in_comments_and_strings_are_not_refused(load, backend):
         "template <class T> void run(T *p) { if (p) { cudaMalloc(&p, 4); } k<<<1, 1>>>(p); }\n",
         "#include <stdio.h>\n#include <iostream>\nvoid fail(char **e) { *e = NULL; fputs(*e, stderr); }\n",
         "namespace a { namespace { void host() { std::cout << 1; } } __device__ int one() { return 1; } }\n",
+        "struct Timer { cudaEvent_t a; Timer() { cudaEventCreate(&a); } ~Timer() { cudaFree(a); } };\n",
+        "template <class T> class Run { int n{1}; public: Run(T *p) : n{2}, p(p) { k<<<1, 1>>>(p); } T *p;\n"
+        "struct In { In() { cudaFree(0); } __device__ int two() { return 2; } }; };\n"
+        "__device__ int of(Run<int> &r, Run<int>::In in) { return *r.p + in.two(); }\n",
     ],
     ids=[
         "a branch that is off",
@@ -97,6 +117,8 @@ def test_words_in_comments_and_strings_are_not_refused(load, backend):
         "a template",
         "NULL",
         "namespaces",
+        "a class of events",
+        "a class that launches",
     ],
 )
 def test_what_is_not_compiled_for_the_device_is_not_refused(load, backend, source):
@@ -104,6 +126,12 @@ def test_what_is_not_compiled_for_the_device_is_not_refused(load, backend, sourc
     assert launched(backend, load(forward + source + KERNEL)) == 7
     with pytest.raises(KernelError, match=rf"x\.cu:{source.count(chr(10)) + 4}: 'seven' was not declared"):
         load(forward + source + KERNEL.replace("7", "seven"))
+
+
+def test_the_versions_are_those_of_cuda_13(load, backend):
+    asked = "#include <cuda.h>\n#if !defined(__NVCC__) || __CUDACC_VER_MAJOR__ * 1000 != CUDART_VERSION"
+    asked += " || CUDA_VERSION != CUDART_VERSION || CUDART_VERSION < 13000\n#error old\n#endif\n"
+    assert launched(backend, load(asked + KERNEL)) == 7
 
 
 def test_a_refused_construct_in_a_header_names_the_header(load, tmp_path):
@@ -133,6 +161,13 @@ def test_a_file_that_does_not_compile(load):
         load(KERNEL.replace("out[0] = 7", "out[0] = seven"))
     assert "x.cu does not compile: " in str(caught.value)
     assert "x.cu:3: 'seven' was not declared in this scope" in str(caught.value)
+
+
+def test_a_function_of_the_host_in_a_kernel(load):
+    source = "namespace n { int seven(int x) { return x; } }\n" + KERNEL.replace("7", "n::seven(7)")
+    says = r"x\.cu:4: seven is a function for the host; declare it __device__"
+    with pytest.raises(KernelError, match=says):
+        load(source)
 
 
 def test_an_error_in_a_header_names_the_header(load, tmp_path):

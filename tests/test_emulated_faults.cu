@@ -138,6 +138,11 @@ extern "C" __global__ void lane_missing(float *dst)
 {
     dst[threadIdx.x] = __shfl_down_sync(0xffffffffu, 1.0f, 16); // lane_missing
 }
+extern "C" __global__ void width_no_power(float *dst)
+{
+    int width = dst[0] == 1 ? 32 : 12;
+    dst[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1.0f, 1, width); // width_no_power
+}
 extern "C" __global__ void lane_not_in_mask(float *dst)
 {
     __syncwarp(0xfu); // lane_not_in_mask
@@ -169,6 +174,10 @@ extern "C" __global__ void endless_lock(int *lock)
 extern "C" __global__ void division(int *dst, int by)
 {
     dst[threadIdx.x] = 7 / (by - (int)threadIdx.x); // division
+}
+extern "C" __global__ void shifted(int *dst, int by)
+{
+    dst[threadIdx.x] = 3 << by - (int)threadIdx.x; // shifted
 }
 __device__ __noinline__ int deep(int n, volatile char *above)
 {

@@ -242,6 +242,7 @@ def test_divergent_barrier(backend, fails):
         ("lane_elsewhere", 32, 0, "__shfl_down_sync waits for lane 16, which waits at __syncthreads"),
         ("lane_returned", 32, 6, "__shfl_down_sync reads lane 7, which has returned already"),
         ("lane_missing", 16, 0, "__shfl_down_sync reads lane 16, which does not exist in this block"),
+        ("width_no_power", 32, 0, "__shfl_xor_sync is called with the width 12, which is none of 1, 2, 4"),
         ("lane_not_in_mask", 32, 4, "__syncwarp is called by lane 4, which is not in its mask 0x0000000f"),
     ],
 )
@@ -314,6 +315,13 @@ def test_division_by_zero(backend, fails):
     fails(
         "division", ONE, (8, 1, 1), dst, np.int32(3), at=(FIRST, (3, 0, 0)), says="divides an integer by zero"
     )
+
+
+@pytest.mark.parametrize(("by", "thread"), [(32, 0), (3, 4)])
+def test_a_shift_by_more_bits_than_there_are(backend, fails, by, thread):
+    dst = backend.empty((8,), np.int32)
+    says = f"shifts a number of 32 bits by {by - thread}, which C++ leaves undefined"
+    fails("shifted", ONE, (8, 1, 1), dst, np.int32(by), at=(FIRST, (thread, 0, 0)), says=says)
 
 
 def test_a_full_stack(backend, fails):

@@ -223,8 +223,14 @@ extern "C" __global__ void conversions(float large, double tiny, double *out)
 }
 extern "C" __global__ void more_mathematics(double x, double *out)
 {
+    const float floats[] = {3, 4};
+    float pair[] = {1, 2};
+    alignas(16) float quad[] = {1, 2, 3, 4};
+    atomicAdd((float2 *)pair, make_float2(0, 0.5f)), atomicAdd((float4 *)quad, make_float4(0, 0, 0, -1));
+    out[0] = 2, out[1] = 3, out[2] = 6;
     double r[] = {fdividef(1, 4), norm3df(2, 3, 6), rhypot(3, 4), erfinv(x), erfinvf(0.5f), sinpi(0.5), cospif(1), normcdf(0),
-                  erfcx(x), rcbrt(8), normcdfinv(0.5), CUDART_PI};
+                  erfcx(x), rcbrt(8), normcdfinv(0.5), CUDART_PI, norm(3, out), normf(2, floats), rnormf(2, floats), cyl_bessel_i0(x),
+                  cyl_bessel_i1f(-x), __fma_rz(x, x, 1), __fma_ru(x, x, 1), __fma_rd(-x, x, -1), __tanhf(0.5f), pair[1], quad[3]};
     for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
 }
 extern "C" __global__ void simd(unsigned a, unsigned b, unsigned *out)
@@ -233,6 +239,30 @@ extern "C" __global__ void simd(unsigned a, unsigned b, unsigned *out)
                     __vaddus4(a, b), __vaddss2(a, b), (unsigned)__dp4a((int)a, (int)b, 1), __dp4a(a, b, 1u), umin(a, b), __usad(a, b, 2),
                     (unsigned)__hadd(-3, 6), __funnelshift_rc(a, b, 40), (unsigned)__mul64hi(1ll << 62, 8)};
     for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
+}
+extern "C" __global__ void more_integers(unsigned a, unsigned b, unsigned *out)
+{
+    bool high, low;
+    unsigned pair = __vibmax_s16x2(a, b, &high, &low);
+    unsigned r[] = {__vsetgts4(a, b), __vsads4(a, b), __vabsss2(0x80007fffu), __vnegss4(0x80ff0001u), __byte_perm(a, b, 0xfb3c),
+                    __fns(0xf0f0u, 4, 3), __fns(0xf0f0u, 15, -2), __fns(1, 0, 2), (unsigned)__vimax3_s32(-5, 7, 3),
+                    (unsigned)__viaddmin_s32_relu(4, -9, 2), __vimin3_u16x2(a, b, 0x00ff00ff), __vimax3_s16x2_relu(0x80008000u, 0xffff0002u, 0),
+                    __viaddmax_u16x2(a, b, 5), pair, (unsigned)high + 2 * low};
+    for (int i = 0; i < sizeof r / sizeof *r; i++) out[i] = r[i];
+}
+// The undefined value of a lane that is not in the mask is not looked at.
+extern "C" __global__ void guarded_shuffles(int n, int *out)
+{
+    int lane = threadIdx.x;
+    unsigned lanes = __ballot_sync(~0u, lane < n);
+    if (lane >= n) return;
+    int sum = 1;
+    for (int d = 16; d > 0; d /= 2) {
+        const int other = __shfl_down_sync(lanes, sum, d);
+        if (lane + d < n) sum += other;
+    }
+    int next = __shfl_sync(lanes, lane, lane + 1);
+    out[lane] = lane == 0 ? sum : lane + 1 < n ? next : -1;
 }
 extern "C" __global__ void complex_numbers(const cuComplex *in, cuComplex *out)
 {
@@ -258,6 +288,70 @@ extern "C" __global__ void halves(const half *a, const half *b, half *out, int n
     for (int k = 0; k < sizeof r / sizeof *r; k++) out[k * n + i] = r[k];
     half2 p = __hfma2(make_half2(a[i], b[i]), __float2half2_rn(2.0f), __half2half2(a[i]));
     out[10 * n + i] = __low2half(p) - __high2half(p);
+}
+template <class T, class P> __device__ void rounded(const float *x, int *out, T (*to[])(float), int (*from[])(T))
+{
+    for (int k = 0; k < 4; k++) {
+        T value = to[k](x[threadIdx.x]);
+        out[64 * k + threadIdx.x] = *(unsigned short *)&value;
+        out[64 * (4 + k) + threadIdx.x] = from[k](T(x[threadIdx.x]));
+    }
+}
+extern "C" __global__ void rounded_halves(const float *x, int *out)
+{
+    half (*to[])(float) = {__float2half_rn, __float2half_rz, __float2half_rd, __float2half_ru};
+    int (*from[])(half) = {__half2int_rn, __half2int_rz, __half2int_rd, __half2int_ru};
+    rounded<half, half2>(x, out, to, from);
+}
+extern "C" __global__ void rounded_brain_floats(const float *x, int *out)
+{
+    __nv_bfloat16 (*to[])(float) = {__float2bfloat16_rn, __float2bfloat16_rz, __float2bfloat16_rd, __float2bfloat16_ru};
+    int (*from[])(__nv_bfloat16) = {__bfloat162int_rn, __bfloat162int_rz, __bfloat162int_rd, __bfloat162int_ru};
+    rounded<__nv_bfloat16, __nv_bfloat162>(x, out, to, from);
+}
+template <class T, class P> __device__ void of_pairs(P a, P b, float *out)
+{
+    P nothing(T(NAN), T(2)), r[] = {a + b, h2exp2(b), h2rcp(b), __hadd2_sat(a, b), __hfma2_relu(a, b, -a), __heq2(a, b), __hneu2(nothing, a),
+                                    __hne2(nothing, a), __hmax2_nan(nothing, a), __hmax2(nothing, a), __lowhigh2highlow(a), __highs2(a, b),
+                                    h2floor(a), h2rint(a), __habs2(a), __hcmadd(a, b, a)};
+    int i = 0;
+    for (P each : r) out[i++] = each.x, out[i++] = each.y;
+    P c = a;
+    c += b, c *= b, c -= a, c /= b, ++c;
+    T d = c.x;
+    d++, --d;
+    float more[] = {c.x, c.y, d, float(a == a), float(a != b), float(a < b), float(nothing == nothing), float(__hgt2_mask(a, b) == 0xffff0000u),
+                    float(__hbltu2(nothing, b)), float(__hisinf(T(-INFINITY)))};
+    for (float each : more) out[i++] = each;
+}
+__device__ half2 __highs2(half2 a, half2 b) { return __highs2half2(a, b); }
+__device__ __nv_bfloat162 __highs2(__nv_bfloat162 a, __nv_bfloat162 b) { return __highs2bfloat162(a, b); }
+extern "C" __global__ void pairs_of_halves(float *out)
+{
+    of_pairs<half>(make_half2(1.5f, -0.25f), half2(half(2.0f), half(-1.0f)), out);
+    of_pairs<__nv_bfloat16>(__floats2bfloat162_rn(1.5f, -0.25f), __float22bfloat162_rn(make_float2(2, -1)), out + 42);
+    out[84] = __hfma(half(1 + 0x1p-10f), half(1 + 0x1p-10f), half(0x1p-24f)); // the product is a tie
+    out[85] = __hfma(__nv_bfloat16(1.5f), __nv_bfloat16(1 + 0x1p-7f), __nv_bfloat16(0x1p-100f));
+    out[86] = __ll2bfloat16_rn((1ll << 62) + (1ll << 54) + 1);
+}
+struct Slot {
+    int value;
+    __device__ Slot() {}
+    __device__ Slot(int value) : value(value) {}
+};
+__shared__ Slot at_file_scope[4];
+extern "C" __global__ void shared_classes(int *out)
+{
+    __shared__ half numbers[8][2];
+    __shared__ half2 pair;
+    __shared__ Slot slots[8];
+    int t = threadIdx.x;
+    numbers[t][1] = __int2half_rn(t);
+    slots[t] = Slot(10 * t);
+    if (t < 4) at_file_scope[t] = Slot(100);
+    if (t == 0) pair = half2(half(1000), half(0));
+    __syncthreads();
+    out[8 * blockIdx.x + t] = __half2int_rn(numbers[7 - t][1]) + slots[t ^ 1].value + at_file_scope[t / 2].value + __half2int_rn(pair.x);
 }
 extern "C" __global__ void narrowed(const float *x, half *out) { out[threadIdx.x] = __float2half(x[threadIdx.x]); }
 extern "C" __global__ void brain_floats(const float *x, unsigned short *out)

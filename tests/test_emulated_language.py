@@ -1,5 +1,6 @@
 """CUDA C++ as people write it runs on the emulated device and gives CUDA's results."""
 
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -216,6 +217,14 @@ def test_warp_functions_of_narrow_types_and_reductions(run):
     assert np.array_equal(found, [np.full(32, 13), np.full(32, 496 + 7), np.zeros(32)])
 
 
+@pytest.mark.parametrize("n", [1, 7, 20, 32])
+def test_a_shuffle_from_no_lane_whose_value_is_not_used(run, n):
+    found = run("guarded_shuffles", (32,), np.int32(n), shape=(32,), dtype=np.int32)
+    expected = [*range(1, n), -1]
+    assert found[1:n].tolist() == expected[1:]
+    assert found[0] == n
+
+
 def test_conversions_clamp_and_round_as_they_say(run):
     found = run("conversions", (1,), np.float32(3e10), np.float64(1e-30), shape=(18,), dtype=np.float64)
     one = np.float32(1)
@@ -232,10 +241,15 @@ def test_conversions_clamp_and_round_as_they_say(run):
 
 
 def test_more_of_the_math_library(run):
-    found = run("more_mathematics", (1,), np.float64(0.3), shape=(12,), dtype=np.float64)
-    expected = [0.25, 7, 0.2, special.erfinv(0.3), special.erfinv(0.5), 1, -1, 0.5]
-    expected += [special.erfcx(0.3), 0.5, 0, np.pi]
+    x = 0.3
+    found = run("more_mathematics", (1,), np.float64(x), shape=(23,), dtype=np.float64)
+    expected = [0.25, 7, 0.2, special.erfinv(x), special.erfinv(0.5), 1, -1, 0.5]
+    expected += [special.erfcx(x), 0.5, 0, np.pi, 7, 5, 0.2, special.i0(x), -special.i1(x)]
+    expected += [1 + x * x, 1 + x * x, -1 - x * x, np.tanh(0.5), 2.5, 3]
     assert np.allclose(found, expected, rtol=1e-7, atol=1e-15)
+    toward_zero, up, down = found[17:20]
+    assert Fraction(toward_zero) < 1 + Fraction(x) ** 2 < Fraction(up)
+    assert up == np.nextafter(toward_zero, 2) == -down
 
 
 def test_integer_and_simd_intrinsics(run):
@@ -257,6 +271,19 @@ def test_integer_and_simd_intrinsics(run):
     ]  # fmt: skip
     found = run("simd", (1,), np.uint32(a), np.uint32(b), shape=(16,), dtype=np.uint32)
     assert found.tolist() == [value % 2**32 for value in expected]
+
+
+def test_more_integer_intrinsics(run):
+    """Comparisons within a word, the n-th bit that is set, and Hopper's minima and maxima."""
+    found = run(
+        "more_integers", (1,), np.uint32(0x7F80FF01), np.uint32(0x01800102), shape=(15,), dtype=np.uint32
+    )
+    assert [hex(value) for value in found] == [
+        "0x1000000", "0x81", "0x7fff7fff", "0x7f0100ff", "0x17f7f02",
+        "0x6", "0xe", "0xffffffff", "0x7",
+        "0x0", "0xff00ff", "0x2",
+        "0x81000005", "0x7f800102", "0x1",
+    ]  # fmt: skip
 
 
 def test_complex_numbers_scoped_atomics_clocks_and_architecture(run):
@@ -331,6 +358,45 @@ def test_bfloat16_is_rounded_to_the_nearest_even(run):
     first = (rounded(host).astype(np.uint32) << 16).view(np.float32)
     found = run("brain_floats", (64,), host, shape=(64,), dtype=np.uint16)
     assert np.array_equal(found, rounded(first * np.float32(3)))
+
+
+@pytest.mark.parametrize(("name", "fraction"), [("rounded_halves", 10), ("rounded_brain_floats", 7)])
+def test_narrow_numbers_are_rounded_as_the_name_says(run, name, fraction):
+    x = np.random.default_rng(2).normal(size=64).astype(np.float32) * np.float32(20)
+    x[:6] = [0, -0.5, 2.5, -2.5, 1 + 2.0**-fraction, 1 + 2.0 ** -(fraction + 1)]
+    found = run(name, (64,), x, shape=(8, 64), dtype=np.int32)
+    bits = found[:4].astype(np.uint32)
+    narrow = bits.astype(np.uint16).view(np.float16) if fraction == 10 else (bits << 16).view(np.float32)
+    near, zero, down, up = narrow.astype(np.float64)
+    assert (down <= x).all()
+    assert (x <= up).all()
+    assert (np.abs(zero) <= np.abs(x)).all()
+    assert np.array_equal(near, np.where(np.abs(down - x) < np.abs(up - x), down, near))
+    unit = 2.0 ** (np.floor(np.log2(np.maximum(np.abs(x), 0.1))) - fraction)
+    assert (up - down <= unit).all()
+    assert np.array_equal(zero, np.where(x < 0, up, down))
+    whole = [np.rint(near), np.trunc(near), np.floor(near), np.ceil(near)]
+    assert np.array_equal(found[4:], whole)
+
+
+def test_pairs_of_narrow_numbers(run):
+    found = run("pairs_of_halves", (1,), shape=(87,))
+    nan = np.nan
+    expected = [
+        3.5, -1.25, 4, 0.5, 0.5, -1, 1, 0, 1.5, 0.5, 0, 0, 1, 1, 0, 1, nan, 2, 1.5, 2, -0.25, 1.5, -0.25, -1,
+        1, -1, 2, 0, 1.5, 0.25, 1.5 * 2 + 1.5 - 0.25, -1.5 - 0.25 - 0.5,
+        3.75, -0.5, 3.75, 1, 1, 0, 0, 1, 0, -1,
+    ]  # fmt: skip
+    assert len(expected) == 42
+    assert np.array_equal(found[:42], expected, equal_nan=True)
+    assert np.array_equal(found[42:84], expected, equal_nan=True)
+    assert found[84:].tolist() == [1 + 2 * 2.0**-10, 1.5 + 2 * 2.0**-7, 2.0**62 + 2.0**55]
+
+
+def test_shared_variables_of_classes_are_not_constructed(run):
+    t = np.arange(8)
+    found = run("shared_classes", (8,), shape=(2, 8), dtype=np.int32, grid=(2, 1, 1))
+    assert np.array_equal(found, [7 - t + 10 * (t ^ 1) + 1100] * 2)
 
 
 def cast(value, bits, signed, single):

@@ -320,6 +320,21 @@ extern "C" __global__ void by_other_ways(float *out, int n)
     auto body = [&] { int own[2]; own[0] = 7; return own[0]; };
     out[3] = pair.part[0] + filled[0] + *where[1] + whole + exponent[0] + copy.x + body();
 }
+__device__ int next_of_all(int *counter)
+{
+    unsigned lanes = __activemask(), below = lanes & ((1u << threadIdx.x % 32) - 1);
+    int first;
+    if (!below) first = atomicAdd(counter, __popc(lanes));
+    first = __shfl_sync(lanes, first, __ffs(lanes) - 1);
+    return first + __popc(below);
+}
+extern "C" __global__ void handed_to_the_others(float *out, int n)
+{
+    __shared__ int counter;
+    counter = 0;
+    __syncwarp();
+    if (threadIdx.x % 2 == n) out[next_of_all(&counter)] = threadIdx.x;
+}
 
 // ---- bugs that are not seen (docs/emulator.md) ----
 

@@ -91,6 +91,7 @@ def test_what_is_written_in_other_ways_is_no_finding(launch):
     assert launch("indices_inside", 1)[:2] == [18, 4]
     assert launch("given_values", 1)[:2] == [0, 0]
     assert launch("written_on_every_path", 1)[:2] == [5, 4]
+    assert launch("handed_to_the_others", 1, 16) == [1, 3, 5, 7, 9, 11, 13, 15]  # one lane's, by a shuffle
 
 
 def test_what_docs_say_is_not_seen_is_let_through(launch):

@@ -91,3 +91,12 @@ extern "C" __global__ void storage_used_again(const int *x, int *o)
     int second = cub::BlockReduce<int, 64>(storage).Sum(x[threadIdx.x] + 1);
     if (threadIdx.x == 0) o[0] = first + second;
 }
+extern "C" __global__ void elected(int *o)
+{
+    int t = threadIdx.x;
+    auto warp = cg::tiled_partition<32>(cg::this_thread_block());
+    auto group = cg::labeled_partition(warp, t % 3);
+    o[t] = 100 * group.size() + cg::thread_rank(group) + 10000 * cg::this_thread().size();
+    cg::invoke_one(group, [&](int more) { atomicAdd(&o[32 + t % 3], t % 3 + more); }, 5);
+    o[35 + t] = cg::invoke_one_broadcast(group, [&] { return 7 + t % 3; });
+}

@@ -96,6 +96,15 @@ def test_a_copy_beyond_an_array_is_named_where_it_was_asked_for(backend):
         run(backend, "staged", 1, 32, x, x, 4, 0)
 
 
+def test_groups_by_label_and_one_thread_of_them(device):
+    (found,) = run(device, "elected", 1, 32, np.zeros(67, np.int32))
+    label = np.arange(32) % 3
+    sizes = np.bincount(label)
+    assert np.array_equal(found[:32], 10000 + 100 * sizes[label] + np.arange(32) // 3)
+    assert found[32:35].tolist() == [5, 6, 7]
+    assert np.array_equal(found[35:], 7 + label)
+
+
 def test_cub_reduces_and_scans_blocks_and_warps(device):
     x = np.random.default_rng(1).integers(0, 50, 64).astype(np.int32)
     _, found = run(device, "reduced_and_scanned", 1, 64, x, np.zeros(448, np.int32))

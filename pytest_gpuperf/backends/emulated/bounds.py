@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from pytest_gpuperf.backends.emulated.preprocessed import Code, unescaped
-from pytest_gpuperf.backends.functions import members
+from pytest_gpuperf.backends.functions import functions
 
 FLAGS = ("-fsanitize=bounds",)
 ACCOUNT = "-fdump-tree-gimple="  # that of what each function declares
@@ -58,9 +58,9 @@ def checked_indices(code: Code, behind: str, optimised: Callable[[str], tuple[st
     assembly, account = made
     own = {name + bool(array) * "[" for static, name, array in _LOCAL.findall(account) if not static}
     opened = {opening for place in _places(assembly, text) for opening in _openings(code, place)}
-    functions = list(members(code.code))
+    bodies = list(functions(code.code, members=True))
     for opening in sorted(opened):
-        body = next((code.code[f.body : f.end] for f in functions if f.body <= opening < f.end), "")
+        body = next((code.code[f.body : f.end] for f in bodies if f.body <= opening < f.end), "")
         own_here = own - {name + "[" for name in _SHARED.findall(body)}
         for offset, inserted in _check(code.code, opening, own_here):
             code.insert(offset, inserted)

@@ -31,7 +31,13 @@ from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, n
 from pytest_gpuperf.backends.emulated.locals import watched
 from pytest_gpuperf.backends.emulated.loops import with_loops
 from pytest_gpuperf.backends.emulated.preprocessed import Code
-from pytest_gpuperf.backends.emulated.source import leave_out_host_code, refuse, refuse_missing, shown
+from pytest_gpuperf.backends.emulated.source import (
+    leave_out_host_code,
+    let_guarded_shuffles,
+    refuse,
+    refuse_missing,
+    shown,
+)
 from pytest_gpuperf.backends.signature import HEADER, PLACE, Unresolved
 from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
@@ -83,6 +89,8 @@ _BEST = (
     *("-O2", "-fpeel-loops", "-fwhole-program", "-fno-aggressive-loop-optimizations"),
     *("-fno-exceptions", "-w", "-fpermissive"),
 )
+# Where a number is shifted by more bits than it has, a GPU's result is not a CPU's (simt/faults.cpp).
+_SHIFTS = "-fsanitize=shift-exponent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +177,12 @@ def build_kernels(
     plain = os.fsencode(code.compiled() + behind)
 
     def build(output: Path) -> None:
-        make = partial(_translate, compiler, path, output.with_name("kernel.s"))
+        make = partial(_translate, compiler, path, code.host_functions, output.with_name("kernel.s"))
         ask = partial(_optimised, compiler, path, output.with_name("asked.ii"), flags)
         if counting or variable:
             assembly = built_in(lambda: make(os.fsencode(code.compiled() + behind), flags), code).assembly
         else:
-            assembly = watched(make, ask, code, behind, flags)
+            assembly = watched(make, ask, code, behind, [*flags, _SHIFTS])
         finish = _counting if counting else shortened
         _link(compiler, runtime, path, finish(assembly), output)
 
@@ -201,6 +209,7 @@ def _preprocessed(compiler: Compiler, path: Path, flags: Sequence[str]) -> Code:
     leave_out_host_code(code)
     refuse(code)
     note_launch_bounds(code)
+    let_guarded_shuffles(code)
     return code
 
 
@@ -242,7 +251,9 @@ def _optimised(
     return None if done.returncode else (done.stdout, account.read_text(errors="replace"))
 
 
-def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flags: Sequence[str]) -> Made:
+def _translate(
+    compiler: Compiler, path: Path, of_host: set[str], assembly: Path, code: bytes, flags: Sequence[str]
+) -> Made:
     """Return the code's assembly, adapted, and what g++ says of calls."""
     source, tree = assembly.with_suffix(".ii"), assembly.with_suffix(".tree")
     source.write_bytes(code)
@@ -252,6 +263,10 @@ def _translate(compiler: Compiler, path: Path, assembly: Path, code: bytes, flag
         error = _first_error(done.stderr)
         if error.startswith(PLACE):
             raise Unresolved(error.partition(": ")[2])
+        unknown = re.search(r"'(\w+)' (?:was not declared|is not a member|has not been declared)", error)
+        if unknown and unknown[1] in of_host:
+            place, _, _ = error.partition(": ")
+            error = f"{place}: {unknown[1]} is a function for the host; declare it __device__"
         raise KernelError(f"{shown(path)} does not compile: {error}")
     account = tree.read_text(errors="replace")
     casts = unsigned_casts(account, os.fsdecode(code))

@@ -11,10 +11,13 @@ import re
 from pytest_gpuperf.backends.emulated.faults import GAP
 
 _DATA = r"\t\.(?:zero|byte|value|long|quad|octa|string|ascii|float|double)\b[^\n]*\n"
-_VARIABLE = re.compile(rf"(\t\.size\t(\S+), \d+\n)(\2:\n(?:{_DATA})+)")
+_VARIABLE = re.compile(rf"(\t\.size\t((?!\.Lubsan)\S+), \d+\n)(\2:\n(?:{_DATA})+)")
 _COMMON = re.compile(r"(?:\t\.local\t\S+\n)?\t\.comm\t(\S+?),(\d+),(\d+)\n")
 _THROUGH_POINTERS = re.compile(r"\b(memcpy|memmove|memset|(?:sincos|modf|frexp|remquo)f?)@PLT")
 _BUILT_IN = {"threadIdx", "blockIdx", "blockDim", "gridDim"}
+_CONSTRUCTED_AT = 232448  # from the dynamic shared memory on (simt/memory.cpp)
+# What g++ asks before it runs the constructors of shared variables, which CUDA does not run.
+_CONSTRUCTED = re.compile(r"\b(?:_ZGV[\w.$]+|__tls_guard)(?=@(?:tlsld|tlsgd|dtpoff|gottpoff|tpoff)\b)")
 
 
 def adapted(assembly: str) -> str:
@@ -26,7 +29,10 @@ def adapted(assembly: str) -> str:
         assembly,
     )
     assembly = _THROUGH_POINTERS.sub(r"gpuperf_\1@PLT", assembly)
-    wanted = set(re.findall(r"([\w.$]+)@tlsgd", assembly)) - _BUILT_IN
+    assembly, guards = _CONSTRUCTED.subn("gpuperf_constructed", assembly)
+    if guards:
+        assembly += f"\t.set\tgpuperf_constructed, gpuperf_dynamic_shared+{_CONSTRUCTED_AT}\n"
+    wanted = set(re.findall(r"([\w.$]+)@tlsgd", assembly)) - _BUILT_IN - {"gpuperf_constructed"}
     defined = set(re.findall(r"^([\w.$]+):", assembly, re.MULTILINE))
     aliases = "".join(f"\t.set\t{name}, gpuperf_dynamic_shared\n" for name in sorted(wanted - defined))
     return assembly + aliases

@@ -174,6 +174,8 @@ def probed(path: Path, name: str) -> Variable:
     return variable_of(name, symbol, rows)
 
 
+# Of g++'s own: whether shared variables are constructed (compiler.py).
+_CONSTRUCTION = re.compile(r"guard variable for |(?:__tls_guard|gpuperf_constructed)$")
 _SECTION = re.compile(r"^\s*\[\s*(\d+)\] \S+\s+\S+\s+(?:[0-9a-f]+ ){3}\S+ +([A-Zlxop]*)", re.MULTILINE)
 _ROW = re.compile(r"^\s*\d+: ([0-9a-f]+)\s+(\w+) (\w+)\s+\w+\s+\w+\s+(\w+) (.+)$", re.MULTILINE)
 
@@ -195,7 +197,7 @@ def _shared_variables(path: Path, symbols: Sequence[_Symbol]) -> list[Region]:
     anchor = next(value for name, value, _ in variables if name == "gpuperf_dynamic_shared")
     found, per_function = [], dict[str, int]()
     for name, value, size in sorted(variables):
-        if value == anchor:
+        if value == anchor or _CONSTRUCTION.match(name):
             continue
         function = name.rpartition("::")[0]
         per_function[function] = per_function.get(function, 0) + size

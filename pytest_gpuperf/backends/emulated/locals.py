@@ -18,7 +18,7 @@ from functools import partial
 from pytest_gpuperf.backends.emulated.bounds import FLAGS, checked_indices
 from pytest_gpuperf.backends.emulated.calls import Made, built_in
 from pytest_gpuperf.backends.emulated.preprocessed import Code
-from pytest_gpuperf.backends.functions import members
+from pytest_gpuperf.backends.functions import Function, closing, functions
 from pytest_gpuperf.backends.signature import Unresolved
 from pytest_gpuperf.errors import KernelError
 
@@ -47,6 +47,7 @@ _OTHER = re.compile(
 _CLASS = re.compile(
     r"(?:\s*#[^\n]*\n)*\s*(?:(?:typedef|static|const|template\s*<[^{}]*>)\s*)*(?:struct|class|union|enum)\b"
 )
+_SHUFFLE = re.compile(r"\b(?:__)?shfl\w*\s*\(")
 _LEFT = " __attribute__((cleanup(gpuperf_left)))"
 
 
@@ -117,8 +118,8 @@ class _Local:
 
 
 def _declared(code: Code) -> Iterator[_Local]:
-    for function in members(code.code):
-        at, finish = function.body, function.end
+    for function in functions(code.code, members=True):
+        at, finish, exchanged = function.body, function.end, _exchanged(code.code, function)
         while match := _STATEMENT.search(code.code, at, finish):
             at, end = match.end(), match.end(1)
             before = _BEFORE.match(code.code, at)
@@ -127,7 +128,21 @@ def _declared(code: Code) -> Iterator[_Local]:
                 _declarators(code.code, start, end, match[0] == "}" and _of_class(code.code, at - 1))
             )
             if declared and not _in_class(code.code, at, function.body):
-                yield from (_Local(name, stop, end + 1) for name, stop in declared)
+                yield from (
+                    _Local(name, stop, end + 1)
+                    for name, stop in declared
+                    if name not in exchanged or code.code[stop - 1] == "]"
+                )
+
+
+def _exchanged(code: str, function: Function) -> set[str]:
+    """Return the names in the arguments of shuffles, which every lane hands over and few may have written."""
+    found = _SHUFFLE.finditer(code, function.body, function.end)
+    return {
+        name
+        for call in found
+        for name in re.findall(r"\w+", code[call.end() : closing(code, call.end() - 1)])
+    }
 
 
 def _declarators(code: str, begin: int, end: int, of_class: bool) -> Iterator[tuple[str, int]]:

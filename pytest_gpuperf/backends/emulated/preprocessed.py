@@ -71,6 +71,7 @@ class Code:
         self.user = "".join(text[s.begin : s.end] for s in self.segments)
         self.code = blanked(self.user, keep=lambda literal: literal == '"C"')
         self._inserted: list[tuple[int, str]] = []
+        self.host_functions = set[str]()  # the names of those that have been left out
 
     def where(self, offset: int) -> tuple[Path, int]:
         """Return file and line of an offset in ``user``."""

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <assert.h>
+#include <fenv.h>
 #include <float.h>
 #include <limits.h>
 #include <math.h>
@@ -21,7 +22,12 @@
 #include <type_traits>
 #include <utility>
 
+#define __NVCC__ 1
 #define __CUDACC__ 1
+#define __CUDACC_VER_MAJOR__ 13
+#define __CUDACC_VER_MINOR__ 0
+#define __CUDACC_VER_BUILD__ 0
+#define CUDART_VERSION 13000
 #define __GPUPERF_EMULATED__ 1
 // Kernels are compiled for a device of compute capability 9.0.
 #define __CUDA_ARCH__ 900
@@ -39,6 +45,7 @@
 #define __shared__ thread_local
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(n) __attribute__((aligned(n)))
+#define __builtin_align__(n) __align__(n)
 #ifndef __restrict__
 #define __restrict__ __restrict
 #endif
@@ -55,18 +62,36 @@ extern __thread const uint3 threadIdx;
 extern __thread const uint3 blockIdx;
 extern __thread const uint3 blockDim;
 extern __thread const uint3 gridDim;
-__attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[232448];
+__attribute__((aligned(128))) __thread unsigned char gpuperf_dynamic_shared[232448 + 64];  // memory.cpp: kConstructed
 }
 constexpr int warpSize = 32;
 
-// Of the runtime API the types in which declarations beside kernels are made; what uses them is left out.
-typedef struct CUstream_st *cudaStream_t;
-typedef struct CUevent_st *cudaEvent_t;
+// Of the runtime and the driver API the types in which declarations beside kernels are made; what uses them is left
+// out.
+typedef struct CUstream_st *cudaStream_t, *CUstream;
+typedef struct CUevent_st *cudaEvent_t, *CUevent;
+typedef struct CUgraph_st *cudaGraph_t, *CUgraph;
+typedef struct CUgraphExec_st *cudaGraphExec_t, *CUgraphExec;
+typedef struct CUctx_st *CUcontext;
+typedef struct CUmod_st *CUmodule;
+typedef struct CUfunc_st *CUfunction, *cudaFunction_t;
+typedef struct CUmemPoolHandle_st *cudaMemPool_t;
+typedef struct cudaArray *cudaArray_t;
+typedef int CUdevice;
+typedef unsigned long long CUdeviceptr;
 enum cudaError_t { cudaSuccess = 0 };
+typedef cudaError_t cudaError;
+enum CUresult { CUDA_SUCCESS = 0 };
+enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 struct cudaDeviceProp {};
+struct cudaFuncAttributes {};
+struct cudaPointerAttributes {};
+struct cudaExtent { size_t width, height, depth; };
+struct cudaPitchedPtr { void *ptr; size_t pitch, xsize, ysize; };
 
 #include "intrinsics.hpp"
 #include "mathematics.hpp"
+#include "dpx.hpp"
 #include "synchronization.hpp"
 
 // assert.h may be included again by the kernel's file, so the function behind the macro is renamed.

@@ -131,4 +131,24 @@ void gpuperf_trap(const char *file, int line) {
   worker.fault.line = line;
   simt::fail(worker, simt::FaultKind::kAssertion, 0);
 }
+
+// g++ calls it, in the way of its -fsanitize=shift-exponent, where a number is shifted by more bits than it has.
+struct ShiftedType {
+  uint16_t kind, bits;  // the logarithm of their number, after a sign
+};
+struct ShiftPlace {
+  const char *file;
+  uint32_t line, column;
+  const ShiftedType *number, *by;
+};
+void __ubsan_handle_shift_out_of_bounds(const ShiftPlace *place, uint64_t, uint64_t by) {
+  simt::Worker &worker = *simt::active;
+  if (!worker.launch) return;  // a variable of the file that is given a value when the library is loaded
+  unsigned unused = 64 - (1u << (place->by->bits >> 1));
+  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", place->file);
+  snprintf(worker.fault.text, sizeof worker.fault.text, "shifts a number of %u bits by %lld, which C++ leaves undefined: no such bits are left on a GPU, and a CPU need not agree",
+           1u << (place->number->bits >> 1), static_cast<long long>(by << unused) >> unused);
+  worker.fault.line = place->line;
+  simt::fail(worker, simt::FaultKind::kAssertion, 0);
+}
 }

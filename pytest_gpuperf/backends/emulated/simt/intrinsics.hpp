@@ -57,6 +57,7 @@ GPUPERF_INLINE typename std::common_type<A, B>::type max(A a, B b) {
 #define __sinf(x) sinf(x)
 #define __cosf(x) cosf(x)
 #define __tanf(x) tanf(x)
+#define __tanhf(x) tanhf(x)
 #define __sincosf(x, s, c) sincosf(x, s, c)
 
 // ---- conversions ----
@@ -98,12 +99,22 @@ GPUPERF_INLINE unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   for (int i = 0; i < 4; i++) result |= ((bytes >> (((selector >> (4 * i)) & 7) * 8)) & 0xff) << (8 * i);
   return result;
 }
+// Where in `mask`, from bit `base` on (down, if `offset` is negative), the `offset`th one is.
+GPUPERF_INLINE unsigned __fns(unsigned mask, unsigned base, int offset) {
+  int step = offset < 0 ? -1 : 1, left = offset < 0 ? -offset : offset;
+  if (offset == 0) return base < 32 && mask >> base & 1 ? base : ~0u;
+  for (int at = base; at >= 0 && at < 32; at += step)
+    if (mask >> at & 1 && --left == 0) return at;
+  return ~0u;
+}
 GPUPERF_INLINE unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
   return ((((static_cast<unsigned long long>(high) << 32) | low) << (shift & 31)) >> 32);
 }
 GPUPERF_INLINE unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return (((static_cast<unsigned long long>(high) << 32) | low) >> (shift & 31));
 }
+
+#define __prof_trigger(counter) ((void)(counter))
 
 // Cycle counters exist on both, but only differences within one thread mean anything here.
 GPUPERF_INLINE long long clock64() { return static_cast<long long>(__builtin_ia32_rdtsc()); }

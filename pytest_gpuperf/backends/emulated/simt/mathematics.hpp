@@ -87,7 +87,21 @@ GPUPERF_ROUNDED(GPUPERF_ARITHMETIC)
   GPUPERF_INLINE unsigned long long __double2ull_##MODE(double x) { return gpuperf::to_integer<unsigned long long, gpuperf::TO>(x); }
 GPUPERF_ROUNDED(GPUPERF_TO_INTEGER)
 
-GPUPERF_INLINE double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
+#define GPUPERF_FUSED(MODE, DIRECTION)                                           \
+  GPUPERF_INLINE double __fma_##MODE(double a, double b, double c) {             \
+    int usual = fegetround();                                                    \
+    fesetround(DIRECTION);                                                       \
+    __asm__ volatile("" : "+x"(a)); /* what is computed stays between */         \
+    double result = fma(a, b, c);                                                \
+    __asm__ volatile("" : "+x"(result));                                         \
+    fesetround(usual);                                                           \
+    return result;                                                               \
+  }                                                                              \
+  GPUPERF_INLINE float __fmaf_ieee_##MODE(float a, float b, float c) { return __fmaf_##MODE(a, b, c); }
+GPUPERF_FUSED(rn, FE_TONEAREST)
+GPUPERF_FUSED(rz, FE_TOWARDZERO)
+GPUPERF_FUSED(rd, FE_DOWNWARD)
+GPUPERF_FUSED(ru, FE_UPWARD)
 GPUPERF_INLINE double __int2double_rn(int x) { return x; }
 GPUPERF_INLINE double __uint2double_rn(unsigned x) { return x; }
 GPUPERF_INLINE float __frsqrt_rn(float x) { return static_cast<float>(1.0 / sqrt(static_cast<double>(x))); }
@@ -116,6 +130,20 @@ GPUPERF_INLINE float norm4df(float a, float b, float c, float d) { return static
 GPUPERF_INLINE float rnorm3df(float a, float b, float c) { return static_cast<float>(rnorm3d(a, b, c)); }
 GPUPERF_INLINE float rnorm4df(float a, float b, float c, float d) { return static_cast<float>(rnorm4d(a, b, c, d)); }
 GPUPERF_INLINE float rhypotf(float a, float b) { return static_cast<float>(rhypot(a, b)); }
+template <class T>
+GPUPERF_INLINE T gpuperf_norm(int count, const T *values) {
+  long double sum = 0;
+  for (int i = 0; i < count; i++) sum += static_cast<long double>(values[i]) * values[i];
+  return static_cast<T>(std::sqrt(sum));
+}
+GPUPERF_INLINE double norm(int count, const double *values) { return gpuperf_norm(count, values); }
+GPUPERF_INLINE float normf(int count, const float *values) { return gpuperf_norm(count, values); }
+GPUPERF_INLINE double rnorm(int count, const double *values) { return 1 / norm(count, values); }
+GPUPERF_INLINE float rnormf(int count, const float *values) { return 1 / normf(count, values); }
+GPUPERF_INLINE double cyl_bessel_i0(double x) { return std::cyl_bessel_i(0, std::fabs(x)); }
+GPUPERF_INLINE float cyl_bessel_i0f(float x) { return static_cast<float>(cyl_bessel_i0(x)); }
+GPUPERF_INLINE double cyl_bessel_i1(double x) { return std::copysign(std::cyl_bessel_i(1, std::fabs(x)), x); }
+GPUPERF_INLINE float cyl_bessel_i1f(float x) { return static_cast<float>(cyl_bessel_i1(x)); }
 GPUPERF_INLINE double normcdf(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
 GPUPERF_INLINE float normcdff(float x) { return static_cast<float>(normcdf(x)); }
 GPUPERF_INLINE double erfcx(double x) { return x < 25 ? exp(x * x) * erfc(x) : (1 - 0.5 / (x * x)) / (x * 1.7724538509055160273); }
@@ -210,10 +238,23 @@ GPUPERF_INLINE int __dp2a_hi(int a, int b, int c) { return c + short(a) * static
   GPUPERF_SIMD(__vcmpleu##N, BITS, UNSIGNED, x <= y ? -1 : 0)                  \
   GPUPERF_SIMD(__vseteq##N, BITS, UNSIGNED, x == y)                            \
   GPUPERF_SIMD(__vsetne##N, BITS, UNSIGNED, x != y)                            \
+  GPUPERF_SIMD(__vsetgts##N, BITS, SIGNED, x > y)                              \
+  GPUPERF_SIMD(__vsetges##N, BITS, SIGNED, x >= y)                             \
+  GPUPERF_SIMD(__vsetlts##N, BITS, SIGNED, x < y)                              \
+  GPUPERF_SIMD(__vsetles##N, BITS, SIGNED, x <= y)                             \
+  GPUPERF_SIMD(__vsetgtu##N, BITS, UNSIGNED, x > y)                            \
+  GPUPERF_SIMD(__vsetgeu##N, BITS, UNSIGNED, x >= y)                           \
+  GPUPERF_SIMD(__vsetltu##N, BITS, UNSIGNED, x < y)                            \
+  GPUPERF_SIMD(__vsetleu##N, BITS, UNSIGNED, x <= y)                           \
   GPUPERF_INLINE unsigned __vabs##N(unsigned a) { return __vabsdiffs##N(a, 0); } \
   GPUPERF_INLINE unsigned __vneg##N(unsigned a) { return __vsub##N(0, a); }    \
-  GPUPERF_INLINE unsigned __vsadu##N(unsigned a, unsigned b) {                 \
-    unsigned d = __vabsdiffu##N(a, b), sum = 0;                                \
+  GPUPERF_INLINE unsigned __vnegss##N(unsigned a) { return __vsubss##N(0, a); } \
+  GPUPERF_INLINE unsigned __vabsss##N(unsigned a) { return __vmaxs##N(a, __vnegss##N(a)); } \
+  GPUPERF_SUM_OF_DIFFERENCES(__vsadu##N, __vabsdiffu##N, BITS)                 \
+  GPUPERF_SUM_OF_DIFFERENCES(__vsads##N, __vabsdiffs##N, BITS)
+#define GPUPERF_SUM_OF_DIFFERENCES(NAME, DIFFERENCES, BITS)                    \
+  GPUPERF_INLINE unsigned NAME(unsigned a, unsigned b) {                       \
+    unsigned d = DIFFERENCES(a, b), sum = 0;                                   \
     for (int i = 0; i < 32; i += BITS) sum += d >> i & ((1u << BITS) - 1);     \
     return sum;                                                                \
   }

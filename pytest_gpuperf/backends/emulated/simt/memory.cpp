@@ -24,6 +24,8 @@ namespace simt {
 namespace {
 
 constexpr uint64_t kGap = 1024;  // what the build leaves free around every variable (compiler.py)
+// From the dynamic shared memory on, what g++'s code asks whether shared variables are constructed (compiler.py).
+constexpr uint64_t kConstructed = 232448, kConstructedSize = 64;
 
 const Memory *holder(const Memory *first, uint64_t count, uint64_t address) {
   const Memory *next = std::upper_bound(first, first + count, address, [](uint64_t a, const Memory &m) { return a < m.begin; });
@@ -36,6 +38,7 @@ Place find(const Worker &worker, uint64_t address, uint32_t size) {
     if (address >= place.begin && address + size <= place.end) return place;
   const Launch &launch = *worker.launch;
   const Request &request = launch.request;
+  if (address - worker.anchor - kConstructed < kConstructedSize) return {address, address + size, Space::kImage, nullptr};
   const Memory *memory = holder(request.memory, request.memory_count, address);
   if (memory && address + size <= memory->end) return {memory->begin, memory->end, Space::kGlobal, shadow_of(*memory, launch, false)};
   const Span &image = launch.image;
@@ -212,7 +215,8 @@ void close_sites(Worker &worker) {
 
 void begin_launch_memory(Worker &worker) {
   const Request &request = worker.launch->request;
-  uint64_t anchor = reinterpret_cast<uint64_t>(request.shared_anchor());
+  uint64_t anchor = worker.anchor = reinterpret_cast<uint64_t>(request.shared_anchor());
+  memset(reinterpret_cast<void *>(anchor + kConstructed), 1, kConstructedSize);
   worker.shared.clear();
   for (uint64_t i = 0; i < request.shared_count; i++)
     worker.shared.push_back({anchor + request.shared[i].begin, anchor + request.shared[i].end, Space::kShared, nullptr});

@@ -50,12 +50,15 @@ struct Launch {
 // kNew: not begun. Threads run to their end one after the other on one stack, until one has to wait.
 enum class State : uint8_t { kNew, kReady, kWarp, kBlock, kDone };
 
+constexpr int kGuarded = 1 << 16;  // synchronization.hpp: added to the width of a shuffle
+
 // Why a fiber waits: a warp operation (WarpOperation of synchronization.hpp) or a block barrier.
 struct Wait {
   const char *file;
   int line, operation, operand, width;
   uint32_t mask;
   uint64_t value, result;
+  bool guarded;  // a shuffle whose result may be that of no lane, and is all bits then
 };
 
 struct Stack {
@@ -206,7 +209,7 @@ struct Worker {
   size_t free_count = 0;
   std::vector<Stack> stacks;
 
-  uint64_t shared_begin = 0, shared_end = 0;
+  uint64_t anchor = 0, shared_begin = 0, shared_end = 0;
   std::vector<Place> shared;
   PendingStore pending{};
   uint32_t next_interval = 0, last_interval = 0, generation = 0;

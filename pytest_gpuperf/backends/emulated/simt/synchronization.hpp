@@ -63,21 +63,20 @@ GPUPERF_INLINE T exchange(WarpOperation operation, unsigned mask, T value, int o
 GPUPERF_INLINE void __syncwarp(unsigned mask = 0xffffffffu, GPUPERF_SITE) {
   gpuperf_warp(gpuperf::kSync, mask, 0, 0, 32, gpuperf_file, gpuperf_line);
 }
-template <class T>
-GPUPERF_INLINE T __shfl_sync(unsigned mask, T value, int lane, int width = 32, GPUPERF_SITE) {
-  return gpuperf::exchange(gpuperf::kShuffle, mask, value, lane, width, gpuperf_file, gpuperf_line);
-}
-template <class T>
-GPUPERF_INLINE T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, GPUPERF_SITE) {
-  return gpuperf::exchange(gpuperf::kUp, mask, value, delta, width, gpuperf_file, gpuperf_line);
-}
-template <class T>
-GPUPERF_INLINE T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, GPUPERF_SITE) {
-  return gpuperf::exchange(gpuperf::kDown, mask, value, delta, width, gpuperf_file, gpuperf_line);
-}
-template <class T>
-GPUPERF_INLINE T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, GPUPERF_SITE) {
-  return gpuperf::exchange(gpuperf::kXor, mask, value, lanes, width, gpuperf_file, gpuperf_line);
+#define GPUPERF_SHUFFLES(EXTRA)                                                                                          \
+  GPUPERF_SHUFFLE(__shfl_sync, kShuffle, int, EXTRA)                                                                    \
+  GPUPERF_SHUFFLE(__shfl_up_sync, kUp, unsigned, EXTRA)                                                                 \
+  GPUPERF_SHUFFLE(__shfl_down_sync, kDown, unsigned, EXTRA)                                                             \
+  GPUPERF_SHUFFLE(__shfl_xor_sync, kXor, int, EXTRA)
+#define GPUPERF_SHUFFLE(NAME, OPERATION, OPERAND, EXTRA)                                                                \
+  template <class T>                                                                                                    \
+  GPUPERF_INLINE T NAME(unsigned mask, T value, OPERAND operand, int width = 32, GPUPERF_SITE) {                        \
+    return gpuperf::exchange(gpuperf::OPERATION, mask, value, operand, width + (EXTRA), gpuperf_file, gpuperf_line);       \
+  }
+GPUPERF_SHUFFLES(0)
+// Those whose result is looked at under a condition only (source.py): it may come from no lane.
+namespace gpuperf_guarded {
+GPUPERF_SHUFFLES(1 << 16)
 }
 GPUPERF_INLINE unsigned __ballot_sync(unsigned mask, int predicate, GPUPERF_SITE) {
   return gpuperf_warp(gpuperf::kBallot, mask, predicate != 0, 0, 32, gpuperf_file, gpuperf_line);
@@ -150,6 +149,18 @@ GPUPERF_INLINE unsigned __activemask(GPUPERF_SITE) {
 GPUPERF_ATOMIC_INTEGERS(atomicAdd, kAdd)
 GPUPERF_ATOMIC(atomicAdd, kAdd, float, kFloat)
 GPUPERF_ATOMIC(atomicAdd, kAdd, double, kDouble)
+// Of a vector each component by itself, as a GPU does.
+#define GPUPERF_ATOMIC_VECTORS(NAME)                                                    \
+  GPUPERF_INLINE float2 NAME(float2 *address, float2 value) {                           \
+    return {NAME(&address->x, value.x), NAME(&address->y, value.y)};                    \
+  }                                                                                     \
+  GPUPERF_INLINE float4 NAME(float4 *address, float4 value) {                           \
+    return {NAME(&address->x, value.x), NAME(&address->y, value.y),                     \
+            NAME(&address->z, value.z), NAME(&address->w, value.w)};                    \
+  }
+GPUPERF_ATOMIC_VECTORS(atomicAdd)
+GPUPERF_ATOMIC_VECTORS(atomicAdd_block)
+GPUPERF_ATOMIC_VECTORS(atomicAdd_system)
 GPUPERF_ATOMIC_INTEGERS(atomicMin, kMin)
 GPUPERF_ATOMIC(atomicMin, kMin, long long, kInt64)
 GPUPERF_ATOMIC_INTEGERS(atomicMax, kMax)

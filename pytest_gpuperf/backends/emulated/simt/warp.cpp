@@ -42,6 +42,10 @@ unsigned source_lane(unsigned lane, const Wait &wait) {
 bool shuffle(Worker &worker, unsigned first, unsigned lane, uint32_t participants) {
   Wait &wait = worker.block->fibers[first + lane].wait;
   unsigned source = source_lane(lane, wait);
+  if (!(participants >> source & 1) && wait.guarded) {
+    wait.result = ~uint64_t(0);
+    return true;
+  }
   if (!(participants >> source & 1)) {
     blame_waiting(worker, first + lane, FaultKind::kLostLane);
     bool returned = (wait.mask >> source & 1) && first + source < worker.block->fibers.size();
@@ -189,11 +193,19 @@ uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand,
   simt::Worker &worker = *simt::active;
   unsigned lane = worker.current % simt::kWarp;
   simt::Wait &wait = simt::own_fiber(worker).wait;
-  wait = {file, line, operation, operand, width, mask, value, 0};
+  bool guarded = width >= simt::kGuarded;
+  if (guarded) width -= simt::kGuarded;
+  wait = {file, line, operation, operand, width, mask, value, 0, guarded};
   if (operation != simt::kActive && !(mask >> lane & 1)) {
     simt::blame_waiting(worker, worker.current, simt::FaultKind::kLostLane);
     snprintf(worker.fault.text, sizeof worker.fault.text, "%s is called by lane %u, which is not in its mask 0x%08x",
              simt::kNames[operation], lane, mask);
+    simt::yield(worker, simt::State::kDone);
+  }
+  if (width < 1 || width > int(simt::kWarp) || (width & (width - 1))) {
+    simt::blame(worker, worker.current, simt::FaultKind::kLostLane);
+    snprintf(worker.fault.text, sizeof worker.fault.text, "%s is called with the width %d, which is none of 1, 2, 4, 8, 16 and 32",
+             simt::kNames[operation], width);
     simt::yield(worker, simt::State::kDone);
   }
   simt::wait_as(worker, simt::State::kWarp);

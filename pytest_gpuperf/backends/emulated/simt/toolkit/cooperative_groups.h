@@ -58,6 +58,13 @@ GPUPERF_INLINE grid_group this_grid() {
   return grid;
 }
 
+// One thread by itself.
+GPUPERF_INLINE thread_group this_thread() {
+  thread_group thread;
+  thread.group_mask = 1u << thread_block::thread_rank() % 32, thread.size_of_group = 1, thread.rank = 0, thread.is_block = false;
+  return thread;
+}
+
 // Threads of one warp: those of `group_mask`, ranked in the order of their lanes.
 struct warp_group : thread_group {
   unsigned lane_of(unsigned rank) const {
@@ -155,17 +162,36 @@ GPUPERF_INLINE coalesced_group coalesced_threads(GPUPERF_SITE) {
   return group;
 }
 
-template <class Parent>
-GPUPERF_INLINE coalesced_group binary_partition(const Parent &parent, bool predicate, GPUPERF_SITE) {
+template <class Parent, class Label>
+GPUPERF_INLINE coalesced_group labeled_partition(const Parent &parent, Label label, GPUPERF_SITE) {
   coalesced_group group;
-  unsigned lane = thread_block::thread_rank() % 32, yes = __ballot_sync(parent.group_mask, predicate, gpuperf_file, gpuperf_line);
-  group.group_mask = predicate ? yes : parent.group_mask & ~yes;
+  unsigned lane = thread_block::thread_rank() % 32;
+  group.group_mask = __match_any_sync(parent.group_mask, (long long)label, gpuperf_file, gpuperf_line);
   group.size_of_group = __popc(group.group_mask), group.rank = __popc(group.group_mask & ((1u << lane) - 1)), group.is_block = false;
   return group;
 }
 
+template <class Parent>
+GPUPERF_INLINE coalesced_group binary_partition(const Parent &parent, bool predicate, GPUPERF_SITE) {
+  return labeled_partition(parent, predicate, gpuperf_file, gpuperf_line);
+}
+
 template <class Group>
 GPUPERF_INLINE void sync(const Group &group, GPUPERF_SITE) { group.sync(gpuperf_file, gpuperf_line); }
+template <class Group>
+GPUPERF_INLINE auto thread_rank(const Group &group) { return group.thread_rank(); }
+template <class Group>
+GPUPERF_INLINE auto group_size(const Group &group) { return group.size(); }
+template <class Group, class Function, class... Arguments>
+GPUPERF_INLINE void invoke_one(const Group &group, Function function, Arguments... arguments) {
+  if (group.thread_rank() == 0) function(arguments...);
+}
+template <class Group, class Function, class... Arguments>
+GPUPERF_INLINE auto invoke_one_broadcast(const Group &group, Function function, Arguments... arguments) {
+  decltype(function(arguments...)) result{};
+  if (group.thread_rank() == 0) result = function(arguments...);
+  return group.shfl(result, 0);
+}
 
 // ---- reduce and scan: in the order of the ranks ----
 

@@ -4,19 +4,38 @@
 
 namespace gpuperf {
 
-// The bits of the nearest number with FRACTION bits behind the point, ties to even; a float's exponent bias less BIAS.
-template <int kFraction, int kExponent>
-GPUPERF_INLINE unsigned short narrowed(double wide) {
+// What holds every value of a type, for numbers of 64 bits to be rounded once.
+template <class N>
+GPUPERF_INLINE typename std::conditional<std::is_integral<N>::value && sizeof(N) == 8, long double, double>::type wide(N x) {
+  return x;
+}
+
+// The bits of a number with FRACTION bits behind the point; a float's exponent bias less BIAS.
+template <int kFraction, int kExponent, Rounding kTo = kToNearest, class Wide>
+GPUPERF_INLINE unsigned short narrowed(Wide wide) {
   constexpr int kBias = (1 << (kExponent - 1)) - 1;
-  unsigned short sign = std::signbit(wide) ? 0x8000 : 0, infinity = ((1 << kExponent) - 1) << kFraction;
+  constexpr unsigned kInfinity = ((1 << kExponent) - 1) << kFraction;
+  bool negative = std::signbit(wide), up = kTo == (negative ? kToBelow : kToAbove), nearest = kTo == kToNearest;
+  unsigned short sign = negative ? 0x8000 : 0;
   if (std::isnan(wide)) return 0x7fff;
-  double size = std::fabs(wide);
+  Wide size = std::fabs(wide);
   int exponent = size == 0 ? 1 - kBias : std::max(std::ilogb(size), 1 - kBias);
-  if (std::isinf(size) || exponent > kBias) return sign | infinity;
+  if (std::isinf(size)) return sign | kInfinity;
+  if (exponent > kBias) return sign | (kInfinity - !(nearest || up));
   // In units of the last place; a carry goes into the exponent, and beyond the largest number to infinity.
-  double units = std::nearbyint(std::scalbn(size, kFraction - exponent));
+  Wide units = std::scalbn(size, kFraction - exponent);
+  units = nearest ? std::nearbyint(units) : up ? std::ceil(units) : std::floor(units);
   unsigned bits = static_cast<unsigned>(units) + (static_cast<unsigned>(exponent + kBias - 1) << kFraction);
-  return sign | static_cast<unsigned short>(bits > infinity ? infinity : bits);
+  return sign | static_cast<unsigned short>(bits > kInfinity ? kInfinity : bits);
+}
+
+// a * b + c, of which the last bit says whether more was lost, so that it can be rounded once more.
+GPUPERF_INLINE double fused(double a, double b, double c) {
+  double product = a * b, sum = product + c, of_c = sum - product;
+  double lost = (product - (sum - of_c)) + (c - of_c);
+  uint64_t bits = __builtin_bit_cast(uint64_t, sum);
+  if (std::isfinite(sum) && lost != 0 && !(bits & 1)) bits += (lost > 0) == (sum > 0) ? 1 : -1;
+  return __builtin_bit_cast(double, bits);
 }
 
 template <int kFraction, int kExponent>
@@ -42,18 +61,29 @@ GPUPERF_INLINE T added(T *address, T value) {
 }  // namespace gpuperf
 
 #define GPUPERF_HALF(T, T2, FRACTION, EXPONENT, TO, FROM)                                                              \
+  struct T##_raw { unsigned short x; };                                                                               \
+  struct alignas(4) T2##_raw { unsigned short x, y; };                                                                \
   struct T {                                                                                                          \
     unsigned short bits;                                                                                              \
+    static constexpr int kFraction = FRACTION, kExponent = EXPONENT;                                                  \
     T() = default;                                                                                                    \
+    T(T##_raw raw) : bits(raw.x) {}                                                                                   \
+    operator T##_raw() const { return {bits}; }                                                                       \
     template <class N, class = typename std::enable_if<std::is_arithmetic<N>::value>::type>                           \
-    T(N x) : bits(gpuperf::narrowed<FRACTION, EXPONENT>(static_cast<double>(x))) {}                                   \
+    T(N x) : bits(gpuperf::narrowed<FRACTION, EXPONENT>(gpuperf::wide(x))) {}                                         \
     operator float() const { return gpuperf::widened<FRACTION, EXPONENT>(bits); }                                     \
     T &operator+=(T b) { return *this = T(float(*this) + float(b)); }                                                 \
     T &operator-=(T b) { return *this = T(float(*this) - float(b)); }                                                 \
     T &operator*=(T b) { return *this = T(float(*this) * float(b)); }                                                 \
     T &operator/=(T b) { return *this = T(float(*this) / float(b)); }                                                 \
   };                                                                                                                  \
-  struct alignas(4) T2 { T x, y; };                                                                                   \
+  struct alignas(4) T2 {                                                                                              \
+    T x, y;                                                                                                           \
+    T2() = default;                                                                                                   \
+    T2(T x, T y) : x(x), y(y) {}                                                                                      \
+    T2(T2##_raw raw) { x.bits = raw.x, y.bits = raw.y; }                                                              \
+    operator T2##_raw() const { return {x.bits, y.bits}; }                                                            \
+  };                                                                                                                  \
   GPUPERF_INLINE T operator+(T a, T b) { return T(float(a) + float(b)); }                                             \
   GPUPERF_INLINE T operator-(T a, T b) { return T(float(a) - float(b)); }                                             \
   GPUPERF_INLINE T operator*(T a, T b) { return T(float(a) * float(b)); }                                             \
@@ -65,32 +95,18 @@ GPUPERF_INLINE T added(T *address, T value) {
   GPUPERF_INLINE bool operator>=(T a, T b) { return float(a) >= float(b); }                                           \
   GPUPERF_INLINE bool operator==(T a, T b) { return float(a) == float(b); }                                           \
   GPUPERF_INLINE bool operator!=(T a, T b) { return float(a) != float(b); }                                           \
-  GPUPERF_INLINE T TO##_rn(float x) { return T(x); }                                                                  \
   GPUPERF_INLINE T TO(float x) { return T(x); }                                                                       \
   GPUPERF_INLINE float FROM(T x) { return float(x); }                                                                 \
   GPUPERF_INLINE T __hadd(T a, T b) { return a + b; }                                                                 \
   GPUPERF_INLINE T __hsub(T a, T b) { return a - b; }                                                                 \
   GPUPERF_INLINE T __hmul(T a, T b) { return a * b; }                                                                 \
   GPUPERF_INLINE T __hdiv(T a, T b) { return a / b; }                                                                 \
-  GPUPERF_INLINE T __hfma(T a, T b, T c) { return T(double(float(a)) * float(b) + float(c)); }                        \
+  GPUPERF_INLINE T __hfma(T a, T b, T c) { return T(gpuperf::fused(float(a), float(b), float(c))); }                  \
   GPUPERF_INLINE T __hneg(T a) { return -a; }                                                                         \
   GPUPERF_INLINE T __habs(T a) { a.bits &= 0x7fff; return a; }                                                        \
   GPUPERF_INLINE T __hmax(T a, T b) { return T(fmaxf(float(a), float(b))); }                                          \
   GPUPERF_INLINE T __hmin(T a, T b) { return T(fminf(float(a), float(b))); }                                          \
-  GPUPERF_INLINE bool __heq(T a, T b) { return a == b; }                                                              \
-  GPUPERF_INLINE bool __hne(T a, T b) { return a != b; }                                                              \
-  GPUPERF_INLINE bool __hlt(T a, T b) { return a < b; }                                                               \
-  GPUPERF_INLINE bool __hle(T a, T b) { return a <= b; }                                                              \
-  GPUPERF_INLINE bool __hgt(T a, T b) { return a > b; }                                                               \
-  GPUPERF_INLINE bool __hge(T a, T b) { return a >= b; }                                                              \
   GPUPERF_INLINE bool __hisnan(T a) { return isnan(float(a)); }                                                       \
-  GPUPERF_INLINE T hsqrt(T a) { return T(sqrt(double(float(a)))); }                                                   \
-  GPUPERF_INLINE T hrsqrt(T a) { return T(1 / sqrt(double(float(a)))); }                                              \
-  GPUPERF_INLINE T hrcp(T a) { return T(1 / double(float(a))); }                                                      \
-  GPUPERF_INLINE T hexp(T a) { return T(exp(double(float(a)))); }                                                     \
-  GPUPERF_INLINE T hlog(T a) { return T(log(double(float(a)))); }                                                     \
-  GPUPERF_INLINE T hsin(T a) { return T(sin(double(float(a)))); }                                                     \
-  GPUPERF_INLINE T hcos(T a) { return T(cos(double(float(a)))); }                                                     \
   GPUPERF_INLINE T2 operator+(T2 a, T2 b) { return {a.x + b.x, a.y + b.y}; }                                          \
   GPUPERF_INLINE T2 operator-(T2 a, T2 b) { return {a.x - b.x, a.y - b.y}; }                                          \
   GPUPERF_INLINE T2 operator*(T2 a, T2 b) { return {a.x * b.x, a.y * b.y}; }                                          \
