@@ -203,7 +203,7 @@ uint64_t gpuperf_warp(int operation, uint32_t mask, uint64_t value, int operand,
     simt::yield(worker, simt::State::kDone);
   }
   if (width < 1 || width > int(simt::kWarp) || (width & (width - 1))) {
-    simt::blame(worker, worker.current, simt::FaultKind::kLostLane);
+    simt::blame_waiting(worker, worker.current, simt::FaultKind::kLostLane);
     snprintf(worker.fault.text, sizeof worker.fault.text, "%s is called with the width %d, which is none of 1, 2, 4, 8, 16 and 32",
              simt::kNames[operation], width);
     simt::yield(worker, simt::State::kDone);
