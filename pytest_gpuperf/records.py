@@ -164,7 +164,7 @@ def thinned(samples: Sequence[float], most: int = REPORTED_SAMPLES) -> tuple[flo
 
 _T = TypeVar("_T")
 _NAMES_DEVICE = ("device_name", "device_uuid")
-_CALM = (Outcome.NO_BASELINE, Outcome.EQUAL, Outcome.UNCHANGED, Outcome.SHOWN)
+_CALM = (Outcome.EQUAL, Outcome.UNCHANGED, Outcome.SHOWN)
 
 
 class Keeper:
