@@ -127,6 +127,8 @@ def test_without_the_flag_phases_are_short_and_unjudged(pytester: pytest.Pyteste
     phases = """
         def test_it(loadgen, tiny):
             begin = time.perf_counter()
+            with pytest.raises(Exception, match="output: .*test_model.py is no folder"):
+                loadgen(tiny, "SingleStream", output=__file__)
             assert loadgen(tiny, "SingleStream", seconds=600).samples_per_second > 0
             assert loadgen(tiny, mode="accuracy", output="out").correct == 64
             assert loadgen.find_peak(tiny, max_latency=0.5, seconds=600).qps > 200

@@ -191,7 +191,9 @@ def test_the_invariant_bears_five_percent(duration, fits):
 
 def test_results_json_has_the_references_shape_and_notes(tmp_path):
     phase = performance(contract={"scenario": "SingleStream"}, environment={"provider": "CPU"})
-    path = reference.write(tmp_path / "new", phase, {"scenario": "SingleStream", "qps": None})
+    path = reference.write(
+        reference.folder_of(tmp_path, "new/one"), phase, {"scenario": "SingleStream", "qps": None}
+    )
     found = json.loads(path.read_text())
     assert found["args"] == {"scenario": "SingleStream"}
     entry = found["TestScenario.SingleStream"]
@@ -204,6 +206,13 @@ def test_results_json_has_the_references_shape_and_notes(tmp_path):
     right = SimpleNamespace(correct=3, total=4, accuracy=0.75)
     accuracy = {"accuracy": 75.0, "count": 4, "good_items": 3, "total_items": 4}
     assert reference.entry(right) == accuracy  # and neither took nor qps
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(GpuperfError, match=r"results\.json cannot be written: "):
+        reference.write(tmp_path, phase, {})
+
+
+@pytest.mark.parametrize("output", [3, True, "file", "file/below"])
+def test_an_output_that_is_no_folder_is_refused(tmp_path, output):
     (tmp_path / "file").touch()
-    with pytest.raises(GpuperfError, match=r"file/results\.json cannot be written: "):
-        reference.write(tmp_path / "file", phase, {})
+    with pytest.raises(GpuperfError, match=r"^loadgen: output.* folder"):
+        reference.folder_of(tmp_path, output)

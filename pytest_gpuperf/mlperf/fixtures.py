@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import number
 from pytest_gpuperf.files import LOCAL_FOLDER, local_folder
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Kind, Measurement
@@ -92,14 +93,13 @@ class LoadGen:
             model = with_list(model, dataset_list)
         asked = self._request(model, **given)
         _require_qps(asked)
-        if not isinstance(output, str | Path | None):
-            raise GpuperfError(f"loadgen: output={output!r}; give the folder that results.json is to be in")
+        from pytest_gpuperf.mlperf import reference
+
+        folder = reference.folder_of(self._session.config.rootpath, output)
         session = self._open(model, asked)
         result = self._accuracy(session, asked) if mode == "accuracy" else self._performance(session, asked)
-        if output is not None:
-            from pytest_gpuperf.mlperf import reference
-
-            reference.write(self._session.config.rootpath / output, result, {"model": model.name, **given})
+        if folder:
+            reference.write(folder, result, {"model": model.name, **given})
         return result
 
     def find_peak(
@@ -127,7 +127,7 @@ class LoadGen:
 
         __tracebackhide__ = True
         asked = self._request(model, scenario="Server", mode="performance", **given)
-        if not (isinstance(resolution, float | int) and 0.001 <= resolution <= 10):
+        if not 0.001 <= (number(resolution) or 0) <= 10:
             raise GpuperfError(f"loadgen: resolution={resolution!r}; give a number of 0.001 to 10")
         session, active = self._open(model, asked), self._session.options.active
         with self._session.phase():

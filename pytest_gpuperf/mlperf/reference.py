@@ -39,6 +39,20 @@ def entry(result: Any) -> dict[str, Any]:
     return {"accuracy": 100 * result.accuracy, "count": result.total, **good}
 
 
+def folder_of(root: Path, output: Any) -> Path | None:
+    """Return the folder that results.json is to be in, made if need be; raises GpuperfError for another."""
+    if output is None:
+        return None
+    if not isinstance(output, str | Path):
+        raise GpuperfError(f"loadgen: output={output!r}; give the folder that results.json is to be in")
+    folder = root / output
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GpuperfError(f"loadgen: output: {folder} is no folder: {error.strerror}") from None
+    return folder
+
+
 def write(folder: Path, result: Any, arguments: Mapping[str, Any]) -> Path:
     """Write ``results.json`` in the folder; raises GpuperfError if that cannot be."""
     about = result.environment
@@ -51,7 +65,6 @@ def write(folder: Path, result: Any, arguments: Mapping[str, Any]) -> Path:
     }
     path = folder / "results.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         replace_file(path, json.dumps(found, indent=2, default=str).encode() + b"\n")
     except OSError as error:
         raise GpuperfError(f"loadgen: {path} cannot be written: {error.strerror}") from None
