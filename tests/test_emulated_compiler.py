@@ -156,6 +156,12 @@ def test_a_variable_named_half_is_no_half_precision(load, backend):
 # ---- the compiler's own errors ----
 
 
+def test_a_kernel_that_returns_a_value(load, backend):
+    with pytest.raises(KernelError, match=r"x\.cu:1: kernel f returns a value; a kernel returns void"):
+        load("static __global__ __launch_bounds__(32) int f(void *x) { return 1; }\n" + KERNEL)
+    assert launched(backend, load(KERNEL.replace("void k(int *out)", "auto k(int *out) -> void"))) == 7
+
+
 def test_a_file_that_does_not_compile(load):
     with pytest.raises(KernelError) as caught:
         load(KERNEL.replace("out[0] = 7", "out[0] = seven"))

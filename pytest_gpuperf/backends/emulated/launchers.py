@@ -6,8 +6,10 @@ import json
 import re
 
 from pytest_gpuperf.backends.emulated.preprocessed import Code
+from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.backends.functions import Function, closing
 from pytest_gpuperf.backends.signature import PLACE, address_of
+from pytest_gpuperf.errors import KernelError
 
 BOUNDS = "gpuperf_launch_bounds"
 _BOUNDS = re.compile(r"\b__launch_bounds__\s*\(")
@@ -42,7 +44,10 @@ def note_launch_bounds(code: Code) -> None:
 
 
 def launchers(code: Code) -> str:
-    """Return a launcher for each of a file's kernels that is no template, and a table of them."""
+    """Return a launcher for each of a file's kernels that is no template, and a table of them.
+
+    Raises KernelError for one that returns a value.
+    """
     functions = list(code.functions())
     kernels = [f for f in functions if re.search(r"\b__global__\b", head := code.code[f.begin : f.body]) and
                not re.search(r"\btemplate\b", head)]  # fmt: skip
@@ -51,6 +56,10 @@ def launchers(code: Code) -> str:
     bounds = _launch_bounds(code.code)
     made, rows = [f'\n# 1 "{PLACE}"\n'], []
     for number, ((name, at, parameters), function) in enumerate(named):
+        file, line = code.where(at)
+        around = code.code[function.begin : at], code.code[at : function.body].rpartition(")")[2]
+        if not re.search(r"\bvoid\b", " ".join(around)):  # before it, or behind an arrow
+            raise KernelError(f"{shown(file)}:{line}: kernel {name} returns a value; a kernel returns void")
         overloaded = names.count((function.scope, name)) > 1
         kernel = f"gpuperf_kernel_{number}"
         address = (
@@ -61,9 +70,8 @@ def launchers(code: Code) -> str:
         made.append(f"{begin}constexpr auto {kernel} = {address};{end}\n")
         qualified = f"{scope}::{kernel}" if scope else kernel
         made.append(_LAUNCHER.format(number=number, kernel=qualified))
-        shown = f"{scope}::{name}" if scope and not _c_linkage(code, function) else name
-        file, line = code.where(at)
-        rows.append(_row(number, shown, str(file), line, bounds.get(name, "0"), qualified))
+        full = f"{scope}::{name}" if scope and not _c_linkage(code, function) else name
+        rows.append(_row(number, full, str(file), line, bounds.get(name, "0"), qualified))
     return "".join([*made, _TABLE.format(rows="".join(rows), count=len(rows))])
 
 
