@@ -101,10 +101,23 @@ def of_host(code: str) -> Iterator[Function]:
 
 def closing(code: str, opening: int) -> int:
     """Return the offset of the bracket that closes the one at ``opening``, or the end of the code."""
-    pair = code[opening] + {"(": ")", "{": "}"}[code[opening]]
+    pair = code[opening] + {"(": ")", "{": "}", "[": "]"}[code[opening]]
     depth = 0
     for match in re.compile(f"[{re.escape(pair)}]").finditer(code, opening):
         depth += 1 if match[0] == pair[0] else -1
         if depth == 0:
             return match.start()
     return len(code) - 1
+
+
+def enclosing(code: str, at: int, pair: str = "{}", least: int = 0) -> int | None:
+    """Return the offset of the bracket that opens what is around an offset, None for one up to ``least``."""
+    depth = 0
+    for offset in range(at - 1, least, -1):
+        if code[offset] == pair[1]:
+            depth += 1
+        elif code[offset] == pair[0]:
+            if not depth:
+                return offset
+            depth -= 1
+    return None

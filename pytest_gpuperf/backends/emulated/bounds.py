@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from pytest_gpuperf.backends.emulated.preprocessed import Code, unescaped
-from pytest_gpuperf.backends.functions import functions
+from pytest_gpuperf.backends.functions import closing, enclosing
 
 FLAGS = ("-fsanitize=bounds",)
 ACCOUNT = "-fdump-tree-gimple="  # that of what each function declares
@@ -58,7 +58,7 @@ def checked_indices(code: Code, behind: str, optimised: Callable[[str], tuple[st
     assembly, account = made
     own = {name + bool(array) * "[" for static, name, array in _LOCAL.findall(account) if not static}
     opened = {opening for place in _places(assembly, text) for opening in _openings(code, place)}
-    bodies = list(functions(code.code, members=True))
+    bodies = list(code.functions(members=True))
     for opening in sorted(opened):
         body = next((code.code[f.body : f.end] for f in bodies if f.body <= opening < f.end), "")
         own_here = own - {name + "[" for name in _SHARED.findall(body)}
@@ -91,17 +91,7 @@ def _openings(code: Code, place: _Place) -> Iterator[int]:
         at = begin + brackets[place.number - 1] if place.number <= len(brackets) else end
         # A macro of a system header breaks the line, and each part has its brackets.
         if code.user[begin : at + 1].endswith(place.tail):
-            yield at if code.code[at] == "[" else _matching(code.code, at)
-
-
-def _matching(code: str, closing: int) -> int:
-    depth, at = 0, closing
-    while at:
-        depth += {"]": 1, "[": -1}.get(code[at], 0)
-        if not depth:
-            break
-        at -= 1
-    return at
+            yield at if code.code[at] == "[" else enclosing(code.code, at, "[]") or 0
 
 
 def _check(code: str, opening: int, own: Collection[str]) -> Iterator[tuple[int, str]]:
@@ -113,14 +103,10 @@ def _check(code: str, opening: int, own: Collection[str]) -> Iterator[tuple[int,
     flat = re.search(r"\[\s*0\s*\]\s*$", array)  # a[0][i], with i through all of a
     if flat or key not in own or before.endswith(("->", "::")):
         return
-    depth, end = 1, opening + 1
-    while depth and end < len(code):
-        depth += {"[": 1, "]": -1}.get(code[end], 0)
-        end += 1
     array = " ".join(array.split())
     behind = " + 1" if re.search(r"(?<!&)&$", before) else ""  # its address alone
     yield opening + 1, "gpuperf::within(("
-    yield end - 1, f'), sizeof({array}) / sizeof(({array})[0]){behind}, "{array}")'
+    yield closing(code, opening), f'), sizeof({array}) / sizeof(({array})[0]){behind}, "{array}")'
 
 
 def _root(code: str, at: int) -> re.Match[str] | None:
@@ -128,7 +114,7 @@ def _root(code: str, at: int) -> re.Match[str] | None:
     while True:
         end = len(code[:at].rstrip())
         if code[end - 1 : end] == "]":
-            at = _matching(code, end - 1)
+            at = enclosing(code, end - 1, "[]") or 0
             continue
         begin = end - len(re.split(r"\W", code[max(0, end - 200) : end])[-1])
         name = re.compile(r"[A-Za-z_]\w*").match(code, begin, end)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytest_gpuperf.backends.emulated.preprocessed import Code
-from pytest_gpuperf.backends.functions import closing, functions
+from pytest_gpuperf.backends.functions import closing
 from pytest_gpuperf.errors import KernelError
 
 _CALL = re.compile(r"^ *(?:\[[^]]*\] )?gimple_call <(.*)>")
@@ -105,7 +105,7 @@ def built_in(make: Callable[[], Made], code: Code, watched: Collection[str] = ()
 
 
 def _attributes(code: Code, names: Collection[str]) -> Iterator[tuple[int, str]]:
-    for function in functions(code.code, members=True):
+    for function in code.functions(members=True):
         head = code.code[function.begin : function.body]
         plain = _ATTRIBUTES.sub(lambda match: " " * len(match[0]), head)
         called = _CALLED.search(plain)

@@ -18,7 +18,7 @@ from functools import partial
 from pytest_gpuperf.backends.emulated.bounds import FLAGS, checked_indices
 from pytest_gpuperf.backends.emulated.calls import Made, built_in
 from pytest_gpuperf.backends.emulated.preprocessed import Code
-from pytest_gpuperf.backends.functions import Function, closing, functions
+from pytest_gpuperf.backends.functions import Function, closing, enclosing
 from pytest_gpuperf.backends.signature import Unresolved
 from pytest_gpuperf.errors import KernelError
 
@@ -118,7 +118,7 @@ class _Local:
 
 
 def _declared(code: Code) -> Iterator[_Local]:
-    for function in functions(code.code, members=True):
+    for function in code.functions(members=True):
         at, finish, exchanged = function.body, function.end, _exchanged(code.code, function)
         while match := _STATEMENT.search(code.code, at, finish):
             at, end = match.end(), match.end(1)
@@ -166,25 +166,12 @@ def _declarators(code: str, begin: int, end: int, of_class: bool) -> Iterator[tu
 
 def _of_class(code: str, at: int) -> bool:
     """Say whether a closing brace ends a class whose variables are declared behind it."""
-    opening = _opening(code, at, 0)
+    opening = enclosing(code, at)
     head = re.split("[;{}]", code[:opening][-1000:])[-1] if opening is not None else ""
     return bool(_CLASS.match(head)) and not _OTHER.search(head) and not re.search(r"\benum\b", head)
 
 
-def _opening(code: str, at: int, least: int) -> int | None:
-    """Return the offset of the brace that opens what is around an offset, None for one before ``least``."""
-    depth = 0
-    for offset in range(at - 1, least, -1):
-        if code[offset] == "}":
-            depth += 1
-        elif code[offset] == "{":
-            if not depth:
-                return offset
-            depth -= 1
-    return None
-
-
 def _in_class(code: str, at: int, body: int) -> bool:
     """Say whether the innermost braces around an offset, up to a function's body, are a class's."""
-    opening = _opening(code, at, body)
+    opening = enclosing(code, at, least=body)
     return opening is not None and bool(_CLASS.match(re.split("[;{}]", code[body:opening])[-1]))

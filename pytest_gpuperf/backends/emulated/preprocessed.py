@@ -134,9 +134,9 @@ class Code:
             at = segment.end
         return "".join([*parts, self.text[at:]])
 
-    def functions(self) -> Iterator[Function]:
-        """Yield the functions that are defined at namespace scope."""
-        return functions(self.code)
+    def functions(self, members: bool = False) -> Iterator[Function]:
+        """Yield the functions that are defined at namespace scope, with ``members`` also those of classes."""
+        return functions(self.code, members)
 
 
 _WORDS = re.compile(
