@@ -32,6 +32,7 @@ def launch(backend):
     [
         ("last_of_an_array", 4, 3, 0, "4 bytes of its own 'partial' (byte 12 of 16)"),
         ("sum_without_zero", 0, 1, 0, "4 bytes of its own 'sum' (byte 0 of 4)"),
+        ("summed_by_shuffles", 0, 1, 0, "4 bytes of its own 'sum' (byte 0 of 4)"),
         ("at_once_in_a_loop", 0, 1, 0, "4 bytes of its own 'difference' (byte 0 of 4)"),
         ("one_thread_of_a_template", 6, 1, 0, "4 bytes of its own 'table' (byte 12 of 48)"),
         ("one_thread_of_a_template", 6, -1, 1, "4 bytes of its own 'table' (byte 4 of 48)"),

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +49,7 @@ _CLASS = re.compile(
     r"(?:\s*#[^\n]*\n)*\s*(?:(?:typedef|static|const|template\s*<[^{}]*>)\s*)*(?:struct|class|union|enum)\b"
 )
 _SHUFFLE = re.compile(r"\b(?:__)?shfl\w*\s*\(")
+_VARIABLE = re.compile(r"(?<![\w.&>:])[A-Za-z_]\w*\b(?!\s*(?:[\w.\[(:]|->))")
 _LEFT = " __attribute__((cleanup(gpuperf_left)))"
 
 
@@ -104,17 +106,20 @@ def _telling(
     """Return what is made of the code that tells of each variable where it is declared and left."""
     declared = f"gpuperf::declared<{str(structures).lower()}>"
     tells = [(local.after, f' {declared}({local.name}, "{local.name}");') for local in found]
-    told = code.compiled([*((local.end, _LEFT) for local in found), *tells])
+    shuffled = sorted({place for local in found for place in local.shuffled})
+    handed = [each for begin, end in shuffled for each in ((begin, "gpuperf::handed("), (end, ")"))]
+    told = code.compiled([*((local.end, _LEFT) for local in found), *tells, *handed])
     return make(os.fsencode(told + behind), flags)
 
 
 @dataclass(frozen=True, slots=True)
 class _Local:
-    """A local variable without a value: its name, and where its declarator and its declaration end."""
+    """A local variable without a value: where its declarator and its declaration end, and shuffles get it."""
 
     name: str
     end: int
     after: int
+    shuffled: Set[tuple[int, int]]
 
 
 def _declared(code: Code) -> Iterator[_Local]:
@@ -128,21 +133,16 @@ def _declared(code: Code) -> Iterator[_Local]:
                 _declarators(code.code, start, end, match[0] == "}" and _of_class(code.code, at - 1))
             )
             if declared and not _in_class(code.code, at, function.body):
-                yield from (
-                    _Local(name, stop, end + 1)
-                    for name, stop in declared
-                    if name not in exchanged or code.code[stop - 1] == "]"
-                )
+                yield from (_Local(name, stop, end + 1, exchanged[name]) for name, stop in declared)
 
 
-def _exchanged(code: str, function: Function) -> set[str]:
-    """Return the names in the arguments of shuffles, which every lane hands over and few may have written."""
-    found = _SHUFFLE.finditer(code, function.body, function.end)
-    return {
-        name
-        for call in found
-        for name in re.findall(r"\w+", code[call.end() : closing(code, call.end() - 1)])
-    }
+def _exchanged(code: str, function: Function) -> defaultdict[str, set[tuple[int, int]]]:
+    """Return where each variable is handed to a shuffle: by every lane, of which few may have written it."""
+    found = defaultdict[str, set[tuple[int, int]]](set)
+    for call in _SHUFFLE.finditer(code, function.body, function.end):
+        for name in _VARIABLE.finditer(code, call.end(), closing(code, call.end() - 1)):
+            found[name[0]].add(name.span())
+    return found
 
 
 def _declarators(code: str, begin: int, end: int, of_class: bool) -> Iterator[tuple[str, int]]:

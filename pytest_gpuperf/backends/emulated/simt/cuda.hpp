@@ -114,6 +114,12 @@ GPUPERF_INLINE void declared(T &variable, const char *name) {
   if (watched<T> && (kStructures || std::is_scalar<typename std::remove_all_extents<T>::type>::value)) gpuperf_declared((void *)&variable, sizeof variable, name);
 }
 
+// A variable as a shuffle gets it, which is no read: what a lane hands over may be looked at by none.
+template <class T>
+__attribute__((no_sanitize("thread"), noinline)) T handed(const T &variable) {
+  return variable;
+}
+
 // A value of which g++ knows only that it has no use for it where it calls none of these.
 template <int N, class T>
 __attribute__((const)) T unknown();
