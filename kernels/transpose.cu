@@ -161,48 +161,50 @@ extern "C" __global__ void transpose_best(const float *src, float *dst, int rows
 /*
  * transpose_quads: a thread turns 4x4 floats in its registers, so that shared memory, too, is read and written
  * 16 bytes at a time: a quarter of transpose_best's shared instructions, and no padding. 128 threads a tile hold
- * two such quads each, eight loads in flight, and blocks walk down the columns of src, so that those which run
- * together write next to each other.
+ * four such quads each, sixteen loads in flight; a warp loads 512 bytes of one row; and blocks walk down the
+ * columns of src, so that those which run together write next to each other.
  *
  * The tile lies in shared memory turned, a column of src a row of float4. Eight lanes are served at once, and 16
  * bytes are four banks: eight neighbouring lanes must meet eight float4 whose places differ modulo 8. Writing,
  * they hold one row of quads and eight columns of them; reading, eight quads of one column. Quad r of column c
- * lies at r ^ (c / 4), a different place modulo 8 in both.
+ * lies at r ^ (c / 4 % 16), a different place modulo 8 in both.
  */
 
-/* Block 128, tile 64x64. */
+/* Block 128, tile of 64 rows and 128 columns. */
 extern "C" __global__ void transpose_quads(const float *src, float *dst, int rows, int cols)
 {
-    __shared__ float4 turned[64][16];
+    __shared__ float4 turned[128][16];
     int block = blockIdx.y * gridDim.x + blockIdx.x;
-    int row = block % gridDim.y * 64, col = block / gridDim.y * 64;
-    bool inside = row + 64 <= rows && col + 64 <= cols;
+    int row = block % gridDim.y * 64, col = block / gridDim.y * 128;
+    bool inside = row + 64 <= rows && col + 128 <= cols;
     bool wide_src = inside && cols % 4 == 0 && (size_t)src % 16 == 0;
     bool wide_dst = inside && rows % 4 == 0 && (size_t)dst % 16 == 0;
-    int c = threadIdx.x % 16, first = threadIdx.x / 16;
-    float4 v[2][4];
+    int c = threadIdx.x % 32, first = threadIdx.x / 32;
+    float4 v[4][4];
 
 #pragma unroll
-    for (int p = 0; p < 2; ++p)
+    for (int p = 0; p < 4; ++p)
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-            int y = row + 4 * (first + 8 * p) + k;
+            int y = row + 4 * (first + 4 * p) + k;
             v[p][k] = wide_src ? *(const float4 *)(src + (size_t)y * cols + col + 4 * c)
                                : load4(src, y, col + 4 * c, rows, cols);
         }
 #pragma unroll
-    for (int p = 0; p < 2; ++p) {
-        int r = (first + 8 * p) ^ c;
+    for (int p = 0; p < 4; ++p) {
+        int r = (first + 4 * p) ^ (c % 16);
         turned[4 * c][r] = make_float4(v[p][0].x, v[p][1].x, v[p][2].x, v[p][3].x);
         turned[4 * c + 1][r] = make_float4(v[p][0].y, v[p][1].y, v[p][2].y, v[p][3].y);
         turned[4 * c + 2][r] = make_float4(v[p][0].z, v[p][1].z, v[p][2].z, v[p][3].z);
         turned[4 * c + 3][r] = make_float4(v[p][0].w, v[p][1].w, v[p][2].w, v[p][3].w);
     }
     __syncthreads();
+    c = threadIdx.x % 16;
+    first = threadIdx.x / 16;
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
+    for (int j = 0; j < 16; ++j) {
         int column = first + 8 * j;
-        float4 out = turned[column][c ^ (column / 4)];
+        float4 out = turned[column][c ^ (column / 4 % 16)];
         if (wide_dst)
             *(float4 *)(dst + (size_t)(col + column) * rows + row + 4 * c) = out;
         else

@@ -11,7 +11,7 @@ TILE_AND_BLOCK = {
     "transpose_tile16_unpadded": ((16, 16), (16, 16)),
     "transpose_tiled": ((32, 32), (32, 8)),
     "transpose_best": ((64, 64), (16, 16)),
-    "transpose_quads": ((64, 64), 128),
+    "transpose_quads": ((128, 64), 128),
 }
 # Each takes at most this share of the time of the one before.
 RUNGS = {

@@ -191,10 +191,10 @@ def capturing(monkeypatch):
         explain=lambda error, doing: KernelError(f"{doing}: {error}"),
     )
 
-    def capture(work, **how):
+    def capture(work, on=99, **how):
         driver = Driver(**how)
         monkeypatch.setattr(graph, "driver", lambda: driver)
-        return driver, context, lambda: graph.capture(context, 99, lambda: work(context))
+        return driver, context, lambda: graph.capture(context, on, lambda: work(context))
 
     return capture
 
@@ -210,6 +210,29 @@ def test_a_capture_is_of_the_second_call(capturing):
     del made
     assert driver.calls[-1] == ("destroy", 7)
     assert context.last_launch == "a CUDA graph"
+
+
+class CUstream:
+    """A handle as cuda.bindings has it: no int, but it turns into one."""
+
+    def __int__(self):
+        return 99
+
+
+class Stream:
+    handle = CUstream()
+
+
+class SpeakingStream:
+    def __cuda_stream__(self):
+        return 0, CUstream()
+
+
+@pytest.mark.parametrize("on", [Stream(), SpeakingStream()])
+def test_a_capture_is_on_any_bindings_stream(capturing, on):
+    driver, _, capture = capturing(lambda context: None, on)
+    capture()
+    assert driver.calls[0] == ("begin", 99, 2)
 
 
 @pytest.mark.parametrize(("nodes", "works"), [((0, 1, 2), 3), ((0, 4, 5, 6, 3), 3), ((0, 13), 0)])

@@ -138,6 +138,7 @@ def made(scenario, size, loaded=None, profile="short", times=True):
         ([100, 85, 50, 96], True, 2, True),  # the first was disturbed
         ([100, 85] * 3, True, 3, False),
         ([100, 120] * 3, True, 3, False),
+        ([100, 50, 40, 39], True, 2, True),  # all but one phase were disturbed
         ([100, 85], False, 1, True),  # this host's times are not judged
     ],
 )
@@ -159,6 +160,27 @@ def test_answers_that_are_sampled_cost_no_time(monkeypatch, rates, times, rounds
             AssertionError, match=r"^TEST01 in Offline: with answers sampled the rate is another"
         ):
             result.check()
+
+
+@pytest.mark.parametrize(
+    ("rates", "passes"),
+    [
+        ([346, 244, 200, 1220, 558, 1910], True),  # seen beside four other processes on one GPU
+        ([100, 130, 50, 130, 100, 60], True),
+        ([100, 130, 50, 130, 100, 121], False),
+    ],
+)
+def test_a_cache_is_faster_in_every_round(monkeypatch, rates, passes):
+    phases = iter(rates)
+
+    def performance(*given, **options):
+        latency = SimpleNamespace(p50=1 / next(phases))
+        return SimpleNamespace(log_dir=None, early_stopping=None, latency=latency)
+
+    monkeypatch.setattr(audit, "performance", performance)
+    result = made("SingleStream", 1).test04()
+    assert len(result.rounds) == 3
+    assert result.problems == () if passes else "are answers cached? (" in result.problems[0]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,8 @@ def test_all_held_out_digits_are_as_stored(session, phases, tmp_path):
 
 def test_a_server_answers_as_stored_in_any_batches(session, phases, tmp_path):
     phases.accuracy(session, log_dir=tmp_path, scenario="Server").check()
-    asked = replace(Scenario.of("Server"), qps=200.0, max_latency=0.1)
+    # Bounds that hold on a GPU which other processes use, too: what is held here is counts and answers.
+    asked = replace(Scenario.of("Server"), qps=200.0, max_latency=1.0)
     result = phases.performance(session, asked, log_dir=tmp_path, seconds=SECONDS, warm_up=1.0)
     p50, p99 = result.latency.p50 * 1e3, result.latency.p99 * 1e3
     print(f"\n{session.precision} Server: p50 {p50:.3f} ms, p99 {p99:.3f}")

@@ -15,7 +15,7 @@ from pytest_gpuperf.backends.cuda import activity
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.instruments import ranges
 from pytest_gpuperf.report import perfetto
-from pytest_gpuperf.report.trace import shown, table
+from pytest_gpuperf.report.trace import abbreviated, shown, table
 from pytest_gpuperf.traces import MOST, Calls, Event, trace_of
 
 US = 1000
@@ -47,13 +47,26 @@ def test_what_is_too_much_for_the_file_is_in_the_table():
     assert (len(trace.events), trace.left_out, trace.calls[0].count) == (MOST, 3, MOST + 3)
 
 
-def test_the_table_has_80_columns_and_cuts_no_name():
+def test_the_table_has_80_columns_and_cuts_no_name_of_three_lines():
     name = "void at::native::elementwise_kernel<128, 2, " + "at::native::lambda, " * 8 + "int>(int)"
     trace = trace_of([*EVENTS, Event("kernel", name, 991 * US, 992 * US)], 0, 1000 * US, 5)
     lines = list(table({"suites/test_k.py::test_k": trace}))
     assert all(len(line) <= 80 for line in lines)
     assert "cuMemAlloc                             3    280.0 µs    250.0 µs      15.00 µs" in lines[2]
     assert name.replace(" ", "") in "".join("".join(lines).split())
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("fold<f<4>, g<5>>", "fold<f<4>, g<5>>"),
+        (f"fold<{'at::f<' * 40}4{'>' * 40}, 5>", f"fold<{'at::f<' * 29}at::f<...>{'>' * 29}, 5>"),
+        (f"fold<{'4, ' * 80}f<5>>(g<6>)", "fold<...>(g<...>)"),
+        ("x" * 300, "x" * 225 + "..."),
+    ],
+)
+def test_a_long_kernels_name_leaves_its_innermost_arguments_out(name, shown):
+    assert abbreviated(name, 228) == shown
 
 
 def test_perfetto_has_tests_threads_streams_and_arrows():

@@ -28,7 +28,7 @@ TRANSPOSES = {
     "transpose_tile16": ((16, 16), (16, 16)),
     "transpose_tiled": ((32, 32), (32, 8)),
     "transpose_best": ((64, 64), (16, 16)),
-    "transpose_quads": ((64, 64), 128),
+    "transpose_quads": ((128, 64), 128),
 }
 SUMS = ("sum_strided", "sum_coalesced", "sum_vectorized")
 MATMULS = {

@@ -30,7 +30,7 @@ CASES: dict[str, tuple[str, str, Any, Any, Sequence[int], Sequence[int]]] = {
     ),
     "transpose_tiled": ("transpose", "transpose_tiled", (256, 256), (32, 8), (N, N), (SIDE, SIDE)),
     "transpose_best, 200 us": ("transpose", "transpose_best", (128, 128), (16, 16), (N, N), (SIDE, SIDE)),
-    "transpose_quads": ("transpose", "transpose_quads", (128, 128), (128,), (N, N), (SIDE, SIDE)),
+    "transpose_quads": ("transpose", "transpose_quads", (64, 128), (128,), (N, N), (SIDE, SIDE)),
     "transpose_tiled of 256, 2 us": (
         *("transpose", "transpose_tiled", (8, 8), (32, 8), (65536, 65536), (256, 256)),
     ),

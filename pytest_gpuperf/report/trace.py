@@ -12,6 +12,7 @@ from pytest_gpuperf.traces import MOST, Calls, Trace
 
 _WIDTH = 80
 _COLUMNS = (("calls", 8), ("total", 12), ("first", 12), ("mean of rest", 14))
+_LINES = 3  # of a name
 _ROOM = _WIDTH - sum(width for _, width in _COLUMNS)
 _TOLD = re.compile(
     r"alloc|free|memcpy|memset|launch|synchronize|^cu(module|library)load|^cu(ctxcreate|deviceprimaryctxretain)"
@@ -36,7 +37,7 @@ def shown(calls: Sequence[Calls]) -> list[Calls]:
 
 
 def table(traces: Mapping[str, Trace]) -> Iterator[str]:
-    """Yield the lines of the table, 80 columns wide; a name that is longer has lines of its own."""
+    """Yield the lines of the table, 80 columns wide; a name that is longer has up to three of its own."""
     yield f"{'':<{_ROOM}}" + "".join(f"{title:>{width}}" for title, width in _COLUMNS)
     for nodeid, trace in traces.items():
         yield printable(nodeid)
@@ -57,12 +58,25 @@ def _lines(calls: Calls) -> Iterator[str]:
         *(quantity(seconds, "s") for seconds in (calls.total, calls.first, calls.rest)),
     )
     figures = "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
-    *above, last = textwrap.wrap(indent + printable(calls.name), _WIDTH, subsequent_indent=indent) or [indent]
+    name = abbreviated(printable(calls.name), _LINES * (_WIDTH - len(indent)))
+    *above, last = textwrap.wrap(indent + name, _WIDTH, subsequent_indent=indent) or [indent]
     yield from above
     if len(last) >= _ROOM:
         yield last
         last = ""
     yield f"{last:<{_ROOM}}{figures}"
+
+
+def abbreviated(name: str, most: int) -> str:
+    """Return a C++ name without its innermost template arguments, as many as make it that short.
+
+    A kernel of PyTorch's can have thousands of characters; the file for Perfetto has them all.
+    """
+    shorter, gone = name, True
+    while len(shorter) + 4 * shorter.count("\0") > most and gone:
+        shorter, gone = re.subn("<[^<>]+>", "\0", shorter)
+    shorter = shorter.replace("\0", "<...>")
+    return shorter if len(shorter) <= most else shorter[: most - 3] + "..."
 
 
 def notes(traces: Mapping[str, Trace], file: str, real: bool) -> Iterator[str]:

@@ -84,7 +84,7 @@ class CudaBackend(CudaContext):
             return CudaProgram(self, path, cubin, self.modules[-1], names)
 
     def capture(self, work: Callable[[], Any]) -> Graph:
-        return capture(self, self.stream.handle, work)
+        return capture(self, self.stream, work)
 
     def peak_memory(self, work: Callable[[], Any]) -> int:
         return most_allocated(work, self.synchronize)

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from pytest_gpuperf.backends.base import Graph
+from pytest_gpuperf.backends.cuda.export import handle_of
 from pytest_gpuperf.backends.libraries import on_stream
 from pytest_gpuperf.errors import GpuperfError, KernelError
 
@@ -55,8 +56,9 @@ def _check(result: int) -> None:
         raise _Refused((said.value or b"").decode() or f"CUDA error {result}")
 
 
-def capture(context: Context, handle: int, work: Callable[[], Any]) -> Graph:
-    """Capture ``work`` on the stream of the driver's handle ``handle``, as ``Backend.capture`` says."""
+def capture(context: Context, on: Any, work: Callable[[], Any]) -> Graph:
+    """Capture ``work`` on a binding's stream, or that of the driver's handle, as ``Backend.capture`` says."""
+    handle = handle_of(on)
     stream = c_void_p(handle)
     with on_stream(handle):
         work()
