@@ -47,7 +47,7 @@ def test_what_is_too_much_for_the_file_is_in_the_table():
     assert (len(trace.events), trace.left_out, trace.calls[0].count) == (MOST, 3, MOST + 3)
 
 
-def test_the_table_has_80_columns_and_cuts_no_name_of_three_lines():
+def test_the_table_has_80_columns_and_three_lines_a_name():
     name = "void at::native::elementwise_kernel<128, 2, " + "at::native::lambda, " * 8 + "int>(int)"
     trace = trace_of([*EVENTS, Event("kernel", name, 991 * US, 992 * US)], 0, 1000 * US, 5)
     lines = list(table({"suites/test_k.py::test_k": trace}))

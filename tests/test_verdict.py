@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import assume, given, settings
@@ -13,7 +14,7 @@ from scipy import special, stats
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, TestKey, Verdict
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.report.summary import unseen_loss
+from pytest_gpuperf.report.summary import improvements, unseen_loss
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import screen
 from pytest_gpuperf.rules.differences import compare_contracts, environment_differences
@@ -477,6 +478,18 @@ def test_a_loss_of_the_unseen_size_passes_and_a_larger_does_not(base, now):
     for factor, unseen in ((0.999, True), (1.001, False)):
         later = measured(now * (1 + loss) * factor, LATENCY)
         assert passes(baseline, later) is unseen
+
+
+def test_several_improvements_of_a_test_are_one_note():
+    def row(test, before, now):
+        verdict = decide(recorded([before] * 5), now)
+        return SimpleNamespace(test=test, command=f"pytest {test}", metric=TIME, verdict=verdict, details={})
+
+    told = list(
+        improvements([row("a", 10e-3, 9e-3), row("a", 10e-3, 8e-3), row("b", 2.0, 1.0), row("c", 1.0, 1.0)])
+    )
+    assert [each.split()[0] for each in told] == ["a", "b"]
+    assert "a later loss of 27.5 % would pass unseen" in told[0]
 
 
 # Quantiles

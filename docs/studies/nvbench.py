@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,6 +48,7 @@ CASES: dict[str, tuple[str, str, Any, Any, Sequence[int], Sequence[int]]] = {
         *("matmul", "matmul_naive", (280, 1120), (32, 8), (8960**2,) * 3, (8960,) * 3),
     ),
 }
+ROUNDS = 2
 Figures = dict[str, tuple[float, float]]  # median seconds of a launch, seconds that it took to find
 
 
@@ -57,6 +58,7 @@ def ours() -> Figures:
     from pytest_gpuperf.backends.gpu import Gpu
     from pytest_gpuperf.backends.kernels import Kernels
     from pytest_gpuperf.instruments import device_time
+    from pytest_gpuperf.instruments.stopwatch import Settings
 
     gpu = Gpu(select("cuda"))
     kernels, found = Kernels(KERNELS, gpu), {}
@@ -65,7 +67,7 @@ def ours() -> Figures:
         arrays = [gpu.random(size, seed=number) for number, size in enumerate(sizes)]
         gpu.synchronize()
         start = time.perf_counter()
-        timing = device_time.measure(gpu, launch, (*arrays, *scalars))
+        timing = device_time.measure(gpu, launch, (*arrays, *scalars), Settings(l2="cold"))
         found[name] = (timing.median, time.perf_counter() - start)
     return found
 
@@ -120,23 +122,28 @@ def nvbench(folder: Path, arguments: Sequence[str]) -> None:
     bench.run_all_benchmarks([sys.argv[0], *arguments])
 
 
+def table(mine: Sequence[Figures], other: Sequence[Figures]) -> Iterator[str]:
+    yield "| kernel | ours, us | NVBench, us | differ by | ours, s | NVBench, s |"
+    yield "|---" * 6 + "|"
+    for name in CASES:
+        (a, took), (b, needed) = (
+            (median(run[name][0] for run in runs), median(run[name][1] for run in runs))
+            for runs in (mine, other)
+        )
+        yield f"| {name} | {a * 1e6:,.2f} | {b * 1e6:,.2f} | {a / b - 1:+.2%} | {took:.2f} | {needed:.2f} |"
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--nvbench"]:
         return nvbench(Path(sys.argv[2]), sys.argv[3:])
     if sys.argv[1:] == ["--ours"]:
         return print(json.dumps(ours()))
     mine, other = [], []
-    for _ in range(2):
+    for finished in range(1, ROUNDS + 1):
         out = subprocess.run([sys.executable, __file__, "--ours"], check=True, stdout=subprocess.PIPE).stdout
         mine.append(json.loads(out))
         other.append(theirs())
-    print("| kernel | ours, us | NVBench, us | differ by | ours, s | NVBench, s |\n|---|---|---|---|---|---|")
-    for name in CASES:
-        (a, took), (b, needed) = (
-            (median(run[name][0] for run in runs), median(run[name][1] for run in runs))
-            for runs in (mine, other)
-        )
-        print(f"| {name} | {a * 1e6:,.2f} | {b * 1e6:,.2f} | {a / b - 1:+.2%} | {took:.2f} | {needed:.2f} |")
+        print(f"{finished} of {ROUNDS} rounds\n", *table(mine, other), sep="\n", flush=True)
     return None
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_gpuperf.backends import is_modelled
 from pytest_gpuperf.figures import quantity
-from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, Verdict
+from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.table import counts, layout, table
@@ -150,13 +150,7 @@ def next_steps(
             "The machine or its software moved, and the code did not. To take its figures\n"
             f"  as the new baseline:\n  {command(*tests)} --gpuperf-update"
         )
-    for row in rows:
-        if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
-            way = f"\n  if {row.details['better']}" if "better" in row.details else ""
-            lines.append(
-                f"{row.test} improved: until its baseline is updated,\n  a later loss of "
-                f"{100 * loss:.3g} % would pass unseen. To update it:\n  {row.command} --gpuperf-update{way}"
-            )
+    lines += improvements(rows)
     if new := sum(row.verdict.reason == NEW_IN_PLUGIN for row in rows):
         lines.append(
             f"{new} metric(s) are new in this version of pytest-gpuperf, and not judged yet. To record\n"
@@ -169,6 +163,21 @@ def next_steps(
     elif Outcome.NO_BASELINE in outcomes:
         lines.append(f"Some metrics have no baseline. To record only those:\n  {update}=new")
     return lines
+
+
+def improvements(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what a later loss could hide behind, once a test: its metrics are recorded together."""
+    tests: dict[tuple[TestKey, str, str], float] = {}
+    for row in rows:
+        if row.verdict.outcome is Outcome.IMPROVED and (loss := unseen_loss(row.metric, row.verdict)):
+            way = f"\n  if {row.details['better']}" if "better" in row.details else ""
+            key = row.test, row.command, way
+            tests[key] = max(tests.get(key, 0.0), loss)
+    for (test, command, way), loss in tests.items():
+        yield (
+            f"{test} improved: until its baseline is updated,\n  a later loss of "
+            f"{100 * loss:.3g} % would pass unseen. To update it:\n  {command} --gpuperf-update{way}"
+        )
 
 
 def _is_this_hosts(row: Row) -> bool:

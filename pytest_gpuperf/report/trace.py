@@ -72,7 +72,7 @@ def abbreviated(name: str, most: int) -> str:
 
     A kernel of PyTorch's can have thousands of characters; the file for Perfetto has them all.
     """
-    shorter, gone = name, True
+    shorter, gone = name, 1
     while len(shorter) + 4 * shorter.count("\0") > most and gone:
         shorter, gone = re.subn("<[^<>]+>", "\0", shorter)
     shorter = shorter.replace("\0", "<...>")
