@@ -718,11 +718,14 @@ def test_the_hold_lasts_as_long_as_it_says(gpu):
     timer = gpu.device.timer()
     start, end = timer.event(), timer.event()
     for seconds in (1e-3, 16e-3):
-        timer.record(start)
-        timer.hold(seconds)
-        timer.record(end)
-        timer.wait(end)
-        assert timer.seconds(start, end) == pytest.approx(seconds, rel=0.05, abs=50e-6)
+        lasted = []
+        for _ in range(5):
+            timer.record(start)
+            timer.hold(seconds)
+            timer.record(end)
+            timer.wait(end)
+            lasted.append(timer.seconds(start, end))
+        assert min(lasted) == pytest.approx(seconds, rel=0.05, abs=50e-6)
 
 
 @pytest.mark.gpu

@@ -394,8 +394,8 @@ def test_gpu_first_launch_and_compile_time(device, tmp_path):
     (tmp_path / "k.cu").write_text(SCALE)
     file, x = Kernels(tmp_path, device)["k.cu"], device.random(64)
     launches = start.first_launches(file.scale[2, 32], (x, 64), device.device)
-    later = start.first_call(lambda: file.scale[2, 32](x, 64), device.device)
+    later = min(start.first_call(lambda: file.scale[2, 32](x, 64), device.device) for _ in range(5))
     compiled = start.compile_times(file, "scale", device.device)
-    print(f"first launches {launches}, a later one {later}, compiled in {compiled}")
+    print(f"first launches {launches}, the fastest later one {later}, compiled in {compiled}")
     assert min(launches) > later
     assert min(compiled) > 0.05
