@@ -76,6 +76,7 @@ matmul_blocked(const float *a, const float *b, float *c, int m, int n, int k)
     /* A warp brings 8 columns of 4 rows: a sector each from global memory, and no bank twice. */
     int a_col = thread % 8 + thread / 32 % 2 * 8, a_row = thread % 32 / 8 + thread / 64 * 4;
     int b_col = thread % EDGE, b_row = thread / EDGE;
+    bool inside = top + EDGE <= m && left + EDGE <= n;
     float a_next[EACH], b_next[EACH];
     float sum[8][8];
 #pragma unroll
@@ -86,11 +87,19 @@ matmul_blocked(const float *a, const float *b, float *c, int m, int n, int k)
 
     for (int first = -DEPTH; first < k; first += DEPTH) {
         int next = first + DEPTH;
+        if (inside && next + DEPTH <= k) {
 #pragma unroll
-        for (int j = 0; j < EACH; ++j) {
-            int row = top + a_row + j * (THREADS / DEPTH), inner = next + b_row + j * (THREADS / EDGE);
-            a_next[j] = row < m && next + a_col < k ? a[(size_t)row * k + next + a_col] : 0.0f;
-            b_next[j] = inner < k && left + b_col < n ? b[(size_t)inner * n + left + b_col] : 0.0f;
+            for (int j = 0; j < EACH; ++j) {
+                a_next[j] = a[(size_t)(top + a_row + j * (THREADS / DEPTH)) * k + next + a_col];
+                b_next[j] = b[(size_t)(next + b_row + j * (THREADS / EDGE)) * n + left + b_col];
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < EACH; ++j) {
+                int row = top + a_row + j * (THREADS / DEPTH), inner = next + b_row + j * (THREADS / EDGE);
+                a_next[j] = row < m && next + a_col < k ? a[(size_t)row * k + next + a_col] : 0.0f;
+                b_next[j] = inner < k && left + b_col < n ? b[(size_t)inner * n + left + b_col] : 0.0f;
+            }
         }
         if (first >= 0)
 #pragma unroll
