@@ -256,9 +256,12 @@ def test_server_and_its_peak(tmp_path):
     found = shown(
         """
         from dataclasses import replace
+        import threading
         from pytest_gpuperf.mlperf import peak, settings
+        ran = set()
         class Slower(Echo):
             def run(self, batch):
+                ran.add(threading.get_ident())
                 time.sleep(0.003)  # a millisecond in all would be the machine's own noise
                 return super().run(batch)
         echo, server = Slower(), replace(settings.Scenario.of("Server"), max_latency=0.2)
@@ -266,12 +269,15 @@ def test_server_and_its_peak(tmp_path):
         a = loadgen.accuracy(echo, log_dir=Path("b"), scenario="Server", count=61)
         much = replace(server, qps=8_000.0)
         late = error_of(loadgen.performance, echo, much, log_dir=Path("c"), seconds=0.3)
+        ran.clear()
         p = peak.find_peak(echo, server, seconds=0.3, resolution=0.5, log_dir=Path("d"))
+        left = [each.name for each in threading.enumerate() if each.name.startswith("worker")]
         pairs = replace(settings.Scenario.of("MultiStream"), samples_per_query=3)
         m = loadgen.performance(echo, pairs, log_dir=Path("e"), seconds=0.2)
         show(p50=r.latency.p50, queries=r.queries, qps=r.qps, contract=dict(r.contract), late=late,
              correct=[a.correct, a.total], peak=p.qps, phases=p.phases, stored=dict(p.contract),
-             best=p.best.latency.p99, three=[m.queries, m.samples, m.contract["samples_per_query"]])
+             best=p.best.latency.p99, threads=len(ran), left=left,
+             three=[m.queries, m.samples, m.contract["samples_per_query"]])
         """,
         tmp_path,
     )
@@ -285,6 +291,7 @@ def test_server_and_its_peak(tmp_path):
     # Eight every four milliseconds are 2,000 a second; a backlog of 0.2 s in 0.3 s makes them 3,333.
     assert 200 < found["peak"] < 3_400
     assert found["best"] <= 0.2
+    assert (found["threads"], found["left"]) == (1, [])  # phases share a thread, which holds CUDA graphs
     assert [rate for rate, valid in found["phases"] if valid][-1] == found["peak"]
     assert "target_qps" not in found["stored"]
     assert found["stored"]["resolution"] == 0.5

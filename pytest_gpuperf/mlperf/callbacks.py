@@ -46,6 +46,7 @@ class Callbacks:
         self._answered: dict[int, tuple[np.ndarray, list[Any]]] = {}
         self._own = len(workers) > 1 or not self.alone
         self._threads: list[ThreadPoolExecutor] = []
+        self.lasting: list[ThreadPoolExecutor] | None = None  # an earlier phase's, and for a later one
 
     def _runner(self, worker: Any) -> Callable[[Sequence[int]], Any]:
         """Return what runs the model on LoadGen's sample indices."""
@@ -58,7 +59,9 @@ class Callbacks:
     def start(self, prepare: Callable[[], T]) -> T:
         """Call ``prepare``, which may warm up ``on_each`` worker; returns what it returned."""
         if self._own:  # CUDA graphs belong to the thread that captured them
-            self._threads = [ThreadPoolExecutor(1, f"worker-{place}") for place in range(len(self._workers))]
+            self._threads = [] if self.lasting is None else self.lasting
+            for place in range(len(self._threads), len(self._workers)):
+                self._threads.append(ThreadPoolExecutor(1, f"worker-{place}"))
         if len(self._workers) > 1:
             self._capture()
         return prepare()
@@ -77,8 +80,9 @@ class Callbacks:
 
     def stop(self) -> None:
         """End what ``start`` began."""
-        for thread in self._threads:
-            thread.shutdown()
+        if self.lasting is None:
+            for thread in self._threads:
+                thread.shutdown()
 
     def on_each(self, call: Callable[[Any], T]) -> list[T]:
         """Return ``call(worker)`` of every worker, all at once, each on the thread that runs the model."""

@@ -24,10 +24,10 @@ from pytest_gpuperf.machine.energy import EnergyMeter
 from pytest_gpuperf.mlperf import configuration, logs, settings, warmup
 from pytest_gpuperf.mlperf.accuracy import Gate, shifted
 from pytest_gpuperf.mlperf.datasets import Dataset, dataset_of
-from pytest_gpuperf.mlperf.library import InOrder, SampleLibrary
+from pytest_gpuperf.mlperf.library import InOrder
 from pytest_gpuperf.mlperf.logged import early_stopping
 from pytest_gpuperf.mlperf.models import require_scenario
-from pytest_gpuperf.mlperf.phase import Phase
+from pytest_gpuperf.mlperf.phase import Lasting, Phase
 from pytest_gpuperf.mlperf.request import STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
 from pytest_gpuperf.mlperf.scores import ScoreResult, scored
@@ -56,7 +56,7 @@ def performance(
     configured: Mapping[str, int | float] = MappingProxyType({}),
     dataset: Dataset | None = None,
     warm: Dataset | None = None,
-    library: SampleLibrary | None = None,
+    lasting: Lasting | None = None,
     metered: bool = True,
 ) -> PerformanceResult:
     """Run a performance phase; the images' copy to the device is part of every query.
@@ -65,7 +65,7 @@ def performance(
     completed nor an image loaded; ``keep_trace`` leaves LoadGen's trace in ``log_dir``; ``loaded`` images
     are in memory, and queries are drawn from them; ``configured`` is what a configuration file says beyond
     that; ``dataset`` stands in for the model's, and the images of ``warm`` are those to warm up with;
-    ``library`` holds the images, in place of one for this phase alone; energy is measured if ``metered``.
+    ``lasting`` is what outlasts the phase; energy is measured if ``metered``.
     Raises GpuperfError for everything in the module's docstring, and Unavailable without LoadGen.
     """
     chosen, asked = Profile.of(profile), Scenario.of(scenario)
@@ -73,7 +73,7 @@ def performance(
     batch, dataset = asked.batch(session.batch_sizes[-1]), dataset or dataset_of(session.model, None)
     workers = _workers(session, asked)
     wait = asked.max_wait if asked.server else None
-    phase = Phase(session, dataset, batch, log_dir, stall, wait, workers, library)
+    phase = Phase(session, dataset, batch, log_dir, stall, wait, workers, lasting)
     meter = EnergyMeter(session.addresses()) if metered and hasattr(session, "addresses") else None
     phase.callbacks.meter = meter
     if loaded is None:

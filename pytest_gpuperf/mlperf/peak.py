@@ -12,7 +12,7 @@ from pytest_gpuperf.measurement import Kind, Measurement, Metric
 from pytest_gpuperf.mlperf.datasets import dataset_of
 from pytest_gpuperf.mlperf.library import Kept
 from pytest_gpuperf.mlperf.loadgen import AGAIN, performance
-from pytest_gpuperf.mlperf.phase import poisoned
+from pytest_gpuperf.mlperf.phase import Lasting
 from pytest_gpuperf.mlperf.result import PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import SERVER_QUERIES, Scenario
@@ -107,12 +107,12 @@ def find_peak(
 
     ``options`` are those of ``performance``. A phase lasts until it has the 662 queries of a p99.
     """
-    library = Kept(dataset_of(session.model, None), session.dtype, session.hold)
+    lasting = Lasting(Kept(dataset_of(session.model, None), session.dtype, session.hold))
 
     def attempt(qps: float, part: float) -> Attempt:
         warm_up = AGAIN if qps else None  # the first phase has no rate yet
         asked = replace(scenario, qps=qps)
-        more = {**options, "library": library, "metered": False, "warm_up": warm_up}
+        more = {**options, "lasting": lasting, "metered": False, "warm_up": warm_up}
         try:
             found = performance(session, asked, seconds=seconds * part, **more)
         except InvalidPhase as invalid:
@@ -128,8 +128,7 @@ def find_peak(
     try:
         peak, tried = search(attempt, resolution, slack)
     finally:
-        if not poisoned():  # or the model may still read them
-            library.close()
+        lasting.close()
     contract = {name: value for name, value in peak.found.contract.items() if name != "target_qps"}
     return PeakResult(peak.rate, peak.found, tried, resolution, {**contract, "resolution": resolution})
 

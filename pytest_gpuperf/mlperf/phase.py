@@ -12,7 +12,9 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,7 +23,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import imported, logs
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset
-from pytest_gpuperf.mlperf.library import InOrder, SampleLibrary
+from pytest_gpuperf.mlperf.library import InOrder, Kept, SampleLibrary
 from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.session import Session
 
@@ -48,13 +50,31 @@ def told(tell: Callable[[str], None]) -> Iterator[None]:
         _tell.pop()
 
 
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What outlasts a phase: the images in ``library``, and a thread for each worker, once there was a phase.
+
+    ONNX Runtime opens cuDNN and cuBLAS anew for each thread and session, and captures each graph again.
+    """
+
+    library: Kept
+    threads: list[ThreadPoolExecutor] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Let go of them, unless the model may still use them."""
+        if not poisoned():
+            self.library.close()
+            for thread in self.threads:
+                thread.shutdown()
+
+
 class Phase:
     """One call of StartTest, with the callbacks around ``session`` and the logs in ``log_dir``.
 
     ``batch`` is how many images a run of the model gets at most, ``stall`` the seconds allowed in which
     neither a batch is completed nor an image loaded. ``max_wait`` is given for a server, which batches what
-    comes in; ``workers`` for a session that runs several batches at a time; ``library`` where images outlast
-    the phase.
+    comes in; ``workers`` for a session that runs several batches at a time; ``lasting`` is what outlasts the
+    phase.
     """
 
     def __init__(
@@ -66,7 +86,7 @@ class Phase:
         stall: float,
         max_wait: float | None = None,
         workers: Sequence[Any] | None = None,
-        library: SampleLibrary | None = None,
+        lasting: Lasting | None = None,
     ) -> None:
         self.lg = imported("mlperf_loadgen", "MLPerf's LoadGen cannot be imported")
         if len(dataset) == 0:
@@ -74,9 +94,11 @@ class Phase:
         _require_folder(log_dir)
         self._session, self._log_dir, self._stall = session, log_dir, stall
         self._dataset, self._total = dataset, len(dataset)
-        library = library or library_for(session, dataset)
+        library = lasting.library if lasting else library_for(session, dataset)
         arguments = self.lg, workers or (session,), library, batch
         self.callbacks = Callbacks(*arguments) if max_wait is None else Batcher(*arguments, max_wait)
+        if lasting:
+            self.callbacks.lasting = lasting.threads
         self._began = 0.0
         self.notes: tuple[str, ...] = ()
         if Path("audit.config").exists():
