@@ -58,7 +58,7 @@ extern "C" __global__ void matmul_tiled(const float *a, const float *b, float *c
  * Block 256, a 128x128 square of C each: a thread sums 8x8 elements, in four squares of 4x4 that lie 64 apart, so
  * that a warp's four-word fetches from shared memory meet no bank twice. 16 words of A and B give 64 products. The
  * next tiles are on their way from global memory while these are used. A's tile lies transposed, its rows padded
- * by four words.
+ * by four words. Tiles that lie within the matrices are loaded without checks, which were a tenth of the time.
  */
 #define EDGE 128
 #define DEPTH 16
