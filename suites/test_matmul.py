@@ -76,7 +76,7 @@ def test_each_rung_is_faster_than_the_one_before(gpu, matmul, climb, side):
     n = side // 4
     a, b, c = gpu.random((n, n), seed=1), gpu.random((n, n), seed=2), gpu.empty((n, n))
     rungs = {name: (matmul(name, n, n), a, b, c, n, n, n) for name in TILE_AND_BLOCK}
-    climb(rungs, {"matmul_tiled": 0.7, "matmul_blocked": 0.7})
+    climb(rungs, {"matmul_tiled": 0.7, "matmul_blocked": 0.55})
 
 
 # Sectors per load and per store; of A the naive kernel reads one word a warp (1 sector), of B 32 (4 sectors).
