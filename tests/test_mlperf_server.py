@@ -271,12 +271,12 @@ def test_server_and_its_peak(tmp_path):
         late = error_of(loadgen.performance, echo, much, log_dir=Path("c"), seconds=0.3)
         ran.clear()
         p = peak.find_peak(echo, server, seconds=0.3, resolution=0.5, log_dir=Path("d"))
-        left = [each.name for each in threading.enumerate() if each.name.startswith("worker")]
+        threads, left = len(ran), [t.name for t in threading.enumerate() if t.name.startswith("worker")]
         pairs = replace(settings.Scenario.of("MultiStream"), samples_per_query=3)
         m = loadgen.performance(echo, pairs, log_dir=Path("e"), seconds=0.2)
         show(p50=r.latency.p50, queries=r.queries, qps=r.qps, contract=dict(r.contract), late=late,
              correct=[a.correct, a.total], peak=p.qps, phases=p.phases, stored=dict(p.contract),
-             best=p.best.latency.p99, threads=len(ran), left=left,
+             best=p.best.latency.p99, threads=threads, left=left,
              three=[m.queries, m.samples, m.contract["samples_per_query"]])
         """,
         tmp_path,
