@@ -179,7 +179,7 @@ def launching(monkeypatch):
         cubin = noted(b"\x7fELF", ptx)
         names = SimpleNamespace(symbol=lambda name: name)
         module = Module(context, cubin)
-        return CudaProgram(context, Path("x.cu"), cubin, module, names), library, module
+        return CudaProgram(context, Path("x.cu"), module, names), library, module
 
     return launch
 

@@ -66,7 +66,7 @@ def summarise(
     nothing has.
     """
     width = _width()
-    plain = _as_encoded(reporter)
+    plain = _as_encoded()
 
     def write(line: str, **markup: bool) -> None:
         reporter.write_line(plain(inert(line)), **markup)
@@ -100,7 +100,7 @@ def _fitting(text: str, width: int) -> Iterator[str]:
             yield from textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _as_encoded(reporter: pytest.TerminalReporter) -> Callable[[str], str]:
+def _as_encoded() -> Callable[[str], str]:
     """Return what makes text printable where the output is not Unicode; pytest would write escapes."""
     encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
     try:
