@@ -194,7 +194,7 @@ def test_the_protocol_suffices_to_guard_the_machine(gpu, monkeypatch, tmp_path):
     assert (found["device_uuid"], found["compiler"], found["driver"]) == ("FAKE-1", "fcc 1.2", "7.1")
 
 
-def test_the_emulated_backend_has_every_member(backend, tmp_path):
+def test_the_emulated_backend_has_every_member(backend):
     assert members(Backend) <= public(backend)
     assert members(Program) <= public(EmulatedProgram)
     assert backend.compiler_version.startswith("g++ ")

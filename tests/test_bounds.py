@@ -113,11 +113,6 @@ class Project:
         return processes(self.pytester.path)
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
-
-
 def test_a_bound_is_judged_without_a_baseline(project: Project):
     result = project.run("max=1.2", "1.3 1.31 1.29 1.3 1.3")
     assert result.ret == 1
@@ -190,7 +185,7 @@ class Laptop:
 
 
 @pytest.fixture
-def laptop(pytester: pytest.Pytester, bare: None) -> Laptop:
+def laptop(pytester: pytest.Pytester) -> Laptop:
     return Laptop(pytester)
 
 

@@ -320,13 +320,12 @@ def test_a_header_that_is_not_there_says_where_it_is(header, says):
 
 
 @pytest.fixture
-def compiled(tmp_path, monkeypatch):
+def compiled(tmp_path, cache):
     """compiled(source, *options): the cubin of a file x.cu, for an H100."""
     try:
         nvrtc.library()
     except Unavailable as error:
         pytest.skip(str(error))
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
 
     def compile(source, *options, name="x.cu", capability=(9, 0)):
         (tmp_path / name).write_text(source)
