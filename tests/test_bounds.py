@@ -139,6 +139,7 @@ def test_a_bound_is_no_part_of_the_question(project: Project):
     assert project.run("", "1.0", "--gpuperf-update").ret == 0
     result = project.run("max=9", "1.0", "--gpuperf-strict=on")
     assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(["1 equal"])
 
 
 def test_a_bound_reaches_an_isolated_tests_judge(project: Project):

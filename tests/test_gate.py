@@ -568,7 +568,9 @@ def test_tolerance_comes_from_the_marker(project: Project):
     suite.write_text(
         suite.read_text().replace("def test_latency", "@pytest.mark.gpuperf(tolerance=0.5)\ndef test_latency")
     )
-    assert project.run(latencies="1.3").ret == 0
+    result = project.run(latencies="1.3")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["equal *test_latency *+29.95 %", "1 equal"])
 
 
 def test_update_new_leaves_what_is_there(project: Project):
