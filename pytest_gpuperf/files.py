@@ -57,8 +57,8 @@ def list_folder(folder: Path) -> list[Path]:
         return []
 
 
-def find_files(folder: Path, ending: str, root: Path) -> Iterator[Path]:
-    """Yield the files of a folder inside ``root``, and of the folders in it, that end so; raises OSError.
+def find_json(folder: Path, root: Path) -> Iterator[Path]:
+    """Yield the JSON files of a folder inside ``root``, and of the folders in it; raises OSError.
 
     Links to other folders are not followed.
     """
@@ -68,7 +68,7 @@ def find_files(folder: Path, ending: str, root: Path) -> Iterator[Path]:
 
     _inside(folder, root)
     for parent, _, names in os.walk(folder, onerror=fail):
-        yield from (Path(parent, name) for name in names if name.endswith(ending))
+        yield from (Path(parent, name) for name in names if name.endswith(".json"))
 
 
 def why_not_written(path: Path) -> str:

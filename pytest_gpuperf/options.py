@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,14 @@ NOT_MEASURING = {
 """Flags of runs that measure nothing, and what those do that workers of xdist cannot."""
 OF_TRACES = ("json", "html")
 """Reports that have traces."""
+_OF_MEASURING = {
+    "update": "records measurements",
+    "calibrate": "measures",
+    "budget": "bounds what is measured",
+    "against": "",
+    "baselines_from": "",
+    "markdown": "writes what was measured",
+}
 _MEASURED = {
     "update": "records what it measures",
     "calibrate": "records what it measures",
@@ -172,97 +180,91 @@ def _overridden(config: pytest.Config, key: str) -> bool:
 
 
 def _check_together(config: pytest.Config, given: Mapping[str, Any]) -> None:
-    """Raise pytest.UsageError for flags that do not go together."""
-    active, update, calibrate = config.option.gpuperf, given["update"], given["calibrate"]
-    for name in NOT_MEASURING:
-        if given[name] is not None:
-            _check_not_measuring(config, given, name)
-    needing = {
-        "update": "records measurements",
-        "calibrate": "measures",
-        "budget": "bounds what is measured",
-        "against": "is about what is measured",
-        "baselines_from": "is about what is measured",
-        "markdown": "writes what was measured",
-    }
-    for name, does in needing.items():
+    """Raise pytest.UsageError, one sentence for the first flags that do not go together."""
+    for wrong in (_measures_nothing, _needs_measuring, _skips_too_much, _records, _judges):
+        for said in wrong(config, given):
+            raise pytest.UsageError(said)
+
+
+def _measures_nothing(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a run that measures nothing cannot do."""
+    for name in (name for name in NOT_MEASURING if given[name] is not None):
+        names = ("update", "calibrate", "against", "budget", *NOT_MEASURING)
+        others = [_flag(other) for other in names if given[other] and other != name]
+        others += ["--gpuperf-skip-unchanged"] if config.option.gpuperf_skip_unchanged else []
+        if others:
+            yield f"{_flag(name)} measures nothing: leave out {others[0]}"
+        if getattr(config.option, "tx", None) and (does := NOT_MEASURING[name]):
+            yield f"{_flag(name)} {does}; leave out -n"
+
+
+def _needs_measuring(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is about measuring in a run without --gpuperf."""
+    active, about = config.option.gpuperf, "is about what is measured"
+    for name, does in _OF_MEASURING.items():
         flag = _flag(name) + ("=N" if name == "calibrate" else "")
         planned = given["plan"] is not None and name == "baselines_from"
         if given[name] is not None and not (active or planned or isinstance(given[name], Path)):
-            raise pytest.UsageError(f"{flag} {does}, so it needs --gpuperf beside it")
-    if config.option.gpuperf_skip_unchanged:
-        given = {**given, "accept": config.option.gpuperf_accept}
-        _check_skipping(active, [name for name in _MEASURED if given[name]])
+            yield f"{flag} {does or about}, so it needs --gpuperf beside it"
+    if config.option.gpuperf_skip_unchanged and not active:
+        yield f"--gpuperf-skip-unchanged {about}, so it needs --gpuperf beside it"
     for name in ("strict", "pool", "tolerance", "runs", "max_confirm", "blocks", "acquit", *REPORTS):
-        reads = isinstance(calibrate, Path)  # and measures nothing
+        reads = isinstance(given["calibrate"], Path)  # and measures nothing
         reads = reads or (given["plan"] is not None and name in ("pool", "strict"))
         reads = reads or (given["trace"] is not None and name in OF_TRACES)
         if _typed(config, name) and not (active or reads or config.option.gpuperf_child is not None):
-            raise pytest.UsageError(
-                f"{_flag(name)} is about what is measured, so it needs --gpuperf beside it"
-            )
-    for name in REPORTS if update or calibrate is not None else ():
+            yield f"{_flag(name)} {about}, so it needs --gpuperf beside it"
+
+
+def _skips_too_much(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what needs the launches that --gpuperf-skip-unchanged leaves out."""
+    asked = {**given, "accept": config.option.gpuperf_accept}
+    for name, does in _MEASURED.items() if config.option.gpuperf_skip_unchanged else ():
+        if asked[name]:
+            yield (f"--gpuperf-skip-unchanged measures less, and {_flag(name)} {does}: leave one of them out")
+
+
+def _records(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what does not go with recording, or only with it."""
+    update, calibrate = given["update"], given["calibrate"]
+    recording = _flag("update" if update else "calibrate") if update or calibrate is not None else ""
+    for name in REPORTS if recording else ():
         if _typed(config, name):
-            recording = _flag("update" if update else "calibrate")
-            raise pytest.UsageError(
-                f"{_flag(name)} reports verdicts and {recording} records: leave one of them out"
-            )
-    if _typed(config, "runs") and active and not update and calibrate is None:
-        raise pytest.UsageError(
+            yield f"{_flag(name)} reports verdicts and {recording} records: leave one of them out"
+    if _typed(config, "runs") and config.option.gpuperf and not recording:
+        yield (
             "--gpuperf-runs is how many runs are recorded: give --gpuperf-update or --gpuperf-calibrate, too"
         )
     if calibrate and update:
-        raise pytest.UsageError("--gpuperf-calibrate and --gpuperf-update record different things; give one")
+        yield "--gpuperf-calibrate and --gpuperf-update record different things; give one"
     if update and given["runs"] > given["max_runs"]:
-        raise pytest.UsageError(
+        yield (
             f"--gpuperf-runs={given['runs']} is more than the {given['max_runs']} runs that a baseline "
             "keeps; record fewer, or raise the ini key gpuperf_max_runs"
         )
     others = [name for name in ("update", "calibrate", "against") if given[name]]
     if given["budget"] and others:
-        raise pytest.UsageError(
+        yield (
             "--gpuperf-budget bounds a run that judges against baselines; "
             f"leave it out beside {_flag(others[0])}"
         )
     for name in ("against", "baselines_from"):
-        if given[name] is not None and (update or calibrate is not None):
-            recording = _flag("update" if update else "calibrate")
-            raise pytest.UsageError(f"{_flag(name)} judges and {recording} records: leave one of them out")
-    if given["against"] is not None and given["baselines_from"] is not None:
-        raise pytest.UsageError(
-            "--gpuperf-against needs no stored baselines: leave out --gpuperf-baselines-from"
-        )
-    if config.option.gpuperf_accept and given["baselines_from"] is None and given["against"] is None:
-        raise pytest.UsageError(
+        if given[name] is not None and recording:
+            yield f"{_flag(name)} judges and {recording} records: leave one of them out"
+
+
+def _judges(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what contradicts how this run is judged."""
+    against, stored = given["against"] is not None, given["baselines_from"] is not None
+    if against and stored:
+        yield "--gpuperf-against needs no stored baselines: leave out --gpuperf-baselines-from"
+    if config.option.gpuperf_accept and not (against or stored):
+        yield (
             "--gpuperf-accept lets this checkout's baselines and waivers count instead of a revision's: "
             "give --gpuperf-baselines-from=REV or --gpuperf-against=REV beside it"
         )
-    if given["against"] is not None and getattr(config.option, "tx", None):
-        raise pytest.UsageError("--gpuperf-against measures in one process after the other; leave out -n")
-
-
-def _check_not_measuring(config: pytest.Config, given: Mapping[str, Any], name: str) -> None:
-    """Raise pytest.UsageError for what a run that measures nothing, by the flag ``name``, cannot do."""
-    names = ("update", "calibrate", "against", "budget", *NOT_MEASURING)
-    others = [_flag(other) for other in names if given[other] and other != name]
-    others += ["--gpuperf-skip-unchanged"] if config.option.gpuperf_skip_unchanged else []
-    if others:
-        raise pytest.UsageError(f"{_flag(name)} measures nothing: leave out {others[0]}")
-    if getattr(config.option, "tx", None) and (does := NOT_MEASURING[name]):
-        raise pytest.UsageError(f"{_flag(name)} {does}; leave out -n")
-
-
-def _check_skipping(active: bool, others: list[str]) -> None:
-    """Raise pytest.UsageError where --gpuperf-skip-unchanged has nothing to leave out, or must not."""
-    if not active:
-        raise pytest.UsageError(
-            "--gpuperf-skip-unchanged is about what is measured, so it needs --gpuperf beside it"
-        )
-    if others:
-        does = _MEASURED[others[0]]
-        raise pytest.UsageError(
-            f"--gpuperf-skip-unchanged measures less, and {_flag(others[0])} {does}: leave one of them out"
-        )
+    if against and getattr(config.option, "tx", None):
+        yield "--gpuperf-against measures in one process after the other; leave out -n"
 
 
 def _typed(config: pytest.Config, name: str) -> bool:

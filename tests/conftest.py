@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from gpuproject import BINDINGS, opened
@@ -100,6 +100,13 @@ def _run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, which is made with its first file."""
+    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="module")
 def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compiled kernels go into a folder of this run, which its modules share."""
@@ -109,12 +116,12 @@ def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def backend(kernel_cache: None) -> EmulatedBackend:
-    """An emulated GPU of two threads; skips where there is no compiler."""
+def backend(kernel_cache: None, request: pytest.FixtureRequest) -> EmulatedBackend:
+    """An emulated GPU of two threads, with a module's own SECONDS; skips where there is no compiler."""
     from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 
     try:
-        return EmulatedBackend(threads=2)
+        return EmulatedBackend(threads=2, seconds=getattr(request.module, "SECONDS", 60.0))
     except Unavailable as reason:
         pytest.skip(str(reason))
 
@@ -157,3 +164,9 @@ def pytester(
     if "PYTEST_GPUPERF_CACHE" not in os.environ:
         monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(_run_folder(tmp_path_factory) / "kernels"))
     return pytester
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> Any:
+    """The module's own ``Project`` in pytester's folder."""
+    return request.module.Project(pytester)

@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 from once import run_once
 
-# Children start in a third of the time without the other plugins that happen to be installed.
-BARE = ("-p", "pytest_gpuperf.plugin")
 # The same files make the same commit in each test.
 DATES = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "2026-01-01T00:00:00Z")
 
 
 class Repository:
-    """A git repository in pytester's folder; tests set PYTEST_DISABLE_PLUGIN_AUTOLOAD beside it."""
+    """A git repository in pytester's folder."""
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester, self.path = pytester, pytester.path
@@ -42,11 +40,11 @@ class Repository:
         return self.git("rev-parse", "HEAD").strip()
 
     def run(self, *flags: str) -> pytest.RunResult:
-        return self.pytester.runpytest_subprocess(*BARE, "--gpuperf", *flags)
+        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
 
     def record(self) -> None:
         """Record baselines, or copy those that were once recorded of the same commit and files."""
-        result = run_once(self.pytester, *BARE, "--gpuperf", "--gpuperf-update")
+        result = run_once(self.pytester, "--gpuperf", "--gpuperf-update")
         assert result.ret == 0, result.stdout.str()
 
     @property

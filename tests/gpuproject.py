@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -14,10 +15,22 @@ from typing import Any
 import pytest
 
 from pytest_gpuperf.backends import select
+from pytest_gpuperf.backends.cuda.compile import find_nvcc
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.errors import Unavailable
 
 BINDINGS = ("cuda", "cuda-core")
+
+
+def _has_nvcc() -> bool:
+    try:
+        find_nvcc()
+    except Unavailable:
+        return False
+    return shutil.which("gcc") is not None
+
+
+needs_nvcc = pytest.mark.skipif(not _has_nvcc(), reason="needs nvcc and gcc")
 
 
 def opened(choice: str) -> Gpu:

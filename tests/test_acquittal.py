@@ -31,7 +31,6 @@ NOISY = SUITE.replace(', kind="exact"', ', "s"')
 
 @pytest.fixture
 def repository(pytester: pytest.Pytester, monkeypatch) -> Repository:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("STACK", "1.0")
     pytester.makeconftest(UNIT)
     pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")

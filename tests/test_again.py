@@ -37,12 +37,7 @@ class Project(Repository):
     def paste(self, command: str) -> pytest.RunResult:
         program, *arguments = shlex.split(command)
         assert program == "pytest"
-        return self.pytester.runpytest_subprocess("-p", "pytest_gpuperf.plugin", *arguments)
-
-
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
+        return self.pytester.runpytest_subprocess(*arguments)
 
 
 TEST = "pytest 'suites/test_size.py::test_size[a b]' --gpuperf"
@@ -153,7 +148,7 @@ def test_the_recording_command_has_no_flag_that_judges(project: Project):
     assert list((Path(project.path) / "figures").rglob("*.json"))
 
 
-def test_a_run_of_everything_prints_a_command_without_paths(pytester: pytest.Pytester, bare: None):
+def test_a_run_of_everything_prints_a_command_without_paths(pytester: pytest.Pytester):
     pytester.makepyfile('def test_it(gpuperf): gpuperf.record("size", 1, "B", kind="exact")')
     result = pytester.runpytest_subprocess("--gpuperf")
     result.stdout.fnmatch_lines(["  pytest --gpuperf --gpuperf-update"])

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from gitproject import BARE, Repository
+from gitproject import Repository
 
 # Each side's processes read their figures from files of their own checkout: code that can be committed.
 SUITE = """
@@ -37,7 +37,6 @@ WITHIN_NOISE = "1.0 1.0 1.002 0.999 1.001"
 
 @pytest.fixture
 def repository(pytester: pytest.Pytester, tmp_path_factory, monkeypatch) -> Repository:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
     made = Repository(pytester)
     made.write("test_size.py", EXACT.format("4.0"))
@@ -122,7 +121,7 @@ def test_the_revisions_code_is_used_wherever_it_is_found(repository: Repository)
         path = repository.path / name
         path.write_text(path.read_text().replace(f"{value}.0", f"{2 * value}.0"))
     repository.write("suites/conftest.py", "import pytest\n@pytest.fixture\ndef five(): return 10.0")
-    command = [sys.executable, "-m", "pytest", *BARE, "suites", "--gpuperf", "--gpuperf-against=HEAD"]
+    command = [sys.executable, "-m", "pytest", "suites", "--gpuperf", "--gpuperf-against=HEAD"]
     env = {**os.environ, "PYTHONPATH": str(repository.path / "src")}
     done = subprocess.run(command, cwd=repository.path, env=env, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout
@@ -272,7 +271,7 @@ def test_nothing_judged_under_strict_is_a_matter_of_set_up(repository: Repositor
     ],
 )
 def test_a_wrong_option_is_a_usage_error(repository: Repository, flags: list[str], words: str):
-    result = repository.pytester.runpytest_subprocess(*BARE, *flags)
+    result = repository.pytester.runpytest_subprocess(*flags)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert words in result.stderr.str()
     assert "Traceback" not in result.stderr.str()
@@ -291,7 +290,7 @@ def test_an_interrupted_comparison_leaves_no_worktree(repository: Repository, nu
         "test_slow.py", "import time\ndef test_slow(gpuperf):\n    open('begun', 'w')\n    time.sleep(60)"
     )
     repository.commit()
-    command = [sys.executable, "-m", "pytest", *BARE, "test_slow.py", "--gpuperf", "--gpuperf-against=HEAD"]
+    command = [sys.executable, "-m", "pytest", "test_slow.py", "--gpuperf", "--gpuperf-against=HEAD"]
     process = subprocess.Popen(command, cwd=repository.path, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30
     while not (repository.path / "begun").exists() and time.monotonic() < deadline:

@@ -75,7 +75,7 @@ class FakeBackend:
 
     name, device_name, uuid, pci = "fake", "Fake 9000", "FAKE-1", None
     compute_capability = context = stream = None
-    judges_times, checks_memory, models_traffic = True, False, True
+    judges_times, models_traffic = True, True
     seconds, lost, stuck = 60.0, "", False
     l2_bytes, peak_bandwidth, peak_flops, peak_fp32 = 50 * 2**20, 3.352e12, 2.141e15, 6.69e13
     compiling = staticmethod(nullcontext)
@@ -194,7 +194,7 @@ def test_the_protocol_suffices_to_guard_the_machine(gpu, monkeypatch, tmp_path):
     assert (found["device_uuid"], found["compiler"], found["driver"]) == ("FAKE-1", "fcc 1.2", "7.1")
 
 
-def test_the_emulated_backend_has_every_member(backend, tmp_path):
+def test_the_emulated_backend_has_every_member(backend):
     assert members(Backend) <= public(backend)
     assert members(Program) <= public(EmulatedProgram)
     assert backend.compiler_version.startswith("g++ ")

@@ -113,11 +113,6 @@ class Project:
         return processes(self.pytester.path)
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
-
-
 def test_a_bound_is_judged_without_a_baseline(project: Project):
     result = project.run("max=1.2", "1.3 1.31 1.29 1.3 1.3")
     assert result.ret == 1
@@ -144,6 +139,7 @@ def test_a_bound_is_no_part_of_the_question(project: Project):
     assert project.run("", "1.0", "--gpuperf-update").ret == 0
     result = project.run("max=9", "1.0", "--gpuperf-strict=on")
     assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(["1 equal"])
 
 
 def test_a_bound_reaches_an_isolated_tests_judge(project: Project):
@@ -190,7 +186,7 @@ class Laptop:
 
 
 @pytest.fixture
-def laptop(pytester: pytest.Pytester, bare: None) -> Laptop:
+def laptop(pytester: pytest.Pytester) -> Laptop:
     return Laptop(pytester)
 
 

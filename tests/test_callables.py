@@ -52,11 +52,15 @@ def test_a_keyword_of_both_cannot_be_told():
 
 
 @pytest.mark.parametrize(
-    "function",
-    [functools.partial(clamp, max=3), functools.partial(functools.partial(clamp, max=3), out=1), lambda x: x],
+    ("function", "found"),
+    [
+        (functools.partial(clamp, max=3), (5, 0, 3, None)),
+        (functools.partial(functools.partial(clamp, max=3), out=1), (5, 0, 3, 1)),
+        (lambda x: x, 5),
+    ],
 )
-def test_a_partials_keyword_is_settled_and_a_lambda_has_none(function):
-    bound(function, 5, own={"max": 1e-3})
+def test_a_partials_keyword_is_settled_and_a_lambda_has_none(function, found):
+    assert bound(function, 5, own={"max": 1e-3}) == found
 
 
 def test_a_parameter_that_is_filled_by_position_is_not_meant():

@@ -159,7 +159,7 @@ def recorded(pytester: pytest.Pytester) -> set[str]:
     return {f"{file.stem}: {test}" for file in files for test in json.loads(file.read_text())["entries"]}
 
 
-def test_a_baseline_is_recorded_with_the_options_asked_for(pytester: pytest.Pytester, bare):
+def test_a_baseline_is_recorded_with_the_options_asked_for(pytester: pytest.Pytester):
     pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
     pytester.makeconftest(
         """
@@ -179,7 +179,7 @@ def test_a_baseline_is_recorded_with_the_options_asked_for(pytester: pytest.Pyte
     assert (pytester.path / "summaries").read_text() == "one "  # nobody reads a child's
 
 
-def test_files_of_one_name_are_recorded_in_importlib_mode(pytester: pytest.Pytester, bare):
+def test_files_of_one_name_are_recorded_in_importlib_mode(pytester: pytest.Pytester):
     pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
     for folder in "ab":
         path = pytester.mkdir(folder) / "test_s.py"
@@ -191,7 +191,7 @@ def test_files_of_one_name_are_recorded_in_importlib_mode(pytester: pytest.Pytes
 
 
 @pytest.fixture
-def sized(pytester: pytest.Pytester, bare) -> Repository:
+def sized(pytester: pytest.Pytester) -> Repository:
     repository = Repository(pytester)
     repository.write("pytest.ini", "[pytest]\npythonpath = .\n")
     repository.write("cost.py", "def cost(size): return 1\n")

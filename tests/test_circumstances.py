@@ -182,11 +182,6 @@ class Project:
         return [run["samples"][0] for run in runs]
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
-
-
 def test_a_run_on_an_unfit_machine_is_recorded_again(project: Project):
     result = project.run("1.0 7.0! 1.002 1.003", "--gpuperf-update", "--gpuperf-runs=2")
     assert result.ret == 0, result.stdout.str()

@@ -97,7 +97,7 @@ def test_a_rename_that_was_cut_off_may_be_repeated(store, tmp_path):
     assert set(Store(tmp_path / "baselines").load(POOL, "suites/test_b.py")) == {"test_z[1]", "test_z[2]"}
 
 
-def test_a_rename_waits_for_who_writes_the_file(store, tmp_path, monkeypatch, capsys):
+def test_a_rename_waits_for_who_writes_the_file(store, monkeypatch, capsys):
     monkeypatch.setattr("pytest_gpuperf.files._PATIENCE", 0.2)
     path = store.path(POOL, "suites/test_a.py")
     before = path.read_bytes()

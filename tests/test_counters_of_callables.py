@@ -38,7 +38,7 @@ SUITE = """
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, bare: None, kernel_cache: None):
+def project(pytester: pytest.Pytester, kernel_cache: None):
     """Run a suite of one test on the emulated device, or on a GPU."""
     (pytester.mkdir("kernels") / "k.cu").write_text(KERNELS)
     pytester.mkdir("baselines")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gpuproject import BINDINGS, copy, side_stream
+from gpuproject import BINDINGS, copy, needs_nvcc, side_stream
 
 from pytest_gpuperf.backends import select
 from pytest_gpuperf.backends.cuda import compile as cuda_compile
@@ -24,19 +24,7 @@ from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 from pytest_gpuperf.instruments import device_time, stopwatch
 from pytest_gpuperf.instruments.device_time import Settings, measure
 
-HAS_COMPILER = shutil.which("gcc") is not None
-
-
-def has_nvcc() -> bool:
-    try:
-        find_nvcc()
-    except Unavailable:
-        return False
-    return HAS_COMPILER
-
-
-needs_nvcc = pytest.mark.skipif(not has_nvcc(), reason="needs nvcc and gcc")
-needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="needs gcc")
+needs_compiler = pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 
 # --------------------------------------------------------------------------- is a device there
 
@@ -222,13 +210,6 @@ extern "C" __global__ void scale(float* x, int n) {
 }
 """
 HEADER = "__device__ inline float scaled(float x) { return x + %s; }\n"
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(folder))
-    return folder
 
 
 @pytest.fixture

@@ -320,17 +320,16 @@ def test_a_header_that_is_not_there_says_where_it_is(header, says):
 
 
 @pytest.fixture
-def compiled(tmp_path, monkeypatch):
+def compiled(tmp_path, cache):
     """compiled(source, *options): the cubin of a file x.cu, for an H100."""
     try:
         nvrtc.library()
     except Unavailable as error:
         pytest.skip(str(error))
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
 
     def compile(source, *options, name="x.cu", capability=(9, 0)):
         (tmp_path / name).write_text(source)
-        return nvrtc.compile_named(tmp_path / name, options, capability, nullcontext, None)[0]
+        return nvrtc.compile_cubin(tmp_path / name, options, capability, nullcontext).cubin
 
     return compile
 
@@ -435,7 +434,7 @@ def test_machine_code_is_the_same_wherever_the_file_lies(compiled, tmp_path):
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     shutil.copy(tmp_path / "x.cu", folder)
-    assert nvrtc.compile_named(folder / "x.cu", (), (9, 0), nullcontext, None)[0] == first
+    assert nvrtc.compile_cubin(folder / "x.cu", (), (9, 0), nullcontext).cubin == first
     assert os.fsencode(tmp_path) not in first
 
 

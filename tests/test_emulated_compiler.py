@@ -354,7 +354,7 @@ def test_no_compiler_names_the_package(monkeypatch):
         EmulatedBackend()
 
 
-def test_a_compiler_that_does_not_run(monkeypatch, tmp_path):
+def test_a_compiler_that_does_not_run(monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/c++")
     with pytest.raises(Unavailable, match=r"CXX names /nowhere/c\+\+, which does not run; install"):
         EmulatedBackend()

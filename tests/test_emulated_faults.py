@@ -10,26 +10,11 @@ import pytest
 from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated import program as emulated_program
-from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.backends.emulated.runtime import FaultKind
-from pytest_gpuperf.errors import KernelError, Unavailable
+from pytest_gpuperf.errors import KernelError
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text()
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def backend(cache):
-    try:
-        return EmulatedBackend(threads=2, seconds=0.4)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+SECONDS = 0.4
 
 
 @pytest.fixture(scope="module")

@@ -8,20 +8,10 @@ import pytest
 
 from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.declarations import read
-from pytest_gpuperf.backends.emulated.device import EmulatedBackend
-from pytest_gpuperf.errors import KernelError, Unavailable
+from pytest_gpuperf.errors import KernelError
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text()
-
-
-@pytest.fixture(scope="module")
-def backend(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
-        try:
-            yield EmulatedBackend(threads=2, seconds=20)
-        except Unavailable as reason:
-            pytest.skip(str(reason))
+SECONDS = 20
 
 
 @pytest.fixture(scope="module")

@@ -87,11 +87,6 @@ class Project:
         return self.pytester.runpytest_subprocess("--gpuperf", *flags)
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
-
-
 def test_an_expected_regression_is_an_xfail(project: Project):
     result = project.run(HELD, "1.3", "--gpuperf-strict=on", "-rx")
     assert result.ret == 0

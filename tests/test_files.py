@@ -18,16 +18,10 @@ from pytest_gpuperf.files import cached, read_file, replace_file, writing
 REPOSITORY = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "models"
-
-
 def test_a_cached_file_is_made_once(cache):
     made = []
     first = cached("models/a.bin", lambda: made.append(1) or b"abc")
-    assert cached("models/a.bin", lambda: made.append(1) or b"xyz") == first == cache / "a.bin"
+    assert cached("models/a.bin", lambda: made.append(1) or b"xyz") == first == cache / "models" / "a.bin"
     assert (first.read_bytes(), len(made)) == (b"abc", 1)
 
 
@@ -50,7 +44,7 @@ def test_a_failed_making_leaves_nothing(cache):
 
     with pytest.raises(GpuperfError):
         cached("models/a.bin", fail)
-    assert sorted(p.name for p in cache.iterdir()) == ["a.bin.lock"]
+    assert sorted(p.name for p in (cache / "models").iterdir()) == ["a.bin.lock"]
 
 
 def test_an_unwritable_cache_names_the_folder_and_the_variable(tmp_path, monkeypatch):
@@ -83,10 +77,10 @@ def test_two_processes_at_once_make_one_file(cache):
 
 
 @pytest.fixture(params=["", "models"])
-def folder(request, cache, tmp_path):
+def folder(request, cache):
     """The cache's folder, and one in it: what is in both is run."""
-    cache.mkdir(0o700, parents=True)
-    return tmp_path / "cache" / request.param
+    (cache / "models").mkdir(0o700, parents=True)
+    return cache / request.param
 
 
 def test_the_cache_is_its_users_alone(cache):
@@ -95,7 +89,7 @@ def test_the_cache_is_its_users_alone(cache):
         cached("models/a.bin", lambda: b"abc")
     finally:
         os.umask(mask)
-    assert [path.stat().st_mode & 0o777 for path in (cache.parent, cache)] == [0o700, 0o700]
+    assert [path.stat().st_mode & 0o777 for path in (cache, cache / "models")] == [0o700, 0o700]
 
 
 def test_without_a_choice_it_is_in_the_users_cache_home(monkeypatch, tmp_path):
@@ -138,9 +132,9 @@ def test_a_shared_cache_is_used_where_it_is_asked_for(folder, give_away, monkeyp
 
 
 def test_a_link_in_the_locks_place_is_not_followed(cache, tmp_path):
-    cache.mkdir(0o700, parents=True)
+    (cache / "models").mkdir(0o700, parents=True)
     (tmp_path / "precious").write_text("keep")
-    (cache / "a.bin.lock").symlink_to(tmp_path / "precious")
+    (cache / "models" / "a.bin.lock").symlink_to(tmp_path / "precious")
     with pytest.raises(Unavailable, match="cannot be written"):
         cached("models/a.bin", lambda: b"abc")
     assert (tmp_path / "precious").read_text() == "keep"

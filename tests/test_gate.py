@@ -55,11 +55,6 @@ class Project:
         return json.loads(file.read_text())
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
-
-
 def test_update_records_five_runs_and_not_the_first_process(project: Project):
     project.record("9.0 1.000 1.000 1.002 0.999 1.001")
     (metrics,) = project.stored["entries"].values()
@@ -198,7 +193,7 @@ def test_a_test_that_vanished_is_missing(project: Project, suite: str):
 
 
 @pytest.mark.parametrize("named", ["../suites", "../ci/../suites", "."])
-def test_a_deleted_test_is_missing_however_its_folder_is_named(pytester: pytest.Pytester, bare, named):
+def test_a_deleted_test_is_missing_however_its_folder_is_named(pytester: pytest.Pytester, named):
     (pytester.path / "baselines").mkdir()
     (pytester.path / "ci").mkdir()
     (pytester.path / "suites").mkdir()
@@ -269,7 +264,7 @@ EXACT = "def test_count(gpuperf): gpuperf.record('sectors', {}, kind='exact')\n"
 
 
 @pytest.fixture
-def exact(pytester: pytest.Pytester, bare: None) -> pytest.Pytester:
+def exact(pytester: pytest.Pytester) -> pytest.Pytester:
     """An exact metric whose baseline is 4."""
     (pytester.path / "baselines").mkdir()
     pytester.makeini("[pytest]\n")
@@ -526,7 +521,7 @@ def test_a_changed_contract_is_named(project: Project):
 
 
 @pytest.mark.parametrize("version", [0, "", 7])
-def test_a_version_is_part_of_every_contract(pytester: pytest.Pytester, bare: None, version: int | str):
+def test_a_version_is_part_of_every_contract(pytester: pytest.Pytester, version: int | str):
     """Also one that is not true as Python has it."""
     pytester.makeini(INI)
     (pytester.path / "baselines").mkdir()
@@ -573,7 +568,9 @@ def test_tolerance_comes_from_the_marker(project: Project):
     suite.write_text(
         suite.read_text().replace("def test_latency", "@pytest.mark.gpuperf(tolerance=0.5)\ndef test_latency")
     )
-    assert project.run(latencies="1.3").ret == 0
+    result = project.run(latencies="1.3")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["equal *test_latency *+29.95 %", "1 equal"])
 
 
 def test_update_new_leaves_what_is_there(project: Project):

@@ -59,12 +59,11 @@ def compile_nvrtc(path: Path) -> bytes:
 @pytest.mark.parametrize(
     ("needed", "compiled"), [(find_nvcc, compile_nvcc), (nvrtc.library, compile_nvrtc)], ids=["nvcc", "NVRTC"]
 )
-def test_the_compilers_tell_which_kernels_synchronise(needed, compiled, tmp_path, monkeypatch):
+def test_the_compilers_tell_which_kernels_synchronise(needed, compiled, tmp_path, cache):
     try:
         needed()
     except Unavailable as error:
         pytest.skip(str(error))
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
     (tmp_path / "x.cu").write_text(SOURCE)
     (tmp_path / "plain.cu").write_text('extern "C" __global__ void k(int *x) { *x = 1; }')
     for _ in range(2):  # the second time from the cache
@@ -179,7 +178,7 @@ def launching(monkeypatch):
         cubin = noted(b"\x7fELF", ptx)
         names = SimpleNamespace(symbol=lambda name: name)
         module = Module(context, cubin)
-        return CudaProgram(context, Path("x.cu"), cubin, module, names), library, module
+        return CudaProgram(context, Path("x.cu"), module, names), library, module
 
     return launch
 

@@ -241,7 +241,7 @@ def test_a_glob_of_many_stars_is_matched_at_once():
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> pytest.Pytester:
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """An exact figure that is twice its baseline's."""
     (pytester.path / "baselines").mkdir()
     pytester.makepyfile(test_suite="def test_a(gpuperf): gpuperf.record('x', 1.0, kind='exact')\n")

@@ -63,8 +63,10 @@ def test_another_process_waits_until_it_is_released(other_process):
 
 
 def test_devices_have_locks_of_their_own(other_process):
-    with DeviceLock("GPU-2", timeout=0):
-        pass
+    with DeviceLock("GPU-2", timeout=0) as lock:
+        assert lock.held
+    with pytest.raises(NotFit):
+        DeviceLock("GPU-1", timeout=0).acquire()
 
 
 def test_says_who_holds_it_when_it_was_not_got_in_time(other_process):
@@ -96,8 +98,8 @@ def test_says_nothing_when_there_is_no_wait():
 def test_a_killed_holder_leaves_nothing_locked(other_process):
     other_process.send_signal(signal.SIGKILL)
     other_process.wait()
-    with DeviceLock("GPU-1", timeout=0):
-        pass
+    with DeviceLock("GPU-1", timeout=0) as lock:
+        assert lock.held
 
 
 def test_is_reentrant():

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from gpuproject import needs_nvcc
 
 from pytest_gpuperf.backends.cuda.compile import find_nvcc
 from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
-from pytest_gpuperf.errors import Unavailable
 
 ROOT = Path(__file__).parent.parent
 KEPT = Path(__file__).parent / "kept/two_kernels.cubin"  # of the file beside it, by nvcc 13.0.88 for sm_90
@@ -97,15 +97,6 @@ def test_what_is_no_executable_cubin_is_hashed_whole():
 # ------------------------------------------------------------- the shipped kernels, changed and not
 
 
-def has_nvcc():
-    try:
-        find_nvcc()
-    except Unavailable:
-        return False
-    return True
-
-
-needs_nvcc = pytest.mark.skipif(not has_nvcc(), reason="needs nvcc and gcc")
 KERNELS = {
     "layout.cu": ["linear_to_coalesced", "coalesced_to_linear", "row_sums_linear", "row_sums_coalesced"],
     "matmul.cu": ["matmul_naive", "matmul_tiled", "matmul_blocked"],
@@ -239,7 +230,7 @@ extern "C" __global__ void looking(float *p, int n) { p[threadIdx.x] = table[n];
 
 @needs_nvcc
 @pytest.mark.parametrize("arch", ["sm_90", "sm_100"])
-def test_headers_functions_and_constants_count_where_used(compiled, tmp_path, arch):
+def test_headers_functions_and_constants_count_where_used(compiled, arch):
     names = ["plain", "headed", "calling", "looking"]
 
     def moved(old="", new="", header="", called="kernels.cu"):

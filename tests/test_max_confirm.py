@@ -66,7 +66,7 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, bare: None, recorded: Path) -> Project:
+def project(pytester: pytest.Pytester, recorded: Path) -> Project:
     shutil.copytree(recorded, pytester.path, dirs_exist_ok=True)
     return Project(pytester)
 

@@ -54,11 +54,6 @@ class Project:
         return {name for file in files for name in json.loads(file.read_text())["entries"]}
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
-
-
 def smaller(name, files, *flags):
     return pytest.param(files, flags, id=name)
 

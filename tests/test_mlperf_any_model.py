@@ -81,8 +81,7 @@ def test_several_inputs_and_outputs_go_by_name(tmp_path):
     assert not np.allclose(first["end_logits"], second["end_logits"])
 
 
-def test_int8_is_for_models_with_one_input(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+def test_int8_is_for_models_with_one_input(tmp_path, cache):
     with pytest.raises(
         GpuperfError, match=r"bert.onnx has the inputs .*, .*; precision=.int8. is for models"
     ):

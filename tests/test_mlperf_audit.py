@@ -257,9 +257,8 @@ def test_answers_of_any_kind_are_the_same_or_not(one, other, equal):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
-def test_the_embedded_model_passes_on_a_gpu(tmp_path, monkeypatch, scenario):
+def test_the_embedded_model_passes_on_a_gpu(tmp_path, cache, scenario):
     require_loadgen()
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
     asked, model = Scenario.of(scenario), replace(models.digits_model(), dataset=Digits)
     session = open_session(model, "cuda", "fp16", (asked.batch(128),))
     given = {"profile": "short", "seconds": 0.5, "stall": 30}

@@ -15,11 +15,7 @@ from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.mlperf import imagenet, models
 from pytest_gpuperf.mlperf.phase import Phase
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "imagenet"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.mark.parametrize(
@@ -160,13 +156,13 @@ def test_what_was_decoded_is_read_from_the_cache(pictures, cache):
     assert values(pictures.folder) == list(range(10))
     assert prepared(imagenet.ImageNet(pictures.folder)) == []
     assert set(pictures.decoded.values()) == {1}
-    (file,) = cache.glob("*.images")
+    (file,) = cache.glob("imagenet/*.images")
     assert file.stat().st_size == 4096 + 10 * 224 * 224 * 3
 
 
 def test_only_what_is_decoded_takes_room(pictures, cache):
     values(pictures.folder, [9])
-    (file,) = cache.glob("*.images")
+    (file,) = cache.glob("imagenet/*.images")
     assert file.stat().st_blocks * 512 < 0.3 * file.stat().st_size
 
 
@@ -188,7 +184,7 @@ def spoilt(file, offset, content=b"nonsense"):
 )
 def test_what_is_not_whole_or_of_another_image_is_decoded_anew(pictures, cache, spoil, anew):
     values(pictures.folder)
-    (file,) = cache.glob("*.images")
+    (file,) = cache.glob("imagenet/*.images")
     spoil(file, pictures.folder)
     pictures.decoded.clear()
     assert values(pictures.folder) == list(range(10))
@@ -211,7 +207,7 @@ def test_a_cache_that_can_only_be_read_gives_what_it_has(pictures, cache, monkey
     assert values(pictures.folder, [2, 1]) == [2, 1]
     with pytest.raises(GpuperfError, match=r"cannot be written \(Permission denied\): make room"):
         values(pictures.folder)
-    next(cache.glob("*.images")).unlink()
+    next(cache.glob("imagenet/*.images")).unlink()
     with pytest.raises(GpuperfError, match=r"cannot be written \(Permission denied\): make room"):
         values(pictures.folder, [1])
 

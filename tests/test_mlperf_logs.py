@@ -107,10 +107,9 @@ def test_a_trace_unlike_loadgens_count_has_no_figures(tmp_path, scenario, counte
             require_complete(*arguments)
 
 
-def test_the_trace_lies_in_the_cache_and_goes(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+def test_the_trace_lies_in_the_cache_and_goes(tmp_path, cache):
     folder, link = tmp_path / "logs", tmp_path / "logs" / logs.TRACE
-    traces = tmp_path / "cache" / "traces"
+    traces = cache / "traces"
     traces.mkdir(parents=True)
     with subprocess.Popen(["true"]) as gone:
         pass

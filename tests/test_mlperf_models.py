@@ -13,12 +13,6 @@ from pytest_gpuperf.mlperf import models, resnet50
 REPOSITORY = Path(models.__file__).parents[2]
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "models"
-
-
 def test_weights_have_the_shipped_checksum():
     assert resnet50.checksum(models.SEED) == models.digits_head().checksum
 

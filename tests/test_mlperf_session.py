@@ -41,9 +41,7 @@ def classifier(path, shape=("N", 3), classes=5, arg_max=False, outputs=1, cast=N
     return models.Model("nearest", path, "by hand", lambda count: None, input_shape=(3,))
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

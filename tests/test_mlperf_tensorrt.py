@@ -17,11 +17,7 @@ from pytest_gpuperf.mlperf.session import TensorrtSession, open_session
 from pytest_gpuperf.mlperf.settings import Scenario
 from pytest_gpuperf.mlperf.sut import Sut
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch, bare) -> Project:
+def project(pytester: pytest.Pytester, monkeypatch) -> Project:
     return Project(pytester, monkeypatch)
 
 

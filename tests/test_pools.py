@@ -48,7 +48,7 @@ class Mixed:
 
 
 @pytest.fixture
-def mixed(pytester: pytest.Pytester, bare: None) -> Mixed:
+def mixed(pytester: pytest.Pytester) -> Mixed:
     found = Mixed(pytester)
     result = run_once(pytester, "--gpuperf", "--gpuperf-strict=on", "--gpuperf-update", "--gpuperf-runs=3")
     assert result.ret == 0, result.stdout.str()

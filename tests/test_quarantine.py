@@ -102,11 +102,6 @@ class Project:
         return self.pytester.runpytest_subprocess("--gpuperf", "--gpuperf-strict=on", *flags)
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
-
-
 @pytest.mark.parametrize(("days", "allowed"), [(90, True), (91, False), (365_000, False)])
 def test_an_entry_ends_within_90_days(tmp_path: Path, days: int, allowed: bool):
     path, today = tmp_path / "quarantine.toml", datetime.date.today()

@@ -34,8 +34,7 @@ CONFTEST = """
 
 
 @pytest.fixture
-def repository(pytester: pytest.Pytester, monkeypatch) -> Repository:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+def repository(pytester: pytest.Pytester) -> Repository:
     made = Repository(pytester)
     pytester.makeconftest(CONFTEST)
     made.write("test_suite.py", SUITE.format(more=1))

@@ -126,7 +126,7 @@ MEASURES = "def test_s(gpuperf): gpuperf.record('t', 1.0, 's')"
 
 
 @pytest.fixture
-def recorded(pytester: pytest.Pytester, bare) -> pytest.Pytester:
+def recorded(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\ngpuperf_acquit = off\n")
     pytester.makepyfile(test_s=MEASURES)
     pytester.mkdir("baselines")

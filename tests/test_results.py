@@ -54,7 +54,7 @@ def test_a_document_is_read_as_it_was_written(tmp_path):
     assert load(tmp_path / "r.json") == written
 
 
-def test_what_json_cannot_say_is_null_or_escaped(tmp_path):
+def test_what_json_cannot_say_is_null_or_escaped():
     metric = result(value=math.inf, change=math.nan, reason="half a \ud800 pair")
     data = render(document(tests=[TestResult("s.py", "test_a", metrics=[metric])]))
     (found,) = json.loads(data, parse_constant=pytest.fail)["tests"][0]["metrics"]

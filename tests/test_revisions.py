@@ -267,8 +267,7 @@ def test_baselines_of_a_revision_are_never_written(repository: Repository):
         store.save("pool", "test_a.py", {"test_a": {"size": baseline(4.0)}})
 
 
-def test_a_change_cannot_hide_its_loss_in_its_own_baseline(repository: Repository, monkeypatch):
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+def test_a_change_cannot_hide_its_loss_in_its_own_baseline(repository: Repository):
     suite = "def test_size(gpuperf): gpuperf.record('size', {}, kind='exact')"
     repository.write("test_suite.py", suite.format("4.0"))
     (repository.path / "baselines").mkdir()
@@ -282,8 +281,7 @@ def test_a_change_cannot_hide_its_loss_in_its_own_baseline(repository: Repositor
     result.stdout.fnmatch_lines(["gpuperf: *baselines in baselines at HEAD (*)", "regressed: size x8*"])
 
 
-def test_a_change_may_add_and_remove_tests_with_their_baselines(repository: Repository, monkeypatch):
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+def test_a_change_may_add_and_remove_tests_with_their_baselines(repository: Repository):
     suite = "def test_{0}(gpuperf): gpuperf.record('{0}', 4.0, kind='exact')\n"
     repository.write("test_suite.py", suite.format("kept") + suite.format("gone"))
     (repository.path / "baselines").mkdir()
@@ -301,7 +299,7 @@ def test_a_change_may_add_and_remove_tests_with_their_baselines(repository: Repo
 
 
 @pytest.fixture
-def gated(repository: Repository, bare: None) -> Repository:
+def gated(repository: Repository) -> Repository:
     """A project for a revision to judge; its one baseline file is ``baselines/cpu/test_suite.json``."""
     repository.write("test_suite.py", "def test_size(gpuperf): gpuperf.record('size', 4, kind='exact')")
     repository.write("pytest.ini", "[pytest]\n")

@@ -148,10 +148,9 @@ def _launch(cuda: Any) -> None:
     from pathlib import Path
 
     from pytest_gpuperf.backends.base import Geometry
-    from pytest_gpuperf.backends.cuda.names import Names
     from pytest_gpuperf.backends.cuda.program import CudaProgram
 
-    program = CudaProgram(cuda, Path("twice.cu"), b"", None, Names(b"", lambda behind: b"", None))
+    program = CudaProgram(cuda, Path("twice.cu"), None, SimpleNamespace(symbol=str))
     program._functions["twice"] = SimpleNamespace(_launch_kernel=Full(), bound=lambda *_: Full())
     program.prepare("twice", Geometry((8, 1, 1), (256, 1, 1), 0, None), [])()
 

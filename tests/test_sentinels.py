@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gpuproject import BINDINGS, opened
+from gpuproject import BINDINGS, needs_nvcc, opened
 
-from pytest_gpuperf.backends.cuda.compile import compile_cubin, find_nvcc
+from pytest_gpuperf.backends.cuda.compile import compile_cubin
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.constants import LAUNCH_SENTINEL, SENTINELS
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
@@ -84,7 +83,7 @@ def test_a_device_lost_meanwhile_is_not_hidden(guard, monkeypatch):
         pass
 
 
-def test_a_device_without_room_is_said(guard, monkeypatch):
+def test_a_device_without_room_is_said(guard):
     watcher, notes = guard
 
     def full(shape, dtype):
@@ -156,15 +155,7 @@ def test_the_clock_is_taken_over_many_launches():
     assert len(device.freed) == 2
 
 
-def has_nvcc() -> bool:
-    try:
-        find_nvcc()
-    except Unavailable:
-        return False
-    return shutil.which("gcc") is not None
-
-
-@pytest.mark.skipif(not has_nvcc(), reason="needs nvcc and gcc")
+@needs_nvcc
 def test_the_kernels_compile(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTEST_GPUPERF_CACHE", str(tmp_path))
     cubin, _ = compile_cubin(Path(sentinels.__file__).with_suffix(".cu"), (), (9, 0))

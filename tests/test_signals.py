@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from gitproject import BARE, Repository
+from gitproject import Repository
 
 from pytest_gpuperf.processes.checkouts import worktree
 
@@ -104,7 +104,7 @@ def _repository(pytester: pytest.Pytester) -> Repository:
 
 
 @pytest.fixture
-def repository(pytester: pytest.Pytester, bare, monkeypatch, tmp_path_factory) -> Repository:
+def repository(pytester: pytest.Pytester, monkeypatch, tmp_path_factory) -> Repository:
     for name in ("PIDS", "TMPDIR"):
         monkeypatch.setenv(name, str(tmp_path_factory.mktemp(name)))
     return _repository(pytester)
@@ -138,7 +138,7 @@ def test_a_signal_leaves_no_process_file_or_worktree(
         repository.write("test_l.py", LOADGEN)
     monkeypatch.setenv("STAGE", where)
     monkeypatch.setenv("VALUE", "2")
-    command = [sys.executable, "-m", "pytest", *BARE, "-q", "--junit-xml=junit.xml", "--gpuperf", *flags]
+    command = [sys.executable, "-m", "pytest", "-q", "--junit-xml=junit.xml", "--gpuperf", *flags]
     with open("output", "wb") as output:
         session = subprocess.Popen(command, stdout=output, stderr=output)
     try:

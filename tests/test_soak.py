@@ -76,7 +76,7 @@ def test_a_session_holds_no_more_after_many_tests_and_children(backend, tmp_path
     assert grown / 100 < 15_000
 
 
-def test_a_session_keeps_of_a_figure_its_row(pytester: pytest.Pytester, monkeypatch, bare: None):
+def test_a_session_keeps_of_a_figure_its_row(pytester: pytest.Pytester, monkeypatch):
     """pytest itself keeps 2.6 KB of a test, its reports; the samples of one figure would be 5 KB."""
     pytester.makeconftest(LOOKS)
     pytester.makepyfile(test_size=MEASURED)
@@ -108,7 +108,7 @@ link.sendall(json.dumps({"event": "over"}).encode() + bytes([10]))
 """
 
 
-def test_200_children_leave_nothing_open_and_little_in_memory(pytester: pytest.Pytester, bare: None):
+def test_200_children_leave_nothing_open_and_little_in_memory(pytester: pytest.Pytester):
     (pytester.path / "stand_in.py").write_text(STAND_IN)
     pytester.makeconftest(
         LOOKS

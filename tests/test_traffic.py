@@ -41,7 +41,7 @@ class Traffic:
 
 
 @pytest.fixture
-def traffic(pytester: pytest.Pytester, bare: None, kernel_cache: None) -> Traffic:
+def traffic(pytester: pytest.Pytester, kernel_cache: None) -> Traffic:
     return Traffic(pytester)
 
 

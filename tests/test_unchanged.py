@@ -76,7 +76,7 @@ def recorded():
 
 
 @pytest.fixture
-def project(pytester, bare, recorded):
+def project(pytester, recorded):
     """A project on a stand-in of a GPU, whose kernels' machine code is in a file, with recorded baselines."""
     for path, text in {
         "conftest.py": CONFTEST,
@@ -267,7 +267,7 @@ def test_what_is_expected_to_regress_is_measured(project):
         ([], "*--gpuperf-skip-unchanged is about what is measured, so it needs --gpuperf beside it*"),
     ],
 )
-def test_what_it_does_not_go_with_is_a_usage_error(pytester, bare, flags, said):
+def test_what_it_does_not_go_with_is_a_usage_error(pytester, flags, said):
     result = pytester.runpytest_subprocess("--gpuperf-skip-unchanged", *flags)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([said])

@@ -44,11 +44,6 @@ class Project:
         return [run["samples"][0] for run in self.entry["runs"]]
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
-
-
 def test_an_update_says_what_moved_and_which_way_is_worse(project: Project):
     project.write(EXACT.format("4.0"))
     assert "->" not in project.update().stdout.str()

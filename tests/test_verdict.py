@@ -14,8 +14,9 @@ from scipy import special, stats
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, TestKey, Verdict
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.report.summary import improvements, unseen_loss
+from pytest_gpuperf.report.summary import improvements
 from pytest_gpuperf.rules.case import Case
+from pytest_gpuperf.rules.creep import unseen_loss
 from pytest_gpuperf.rules.decide import screen
 from pytest_gpuperf.rules.differences import compare_contracts, environment_differences
 from pytest_gpuperf.rules.student import noncentrality, quantile

@@ -51,11 +51,6 @@ class Project(Repository):
         return self.run(FROM, "--gpuperf-strict=on", *flags)
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, bare: None) -> Project:
-    return Project(pytester)
-
-
 # ------------------------------------------------------------------------------ the ini file
 
 INI_FILES = {

@@ -171,7 +171,7 @@ class Backend(Protocol):
     cuda.core's own objects on cuda, else None.
 
     ``judges_times``: ``timer`` reads a clock of the device's own, and its times are judged.
-    ``checks_memory``: every access of a launch is checked. ``models_traffic``: ``trace`` is a model's.
+    ``models_traffic``: ``trace`` is a model's.
     ``l2_bytes``, ``peak_bandwidth`` and ``peak_flops`` (bytes and operations a second, theoretical, the
     latter of the narrowest type) are the device's, 0 where not known, and so is ``peak_fp32``, without tensor
     cores.
@@ -190,7 +190,6 @@ class Backend(Protocol):
     context: Any
     stream: Any
     judges_times: bool
-    checks_memory: bool
     models_traffic: bool
     l2_bytes: int
     peak_bandwidth: float

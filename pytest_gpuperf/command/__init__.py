@@ -20,7 +20,6 @@ SUBCOMMANDS = {
     "rename": "let stored baselines follow a renamed test or file",
     "init": "write a first kernel, suite and workflow into a folder",
 }
-EXIT_FOUND = 1
 EXIT_USAGE = 2
 
 

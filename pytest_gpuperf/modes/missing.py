@@ -45,10 +45,6 @@ class Scope:
         """Return whether a file or folder is one of the paths, or below one."""
         return any(path.is_relative_to(given) for given in self.paths)
 
-    def covers_all(self, path: Path) -> bool:
-        """Return whether every test of a file or folder was to be run."""
-        return self.full and self.covers(path)
-
 
 def scope_of(session: GpuperfSession, complete: bool = True) -> Scope:
     """Return what a run was asked for; not ``complete``: it was cut off."""
@@ -266,7 +262,7 @@ class _Run:
             return Absence.LEFT_OUT
         if function.rpartition("::")[2] not in self._defined(path):
             return Absence.GONE
-        return Absence.NOT_COLLECTED if path in self.files else Absence.LEFT_OUT
+        return Absence.NOT_COLLECTED
 
     def _defined(self, path: Path) -> set[str]:
         """Return the names of the functions that a suite file defines, wherever in it."""

@@ -12,11 +12,12 @@ import pytest
 
 from pytest_gpuperf.backends import is_modelled
 from pytest_gpuperf.figures import quantity
-from pytest_gpuperf.measurement import JUDGED, Metric, Outcome, TestKey, Verdict
+from pytest_gpuperf.measurement import JUDGED, Outcome, TestKey
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.report.table import counts, layout, table
 from pytest_gpuperf.report.update import WARNING, to_record
+from pytest_gpuperf.rules.creep import unseen_loss
 from pytest_gpuperf.rules.lacking import NEW_IN_PLUGIN
 from pytest_gpuperf.text import inert
 
@@ -66,7 +67,7 @@ def summarise(
     nothing has.
     """
     width = _width()
-    plain = _as_encoded(reporter)
+    plain = _as_encoded()
 
     def write(line: str, **markup: bool) -> None:
         reporter.write_line(plain(inert(line)), **markup)
@@ -100,7 +101,7 @@ def _fitting(text: str, width: int) -> Iterator[str]:
             yield from textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _as_encoded(reporter: pytest.TerminalReporter) -> Callable[[str], str]:
+def _as_encoded() -> Callable[[str], str]:
     """Return what makes text printable where the output is not Unicode; pytest would write escapes."""
     encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
     try:
@@ -193,25 +194,6 @@ def exit_code(status: int, pytests: int, failed: bool = False) -> list[str]:
     """
     why = "a test failed, whatever the session was ended with" if failed and status == 1 else ""
     return [] if status == pytests else [f"exit code {status}: {why or _EXIT_CODES[status]}"]
-
-
-def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
-    """Return how much of today's figure could be lost again unseen while the old baseline stands.
-
-    A fraction of ``verdict.now`` on the worse side: with a baseline of 10 ms, 8 ms now and a
-    tolerance of 2 %, a later loss of 27.5 % passes. None where it is not a fraction (now is 0) or
-    there is nothing to compare.
-    """
-    if verdict.baseline is None or verdict.tolerance is None or not verdict.now:
-        return None
-    slack = verdict.tolerance * abs(verdict.baseline)
-    if metric.better == "lower":
-        loss = verdict.baseline + slack - verdict.now
-    elif metric.kind == "exact":
-        loss = verdict.now - (verdict.baseline - slack)
-    else:
-        loss = verdict.now - verdict.baseline / (1 + verdict.tolerance)
-    return max(0.0, loss / abs(verdict.now))
 
 
 # --------------------------------------------------------------------------- LoadGen's percentiles

@@ -1,6 +1,7 @@
 """Creep: many updates, each within the tolerance, that add up to a loss.
 
 A baseline keeps its origin and its best value so far, and an update is held to the better of the two.
+While it is not updated after an improvement, as much may be lost again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
-from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Milestone, Run
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Milestone, Run, Verdict
 from pytest_gpuperf.rules.differences import differences, other_software, question_changes
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
 
@@ -62,6 +63,25 @@ def loss(metric: Metric, before: float, now: float) -> float:
         return math.expm1(metric.worse(before, now))
     worse = now - before if metric.better == "lower" else before - now
     return worse / abs(before) if before else math.copysign(math.inf, worse) if worse else 0.0
+
+
+def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
+    """Return how much of today's figure could be lost again unseen while the old baseline stands.
+
+    A fraction of ``verdict.now`` on the worse side: with a baseline of 10 ms, 8 ms now and a
+    tolerance of 2 %, a later loss of 27.5 % passes. None where it is not a fraction (now is 0) or
+    there is nothing to compare.
+    """
+    if verdict.baseline is None or verdict.tolerance is None or not verdict.now:
+        return None
+    slack = verdict.tolerance * abs(verdict.baseline)
+    if metric.better == "lower":
+        lost = verdict.baseline + slack - verdict.now
+    elif metric.kind == "exact":
+        lost = verdict.now - (verdict.baseline - slack)
+    else:
+        lost = verdict.now - verdict.baseline / (1 + verdict.tolerance)
+    return max(0.0, lost / abs(verdict.now))
 
 
 def _better(metric: Metric, one: Milestone, other: Milestone) -> Milestone:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.figures import slug
-from pytest_gpuperf.files import find_files, list_folder, read_file, writing
+from pytest_gpuperf.files import find_json, list_folder, read_file, writing
 from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.rules.creep import followed
 from pytest_gpuperf.rules.differences import differences, question_changes
@@ -60,7 +60,7 @@ class Store:
             return sorted({path.name for path in list_folder(self.folder) if any(self._json_files(path))})
 
     def _json_files(self, folder: Path) -> Iterator[Path]:
-        return find_files(folder, ".json", self.folder) if folder.is_dir() else iter(())
+        return find_json(folder, self.folder) if folder.is_dir() else iter(())
 
     def suites(self, pool: str) -> list[str]:
         """Return the suite files that have a baseline file in ``pool``, sorted."""

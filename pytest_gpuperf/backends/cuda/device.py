@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from pytest_gpuperf.backends.cuda.context import CudaContext
 from pytest_gpuperf.backends.cuda.driver import cuda_version, kernel_driver, settings
 from pytest_gpuperf.backends.cuda.graph import capture
 from pytest_gpuperf.backends.cuda.grid import Module, grid_kernels
-from pytest_gpuperf.backends.cuda.names import Names, compile_named
+from pytest_gpuperf.backends.cuda.names import Names
 from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.backends.cuda.timer import CudaTimer
 
@@ -30,7 +29,7 @@ class CudaBackend(CudaContext):
     """Device ``index`` of CUDA_VISIBLE_DEVICES; its primary context opens and closes with it."""
 
     name, binding, cuda_of_binding = "cuda", "PyCUDA", "cuda_pycuda"
-    judges_times, checks_memory, models_traffic = True, False, False
+    judges_times, models_traffic = True, False
     compiling: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
     _timer: CudaTimer | None = None
 
@@ -44,6 +43,11 @@ class CudaBackend(CudaContext):
         known = {"binding": self.binding} | ({"driver": found} if (found := kernel_driver()) else {})
         versions = {"cuda_driver": cuda_version(), self.cuda_of_binding: self.driver.get_version()}
         return {**known, **{name: ".".join(map(str, parts)) for name, parts in versions.items()}}
+
+    @property
+    def names(self) -> type[Names]:
+        """Return what compiles a kernel file."""
+        return Names
 
     @cached_property
     def compiler_version(self) -> str:
@@ -76,26 +80,20 @@ class CudaBackend(CudaContext):
         self, file: Declarations, options: Sequence[str] = (), instance: Signature | None = None
     ) -> CudaProgram:
         path = file.path
-        cubin, how, names = self.compile(path, options, instance)
+        assert self.compute_capability
+        names = self.names(path, options, self.compute_capability, self.compiling, instance)
+        cubin = names.cubin
         self.check_alive()
-        with self.explained(f"loading {path.name} (compiled {how}), {len(cubin):,} bytes of code"):
+        with self.explained(f"loading {path.name} (compiled {names.how}), {len(cubin):,} bytes of code"):
             own = grid_kernels(cubin)
             self.modules.append(Module(self, cubin) if own else self.driver.module_from_buffer(cubin))
-            return CudaProgram(self, path, cubin, self.modules[-1], names)
+            return CudaProgram(self, path, self.modules[-1], names)
 
     def capture(self, work: Callable[[], Any]) -> Graph:
         return capture(self, self.stream, work)
 
     def peak_memory(self, work: Callable[[], Any]) -> int:
         return most_allocated(work, self.synchronize)
-
-    def compile(
-        self, path: Path, options: Sequence[str], instance: Signature | None
-    ) -> tuple[bytes, str, Names]:
-        """Return a kernel file's cubin, how or as what it was compiled, and its names."""
-        assert self.compute_capability
-        cubin, cached, names = compile_named(path, options, self.compute_capability, self.compiling, instance)
-        return cubin, f"as {cached}", names
 
     def timer(self) -> CudaTimer:
         self.check_alive()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from pytest_gpuperf.backends.cuda.compile import compile_cubin
@@ -47,36 +47,36 @@ def instantiation(signature: Signature) -> str:
     return f'\n#line 1 "{PLACE}"\nvoid *gpuperf_used = (void *)({address_of(signature.name)});\n'
 
 
-def compile_named(
-    path: Path,
-    options: Sequence[str],
-    capability: tuple[int, int],
-    around: Callable[[], AbstractContextManager[None]],
-    instance: Signature | None,
-) -> tuple[bytes, Path, Names]:
-    """Return a kernel file's cubin, with a template's instantiation if asked for, its file and its names."""
-    compiled = partial(compile_cubin, path, options, capability, around)
-    cubin, cached = compiled(instantiation(instance) if instance else "")
-    return cubin, cached, Names(cubin, lambda behind: compiled(behind)[0], instance)
-
-
 class Names:
-    """The kernels and variables of a cubin, by the expressions that name them in its source.
+    """A kernel file's ``cubin``, and its kernels and variables by the expressions that name them there.
 
-    ``compile`` makes the cubin of the file with other code behind its own.
+    The cubin has a template's instantiation if asked for; ``how`` says how or as what it was compiled.
+    ``around`` is entered while the compiler runs. Raises KernelError with the compiler's first error.
     """
 
-    def __init__(self, cubin: bytes, compile: Callable[[str], bytes], instance: Signature | None) -> None:
-        self._cubin, self._compile = cubin, compile
+    def __init__(
+        self,
+        path: Path,
+        options: Sequence[str],
+        capability: tuple[int, int],
+        around: Callable[[], AbstractContextManager[None]],
+        instance: Signature | None = None,
+    ) -> None:
+        self._file = path, options, capability, around
+        self.cubin, self.how = self._compiled(instance)
         self._symbols: dict[str, str] = {}
         self._probed: dict[str, tuple[bytes, str]] = {}
         if instance:
             self._symbols[instance.name] = self._known[0].get(instance.symbol, instance.symbol)
 
+    def _compiled(self, instance: Signature | None) -> tuple[bytes, str]:
+        cubin, cached = compile_cubin(*self._file, instantiation(instance) if instance else "")
+        return cubin, f"as {cached}"
+
     @cached_property
     def _known(self) -> tuple[dict[str, str], ...]:
         """Return the cubin's kernels and its variables, by names that do not depend on the file's."""
-        return tuple({without_file(name): name for name in names} for names in symbols(self._cubin))
+        return tuple({without_file(name): name for name in names} for names in symbols(self.cubin))
 
     def symbol(self, name: str) -> str:
         """Return a kernel's name in the machine code."""
@@ -103,6 +103,6 @@ class Names:
         """Return a cubin that tells the types of what an expression names, and its name in there."""
         if name not in self._probed:
             code = _PROBE.format(header=HEADER, place=PLACE, address=address_of(name))
-            cubin = self._compile(code)
+            cubin, _ = compile_cubin(*self._file, code)
             self._probed[name] = cubin, contents(cubin, "gpuperf_address")[1]
         return self._probed[name]

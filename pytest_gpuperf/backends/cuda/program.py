@@ -22,25 +22,37 @@ if TYPE_CHECKING:
 _SHARED_WITHOUT_ASKING = 48 * 1024
 
 
-class CudaProgram:
-    """One kernel file, compiled and loaded."""
+class CompiledProgram:
+    """What is known of one kernel file once it is compiled."""
 
-    def __init__(self, context: CudaContext, path: Path, cubin: bytes, module: Any, names: Names) -> None:
-        self._context = context
-        self._path = path
-        self._module = module
-        self._cubin = cubin
+    def __init__(self, names: Names) -> None:
         self._names = names
         self._hashes: dict[str | None, str] = {}
-        self._functions: dict[str, Any] = {}
-        self._figures: dict[str, Mapping[str, float]] = {}
-        self._shared: dict[str, int] = {}
 
     def signature(self, name: str) -> Signature:
         return self._names.signature(name)
 
     def variable(self, name: str) -> Variable | None:
         return self._names.variable(name)
+
+    def code_hash(self, name: str | None) -> str | None:
+        if name not in self._hashes:
+            cubin, symbol = self._names.cubin, self._names.symbol(name) if name else ""
+            self._hashes[name] = kernel_hash(cubin, symbol) if symbol else file_hash(cubin)
+        return self._hashes[name]
+
+
+class CudaProgram(CompiledProgram):
+    """One kernel file, compiled and loaded."""
+
+    def __init__(self, context: CudaContext, path: Path, module: Any, names: Names) -> None:
+        super().__init__(names)
+        self._context = context
+        self._path = path
+        self._module = module
+        self._functions: dict[str, Any] = {}
+        self._figures: dict[str, Mapping[str, float]] = {}
+        self._shared: dict[str, int] = {}
 
     def read(self, variable: Variable) -> np.ndarray:
         values = np.empty(variable.shape, variable.dtype)
@@ -60,12 +72,6 @@ class CudaProgram:
         with self._context.explained(f"looking for {variable} in {self._path.name}"):
             address, _ = self._module.get_global(variable.symbol)
         return int(address)
-
-    def code_hash(self, name: str | None) -> str | None:
-        if name not in self._hashes:
-            symbol = self._names.symbol(name) if name else ""
-            self._hashes[name] = kernel_hash(self._cubin, symbol) if symbol else file_hash(self._cubin)
-        return self._hashes[name]
 
     def trace(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> tuple[Traffic, ...]:
         """Run kernel ``name`` under CUPTI's range profiler; raises Unavailable if that cannot count."""

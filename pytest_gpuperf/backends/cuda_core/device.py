@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from pytest_gpuperf.errors import Unavailable
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.cuda.names import Names
-    from pytest_gpuperf.backends.signature import Signature
 
 
 class CudaCoreBackend(CudaBackend):
@@ -50,14 +48,11 @@ class CudaCoreBackend(CudaBackend):
 
         return compiler_version()
 
-    def compile(
-        self, path: Path, options: Sequence[str], instance: Signature | None
-    ) -> tuple[bytes, str, Names]:
-        from pytest_gpuperf.backends.cuda_core.nvrtc import compile_named
+    @property
+    def names(self) -> type[Names]:
+        from pytest_gpuperf.backends.cuda_core.nvrtc import NvrtcNames
 
-        assert self.compute_capability
-        cubin, names = compile_named(path, options, self.compute_capability, self.compiling, instance)
-        return cubin, "by NVRTC", names
+        return NvrtcNames
 
     def allocated(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         from pytest_gpuperf.backends.cuda_core.array import Array

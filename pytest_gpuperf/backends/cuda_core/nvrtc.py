@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,36 +43,18 @@ class _Refused(Exception):
     """What NVRTC says against a source."""
 
 
-def compile_named(
-    path: Path,
-    options: Sequence[str],
-    capability: tuple[int, int],
-    around: Callable[[], AbstractContextManager[None]],
-    instance: Signature | None,
-) -> tuple[bytes, Names]:
-    """Return a kernel file's cubin, with a template's instantiation if asked for, and its names.
+class NvrtcNames(Names):
+    """The same by NVRTC, which itself tells what an expression names in the machine code."""
 
-    ``around`` is entered while NVRTC runs. Raises KernelError with the compiler's first error.
-    """
-    compiled = partial(compile_cubin, path, options, capability, around)
-    cubin, _ = compiled(expression=address_of(instance.name) if instance else "")
-    return cubin, _Names(cubin, compiled, instance)
-
-
-class _Names(Names):
-    """The names of a cubin, of which NVRTC itself tells those in the machine code."""
-
-    def __init__(
-        self, cubin: bytes, compile: Callable[[str, str], Compiled], instance: Signature | None
-    ) -> None:
-        super().__init__(cubin, lambda behind: compile(behind, "").cubin, instance)
-        self._compiled = compile
+    def _compiled(self, instance: Signature | None) -> tuple[bytes, str]:
+        cubin, _ = compile_cubin(*self._file, expression=address_of(instance.name) if instance else "")
+        return cubin, "by NVRTC"
 
     def probed(self, name: str) -> tuple[bytes, str]:
         if name not in self._probed:
             address = address_of(name)
             types = _TYPES.format(header=HEADER.name, place=PLACE, address=address)
-            self._probed[name] = self._compiled(types, address)
+            self._probed[name] = compile_cubin(*self._file, types, address)
         return self._probed[name]
 
 

@@ -8,11 +8,12 @@ does with nearly all: the structure is copied there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pytest_gpuperf.backends.emulated.account import Statement
 from pytest_gpuperf.backends.emulated.preprocessed import Code
 from pytest_gpuperf.backends.functions import closing
 from pytest_gpuperf.errors import KernelError
@@ -22,9 +23,6 @@ _PLACE = re.compile(r"\[[^][]+:\d+:\d+[^][]*\] ")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _OPERAND = re.compile(r"(?:[^][(){},]|\((?:[^()]|\([^()]*\))*\)|\[(?:[^][]|\[[^][]*\])*\]|\{[^{}]*\})+")
 _VALUE = re.compile(r"&|-?[\d.]|[\w.]*_\d+(?:\(D\))?$|\{|0B|NULL|true$|false$|\(|<retval>")
-_HEAD = re.compile(r"^\S.* \((.*)\)$")
-_PARAMETER = re.compile(r"(\w+)(?:, |$)")
-_DECLARED = re.compile(r"^  (?!static ).*?([\w.]+|<retval>)(?:\[[^;]*\])*;$")
 
 _BUILT_IN = "inline __attribute__((always_inline)) "
 _BEFORE = re.compile(
@@ -54,25 +52,14 @@ class Made:
     unseen: frozenset[Unseen]
 
 
-def unseen(tree: str) -> frozenset[Unseen]:
-    """Return the structures that calls read and write themselves, by g++'s account (conversions.py)."""
-    return frozenset(_unseen(tree))
+def unseen(account: Iterable[Statement]) -> Iterator[Unseen]:
+    """Yield the structures that calls read and write themselves."""
+    for _, types, text in account:
+        if "gimple_call <" in text and (call := _CALL.match(text)):
+            yield from _operands(_PLACE.sub("", _STRING.sub("0", call[1])), types)
 
 
-def _unseen(tree: str) -> Iterator[Unseen]:
-    own = set[str]()
-    for line in tree.splitlines():
-        if line.startswith(";; Function"):
-            own = set()
-        elif head := _HEAD.match(line):
-            own.update(_PARAMETER.findall(head[1]))
-        elif declared := _DECLARED.match(line):
-            own.add(declared[1])
-        elif "gimple_call <" in line and (call := _CALL.match(line)):
-            yield from _operands(_PLACE.sub("", _STRING.sub("0", call[1])), own)
-
-
-def _operands(call: str, own: Collection[str]) -> Iterator[Unseen]:
+def _operands(call: str, own: Container[str]) -> Iterator[Unseen]:
     callee, *operands = (each[0].strip() for each in _OPERAND.finditer(call))
     if callee.startswith(("__tsan", "__builtin")):
         return

@@ -20,11 +20,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_gpuperf.backends.emulated.account import FLAG, statements
 from pytest_gpuperf.backends.emulated.bounds import ACCOUNT
 from pytest_gpuperf.backends.emulated.branches import with_branches
 from pytest_gpuperf.backends.emulated.calls import Made, built_in, unseen
 from pytest_gpuperf.backends.emulated.casts import with_clamped_casts
-from pytest_gpuperf.backends.emulated.conversions import FLAG, unsigned_casts
+from pytest_gpuperf.backends.emulated.conversions import unsigned_casts
 from pytest_gpuperf.backends.emulated.gaps import adapted
 from pytest_gpuperf.backends.emulated.hooks import shortened
 from pytest_gpuperf.backends.emulated.launchers import launcher_of, launchers, note_launch_bounds, probe_of
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
 
 _MAKERS = (
-    *("compiler.py", "loops.py", "bounds.py", "branches.py", "calls.py", "casts.py", "conversions.py"),
-    *("locals.py", "gaps.py", "hooks.py", "../functions.py"),
+    *("compiler.py", "account.py", "bounds.py", "branches.py", "calls.py", "casts.py", "conversions.py"),
+    *("gaps.py", "hooks.py", "locals.py", "loops.py", "../functions.py"),
 )
 _SIMT = Path(__file__).parent / "simt"
 _TOOLKIT = _SIMT / "toolkit"  # <cuda_runtime.h> and its like, empty: what they declare is in cuda.hpp
@@ -268,9 +269,9 @@ def _translate(
             place, _, _ = error.partition(": ")
             error = f"{place}: {unknown[1]} is a function for the host; declare it __device__"
         raise KernelError(f"{shown(path)} does not compile: {error}")
-    account = tree.read_text(errors="replace")
+    account = list(statements(tree.read_text(errors="replace")))
     casts = unsigned_casts(account, os.fsdecode(code))
-    return Made(with_clamped_casts(adapted(assembly.read_text()), casts), unseen(account))
+    return Made(with_clamped_casts(adapted(assembly.read_text()), casts), frozenset(unseen(account)))
 
 
 def _link(compiler: Compiler, runtime: Path, path: Path, assembly: str, output: Path) -> None:

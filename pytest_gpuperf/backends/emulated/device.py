@@ -37,7 +37,7 @@ class EmulatedBackend:
     compute_capability: tuple[int, int] | None = None
     context: Any = None
     stream: Any = None
-    judges_times, checks_memory, models_traffic = False, True, True
+    judges_times, models_traffic = False, True
     lost, stuck = "", False
     l2_bytes, peak_bandwidth, peak_flops, peak_fp32 = 0, 0.0, 0.0, 0.0
 

@@ -1,6 +1,6 @@
 """Shorten what a kernel does most: accesses to memory, reads of threadIdx and its like, and returns.
 
-Every access has a number, by which the runtime finds what it knows of it (``Site`` of simt/runtime.hpp). A
+Every access has a number, by which the runtime finds what it knows of it (``Site`` of simt/accesses.hpp). A
 load from an array that no thread of the launch writes is one of ``free_count`` elements from ``free_begin``
 on, which is looked at before the call, or it is looked at more closely. The difference is rotated, so that a
 misaligned address is far too large.
@@ -12,7 +12,7 @@ import re
 
 _CALL = re.compile(r"^\tcall\t__tsan_(read|write)(1|2|4|8|16)@PLT$", re.MULTILINE)
 _SITE = 64  # bytes
-_SITES = 1 << 14  # simt/runtime.hpp; accesses beyond stay as they are, which is slower
+_SITES = 1 << 14  # simt/accesses.hpp; accesses beyond stay as they are, which is slower
 # The runtime is loaded before a kernel, so that its variables lie where the thread's own begin.
 _INDEX = re.compile(
     r"^\tdata16\tleaq\t((?:thread|block)Idx|(?:block|grid)Dim)@tlsgd\(%rip\), %rdi\n"

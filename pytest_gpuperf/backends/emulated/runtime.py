@@ -46,7 +46,7 @@ class Fault(Structure):
 
     @property
     def unsupported(self) -> bool:
-        """Whether a GPU would go on: the grid's threads are only too many for this backend."""
+        """Return whether a GPU would go on: the grid's threads are only too many for this backend."""
         return self.kind == FaultKind.NOT_RESIDENT and self.text == b"stacks"
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from pytest_gpuperf.backends.base import Counted, Geometry, Graph, Traffic
 from pytest_gpuperf.backends.cuda.compile import compiler_version
-from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
-from pytest_gpuperf.backends.cuda.names import Names, compile_named
+from pytest_gpuperf.backends.cuda.names import Names
+from pytest_gpuperf.backends.cuda.program import CompiledProgram
 from pytest_gpuperf.backends.cuda_core import nvrtc
 from pytest_gpuperf.backends.planned import NeedsResult
 from pytest_gpuperf.errors import KernelError
@@ -54,26 +54,14 @@ class PlannedArray:
         raise NeedsResult("an array for another library")
 
 
-class PlannedProgram:
+class PlannedProgram(CompiledProgram):
     """A kernel file that was compiled and not loaded."""
-
-    def __init__(self, cubin: bytes, names: Names) -> None:
-        self._cubin, self._names = cubin, names
-
-    def signature(self, name: str) -> Signature:
-        return self._names.signature(name)
-
-    def variable(self, name: str) -> Variable | None:
-        return self._names.variable(name)
 
     def read(self, variable: Variable) -> np.ndarray:
         raise NeedsResult("the contents of a variable")
 
     def write(self, variable: Variable, values: np.ndarray) -> None:
         """Do nothing: what the host puts there is part of the launches' work already."""
-
-    def code_hash(self, name: str | None) -> str | None:
-        return kernel_hash(self._cubin, self._names.symbol(name)) if name else file_hash(self._cubin)
 
     def prepare(self, name: str, geometry: Geometry, arguments: Sequence[Any]) -> Callable[[], None]:
         """Return what does nothing; the launch has been checked, and what it may write to is unknown now."""
@@ -90,7 +78,7 @@ class PlannedBackend:
     """The GPU of a pool, by the name, compute capability and place that the pool's baselines tell."""
 
     name = "cuda"
-    judges_times, checks_memory, models_traffic = True, False, False
+    judges_times, models_traffic = True, False
     pci: str | None = None
     context: Any = None
     stream: Any = None
@@ -99,6 +87,7 @@ class PlannedBackend:
     lost, stuck = "", False
     uuid = "planned"
     compiling: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
+    names = Names
 
     def __init__(self, device_name: str, capability: tuple[int, int], place: Mapping[str, Any]) -> None:
         self.device_name = device_name
@@ -145,8 +134,7 @@ class PlannedBackend:
     def load(
         self, file: Declarations, options: Sequence[str] = (), instance: Signature | None = None
     ) -> PlannedProgram:
-        cubin, _, names = compile_named(file.path, options, self._capability, self.compiling, instance)
-        return PlannedProgram(cubin, names)
+        return PlannedProgram(self.names(file.path, options, self._capability, self.compiling, instance))
 
     def count(self, work: Callable[[], Any]) -> list[Counted]:
         raise NeedsResult("counters")
@@ -170,16 +158,11 @@ class PlannedBackend:
 class NvrtcPlannedBackend(PlannedBackend):
     """The same with the compiler of the cuda.core backend."""
 
+    names = nvrtc.NvrtcNames
+
     @cached_property
     def compiler_version(self) -> str:
         return nvrtc.compiler_version()
-
-    def load(
-        self, file: Declarations, options: Sequence[str] = (), instance: Signature | None = None
-    ) -> PlannedProgram:
-        return PlannedProgram(
-            *nvrtc.compile_named(file.path, options, self._capability, self.compiling, instance)
-        )
 
 
 def planned_for(choice: str) -> type[PlannedBackend]:
