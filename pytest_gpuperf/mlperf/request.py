@@ -141,16 +141,29 @@ class Request:
 def _configured(models: Sequence[str], scenario: str, given: dict[str, Any]) -> dict[str, int | float]:
     """Take what files say into the arguments that were not given; returns what else they say."""
     said: dict[str, int | float] = {}
+    where: dict[str, str] = {}
     for name in FILES:
         if given.get(name) is not None:
-            said |= configuration.read(given[name]).of(models, scenario)
+            found = configuration.read(given[name]).of(models, scenario)
+            said |= found
+            where |= {key: f"{given[name]}: {key} = {value}" for key, value in found.items()}
     for key in list(said):
         if (scenario, key) in _ARGUMENTS:
             name, unit = _ARGUMENTS[scenario, key]
             value = said.pop(key) * unit
             if given.get(name) is None:
-                given[name] = value
+                given[name] = _said(where[key], name, value)
     return {key: value for key, value in said.items() if key not in configuration.PASSED_OVER}
+
+
+def _said(where: str, name: str, value: float) -> float:
+    """Return what a file says for an argument; raises GpuperfError naming the line if it cannot be meant."""
+    check = {"seconds": _seconds, "qps": _above_zero, "max_latency": _above_zero}.get(name, _count)
+    try:
+        check(name, value)
+    except GpuperfError as error:
+        raise GpuperfError(f"{where}, so {str(error).removeprefix('loadgen: ')}") from None
+    return value
 
 
 def _choice(name: str, given: Any, choices: Sequence[str] | Mapping[str, Any]) -> str:
