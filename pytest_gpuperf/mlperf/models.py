@@ -87,6 +87,11 @@ class Model:
             raise GpuperfError(
                 f"{self.name}: output={short(self.output)}; several outputs need a score, classes are one"
             )
+        if type(self.label_offset) is not int or abs(self.label_offset) >= 1 << 31:
+            raise GpuperfError(f"{self.name}: label_offset={short(self.label_offset)}; give a whole number")
+        shape = () if self.input_shape is None else self.input_shape
+        if not isinstance(shape, tuple | list) or not all(type(size) is int and size > 0 for size in shape):
+            raise GpuperfError(f"{self.name}: input_shape={short(shape)}; give the sizes without the batch's")
         if self.data_format not in (None, *LAYOUTS):
             raise GpuperfError(f'{self.name}: data_format={short(self.data_format)}; give "NCHW" or "NHWC"')
 
