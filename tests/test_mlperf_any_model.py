@@ -173,6 +173,9 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, make, change, said):
         ({"score": "exact"}, "score='exact'; give a callable"),
         ({"label_offset": 1}, "label_offset and reference are for classes"),
         ({"score": None, "output": ("y", "sumN")}, "output=.*; several outputs need a score"),
+        ({"score": None, "label_offset": 0.5}, "label_offset=0.5; give a whole number"),
+        ({"input_shape": 3}, "input_shape=3; give the sizes without the batch's"),
+        ({"input_shape": (3, -1)}, r"input_shape=\(3, -1\); give the sizes"),
         ({"data_format": "CHW"}, 'data_format=.*give "NCHW" or "NHWC"'),
     ],
 )

@@ -10,6 +10,7 @@ from mlperf_child import shown
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import Sut, models
+from pytest_gpuperf.mlperf.datasets import Arrays
 from pytest_gpuperf.mlperf.scores import scored
 from pytest_gpuperf.mlperf.sut import SutSession
 
@@ -111,11 +112,43 @@ def test_as_good_other_answers_are_told_unless_they_are_rounded():
     [
         (lambda batch: 3, r"run\(\) returned 3 for 2 samples; it must return a sequence"),
         (lambda batch: ["a"], r"run\(\) returned 1 answers for 2 samples"),
+        (lambda batch: {"start": 1, "end": 2}, r"run\(\) returned {'start': 1, 'end': 2} for 2 samples; it"),
+        (lambda batch: {1, 2}, r"run\(\) returned {1, 2} for 2 samples"),
+        (lambda batch: "ab", r"run\(\) returned 'ab' for 2 samples"),
     ],
 )
 def test_answers_that_are_not_one_each(run, said):
     with pytest.raises(GpuperfError, match=f"^upper: {said}"):
         SutSession(sut(run=run), 2).run(np.array([0, 1]))
+
+
+@pytest.mark.parametrize("form", [lambda rows: rows, list, lambda rows: [{"row": (row,)} for row in rows]])
+def test_answers_in_a_buffer_that_is_used_again_are_kept(form):
+    buffer = np.zeros((2, 1))
+
+    def run(batch):
+        buffer[:, 0] = batch
+        return form(buffer)
+
+    session = SutSession(sut(run=run), 2)
+    session.answers.keep(True)
+    first = session.run(np.array([1, 2]))
+    session.run(np.array([8, 9]))
+    kept = [answer["row"][0] if isinstance(answer, dict) else answer for answer in session.answers.at(first)]
+    assert [float(row[0]) for row in kept] == [1, 2]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_run_that_changes_the_loaded_samples_is_found_out(several):
+    images = np.full((100, 2), np.nan)
+    session = SutSession(sut(), 2)
+    session.hold(Arrays({"x": images}) if several else images)()
+    release = session.hold(Arrays({"x": images}) if several else images)
+    images[0] += 1  # still NaN
+    release()
+    images[0] = 0
+    with pytest.raises(GpuperfError, match=r"^upper: run\(\) changed its batch.*let it work on a copy"):
+        release()
 
 
 def test_without_a_score_answers_are_classes():
@@ -176,10 +209,18 @@ def test_a_callable_under_loadgen(tmp_path):
             r = loadgen.performance(pairs, asked, log_dir=Path("p"), seconds=0.2)
             a = loadgen.accuracy(pairs, log_dir=Path("a"), scenario=scenario, count=61)
             out[scenario] = [a.score, a.total, a.answers[7], list(a.answers[:3]), r.samples > 11]
-        show(out=out, contract=dict(a.contract), seen=sorted(seen), kept=len(pairs.answers._kept))
+        def shift(batch):
+            batch += 1
+            return run(batch)
+        shifts = SutSession(Sut(name="shifts", run=shift, dataset=Pairs, score=same), 8)
+        told = error_of(loadgen.accuracy, shifts, log_dir=Path("a"))
+        slow = error_of(loadgen.performance, shifts, "SingleStream", log_dir=Path("p"), seconds=0.2)
+        show(out=out, contract=dict(a.contract), seen=sorted(seen), kept=len(pairs.answers._kept),
+             told=[told, slow])
         """,
         tmp_path,
     )
+    assert all("shifts: run() changed its batch" in told for told in found["told"])
     assert all(entry == [60 / 61, 61, "?", ["00", "11", "22"], True] for entry in found["out"].values())
     assert (found["contract"]["model"], found["contract"]["recipe"]) == ("pairs", "2")
     assert {kind for kind, _ in found["seen"]} == {"int32"}  # as the dataset has it

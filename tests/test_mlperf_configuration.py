@@ -44,6 +44,13 @@ def test_the_nearer_line_wins_as_in_loadgen(tmp_path):
         ("*.Offline.min_duration=5", 'must be "model.Scenario.key = value", with the spaces'),
         ("min_duration = 5", 'must be "model.Scenario.key = value"'),
         ("*.Offline.min_duration = ten", '"ten" is no number'),
+        ("*.*.min_query_count = nan", '"nan" is no number'),
+        ("*.*.min_query_count = 1_000", '"1_000" is no number'),  # LoadGen would read 1
+        ("*.*.min_query_count = 1.5", "min_query_count = 1.5; give a whole number of at least 0"),
+        ("*.*.qsl_rng_seed = -1", "qsl_rng_seed = -1; give a whole number of at least 0, in 64 bits"),
+        ("*.*.qsl_rng_seed = 18446744073709551616", "give a whole number of at least 0, in 64 bits"),
+        ("*.Offline.target_qps = -2.5", "target_qps = -2.5; give a number of at least 0"),
+        ("*.Server.target_latency_percentile = 200", "percentile = 200; give a number of percent, above 0"),
     ],
 )
 def test_a_line_that_loadgen_would_pass_over_is_named(tmp_path, line, said):
@@ -59,6 +66,33 @@ def test_a_line_that_loadgen_would_pass_over_is_named(tmp_path, line, said):
 def test_a_file_that_is_none(given, said):
     with pytest.raises(GpuperfError, match=said):
         Request.of((), scenario="Offline", mlperf_conf=given, **PLAIN)
+
+
+@pytest.mark.parametrize("model", ["resnet-50", "ResNet50"])
+def test_a_mistyped_name_of_the_model_is_named(tmp_path, model):
+    path = written(tmp_path, f"bert.Offline.min_query_count = 1\n{model}.Offline.min_query_count = 2\n")
+    said = f'user.conf: there is no model "{model}": did you mean "resnet50"'
+    with pytest.raises(GpuperfError, match=said):
+        Request.of(("resnet50-digits", "resnet50"), scenario="Offline", user_conf=path, **PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("*.*.min_duration = 0", "min_duration = 0, so seconds=0.0; give a number of seconds above 0"),
+        ("*.Server.target_qps = 0", "target_qps = 0, so qps=0; give a number above 0"),
+        ("*.*.performance_sample_count_override = 0", "override = 0, so performance_sample_count=0; give"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_of_the_file(tmp_path, line, said):
+    with pytest.raises(GpuperfError, match=f"user.conf: .*{said}"):
+        Request.of((), scenario="Server", user_conf=written(tmp_path, line), **PLAIN)
+
+
+def test_an_editors_mark_at_the_beginning_is_no_part_of_a_line(tmp_path):
+    path = written(tmp_path, "\ufeff*.*.qsl_rng_seed = 18446744073709551615\r\n*.*.min_query_count = 1e2\r\n")
+    found = configuration.read(path).of(["m"], "Offline")
+    assert found == {"qsl_rng_seed": 18446744073709551615, "min_query_count": 100}
 
 
 def test_what_an_argument_can_say_becomes_one_and_it_wins(tmp_path):

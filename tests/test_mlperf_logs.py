@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import logs
+from pytest_gpuperf.mlperf import logs, read_logs
 from pytest_gpuperf.mlperf.result import Latency
 from pytest_gpuperf.mlperf.settings import Scenario
 from pytest_gpuperf.mlperf.timing import require_complete
@@ -40,6 +40,9 @@ def test_detail_log(tmp_path):
         (None, "ran nothing"),
         (mllog("result_validity", "VALID"), "did not end"),
         (":::MLLOG {oops\n", "no MLLOG entry: {oops"),
+        (":::MLLOG 5\n", "no MLLOG entry: 5"),
+        (':::MLLOG {"key": "a", "value": 1, "metadata": [1]}\n', "no MLLOG entry: {"),
+        ('"pid": 1, "tid": 1, "ts": 3775ns : version : .5a1 @ 61220457de\n', "LoadGen of 2020 or before"),
     ],
 )
 def test_a_detail_log_that_is_no_result(tmp_path, content, said):
@@ -48,6 +51,24 @@ def test_a_detail_log_that_is_no_result(tmp_path, content, said):
     with pytest.raises(GpuperfError, match=said) as error:
         logs.read_detail(tmp_path)
     assert logs.DETAIL in str(error.value)
+
+
+def test_a_foreign_log_whose_numbers_are_none(tmp_path):
+    def read(*lines):
+        (tmp_path / logs.DETAIL).write_text("".join([*lines, mllog("power_end", "now")]))
+        return read_logs(tmp_path)
+
+    scenario = mllog("effective_scenario", "MultiStream")
+    phase = read(scenario, mllog("num_errors", None), mllog("effective_performance_sample_count", None))
+    assert (phase.queries, phase.latency, phase.samples_per_second) == (None, {}, None)
+    mean = mllog("result_mean_query_latency_ns", 4_000_000)
+    assert read(scenario, mean).samples_per_second is None
+    assert read(scenario, mean, mllog("effective_samples_per_query", 8)).samples_per_second == 2000
+    for name in ("result_50.00_percentile_latency_ns", "result_query_count", "num_errors"):
+        with pytest.raises(GpuperfError, match=f"{name} is 'NaN', which is no number"):
+            read(scenario, mllog(name, "NaN"))
+    with pytest.raises(GpuperfError, match="read_logs: None is no path; give the folder"):
+        read_logs(None)
 
 
 def sample(start_us, query, index, complete_ns):

@@ -4,11 +4,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxmodels
 import pytest
 from recordedruns import load
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.mlperf import models, resnet50
+from pytest_gpuperf.files import sha256
+from pytest_gpuperf.mlperf import Model, models, resnet50, weights
+from pytest_gpuperf.mlperf.onnx_session import precision_file
 
 REPOSITORY = Path(models.__file__).parents[2]
 
@@ -77,3 +80,31 @@ def test_more_blocks_keep_the_models_name_and_recipe(tmp_path, monkeypatch):
     assert (found.name, found.recipe) == (original.name, original.recipe)
     kinds = [node.op_type for node in onnx.load(str(found.path)).graph.node]
     assert kinds.count("Conv") == 1 + 3 * 5 + 4  # the stem, three a block, four shortcuts
+
+
+def test_weights_beside_the_file_are_part_of_the_model(cache, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="the model under test is written with onnx")
+    from onnx import numpy_helper
+
+    pytest.importorskip("onnxruntime", reason="its converter makes fp16")
+    model = Model("bert", tmp_path / "m.onnx", "", lambda count: None)
+    beside = "w" * 150  # two bytes of length
+
+    def converted(sign):
+        loaded = onnx.load(str(onnxmodels.bert(tmp_path / "whole.onnx")))
+        (words,) = (each for each in loaded.graph.initializer if each.name == "words")
+        words.CopyFrom(numpy_helper.from_array(sign * numpy_helper.to_array(words), "words"))
+        (tmp_path / beside).unlink(missing_ok=True)  # or onnx adds to it
+        onnx.save(loaded, str(model.path), save_as_external_data=True, location=beside, size_threshold=0)
+        half = onnx.load(str(precision_file(model, "fp16")))
+        found = next(each for each in half.graph.initializer if each.name == "words")
+        return weights.digest(model.path), numpy_helper.to_array(found)
+
+    (before, positive), (after, negative) = converted(1), converted(-1)
+    assert weights.external(model.path) == [tmp_path / beside]
+    assert before != after
+    np.testing.assert_array_equal(positive, -negative)
+    (tmp_path / beside).unlink()
+    assert weights.digest(model.path) == sha256(model.path)[:16]
+    with pytest.raises(GpuperfError, match=r"failed while converting it to fp16 \(bert, .*m\.onnx\)"):
+        precision_file(model, "fp16")

@@ -25,6 +25,7 @@ def test_what_was_not_given_has_its_default():
         ({"tails": "p99"}, {"tails": ("p99",)}),  # one name by itself
         ({"tails": ["p99.9", "p90", "p90"]}, {"tails": ("p99.9", "p90")}),
         ({"mode": "accuracy", "count": np.int64(5)}, {"count": 5}),
+        ({"scenario": "Server", "max_wait": 0}, {"max_wait": 0.0}),
         ({"scenario": "Offline", "max_batchsize": 32}, {"max_batchsize": 32}),
     ],
 )
@@ -50,7 +51,13 @@ def test_what_is_meant_is_taken(given, taken):
         ({"scenario": ["Offline"]}, r"no scenario \['Offline'\]"),
         ({"mode": "acc"}, 'no mode "acc"; use performance or accuracy'),
         *(({"scenario": "Server", "qps": bad}, "qps=") for bad in (0, -1, "many", math.inf)),
-        ({"scenario": "Server", "max_wait": -1}, "max_wait=-1; give a number above 0"),
+        ({"scenario": "Server", "max_wait": -1}, "max_wait=-1; give a number of seconds above 0"),
+        ({"scenario": "Server", "max_wait": 1e300}, "max_wait=1e[+]300; .* of seconds above 0 and up to"),
+        ({"scenario": "Server", "max_latency": 1e300}, "max_latency=1e[+]300; give a number of seconds"),
+        ({"scenario": "Server", "qps": 1e9}, "qps=.*; give a number above 0 and up to 10,000,000"),
+        ({"scenario": "Offline", "streams": 10**6}, "streams=1000000; give a whole number of 1 to 1,024"),
+        ({"scenario": "Offline", "max_batchsize": 1e300}, "max_batchsize=.*of 1 to 1,048,576"),
+        ({"mode": "accuracy", "count": 1e300}, "count=1e[+]300; give a whole number of at least 1"),
         ({"scenario": "Server", "max_batchsize": 0}, "max_batchsize=0"),
         ({"threads": 0}, "threads=0"),
         ({"streams": 0, "scenario": "Offline"}, "streams=0"),

@@ -16,6 +16,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, peak
 from pytest_gpuperf.mlperf import server as server_module
 from pytest_gpuperf.mlperf.library import Kept, SampleLibrary
+from pytest_gpuperf.mlperf.loadgen import _patience
 from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.settings import Scenario
 from pytest_gpuperf.mlperf.timing import InvalidPhase
@@ -96,6 +97,52 @@ def test_a_server_waits_for_a_fuller_batch_as_long_as_it_may():
     wait_for(lambda: loadgen.batches == [2])
     assert time.monotonic() - begin > 0.15
     server.stop()
+
+
+def test_waiting_for_a_fuller_batch_is_no_stall(monkeypatch):
+    monkeypatch.setattr(server_module, "_LOOK", 0.01)
+    server = batcher(LoadGen(), max_wait=0.5)
+    server.start(lambda: None)
+    server.issue([1], [1])
+    before = server.progress
+    wait_for(lambda: server.progress > before + 0.1)
+    assert server.completions == []
+    server.stop()
+
+
+def test_a_phase_that_is_lost_is_ended():
+    """What waits longer than the whole phase lasts: at a rate far too high the rest would take hours."""
+    runs, loadgen = [], LoadGen()
+
+    def run(images):
+        runs.append(len(images))
+        time.sleep(0.05)
+        return images[:, 0].astype(np.int64)
+
+    server = batcher(loadgen, run)
+    server.patience = 0.12
+    server.start(lambda: None)
+    count = 100 * BATCH
+    server.issue(range(count), [1] * count)
+    wait_for(lambda: len(loadgen.answers) == count)
+    server.stop()
+    assert server.abandoned
+    assert server.failure is None
+    assert 1 <= len(server.completions) <= len(runs) < 10  # those unanswered tell nothing of the rate
+
+
+def test_the_length_of_a_servers_phase():
+    def patience(qps, seconds, **changes):
+        made = SimpleNamespace(min_query_count=662, min_duration_ms=1000 * seconds)
+        notes = []
+        scenario = replace(Scenario.of("Server"), qps=qps, **changes)
+        return _patience(made, scenario, seconds, notes), notes
+
+    assert patience(400, 2) == (12, [])
+    assert patience(400, 2, max_latency=9, max_wait=1) == (29, [])
+    assert patience(66.2, 2) == (20, ["measured 10 s, not 2: 662 queries, 66.2 a second"])
+    with pytest.raises(GpuperfError, match=r"^qps=0.001: a phase has 662 queries .* 184 hours at"):
+        patience(0.001, 2)
 
 
 def test_an_idle_server_is_no_stall_and_a_failing_one_answers():

@@ -176,12 +176,22 @@ def test_a_model_that_does_not_fit(tmp_path, ort, arguments, change, said):
     assert "m.onnx" in str(error.value)
 
 
-def test_an_output_that_is_no_class_is_one_sentence(tmp_path, ort):
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (np.zeros((1, 40, 6625), np.float32), r"float32 \[1, 40, 6625\]"),
+        (np.zeros((1, 1), np.float32), r"float32 \[1, 1\]"),  # one score: its highest is always the first
+        (np.zeros(1, np.float32), r"float32 \[1\]"),  # as well of a single sample
+        (np.array(["3"], object), r"object \[1\]"),
+        (np.zeros((1, 2), np.int64), r"int64 \[1, 2\]"),
+        ([{0: 0.5, 1: 0.5}], r"\[{0: 0.5, 1: 0.5}\]"),
+    ],
+)
+def test_an_output_that_is_no_class_is_one_sentence(tmp_path, ort, output, found):
     session = open_session(classifier(tmp_path / "m.onnx"), "cpu")
-    session._session = SimpleNamespace(run=lambda *given: [np.zeros((1, 40, 6625), np.float32)])
+    session._session = SimpleNamespace(run=lambda *given: [output])
     with pytest.raises(
-        GpuperfError,
-        match=r"output scores has the shape \[1, 40, 6625\] for 1 samples; a classifier .* need a score=",
+        GpuperfError, match=f"output scores is {found} for 1 samples; a classifier .* need a score="
     ):
         session.run(values(3))
 

@@ -243,3 +243,20 @@ def test_images_are_read_in_pieces_and_each_is_progress():
 def test_images_of_another_number_or_form_are_one_sentence(images, said):
     with pytest.raises(GpuperfError, match=f"^mine: .*{said}"):
         library(images).load(range(4))
+
+
+@pytest.mark.parametrize(
+    ("images", "dtype", "said"),
+    [
+        (lambda indices: np.array(indices) - 2, np.uint8, "gave int64 from -2 to -2, which uint8, the"),
+        (lambda indices: np.array(indices) << 40, np.int32, "gave int64 from .*, which int32, the model's"),
+        (lambda indices: np.array(indices), np.bool_, "gave int64 from 1 to 3, which bool, the model's type"),
+        (lambda indices: np.array(indices) / 2 if 1 in indices else indices, None, "image 1 is float64"),
+    ],
+)
+def test_numbers_are_never_cut_to_fit(images, dtype, said):
+    dataset = SimpleNamespace(name="mine", images=images)
+    with pytest.raises(GpuperfError, match=f"^mine: .*{said}"):
+        SampleLibrary(dataset, dtype, lambda images: lambda: None).load(range(4))
+    wide = SampleLibrary(dataset, np.float32, lambda images: lambda: None)
+    wide.load(range(4))  # a float may round

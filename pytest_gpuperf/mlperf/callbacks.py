@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ class Callbacks:
     """
 
     alone = True  # a single worker shares LoadGen's thread
+    patience = math.inf  # of a server
 
     def __init__(self, loadgen: Any, workers: Sequence[Any], library: SampleLibrary, batch: int) -> None:
         self._loadgen, self._workers, self.library, self._batch = loadgen, workers, library, batch
@@ -217,7 +219,8 @@ class Callbacks:
     def _complete(self, ids: Sequence[int], classes: np.ndarray) -> None:
         # LoadGen copies the bytes before QuerySamplesComplete returns, so the array may go then.
         self._loadgen.QuerySamplesComplete(list(self._responses(ids, classes)))
-        self.completions.append((perf_counter(), len(ids)))
+        if not self.abandoned:
+            self.completions.append((perf_counter(), len(ids)))
 
     def _responses(self, ids: Sequence[int], classes: np.ndarray) -> Iterator[Any]:
         first, size = classes.ctypes.data, classes.itemsize

@@ -5,6 +5,7 @@ LoadGen itself passes over a line that it does not know, without a word. Here th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -73,21 +74,30 @@ PASSED_OVER = (
     "test05_sample_index_rng_seed",
     "test05_schedule_rng_seed",
 )
+# What may be a fraction; all other keys are whole numbers, in 64 bits.
+FRACTIONS = ("target_latency", "target_qps", "min_duration", "max_duration", "token_latency_scaling_factor")
+PERCENTS = ("target_latency_percentile", "accuracy_log_probability")
+_FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 KEYS = sorted({*EVERY, *PASSED_OVER, *(key for keys in OF_SCENARIO.values() for key in keys)})
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What files say: a number for each (model, scenario, key), the last line for one being the one."""
+    """What a file says: a number for each (model, scenario, key), the last line for one being the one."""
 
+    path: Path
     values: Mapping[tuple[str, str, str], int | float]
 
     def of(self, models: Sequence[str], scenario: str) -> dict[str, int | float]:
         """Return what the files say of a scenario of a model, under any of its names.
 
         As in LoadGen the model's own line of the scenario comes first, then any model's of the scenario, and
-        then those of any scenario.
+        then those of any scenario. Other models are passed over, but not a mistyped name of this one.
         """
+        known = {_plain(name): name for name in models}
+        for model in sorted({model for model, _, _ in self.values} - {"*", *models}):
+            if name := known.get(_plain(model)):
+                raise GpuperfError(f'{self.path}: there is no model "{model}": did you mean "{name}"?')
         found: dict[str, int | float] = {}
         for name, where in (("*", "*"), (None, "*"), ("*", scenario), (None, scenario)):
             for (model, line, key), value in self.values.items():
@@ -101,7 +111,7 @@ def read(path: Any) -> Configuration:
     if not isinstance(path, str | Path):
         raise GpuperfError(f"loadgen: {short(path)} is no configuration file; give its path")
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
         raise GpuperfError(f"loadgen: the configuration {path} cannot be read: {why}") from None
@@ -111,7 +121,7 @@ def read(path: Any) -> Configuration:
         if text:
             name, value = _entry(text, f"{path}, line {number}")
             values[name] = value
-    return Configuration(values)
+    return Configuration(Path(path), values)
 
 
 def _entry(text: str, where: str) -> tuple[tuple[str, str, str], int | float]:
@@ -130,14 +140,30 @@ def _entry(text: str, where: str) -> tuple[tuple[str, str, str], int | float]:
     known = {*EVERY, *PASSED_OVER, *OF_SCENARIO.get(scenario, ())}
     if scenario != "*" and key not in known:
         raise GpuperfError(f'{where}: "{key}" has no meaning in {scenario}')
+    return (model, scenario, key), _number(key, words[2], where)
+
+
+def _number(key: str, text: str, where: str) -> int | float:
+    """Return the value of a key; raises GpuperfError for one that LoadGen's setting cannot hold."""
+    value: int | float
     try:
-        return (model, scenario, key), int(words[2], 0)
+        value = float(text) if _FRACTION.fullmatch(text) else int(text if "_" not in text else "", 0)
     except ValueError:
-        pass
-    try:
-        return (model, scenario, key), float(words[2])
-    except ValueError:
-        raise GpuperfError(f'{where}: "{words[2]}" is no number') from None
+        raise GpuperfError(f'{where}: "{text}" is no number') from None
+    if key in PERCENTS:
+        fits, wanted = 0 < value < 100, "a number of percent, above 0 and below 100"
+    elif key in FRACTIONS:
+        fits, wanted = 0 <= value < 2**63, "a number of at least 0"
+    else:
+        fits, wanted = value == int(value) and 0 <= value < 2**64, "a whole number of at least 0, in 64 bits"
+        value = int(value) if fits else value
+    if not fits:
+        raise GpuperfError(f"{where}: {key} = {text}; give {wanted}")
+    return value
+
+
+def _plain(model: str) -> str:
+    return "".join(filter(str.isalnum, model.lower()))
 
 
 def _near(given: str, known: Sequence[str] | Mapping[str, Any]) -> str:

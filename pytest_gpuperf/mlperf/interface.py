@@ -191,18 +191,21 @@ class Interface:
         ]
 
     def classes(self, output: np.ndarray) -> np.ndarray:
-        """Return int64 [n] from integer classes [n] or [n, 1], or from scores [n, classes].
+        """Return int64 [n] from integer classes [n] or [n, 1], or from scores [n, classes] of two or more.
 
-        Raises GpuperfError for any other form.
+        Raises GpuperfError for any other form: the highest of one score is no class.
         """
-        found = output if np.issubdtype(output.dtype, np.integer) else output.argmax(axis=-1)
-        classes = found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
-        if len(classes) != len(output):
+        kind = output.dtype.kind if isinstance(output, np.ndarray) else ""
+        whole, scores = kind in ("i", "u", "b"), kind == "f" and output.ndim > 1 and output.shape[-1] > 1
+        found = output if whole else output.argmax(axis=-1) if scores else None
+        if found is None or found.size != len(output):
+            about = f"{output.dtype} {list(output.shape)}" if kind else short(output)
             raise GpuperfError(
-                f"{self._model.path}: output {self.outputs[0]} has the shape {list(output.shape)} for "
-                f"{len(output)} samples; a classifier gives classes [n] or scores [n, classes], and other "
+                f"{self._model.path}: output {self.outputs[0]} is {about} for {len(output)} samples; a "
+                "classifier gives whole numbers [n] or scores [n, classes] of two classes or more, and other "
                 "answers need a score="
             )
+        classes: np.ndarray = found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
         return classes
 
 

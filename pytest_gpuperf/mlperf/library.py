@@ -50,6 +50,7 @@ class SampleLibrary:
                 self._images = self._allocated(len(distinct), read)
             self._require_like(read, distinct[done])
             self._images[done : done + len(read)] = read
+            self._require_held(read, done)
             done += len(read)
             progress(done, len(distinct))
             took = max(perf_counter() - begin, 1e-6)
@@ -116,16 +117,34 @@ class SampleLibrary:
             )
         return np.empty((count, *read.shape[1:]), dtype or read.dtype)
 
+    def _pairs(self, read: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return each array that was read, beside that of the loaded samples."""
+        if not isinstance(read, Arrays):
+            return [(read, self._images)]
+        return [(array, self._images.arrays[name]) for name, array in read.arrays.items()]
+
     def _require_like(self, read: Any, first: int) -> None:
-        """Raise GpuperfError unless samples have the shape of those that were loaded before them."""
-        pairs = [(read, self._images)]
-        if isinstance(read, Arrays):
-            pairs = [(array, self._images.arrays[name]) for name, array in read.arrays.items()]
-        for array, loaded in pairs:
+        """Raise GpuperfError unless samples have shape and type of those that were loaded before them."""
+        for array, loaded in self._pairs(read):
             if array.shape[1:] != loaded.shape[1:]:
                 found, before = list(array.shape[1:]), list(loaded.shape[1:])
                 raise GpuperfError(
                     f"{self._dataset.name}: image {first} has the shape {found}, others {before}"
+                )
+            if self._dtype is None and array.dtype != loaded.dtype:
+                raise GpuperfError(
+                    f"{self._dataset.name}: image {first} is {array.dtype}, others {loaded.dtype}; "
+                    "images() must return one type"
+                )
+
+    def _require_held(self, read: Any, done: int) -> None:
+        """Raise GpuperfError if the model's type, of whole numbers, could not hold those that were read."""
+        for array, loaded in self._pairs(read):
+            part = loaded[done : done + len(array)]
+            if part.dtype != array.dtype and part.dtype.kind in "iub" and not (part == array).all():
+                raise GpuperfError(
+                    f"{self._dataset.name}: images() gave {array.dtype} from {array.min()} to {array.max()}, "
+                    f"which {part.dtype}, the model's type, cannot hold"
                 )
 
     def unload(self) -> None:

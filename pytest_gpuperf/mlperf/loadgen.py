@@ -28,7 +28,7 @@ from pytest_gpuperf.mlperf.library import InOrder
 from pytest_gpuperf.mlperf.logged import early_stopping
 from pytest_gpuperf.mlperf.models import require_scenario
 from pytest_gpuperf.mlperf.phase import Lasting, Phase
-from pytest_gpuperf.mlperf.request import STALL
+from pytest_gpuperf.mlperf.request import LONGEST, STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
 from pytest_gpuperf.mlperf.scores import ScoreResult, scored
 from pytest_gpuperf.mlperf.session import ALONE, Session, Team
@@ -38,6 +38,7 @@ from pytest_gpuperf.mlperf.timing import InvalidPhase, timed
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 SHORTEST_SUBMITTED = 600.0  # seconds
 CPU_PERFORMANCE_SAMPLES = 64  # keeps the loading of a phase on the CPU under a second
+PATIENCE = 10.0  # seconds beyond a phase's length: with who waits so long, all that came meanwhile are late
 AGAIN = 0.2  # seconds of warm-up of a further phase of the same session
 MUCH = 1.25  # of what full batches alone would give: the rate of a server that was given none
 
@@ -102,12 +103,14 @@ def performance(
         fits = _fitting(asked, chosen, load, limit, notes)
         made = settings.performance(phase.lg, asked, chosen, fits, load)
         configuration.apply(made, configured, asked.name)
+        if asked.server:
+            phase.callbacks.patience = _patience(made, asked, limit, notes)
         return made
 
     with logs.tracing(log_dir, keep=keep_trace) if not asked.one_query else nullcontext():
         used = phase.run(prepare, trace=not asked.one_query)
         detail = logs.read_detail(log_dir)
-        if detail.num_errors or not detail.valid:
+        if detail.num_errors or not detail.valid or phase.callbacks.abandoned:
             raise InvalidPhase(asked, detail, phase.callbacks.completions)
         timing = timed(asked, phase.callbacks, detail, log_dir)
     length = limit if limit is not None else used.min_duration_ms / 1000
@@ -156,6 +159,22 @@ def _fitting(
         raise GpuperfError(f'{why}: ask for seconds={longest:.0f} or less, or profile="short"')
     notes.append(f"measured {longest:.2g} s: {why}")
     return longest
+
+
+def _patience(made: Any, scenario: Scenario, seconds: float | None, notes: list[str]) -> float:
+    """Return how long a query may wait before the phase is lost, and note a phase longer than was asked for.
+
+    Raises GpuperfError if it would take days to have its queries.
+    """
+    count, lasts = made.min_query_count, made.min_query_count / scenario.qps
+    if lasts > LONGEST:
+        raise GpuperfError(
+            f"qps={scenario.qps:g}: a phase has {count:,} queries or more, which takes {lasts / 3600:,.0f} "
+            "hours at that rate: ask for a higher one"
+        )
+    if seconds and lasts > 2 * seconds:
+        notes.append(f"measured {lasts:.0f} s, not {seconds:g}: {count:,} queries, {scenario.qps:g} a second")
+    return PATIENCE + scenario.max_wait + max(made.min_duration_ms / 1000, lasts, 2 * scenario.max_latency)
 
 
 def _reservations(profile: Profile, loaded: int, seconds: float | None) -> list[str]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import short
 from pytest_gpuperf.mlperf import logs
 from pytest_gpuperf.mlperf.logs import Detail
 from pytest_gpuperf.mlperf.submission import objections
@@ -47,7 +49,9 @@ class LoggedPhase:
 
 
 def read_logs(folder: str | Path) -> LoggedPhase:
-    """Read the log folder of one phase; raises GpuperfError if its detail log is missing or cut off."""
+    """Read the log folder of one phase; raises GpuperfError if its detail log is not there or not whole."""
+    if not isinstance(folder, str | Path):
+        raise GpuperfError(f"read_logs: {short(folder)} is no path; give the folder of a phase's logs")
     detail = logs.read_detail(Path(folder))
     values = detail.values
     return LoggedPhase(
@@ -55,9 +59,9 @@ def read_logs(folder: str | Path) -> LoggedPhase:
         mode=str(values.get("effective_test_mode", "")),
         valid=detail.valid and not detail.num_errors,
         reason=detail.reason,
-        queries=values.get("result_query_count"),
-        latency=_latency(values),
-        samples_per_second=_rate(values),
+        queries=None if (counted := detail.number("result_query_count")) is None else int(counted),
+        latency=_latency(detail),
+        samples_per_second=_rate(detail),
         early_stopping=early_stopping(detail),
         loadgen=str(values.get("loadgen_version", "")),
         values=values,
@@ -67,24 +71,25 @@ def read_logs(folder: str | Path) -> LoggedPhase:
 
 def early_stopping(detail: Detail) -> float | None:
     """Return the early-stopping bound of a stream's target percentile in seconds, None if there is none."""
-    found = detail.values.get(_EARLY.get(str(detail.values.get("effective_scenario")), ""))
+    found = detail.number(_EARLY.get(str(detail.values.get("effective_scenario")), ""))
     return found * 1e-9 if found else None
 
 
-def _latency(values: Mapping[str, Any]) -> dict[str, float]:
+def _latency(detail: Detail) -> dict[str, float]:
     per_query = "result_{}_percentile_per_query_latency_ns"
-    form = per_query if per_query.format("50.00") in values else "result_{}_percentile_latency_ns"
-    found = {name: values.get(form.format(percent)) for name, percent in _PERCENTILES.items()}
+    form = per_query if per_query.format("50.00") in detail.values else "result_{}_percentile_latency_ns"
+    found = {name: detail.number(form.format(percent)) for name, percent in _PERCENTILES.items()}
     return {name: ns * 1e-9 for name, ns in found.items() if ns is not None}
 
 
-def _rate(values: Mapping[str, Any]) -> float | None:
+def _rate(detail: Detail) -> float | None:
     for key in (
         "result_samples_per_second",
         "result_completed_samples_per_sec",
         "result_qps_with_loadgen_overhead",
     ):
-        if key in values:
-            return float(values[key])
-    mean = values.get("result_mean_query_latency_ns")  # MultiStream logs no rate
-    return values["effective_samples_per_query"] / (mean * 1e-9) if mean else None
+        if (rate := detail.number(key)) is not None:
+            return rate
+    # MultiStream logs no rate
+    mean, samples = map(detail.number, ("result_mean_query_latency_ns", "effective_samples_per_query"))
+    return samples / (mean * 1e-9) if mean and samples else None

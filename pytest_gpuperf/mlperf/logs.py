@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import number, short
 from pytest_gpuperf.files import cache_folder
 
 DETAIL = "mlperf_log_detail.txt"
@@ -39,7 +41,16 @@ class Detail:
 
     @property
     def num_errors(self) -> int:
-        return int(self.values.get("num_errors", len(self.errors)))
+        counted = self.number("num_errors")
+        return len(self.errors) if counted is None else int(counted)
+
+    def number(self, key: str) -> float | None:
+        """Return the number of a key, None if it has none; raises GpuperfError if it is something else."""
+        value = self.values.get(key)
+        found = number(value)
+        if value is not None and (found is None or not math.isfinite(found)):
+            raise GpuperfError(f"{self.path}: {key} is {short(value)}, which is no number")
+        return found
 
     @property
     def reason(self) -> str:
@@ -56,9 +67,14 @@ def read_detail(folder: Path) -> Detail:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise GpuperfError(f"LoadGen wrote no {path} ({error.strerror}): it ran nothing") from error
+        raise GpuperfError(f"there is no {path} ({error.strerror}): LoadGen ran nothing") from error
     values: dict[str, Any] = {}
     errors = []
+    if lines and not any(":::MLLOG " in line for line in lines):
+        raise GpuperfError(
+            f"{path} has no :::MLLOG line: it is no detail log, or of a LoadGen of 2020 or before, which "
+            "wrote it in another form"
+        )
     for line in lines:
         _, marker, text = line.partition(":::MLLOG ")
         if not marker:
@@ -66,11 +82,12 @@ def read_detail(folder: Path) -> Detail:
         try:
             entry = json.loads(text)
             values[entry["key"]] = entry["value"]
-        except (ValueError, KeyError) as error:
+            failed = (entry.get("metadata") or {}).get("is_error")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise GpuperfError(
                 f"{path} has a line that is no MLLOG entry: {text[:120]} (is the disk full?)"
             ) from error
-        if entry.get("metadata", {}).get("is_error"):
+        if failed:
             errors.append(str(entry["value"]))
     if "power_end" not in values:  # the last entry that both modes write
         raise GpuperfError(

@@ -12,8 +12,8 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import short
-from pytest_gpuperf.files import cached, sha256
-from pytest_gpuperf.mlperf import imported, resnet50
+from pytest_gpuperf.files import cached
+from pytest_gpuperf.mlperf import imported, resnet50, weights
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
 from pytest_gpuperf.mlperf.datasets import LAYOUTS, Dataset, Digits, dataset_of, shipped
 from pytest_gpuperf.mlperf.imagenet import ImageNetAt
@@ -87,6 +87,11 @@ class Model:
             raise GpuperfError(
                 f"{self.name}: output={short(self.output)}; several outputs need a score, classes are one"
             )
+        if type(self.label_offset) is not int or abs(self.label_offset) >= 1 << 31:
+            raise GpuperfError(f"{self.name}: label_offset={short(self.label_offset)}; give a whole number")
+        shape = () if self.input_shape is None else self.input_shape
+        if not isinstance(shape, tuple | list) or not all(type(size) is int and size > 0 for size in shape):
+            raise GpuperfError(f"{self.name}: input_shape={short(shape)}; give the sizes without the batch's")
         if self.data_format not in (None, *LAYOUTS):
             raise GpuperfError(f'{self.name}: data_format={short(self.data_format)}; give "NCHW" or "NHWC"')
 
@@ -209,8 +214,7 @@ def digits_model() -> Model:
 
 
 def half_precision(model: Model) -> Path:
-    """Convert the model's weights, inputs and activations to fp16, once: cached by the file's checksum."""
-    digest = sha256(model.path)[:16]
+    """Convert the model's weights, inputs and activations to fp16, once: cached by both their checksums."""
 
     def convert() -> bytes:
         onnx = imported("onnx", f"converting {model.name} to fp16 needs onnx")
@@ -218,4 +222,4 @@ def half_precision(model: Model) -> Path:
 
         return bytes(convert_float_to_float16(onnx.load(str(model.path))).SerializeToString())
 
-    return cached(f"models/{digest}-fp16.onnx", convert)
+    return cached(f"models/{weights.digest(model.path)}-fp16.onnx", convert)

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.files import sha256
-from pytest_gpuperf.mlperf import models, quantised
+from pytest_gpuperf.mlperf import models, quantised, weights
 from pytest_gpuperf.mlperf.interface import Interface, failure
 from pytest_gpuperf.mlperf.models import DTYPES, Model, Precision
 from pytest_gpuperf.mlperf.scores import Answers
@@ -34,10 +33,13 @@ ALONE = Team()
 
 
 def precision_file(model: Model, precision: Precision) -> Path:
-    """Return the ONNX file of a model in the precision, converted if it is not fp32."""
-    if precision == "int8":
-        return quantised.int8(model)
-    return model.path if precision == "fp32" else models.half_precision(model)
+    """Return the ONNX file of a model in the precision, converted if it is not fp32; raises GpuperfError."""
+    if precision == "fp32":
+        return model.path
+    try:
+        return quantised.int8(model) if precision == "int8" else models.half_precision(model)
+    except Exception as error:
+        raise failure(model, f"converting it to {precision}", error) from error
 
 
 class OnnxSession:
@@ -64,7 +66,7 @@ class OnnxSession:
         self.path = precision_file(model, precision)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
-            "model_sha256": sha256(model.path)[:16],
+            "model_sha256": weights.digest(model.path),
             "batch_sizes": " ".join(map(str, sizes)),
         }
         self.load(stream)

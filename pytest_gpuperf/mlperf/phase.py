@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -123,7 +123,8 @@ class Phase:
             self._wait(thread, outcome)
         finally:
             if not thread.is_alive():
-                self.callbacks.library.unload()
+                with suppress(GpuperfError):  # what ended the phase is said
+                    self.callbacks.library.unload()
                 _running.release()
         self.notes = (*self.notes, *getattr(self._dataset, "notes", ()))
         error = self.callbacks.failure or outcome.get("error")

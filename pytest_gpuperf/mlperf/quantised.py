@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.files import cached, sha256
-from pytest_gpuperf.mlperf import datasets, imported, models
+from pytest_gpuperf.files import cached
+from pytest_gpuperf.mlperf import datasets, imported, models, weights
 
 IMAGES = 32  # that the ranges are taken from
 RECIPE = "conv-s8s8-per-channel-minmax-32"
 
 
 def int8(model: models.Model) -> Path:
-    """Quantise the model's convolutions, once: cached by the file's checksum and the recipe.
+    """Quantise the model's convolutions, once: cached by the checksum of file and weights, and the recipe.
 
     The default recipe quantises everything, and left 8 of 100 digits right: the last layer and the residual
     sums need more than eight bits. With the convolutions alone, which are 99 % of the arithmetic, each
@@ -58,7 +58,7 @@ def int8(model: models.Model) -> Path:
         finally:
             logging.getLogger().removeFilter(_unasked)
 
-    return cached(f"models/{sha256(model.path)[:16]}-{RECIPE}.onnx", convert)
+    return cached(f"models/{weights.digest(model.path)}-{RECIPE}.onnx", convert)
 
 
 def calibration_images(model: models.Model) -> np.ndarray:

@@ -19,6 +19,13 @@ QSLS = ("host", "device")
 BACKENDS = ("cuda", "tensorrt", "cpu")
 STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
+FASTEST = 1e7  # queries a second; LoadGen takes a microsecond for one
+MANY = 1 << 20  # samples at a time, of which each has its place in memory
+# The most of what is made or computed before a phase begins.
+_MOST: Mapping[str, int] = {
+    **{"max_batchsize": MANY, "samples_per_query": MANY},
+    **{"threads": 1024, "streams": 1024, "devices": 1024},
+}
 FILES = ("mlperf_conf", "user_conf", "audit_conf")  # what a later one says holds
 # Keys of configuration files that are arguments, in the argument's unit.
 _ARGUMENTS: Mapping[tuple[str, str], tuple[str, float]] = {
@@ -113,9 +120,11 @@ class Request:
             count=_count("count", given.get("count")),
             stall=STALL if given.get("stall") is None else _seconds("stall", given.get("stall")),
             keep_trace=_flag("keep_trace", given.get("keep_trace")),
-            qps=_above_zero("qps", given.get("qps")),
-            max_latency=_above_zero("max_latency", given.get("max_latency")),
-            max_wait=_above_zero("max_wait", given.get("max_wait")),
+            qps=_rate("qps", given.get("qps")),
+            max_latency=None
+            if given.get("max_latency") is None
+            else _seconds("max_latency", given.get("max_latency")),
+            max_wait=_wait(given.get("max_wait")),
             max_batchsize=_count("max_batchsize", given.get("max_batchsize")),
             samples_per_query=_count("samples_per_query", given.get("samples_per_query")),
             performance_sample_count=_count(
@@ -141,16 +150,29 @@ class Request:
 def _configured(models: Sequence[str], scenario: str, given: dict[str, Any]) -> dict[str, int | float]:
     """Take what files say into the arguments that were not given; returns what else they say."""
     said: dict[str, int | float] = {}
+    where: dict[str, str] = {}
     for name in FILES:
         if given.get(name) is not None:
-            said |= configuration.read(given[name]).of(models, scenario)
+            found = configuration.read(given[name]).of(models, scenario)
+            said |= found
+            where |= {key: f"{given[name]}: {key} = {value}" for key, value in found.items()}
     for key in list(said):
         if (scenario, key) in _ARGUMENTS:
             name, unit = _ARGUMENTS[scenario, key]
             value = said.pop(key) * unit
             if given.get(name) is None:
-                given[name] = value
+                given[name] = _said(where[key], name, value)
     return {key: value for key, value in said.items() if key not in configuration.PASSED_OVER}
+
+
+def _said(where: str, name: str, value: float) -> float:
+    """Return what a file says for an argument; raises GpuperfError naming the line if it cannot be meant."""
+    check = {"seconds": _seconds, "qps": _rate, "max_latency": _seconds}.get(name, _count)
+    try:
+        check(name, value)
+    except GpuperfError as error:
+        raise GpuperfError(f"{where}, so {str(error).removeprefix('loadgen: ')}") from None
+    return value
 
 
 def _choice(name: str, given: Any, choices: Sequence[str] | Mapping[str, Any]) -> str:
@@ -171,12 +193,16 @@ def _seconds(name: str, given: Any) -> float:
     return found
 
 
-def _above_zero(name: str, given: Any) -> float | None:
+def _wait(given: Any) -> float | None:
+    return None if given is None else 0.0 if number(given) == 0 else _seconds("max_wait", given)
+
+
+def _rate(name: str, given: Any) -> float | None:
     if given is None:
         return None
     found = number(given)
-    if found is None or not math.isfinite(found) or found <= 0:
-        raise GpuperfError(f"loadgen: {name}={short(given)}; give a number above 0")
+    if found is None or not 0 < found <= FASTEST:
+        raise GpuperfError(f"loadgen: {name}={short(given)}; give a number above 0 and up to {FASTEST:,.0f}")
     return found
 
 
@@ -189,9 +215,10 @@ def _flag(name: str, given: Any) -> bool:
 def _count(name: str, given: Any) -> int | None:
     if given is None:
         return None
-    found = number(given)
-    if found is None or not math.isfinite(found) or found != int(found) or found < 1:
-        raise GpuperfError(f"loadgen: {name}={short(given)}; give a whole number of at least 1")
+    found, most = number(given), _MOST.get(name, 1 << 53)
+    if found is None or not 1 <= found <= most or found != int(found):
+        bound = f"of 1 to {most:,}" if name in _MOST else "of at least 1"
+        raise GpuperfError(f"loadgen: {name}={short(given)}; give a whole number {bound}")
     return int(found)
 
 

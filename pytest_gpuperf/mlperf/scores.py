@@ -41,7 +41,7 @@ class Answers:
             return np.zeros(len(answers), np.int64)
         with self._one_at_a_time:
             first = len(self._kept)
-            self._kept.extend(answers)
+            self._kept.extend(map(_own, answers))
         return np.arange(first, first + len(answers))
 
     def at(self, places: np.ndarray) -> tuple[Any, ...]:
@@ -122,6 +122,17 @@ def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple
         raise GpuperfError(f"{model.name}: score() returned {short(given)}, which is not finite")
     scores = tuple(value for value in each if value is not None)
     return score, scores
+
+
+def _own(answer: Any) -> Any:
+    """Return an answer with its arrays copied: the next batch may come in the same buffers."""
+    if isinstance(answer, np.ndarray):
+        return answer.copy()
+    if isinstance(answer, dict):
+        return {name: _own(part) for name, part in answer.items()}
+    if type(answer) in (list, tuple):
+        return type(answer)(map(_own, answer))
+    return answer.clone() if hasattr(answer, "clone") else answer  # a torch tensor
 
 
 def same(one: Any, other: Any) -> bool:

@@ -20,6 +20,8 @@ class Batcher(Callbacks):
     """Run whatever waits, ``batch`` samples at most, after ``max_wait`` seconds for a fuller batch.
 
     LoadGen issues a query when its time has come, whether the last is done or not, so ``issue`` only queues.
+    Once a query has waited for ``patience`` seconds the phase is lost, and the rest is completed unanswered:
+    at a rate far too high that is what would take hours.
     """
 
     alone = False
@@ -77,9 +79,10 @@ class Batcher(Callbacks):
                 # With a batch under way, or a query that could not be completed, it is not idle but hung.
                 if not self._running and self.failure is None:
                     self.progress = perf_counter()
-                self._changed.wait(self._left())
+                self._changed.wait(min(self._left(), _LOOK))
             self._running += 1
             count = min(len(self._waiting), self._batch)
+            self.abandoned |= perf_counter() - self._waiting[0][2] > self.patience
             taken = [self._waiting.popleft()[:2] for _ in range(count)]
             if self._waiting:
                 self._changed.notify()  # what is left is for another worker

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_gpuperf.figures import number
+
 # mlcommons/inference, tools/submission/submission_checker: constants.py and checks/performance_check.py.
 DURATION_MS = 600_000
 SAMPLES = 1024
@@ -33,9 +35,9 @@ def objections(values: Mapping[str, Any], errors: int = 0) -> list[str]:
     elif not values.get("early_stopping_met"):
         found.append(f"early stopping was not met: {values.get('early_stopping_result', 'no result')}")
     for name, least in limits:
-        if int(values.get(name, 0)) < least:
+        if (number(values.get(name)) or 0) < least:
             found.append(f"{name} is {values.get(name)}, and {least:,} is the least")
-    if scenario == "Server" and values.get("effective_target_latency_ns", 0) > SERVER_LATENCY_NS:
+    if scenario == "Server" and (number(values.get("effective_target_latency_ns")) or 0) > SERVER_LATENCY_NS:
         found.append(f"effective_target_latency_ns is more than {SERVER_LATENCY_NS:,}")
     if not any(all(values.get(key) == seed for key, seed in seeds.items()) for seeds in SEEDS.values()):
         found.append(f"its seeds are those of no round known here ({', '.join(SEEDS)})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,16 @@ from pytest_gpuperf.figures import short
 from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
 from pytest_gpuperf.mlperf.scores import Answers, Score
 
+LOOKED_AT = 8  # of the loaded samples, the first among them, which every warm-up runs
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sut:
     """A system under test that is no ONNX file: whatever ``run`` calls.
 
     ``run(batch)`` gets an array of samples, one or up to ``max_batchsize`` of them as the scenario has it,
-    and returns an answer for each, when it has them: a device must be waited for. ``dataset(count)`` gives
+    and returns an answer for each, when it has them: a device must be waited for. The samples must stay as
+    they are. ``dataset(count)`` gives
     the first ``count`` samples (None: all), with labels of any kind. ``score(answers, labels)`` returns a
     number for each answer, or one for all, more being better; without it an answer is right if it equals its
     label, and both are whole numbers. ``recipe`` and ``precision`` say what is run, and are part of the
@@ -65,6 +68,8 @@ class SutSession:
         answers = self.model.run(batch.arrays if isinstance(batch, Arrays) else batch)
         try:
             count = len(answers)
+            if isinstance(answers, str | bytes | Mapping | Set):  # their parts are no answers, or in no order
+                raise TypeError
         except TypeError:
             raise GpuperfError(
                 f"{self.model.name}: run() returned {short(answers)} for {len(batch)} samples; "
@@ -87,4 +92,20 @@ class SutSession:
         return classes.astype(np.int64, copy=False)
 
     def hold(self, images: Any) -> Callable[[], None]:
-        return lambda: None
+        """Remember some of the samples, so that a ``run`` that changes its batch is found out at the end."""
+        places = range(0, len(images), -(-len(images) // LOOKED_AT))
+        before = [_bytes(images, place) for place in places]
+
+        def release() -> None:
+            if before != [_bytes(images, place) for place in places]:
+                raise GpuperfError(
+                    f"{self.model.name}: run() changed its batch, which is the loaded samples themselves, so "
+                    "that later queries get others: let it work on a copy"
+                )
+
+        return release
+
+
+def _bytes(images: Any, place: int) -> list[bytes]:
+    arrays = images.arrays.values() if isinstance(images, Arrays) else (images,)
+    return [array[place].tobytes() for array in arrays]

@@ -11,8 +11,8 @@ from typing import Any
 
 from pytest_gpuperf.backends.cuda.driver import Loader
 from pytest_gpuperf.errors import Unavailable
-from pytest_gpuperf.files import cached_folder, lock_beside, sha256
-from pytest_gpuperf.mlperf import cuda_runtime
+from pytest_gpuperf.files import cached_folder, lock_beside
+from pytest_gpuperf.mlperf import cuda_runtime, weights
 
 PROVIDER = "TensorrtExecutionProvider"
 LIBRARIES = ("libnvinfer.so.10", "libnvonnxparser.so.10")
@@ -69,4 +69,4 @@ def building(onnxruntime: Any, path: Path) -> Iterator[None]:
 
 
 def _name(onnxruntime: Any, path: Path) -> str:
-    return f"{sha256(path)[:16]}-{onnxruntime.__version__}"
+    return f"{weights.digest(path)}-{onnxruntime.__version__}"
