@@ -70,7 +70,9 @@ def test_a_long_kernels_name_leaves_its_innermost_arguments_out(name, shown):
 
 
 def test_perfetto_has_tests_threads_streams_and_arrows():
-    document = json.loads(perfetto.render({"test_k": trace_of(EVENTS, 0, 1000 * US, 5)}))
+    written = perfetto.render({"test_k": trace_of(EVENTS, 0, 1000 * US, 5)})
+    assert written.startswith(perfetto.BEGINNING)
+    document = json.loads(written)
     events = document["traceEvents"]
     slices = {event["name"]: event for event in events if event["ph"] == "X"}
     assert (slices["test_k"]["ts"], slices["test_k"]["dur"], slices["test_k"]["pid"]) == (0, 1000, 5)
