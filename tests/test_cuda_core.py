@@ -15,6 +15,7 @@ import pytest
 
 from pytest_gpuperf.backends import uses_cuda_core
 from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.cuda.context import CudaContext
 from pytest_gpuperf.backends.cuda.machine_code import kernel_hash, symbols
 from pytest_gpuperf.backends.cuda.program import pack
 from pytest_gpuperf.backends.cuda_core import nvrtc
@@ -248,6 +249,17 @@ def test_the_drivers_errors_have_its_own_words(driver):
     with pytest.raises(driver.Error, match="illegal memory access") as caught:
         driver.Event().query()
     assert not isinstance(caught.value, driver.MemoryError)
+
+
+def test_a_thread_without_a_context_loses_nothing(driver):
+    """Every call of that thread fails, as all do once a kernel broke the context."""
+    context = object.__new__(CudaContext)
+    context.driver, context.lost = driver, ""
+    error = driver.DriverError("cuLaunchKernel failed: invalid device context")
+    said = context.explain(error, "launching k")
+    assert isinstance(said, KernelError)
+    assert str(said).startswith("No CUDA context is current on this thread, seen while launching k: cuLaunch")
+    assert context.lost == ""
 
 
 def test_an_event_that_has_not_happened_is_no_error(driver):
