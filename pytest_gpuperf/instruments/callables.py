@@ -58,7 +58,7 @@ def with_keywords(
         if keywords:
             raise GpuperfError(
                 f"{call}(...): {name} is a kernel, which takes no {_list(keywords)} by keyword; "
-                f"{call}'s own are {_list(own)}"
+                f"{_own(call)} own are {_list(own)}"
             )
         return function
     try:
@@ -71,8 +71,8 @@ def with_keywords(
     both = [key for key in _takes(signature, args) if key in given and key not in settled]
     if both:
         raise GpuperfError(
-            f"{call}(...): {both[0]}= is {call}'s own, and {name} takes one too; for {name}'s write "
-            f"{call}(functools.partial({name}, {both[0]}=...), ...), for {call}'s put {name} in a lambda"
+            f"{call}(...): {both[0]}= is {_own(call)} own, and {name} takes one too; for {name}'s write "
+            f"{call}(functools.partial({name}, {both[0]}=...), ...), for {_own(call)} put {name} in a lambda"
         )
     return partial(function, **keywords) if keywords else function
 
@@ -95,8 +95,12 @@ def _refuse_unknown(
     known = [parameter.name for parameter in parameters if parameter.kind in _BY_KEYWORD]
     if unknown := [key for key in keywords if key not in known]:
         close = difflib.get_close_matches(unknown[0], [*known, *own], n=1)
-        meant = f" (did you mean {close[0]}=?)" if close else f"; {call}'s own are {_list(own)}"
+        meant = f" (did you mean {close[0]}=?)" if close else f"; {_own(call)} own are {_list(own)}"
         raise GpuperfError(f"{call}(...): {name} takes no {unknown[0]}={meant}")
+
+
+def _own(name: str) -> str:
+    return f"{name}'" if name.endswith("s") else f"{name}'s"
 
 
 def _list(names: Collection[str]) -> str:
