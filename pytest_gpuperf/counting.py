@@ -28,21 +28,22 @@ def take(
     keywords: Mapping[str, Any],
 ) -> Counters:
     """Count a launch, or all that a callable launches, and add its figures to the test's."""
-    from pytest_gpuperf.instruments.callables import name_of
+    from pytest_gpuperf.instruments.callables import name_of, with_keywords
 
     if not callable(launch):
         raise GpuperfError(f"counters takes a launch or another callable, not {type(launch).__name__}")
+    enqueue = with_keywords(launch, args, keywords, {"name": name}, "counters")
     label = name_of(launch) if name is None else text("counters(...)", "name", name)
     gpu, options = session.gpu(), session.options
     if not options.active and options.plan is None:
-        return _counted(session, launch, label, args, keywords)
+        return _counted(session, enqueue, label, args)
     kind = {"counters": "modelled" if gpu.device.models_traffic else "measured"}
     asked = contract(gpu, args, test_options(item), kind, keywords)
     work_hash = getattr(launch, "work_hash", None)
     code = work_hash(*args) if work_hash else None  # before it is launched, which writes to its arrays
     if options.plan is not None:
         return reach_counters(session, item, label, asked, code)
-    found = _counted(session, launch, label, args, keywords)
+    found = _counted(session, enqueue, label, args)
     for figure, value in {**found.ratios(), **found.totals()}.items():
         metric = Metric(f"{label} {figure}", "1", "lower", "exact", "counters")
         recorder_of(item).add(Measurement(metric, asked, (value,), code))
@@ -50,11 +51,7 @@ def take(
 
 
 def _counted(
-    session: GpuperfSession,
-    launch: Callable[..., Any],
-    label: str,
-    args: Sequence[Any],
-    keywords: Mapping[str, Any],
+    session: GpuperfSession, launch: Callable[..., Any], label: str, args: Sequence[Any]
 ) -> Counters:
     """Return the counters; skips the test where none can be had, unless they are required."""
     from pytest_gpuperf.backends.arguments import check
@@ -62,15 +59,15 @@ def _counted(
     from pytest_gpuperf.instruments.counters import count, count_all
 
     if session.options.sanitize is not None and session.expects_device():
-        launch(*args, **keywords)
+        launch(*args)
         pytest.skip("checked up to here: nothing is counted under compute-sanitizer")
     device = session.gpu().device
     try:
         with session.untraced():  # CUPTI runs a kernel several times to count it
-            if isinstance(launch, Launch) and not keywords:
+            if isinstance(launch, Launch):
                 checked = check(launch.declaration, args, launch.backend)
                 return count(launch.program, launch.name, launch.geometry, checked, device.models_traffic)
-            return count_all(device, lambda: launch(*args, **keywords), label)
+            return count_all(device, lambda: launch(*args), label)
     except Unavailable as error:
         if "counters" in session.options.require:
             raise

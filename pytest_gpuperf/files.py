@@ -71,6 +71,11 @@ def find_json(folder: Path, root: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if name.endswith(".json"))
 
 
+def is_test(path: Path) -> bool:
+    """Say whether a path is a test's or a suite's, which came after a flag that took it for its own."""
+    return "::" in path.name or path.suffix == ".py"
+
+
 def why_not_written(path: Path) -> str:
     """Return why a file cannot be made or replaced, "" if nothing is known against it."""
     if path.exists() and not path.is_file():
@@ -79,6 +84,22 @@ def why_not_written(path: Path) -> str:
     if not above.is_dir():
         return f"{above} is no folder"
     return "" if os.access(above, os.W_OK | os.X_OK) else f"{above} may not be written"
+
+
+_HEAD = 256
+
+
+def why_not_replaced(path: Path, beginning: bytes) -> str:
+    """Return why a file cannot be written or made, "" if nothing is known against it.
+
+    What does not have a report's ``beginning`` is somebody's: a suite whose path came after the flag, too.
+    """
+    if reason := why_not_written(path):
+        return reason
+    with suppress(OSError), path.open("rb") as file:  # what cannot be read may be written all the same
+        if (head := file.read(_HEAD)) and beginning not in head:
+            return "it is there, and is no such report"
+    return ""
 
 
 def replace_file(path: Path, data: bytes, folder: Path | None = None) -> None:

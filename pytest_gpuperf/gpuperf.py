@@ -31,6 +31,7 @@ class _NotGiven(str):
 TRACED = 11
 """Calls in a trace of what would be timed: the first, which may include set-up, and others to average."""
 _LOWER = cast(Better, _NotGiven("lower"))
+_EXACT = cast(Kind, _NotGiven("exact"))
 
 
 class Gpuperf:
@@ -84,13 +85,13 @@ class Gpuperf:
         checked = None if check is None else partial(run_check, check, name)
         session, item, planning = self._session, self._item, self._session.options.plan is not None
         if not session.options.active and not planning:
-            return self._once(enqueue, args, checked)
+            return self._once(enqueue, args, checked, bool(graph))
         reached = replace(
             question(session, item, name, enqueue, args, {**work, **graph}, given), bounds=bounds
         )
         same, why = look(session, item, reached)
         if same or planning or not session.measures(item):
-            done = self._once(enqueue, args, None if planning else checked)
+            done = self._once(enqueue, args, None if planning else checked, False)
             return Timing((same.value,), {"unchanged": True}) if same else done
         taken = timed(session, item, enqueue, args, reached, check=checked, watched=True)
         check_possible(session.gpu().device, name, taken.value, work["bytes"], work["flops"])
@@ -127,7 +128,7 @@ class Gpuperf:
         name: str | None = None,
         max: float | None = None,
         min: float | None = None,
-        kind: Kind = "exact",
+        kind: Kind = _EXACT,
         **keywords: Any,
     ) -> float:
         """Find the most bytes of the device that ``launch(*args, **keywords)`` allocates at once.
@@ -137,7 +138,8 @@ class Gpuperf:
         """
         from pytest_gpuperf.passes import peak_memory
 
-        given = {"name": name, "max": max, "min": min, "kind": None if kind == "exact" else kind}
+        given = {"name": name, "max": max, "min": min, "kind": None if kind is _EXACT else kind}
+        kind = cast(Kind, _choice("gpuperf.peak_memory(...)", "kind", kind, ("exact", "noisy", "shown")))
         return peak_memory(self._pass("peak_memory", launch, args, keywords, given), kind)
 
     def first_launch(
@@ -181,16 +183,20 @@ class Gpuperf:
         return Pass(self._session, self._item, what, launch, args, keywords, given)
 
     def _once(
-        self, enqueue: Callable[..., Any], args: Sequence[Any], checked: Callable[[Any], None] | None
+        self,
+        enqueue: Callable[..., Any],
+        args: Sequence[Any],
+        checked: Callable[[Any], None] | None,
+        graph: bool,
     ) -> Timing:
-        """Run what would be timed, and look at its result."""
+        """Run what would be timed, and look at its result; only a trace has replays of a ``graph``."""
         from pytest_gpuperf.instruments.device_time import Timing
 
         gpu, session = self._session.gpu(), self._session
         if session.options.trace is not None:
             from pytest_gpuperf.instruments.device_time import repeat
 
-            result = repeat(gpu, enqueue, args, TRACED, session.untraced)
+            result = repeat(gpu, enqueue, args, TRACED, session.untraced, graph=graph)
         else:
             result = enqueue(*args)
         if checked:

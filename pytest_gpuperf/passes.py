@@ -62,8 +62,6 @@ def energy(asked: Pass) -> float:
 
 def peak_memory(asked: Pass, kind: Kind) -> float:
     """Return the most bytes that a call allocates at once; NaN where that was not looked at."""
-    if kind not in ("exact", "noisy", "shown"):
-        raise GpuperfError(f'{asked.call}: kind={kind!r}; say "exact", "noisy" or "shown"')
     return _take(asked, "B", kind, _peak_memory)
 
 
@@ -140,7 +138,7 @@ def _enqueue(asked: Pass) -> Any:
     if not callable(asked.launch):
         given = type(asked.launch).__name__
         raise GpuperfError(f"{asked.call} takes a launch or another callable, not {given}")
-    return with_keywords(asked.launch, asked.args, asked.keywords, asked.given)
+    return with_keywords(asked.launch, asked.args, asked.keywords, asked.given, f"gpuperf.{asked.what}")
 
 
 def _label(asked: Pass) -> str:
@@ -192,9 +190,11 @@ def _energy(asked: Pass, gpu: Gpu, enqueue: Any) -> _Taken:
 
 
 def _peak_memory(asked: Pass, gpu: Gpu, enqueue: Any) -> _Taken:
+    from pytest_gpuperf.instruments.contents import kept
     from pytest_gpuperf.instruments.memory import peak_memory
 
-    return (peak_memory(gpu.device, lambda: enqueue(*asked.args)),), {}
+    with kept(enqueue, asked.args, gpu.device) as restore:
+        return (peak_memory(gpu.device, lambda: enqueue(*asked.args), restore),), {}
 
 
 def _first_launch(asked: Pass, gpu: Gpu, enqueue: Any) -> _Taken:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_gpuperf import __version__
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.files import replace_file, why_not_written
+from pytest_gpuperf.files import replace_file, why_not_replaced, why_not_written
 from pytest_gpuperf.report.command import judging, measuring, targets
 from pytest_gpuperf.session import GpuperfSession
 
@@ -39,7 +38,7 @@ def check(session: GpuperfSession) -> None:
         else:
             path, flag = _path(session, name), _flag(session, name)
             other = known.setdefault(Path(os.path.realpath(path)), name)
-            if reason := _why_not(path, _BEGINNINGS[name]):
+            if reason := why_not_replaced(path, _BEGINNINGS[name]):
                 raise GpuperfError(f"{flag}: cannot be written ({reason}): name another file")
             if other != name:
                 raise GpuperfError(f"{flag} and {_flag(session, other)} name one file: give each its own")
@@ -133,7 +132,6 @@ _BEGINNINGS = {
     "html": b"<!doctype html>",
     "markdown": b"**gpuperf: ",
 }
-_HEAD = 256
 
 
 def _path(session: GpuperfSession, name: str) -> Path:
@@ -142,16 +140,3 @@ def _path(session: GpuperfSession, name: str) -> Path:
 
 def _flag(session: GpuperfSession, name: str) -> str:
     return f"--gpuperf-{name.replace('_', '-')}={getattr(session.options, name)}"
-
-
-def _why_not(path: Path, beginning: bytes) -> str:
-    """Return why a file cannot be written or made, "" if nothing is known against it.
-
-    What does not have a report's ``beginning`` is somebody's: a suite whose path came after the flag, too.
-    """
-    if reason := why_not_written(path):
-        return reason
-    with suppress(OSError), path.open("rb") as file:  # what cannot be read may be written all the same
-        if (head := file.read(_HEAD)) and beginning not in head:
-            return "it is there, and is no such report"
-    return ""

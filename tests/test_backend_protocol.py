@@ -231,6 +231,10 @@ def test_a_geometry_states_what_is_wrong_with_it():
     assert Geometry.of(4, (32, 2)) == Geometry((4, 1, 1), (32, 2, 1), 0, None)
     with pytest.raises(KernelError, match="grid 0 has x = 0"):
         Geometry.of(0, 1)
+    assert Geometry.of(4, 1, 0, 7).stream == 7
+    for stream in ("default", 1.5, True):
+        with pytest.raises(KernelError, match=f"a stream is one .*; {stream!r} was given"):
+            Geometry.of(4, 1, 0, stream)
 
 
 # --------------------------------------------------------------------------- nobody asks around it

@@ -44,6 +44,14 @@ def test_a_keyword_that_nobody_takes(unknown, said):
         bound(clamp, 5, **{unknown: 1})
 
 
+def test_the_call_is_named_as_it_was_written():
+    own, call = dict.fromkeys(("name", "max"), None), "gpuperf.energy"
+    with pytest.raises(GpuperfError, match=r"^gpuperf\.energy\(...\): clamp takes no zz=; gpuperf.energy's"):
+        with_keywords(clamp, (5,), {"zz": 1}, own, call)
+    with pytest.raises(GpuperfError, match=r"max= is gpuperf.energy's own.* gpuperf.energy\(functools"):
+        with_keywords(clamp, (5,), {}, {**own, "max": 1.0}, call)
+
+
 def test_a_keyword_of_both_cannot_be_told():
     with pytest.raises(
         GpuperfError, match=r"max= is gpuperf's own, and clamp takes one too; .*partial\(clamp, max="
@@ -74,7 +82,8 @@ def test_keywords_of_a_kernel():
         def bind(self):
             return None
 
-    with pytest.raises(GpuperfError, match="transpose is a kernel, which takes no rows= cols= by keyword"):
+    said = "transpose is a kernel, which takes no rows= cols= by keyword; gpuperf's own are bytes="
+    with pytest.raises(GpuperfError, match=said):
         bound(Launch(), rows=1, cols=2)
 
 

@@ -112,6 +112,13 @@ def test_what_cannot_be_called_is_refused_in_a_sentence(project):
     result = project("counters(work.arrays[0])")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*counters takes a launch or another callable, not EmulatedArray"])
+    for call, said in (
+        ("kernels['k.cu'].copy[1, 64], *work.arrays, n=1", "copy is a kernel, which takes no n= by keyword*"),
+        ("work, block=1", "two_kernels takes no block= (did you mean blocks=?)"),
+        ("lambda name: work(), name='w'", "name= is counters' own, and <lambda> takes one too*"),
+    ):
+        result = project(f"counters({call})")
+        result.stdout.fnmatch_lines([f"*.py:*: counters(...): {said}"])
 
 
 def test_an_error_of_the_callable_is_its_own(project):

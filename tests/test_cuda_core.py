@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from pytest_gpuperf.backends import uses_cuda_core
 from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.cuda.context import CudaContext
 from pytest_gpuperf.backends.cuda.machine_code import kernel_hash, symbols
 from pytest_gpuperf.backends.cuda.program import pack
 from pytest_gpuperf.backends.cuda_core import nvrtc
@@ -47,6 +49,24 @@ def test_auto_takes_cuda_core_where_there_is_no_pycuda(choice, pycuda, core, tak
 
     monkeypatch.setattr("importlib.util.find_spec", find_spec)
     assert uses_cuda_core(choice) is taken
+
+
+@pytest.mark.parametrize(
+    ("gpu", "compiler", "extras"),
+    [("", True, "suites,mlperf,cpu"), ("/x", True, "suites,mlperf,cuda"), ("/x", False, "suites,cuda-core")],
+)
+def test_make_installs_what_the_machine_can_use(gpu, compiler, extras, tmp_path):
+    """PyCUDA is built where there is a g++ to build it with."""
+    make = shutil.which("make") or pytest.skip("there is no make here")
+    if compiler:
+        (tmp_path / "g++").touch(0o755)
+    asked = [make, "-n", "suites", f"GPU={gpu}", f"VENV={tmp_path / 'venv'}"]
+    root = Path(__file__).parent.parent
+    said = subprocess.run(
+        asked, cwd=root, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True
+    ).stdout
+    assert f"-e '.[{extras}]'" in said
+    assert ("install-pycuda.sh" in said) is ("cuda" in extras.split(","))
 
 
 @pytest.mark.parametrize("code", ["k-1", None], ids=["a kernel", "a callable"])
@@ -248,6 +268,17 @@ def test_the_drivers_errors_have_its_own_words(driver):
     with pytest.raises(driver.Error, match="illegal memory access") as caught:
         driver.Event().query()
     assert not isinstance(caught.value, driver.MemoryError)
+
+
+def test_a_thread_without_a_context_loses_nothing(driver):
+    """Every call of that thread fails, as all do once a kernel broke the context."""
+    context = object.__new__(CudaContext)
+    context.driver, context.lost = driver, ""
+    error = driver.DriverError("cuLaunchKernel failed: invalid device context")
+    said = context.explain(error, "launching k")
+    assert isinstance(said, KernelError)
+    assert str(said).startswith("No CUDA context is current on this thread, seen while launching k: cuLaunch")
+    assert context.lost == ""
 
 
 def test_an_event_that_has_not_happened_is_no_error(driver):

@@ -97,6 +97,18 @@ def test_a_thread_of_its_own_looks():
     assert threading.get_ident() not in threads
 
 
+def test_a_counter_that_cannot_be_read_any_more_says_why():
+    device, values = Device(), iter([1.0, 2.0])
+
+    def read():
+        if (value := next(values, None)) is None:
+            raise RuntimeError("GPU is lost")
+        return value
+
+    with pytest.raises(Unavailable, match="NVML says GPU is lost"):
+        energy(device, lambda: (device.enqueue(1e-3), time.sleep(1e-4)), Looks(read, time.monotonic))
+
+
 def test_a_counter_says_why_there_is_none():
     assert EnergyCounter(["a"], Nvml("Not Supported")).note == "no energy: NVML says Not Supported"
     assert EnergyCounter(["a"], Nvml()).note == ""
@@ -132,7 +144,7 @@ def test_the_second_call_counts(backend):
         gpu.empty((256,), "u1")
         gpu.empty((512,), "u1")
 
-    assert peak_memory(backend, work) == 1024 + 512
+    assert peak_memory(backend, work, lambda: None) == 1024 + 512
 
 
 # --------------------------------------------------------------------------- what happens once
@@ -206,7 +218,8 @@ def test_passes(gpu, kernels, gpuperf):
     assert most == 4000 or math.isnan(most)
     gpuperf(scale, x, 64, mode="graph")
     gpuperf(scale, x, 64)
-    assert x.get()[0] > 1
+    gpuperf.peak_memory(scale, x, 64)
+    assert x.get()[0] == 2**5  # each leaves what one launch makes, with the flag and without
 
 @pytest.mark.gpuperf(isolated=True)
 def test_first_call(gpu, gpuperf):
@@ -218,6 +231,9 @@ def test_not_isolated(gpuperf):
 
 def test_no_launch(gpuperf):
     gpuperf.energy(3)
+
+def test_kind_of_both(gpuperf):
+    gpuperf.peak_memory(lambda kind: kind, kind="exact")
 
 def test_no_file(gpuperf):
     gpuperf.compile_time(print)
@@ -240,7 +256,8 @@ WRONG = [
     "*gpuperf.first_launch(...): a callable is called for the first time once in a process*isolated=True*",
     "*gpuperf.energy(...) takes a launch or another callable, not int",
     "*gpuperf.compile_time(...) takes a file or a launch of kernels, not builtin_function_or_method*",
-    "*<lambda> takes no y=*",
+    "*gpuperf.peak_memory(...): <lambda> takes no y=*",
+    "*gpuperf.peak_memory(...): kind= is gpuperf.peak_memory's own, and <lambda> takes one too*",
     '*gpuperf(...): mode=\'grahp\'; say "launch" or "graph"',
 ]
 
@@ -256,7 +273,7 @@ def test_emulated_times_are_shown_and_memory_is_judged(project):
     result = project.runpytest_subprocess(
         "--gpuperf-backend=emulated", "--gpuperf", "--gpuperf-json=out.json", "--gpuperf-strict=off", "-v"
     )
-    result.assert_outcomes(passed=2, failed=6)
+    result.assert_outcomes(passed=2, failed=7)
     result.stdout.fnmatch_lines_random([*WRONG, "*above max=3000*", "energy is a GPU's: here, what*ran once"])
     tests = json.loads((project.path / "out.json").read_text())["tests"]
     found = {m["name"]: m for test in tests for m in test["metrics"] if "too_much" not in test["name"]}
@@ -265,6 +282,7 @@ def test_emulated_times_are_shown_and_memory_is_judged(project):
     assert verdicts == {
         **dict.fromkeys((*shown, "made first_launch"), "shown"),
         "made peak_memory": "no baseline",
+        "scale peak_memory": "no baseline",
     }
     assert found["made peak_memory"]["value"] == 4000
     assert found["scale first_launch"]["details"]["later"] > 0
@@ -272,7 +290,7 @@ def test_emulated_times_are_shown_and_memory_is_judged(project):
 
 def test_without_the_flag_each_runs_once(project):
     result = project.runpytest_subprocess("--gpuperf-backend=emulated")
-    result.assert_outcomes(passed=3, failed=5)
+    result.assert_outcomes(passed=3, failed=6)
     result.stdout.fnmatch_lines_random(WRONG)
 
 
@@ -359,8 +377,8 @@ def test_gpu_the_drivers_own_allocations_are_seen(device):
         kept.append(device.empty((4 * mebibyte,), "u1"))
         return kept
 
-    assert peak_memory(device.device, work) == 24 * mebibyte
-    assert peak_memory(device.device, lambda: None) == 0
+    assert peak_memory(device.device, work, lambda: None) == 24 * mebibyte
+    assert peak_memory(device.device, lambda: None, lambda: None) == 0
 
 
 @pytest.mark.gpu
@@ -368,7 +386,7 @@ def test_gpu_torchs_and_cupys_allocations_are_seen(device):
     torch, cupy = pytest.importorskip("torch"), pytest.importorskip("cupy")
     a, b = torch.rand(1 << 20, device="cuda"), cupy.random.rand(1 << 20, dtype=cupy.float32)
     for call in (lambda: (a + 1) * 2, lambda: (b + 1) * 2):
-        found = [peak_memory(device.device, call) for _ in range(3)]
+        found = [peak_memory(device.device, call, lambda: None) for _ in range(3)]
         print(found)
         assert found == [2 * 4 << 20] * 3
 

@@ -414,6 +414,8 @@ def test_a_run_that_is_cut_off_makes_no_plan(project):
             POOL,
             "*-plan=test_suite.py is no file*before the flag*",
         ),
+        (["--gpuperf-plan", "test_suite.py::test_k"], POOL, "*=test_suite.py::test_k is no file*"),
+        (["--gpuperf-plan=notes.txt"], POOL, "*=notes.txt: cannot be written (it is there*"),
         (
             ["--gpuperf", "--gpuperf-update"],
             POOL,
@@ -425,6 +427,7 @@ def test_a_run_that_is_cut_off_makes_no_plan(project):
     ],
 )
 def test_what_it_cannot_do_is_a_usage_error(project, flags, pool, said):
+    (project.path / "notes.txt").write_text("not to be lost")
     result = run(project, *flags, pool=pool)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([said])

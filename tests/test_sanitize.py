@@ -101,6 +101,32 @@ MASK = """\
 =========         Device Frame: wrong_mask+0x70 in /p/bugs.cu:38
 =========\x20
 """
+TEMPLATE = """\
+========= Invalid __global__ read of size 8 bytes
+=========     at void blur::row<float, (int)4>(T1 *, int)+0x80 in /p/bugs.cu:3
+=========     by thread (0,0,0) in block (0,0,0)
+=========     Access to 0x7f86c4800ffc is out of bounds
+=========     and is inside the nearest allocation at 0x7f86c4800000 of size 4,096 bytes
+=========     Saved host backtrace up to driver entry point at kernel launch time
+=========         Host Frame: cuLaunchKernel [0x2774ec] in libcuda.so.1
+=========\x20
+"""
+UNNAMED = """\
+========= Invalid __global__ write of size 4 bytes
+=========     at (anonymous namespace)::step(float *, void (*)(int)) const+0x80 in /p/bugs.cu:5
+=========     by thread (0,0,0) in block (0,0,0)
+=========     Access at 0x7f89bfa00000 is out of bounds
+=========     and is 140229602181120 bytes after the nearest allocation at 0x7fbcb08000 of size 1020 bytes
+=========\x20
+"""
+RACES = """\
+========= Warning: Race reported between Read access at both(int *)+0x90 in /p/bugs.cu:9
+=========     and Write access at both(int *)+0x100 in /p/bugs.cu:14 [508 hazards]
+=========     and Write access at both(int *)+0x120 in /p/bugs.cu:14 [4 hazards]
+=========     and Write access at both(int *)+0x150 in /p/more.cuh:18 [4 hazards]
+=========\x20
+========= RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)
+"""
 UNKNOWN = """\
 ========= Malformed frobnication
 =========     at frob+0x10
@@ -126,6 +152,12 @@ SAID = {
     UNINITIALISED: f"22: kernel uninit_global, {FIRST}: reads 4 bytes of memory that nothing has written",
     DIVERGENT: "24: kernel in_warp, block (0, 0, 0), thread (1, 0, 0): "
     "waits at a barrier that other threads of the warp do not reach",
+    TEMPLATE: f"3: kernel blur::row<float, (int)4>, {FIRST}: "
+    "reads 8 bytes across the end of an array: at byte 4092 of 4096",
+    UNNAMED: f"5: kernel (anonymous namespace)::step, {FIRST}: "
+    "writes 4 bytes at address 0x7f89bfa00000, which is in no array of this device",
+    RACES: "9: kernel both: reads shared memory that another thread writes in line 14 and "
+    "writes at /p/more.cuh:18: no barrier between (race)",
     MASK: f"38: kernel wrong_mask, {FIRST}: Barrier error detected. Invalid arguments.",
 }
 
@@ -140,10 +172,17 @@ def test_what_is_not_known_keeps_the_tools_own_words():
     assert findings(UNKNOWN) == [f"{place}: Malformed frobnication; The frob was bent"]
 
 
+def test_what_the_tool_says_of_itself_is_not_a_kernels():
+    said = "Internal Sanitizer Error: The Sanitizer is disabled"
+    assert findings(f"========= {said}\n=========\n") == [f"compute-sanitizer says: {said}"]
+
+
 def test_what_is_no_kernels_is_no_finding():
     end = MISALIGNED[MISALIGNED.index("========= Error: process") :]
     assert findings(end + "what a test printed\n") == []
     assert findings("========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n") == []
+    crash = "========= Error: process didn't terminate successfully\n"
+    assert findings(crash + "=========     The application may have hit an error\n") == []
     assert len(findings(OUT_OF_BOUNDS + RACE + UNINITIALISED)) == 3
 
 
@@ -151,10 +190,10 @@ def test_a_log_is_read_from_where_it_was_left(tmp_path):
     log = tmp_path / "log"
     read = reader(log)
     assert read() == []
-    log.write_text(RACE)
+    log.write_text(RACE + UNINITIALISED[:9])  # a line of which the rest is not written yet
     assert len(read()) == 1
     with log.open("a") as file:
-        file.write(UNINITIALISED)
+        file.write(UNINITIALISED[9:])
     assert [each.partition(" kernel ")[2][:6] for each in read()] == ["uninit"]
     assert read() == []
 
@@ -166,6 +205,16 @@ def test_a_process_is_told_to_compile_with_lines(monkeypatch):
     assert watched.command[:3] == ["/c/compute-sanitizer", "--tool=memcheck", "--log-file=/t/log"]
     assert "--padding=1024" in watched.command  # arrays that touch would hide an overrun
     assert "--padding=1024" not in Sanitizer(watched.path, "racecheck", watched.log).command
+
+
+def test_a_process_that_the_tool_did_not_watch_is_told(tmp_path):
+    watched = Sanitizer(Path("/c/compute-sanitizer"), "memcheck", tmp_path / "log")
+    assert watched.troubles() == "it has written nothing"
+    watched.log.write_text("========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n")
+    assert watched.troubles() == ""
+    said = "No attachable process found. Compute Sanitizer timed-out."
+    watched.log.write_text(f"========= COMPUTE-SANITIZER\n========= Error: {said}\n")
+    assert watched.troubles() == said
 
 
 # --------------------------------------------------------------------------- a run
@@ -247,6 +296,24 @@ def test_findings_fail_their_tests_and_the_others_go_on(project):
     )
     result.stdout.fnmatch_lines(["6 test(s) that use the GPU were checked by memcheck, racecheck;*"])
     result.stdout.fnmatch_lines(["SKIPPED *checked up to here: nothing is counted under compute-sanitizer*"])
+
+
+def test_what_was_not_watched_fails(project):
+    """Of one that writes no log, and of one that does not start: that is tried once."""
+    program = project.path / "bin" / "compute-sanitizer"
+    program.write_text(STAND_IN.replace('log.write("', 'log.write("" and "'))
+    project.makepyfile(test_it="def test_clean(gpu): pass\ndef test_host(): pass\ndef test_more(gpu): pass")
+    run = "-p", "no:cacheprovider", "--gpuperf-sanitize=synccheck", "test_it.py"
+    result = project.runpytest_subprocess(*run)
+    result.assert_outcomes(passed=1, failed=2)
+    said = "compute-sanitizer's synccheck did not watch the process of this test: it has written nothing. *"
+    result.stdout.fnmatch_lines(["*_ test_clean _*", said, "*_ test_more _*", said])
+    program.write_text("#!/bin/sh\necho begun >> begun\necho no such tool\nexit 3\n")
+    result = project.runpytest_subprocess(*run)
+    result.assert_outcomes(passed=1, failed=2)
+    said = "The process of this test under synccheck ended with exit code 3 *: it has written nothing)*"
+    result.stdout.fnmatch_lines(["*_ test_clean _*", said, "no such tool", "*_ test_more _*", said])
+    assert (project.path / "begun").read_text() == "begun\n"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def test_a_long_kernels_name_leaves_its_innermost_arguments_out(name, shown):
 
 
 def test_perfetto_has_tests_threads_streams_and_arrows():
-    document = json.loads(perfetto.render({"test_k": trace_of(EVENTS, 0, 1000 * US, 5)}))
+    written = perfetto.render({"test_k": trace_of(EVENTS, 0, 1000 * US, 5)})
+    assert written.startswith(perfetto.BEGINNING)
+    document = json.loads(written)
     events = document["traceEvents"]
     slices = {event["name"]: event for event in events if event["ph"] == "X"}
     assert (slices["test_k"]["ts"], slices["test_k"]["dur"], slices["test_k"]["pid"]) == (0, 1000, 5)
@@ -218,6 +220,14 @@ SUITE = """
     @pytest.mark.gpuperf(isolated=True)
     def test_apart(gpu, kernels):
         kernels["add.cu"].add_one[1, 64](gpu.to_device(np.zeros(64, np.float32)), 64)
+    def test_graph(gpu, kernels, gpuperf, monkeypatch):
+        capture, x = gpu.device.capture, gpu.to_device(np.zeros(64, np.float32))
+        def captured(work):
+            work()  # as CUDA does before
+            return capture(work)
+        monkeypatch.setattr(gpu.device, "capture", captured)
+        gpuperf(kernels["add.cu"].add_one[1, 64], x, 64, mode="graph")
+        assert x.get().tolist() == [1] * 64
     def test_nothing(): pass
 """
 
@@ -236,18 +246,18 @@ def test_a_run_is_traced_in_each_worker_and_written_once(project, backend):
     reports = ("--gpuperf-html=p.html", "--gpuperf-json=r.json")
     workers = ("-p", "xdist", "-n2")
     result = project.runpytest_subprocess(*EMULATED, *workers, "--gpuperf", "--gpuperf-trace", *reports)
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
     lines = [line for line in result.stdout.lines if "add_one" in line]
     assert all(len(line) <= 80 for line in lines)
     # The first and ten others, and x is as after one; what was counted is not there.
-    assert sorted(line.split()[1] for line in lines) == ["1", "1", "11"]
+    assert sorted(line.split()[1] for line in lines) == ["1", "1", "11", "12"]
     result.stdout.fnmatch_lines(["  nothing", "Emulated: launches in this host's times*"])
     result.stdout.fnmatch_lines(["gpuperf-trace.json: open it in Perfetto*"])
     events = json.loads((project.path / "gpuperf-trace.json").read_text())["traceEvents"]
     names = [event["name"] for event in events if event["ph"] == "X"]
-    assert names.count("add_one") == 13
-    ends = ("test_adds", "test_other", "test_apart", "test_nothing")
-    assert sum(name.endswith(ends) for name in names) == 4
+    assert names.count("add_one") == 25
+    ends = ("test_adds", "test_other", "test_apart", "test_graph", "test_nothing")
+    assert sum(name.endswith(ends) for name in names) == 5
     processes = {event["pid"] for event in events if event.get("cat") == "test"}
     assert len(processes) == 3  # two workers, and the process of the test that runs apart
     tests = json.loads((project.path / "r.json").read_text())["tests"]

@@ -45,12 +45,27 @@ class Geometry:
         Grid and block are an int or one to three ints, x first.
         """
         threads = _dimensions("block", block, _BLOCK_LIMIT)
-        made = cls(_dimensions("grid", grid, _GRID_LIMIT), threads, _integer("shared memory", shared), stream)
+        made = cls(
+            _dimensions("grid", grid, _GRID_LIMIT),
+            threads,
+            _integer("shared memory", shared),
+            _stream(stream),
+        )
         if (count := threads[0] * threads[1] * threads[2]) > _THREADS_PER_BLOCK:
             raise KernelError(f"block {block!r} has {count} threads; CUDA allows {_THREADS_PER_BLOCK}.")
         if made.shared < 0:
             raise KernelError(f"shared memory is given in bytes, 0 or more; {shared!r} was given.")
         return made
+
+
+def _stream(given: Any) -> Any:
+    known = given is None or hasattr(given, "__cuda_stream__") or hasattr(given, "handle")
+    if not known and (not isinstance(given, int) or isinstance(given, bool)):
+        raise KernelError(
+            f"a stream is one that the backend's library made, or on cuda-core one of any library by "
+            f"__cuda_stream__ or its address; {given!r} was given."
+        )
+    return given
 
 
 def _dimensions(what: str, given: Any, limit: Dim3) -> Dim3:

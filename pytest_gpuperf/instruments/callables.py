@@ -42,32 +42,37 @@ def mode_of(function: Any, mode: Any, keywords: Mapping[str, Any]) -> tuple[str 
 
 
 def with_keywords(
-    function: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any], own: Mapping[str, Any]
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    keywords: Mapping[str, Any],
+    own: Mapping[str, Any],
+    call: str = "gpuperf",
 ) -> Callable[..., Any]:
-    """Return ``function`` with its keyword arguments bound; ``own`` holds those that gpuperf takes itself.
+    """Return ``function`` with its keyword arguments bound; ``own`` holds those that ``call`` takes itself.
 
-    Raises GpuperfError for a keyword that the function does not take, and for one of gpuperf's that it takes
+    Raises GpuperfError for a keyword that the function does not take, and for one of ``call``'s that it takes
     too and that was given: which of the two is meant cannot be told. What a partial binds is settled.
     """
     name = name_of(function)
     if hasattr(function, "bind"):
         if keywords:
             raise GpuperfError(
-                f"gpuperf(...): {name} is a kernel, which takes no {_list(keywords)} by keyword"
+                f"{call}(...): {name} is a kernel, which takes no {_list(keywords)} by keyword; "
+                f"{_own(call)} own are {_list(own)}"
             )
         return function
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # of a function in C, which checks its arguments itself
         return partial(function, **keywords) if keywords else function
-    _refuse_unknown(name, signature, keywords, own)
+    _refuse_unknown(name, signature, keywords, own, call)
     given = {key for key, value in own.items() if value is not None}
     settled = function.keywords if isinstance(function, partial) else {}
     both = [key for key in _takes(signature, args) if key in given and key not in settled]
     if both:
         raise GpuperfError(
-            f"gpuperf(...): {both[0]}= is gpuperf's own, and {name} takes one too; for {name}'s write "
-            f"gpuperf(functools.partial({name}, {both[0]}=...), ...), for gpuperf's put {name} in a lambda"
+            f"{call}(...): {both[0]}= is {_own(call)} own, and {name} takes one too; for {name}'s write "
+            f"{call}(functools.partial({name}, {both[0]}=...), ...), for {_own(call)} put {name} in a lambda"
         )
     return partial(function, **keywords) if keywords else function
 
@@ -82,7 +87,7 @@ def _takes(signature: inspect.Signature, args: Sequence[Any]) -> list[str]:
 
 
 def _refuse_unknown(
-    name: str, signature: inspect.Signature, keywords: Mapping[str, Any], own: Collection[str]
+    name: str, signature: inspect.Signature, keywords: Mapping[str, Any], own: Collection[str], call: str
 ) -> None:
     parameters = signature.parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
@@ -90,8 +95,12 @@ def _refuse_unknown(
     known = [parameter.name for parameter in parameters if parameter.kind in _BY_KEYWORD]
     if unknown := [key for key in keywords if key not in known]:
         close = difflib.get_close_matches(unknown[0], [*known, *own], n=1)
-        meant = f" (did you mean {close[0]}=?)" if close else f"; gpuperf's own are {_list(own)}"
-        raise GpuperfError(f"gpuperf(...): {name} takes no {unknown[0]}={meant}")
+        meant = f" (did you mean {close[0]}=?)" if close else f"; {_own(call)} own are {_list(own)}"
+        raise GpuperfError(f"{call}(...): {name} takes no {unknown[0]}={meant}")
+
+
+def _own(name: str) -> str:
+    return f"{name}'" if name.endswith("s") else f"{name}'s"
 
 
 def _list(names: Collection[str]) -> str:

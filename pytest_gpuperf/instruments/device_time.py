@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_gpuperf.errors import KernelError
@@ -106,8 +107,10 @@ def repeat(
     args: Sequence[Any],
     times: int,
     aside: Callable[[], AbstractContextManager[None]],
+    *,
+    graph: bool = False,
 ) -> Any:
-    """Call ``launch(*args)`` so often, and return what the last call did.
+    """Call ``launch(*args)`` so often, or the replay of its CUDA graph, and return what the last call did.
 
     A kernel leaves what one launch makes of its arrays' contents before the first, as ``measure`` does.
     ``aside`` is entered for what that takes.
@@ -115,11 +118,16 @@ def repeat(
     with ExitStack() as held:
         with aside():
             restore = held.enter_context(kept(launch, args, gpu.device))
+        enqueue: Callable[[], Any] = partial(launch, *args)
+        if graph:
+            enqueue = Graphed(launch, gpu.device).of(enqueue).launch
+            with aside():
+                restore()  # what the call before a capture has made
         for _ in range(times - 1):
-            launch(*args)
+            enqueue()
         with aside():
             restore()
-        result = launch(*args)
+        result = enqueue()
         with aside():
             held.close()
     return result

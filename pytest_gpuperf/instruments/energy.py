@@ -49,21 +49,31 @@ class Looks:
         self._over = Event()
         self._thread = Thread(target=self._look, daemon=True)
         self._changes = list[tuple[float, float]]()
+        self._failed: Exception | None = None
 
     def __enter__(self) -> Callable[[], Changes]:
         self._thread.start()
-        return lambda: tuple(self._changes)
+        return self._found
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 
+    def _found(self) -> Changes:
+        """Return the changes; raises Unavailable once the counter could not be read any more."""
+        if self._failed:
+            raise Unavailable(f"no energy: NVML says {self._failed}")
+        return tuple(self._changes)
+
     def _look(self) -> None:
-        last = self._read()
-        while not self._over.wait(PAUSE):
-            if (joules := self._read()) != last:
-                last = joules
-                self._changes.append((self._now(), joules))
+        try:
+            last = self._read()
+            while not self._over.wait(PAUSE):
+                if (joules := self._read()) != last:
+                    last = joules
+                    self._changes.append((self._now(), joules))
+        except Exception as error:  # NVMLError is a class of the module that was found
+            self._failed = error
 
 
 def energy(

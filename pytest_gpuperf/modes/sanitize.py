@@ -80,14 +80,18 @@ class Sanitizing(Mode):
             with tempfile.TemporaryDirectory() as folder:
                 sanitizer = Sanitizer(find(), tool, Path(folder) / "log")
                 result = self._session.children.run(left, active=False, sanitizer=sanitizer)
+                troubles = sanitizer.troubles()
             done = [item for item in left if not result.crashed(item.nodeid)]
-            found |= {item.nodeid: result.of(item.nodeid) for item in done}
+            found |= {item.nodeid: _checked(item, result.of(item.nodeid), tool, troubles) for item in done}
             left = [item for item in left if item.nodeid not in found]
             if left and not (done and _failure(found[done[-1].nodeid])):
-                item = left.pop(0)
-                why = result.trouble or result.crashed(item.nodeid)
+                why = result.trouble or result.crashed(left[0].nodeid)
+                why += f" (compute-sanitizer: {troubles})" if troubles else ""
                 text = f"The process of this test under {tool} {why}. It printed last:\n{result.output}"
-                found[item.nodeid] = [failed(item, text)]
+                # A tool that does not start would not for the next test either.
+                over = left if troubles and not result.reports else left[:1]
+                found |= {item.nodeid: [failed(item, text)] for item in over}
+                left = left[len(over) :]
         return found
 
     def tell(self, reporter: pytest.TerminalReporter) -> None:
@@ -100,6 +104,14 @@ class Sanitizing(Mode):
         checked = f"{tests} test(s) that use the GPU were checked by {tools}; nothing was measured"
         for line in (checked if self._real else _EMULATED, *self._results.notes, *self._results.findings):
             reporter.write_line(inert(line))
+
+
+def _checked(item: pytest.Item, reports: Reports, tool: str, troubles: str) -> Reports:
+    """Return a test's reports, or a failure if the tool did not watch its process."""
+    if not troubles:
+        return reports
+    text = f"compute-sanitizer's {tool} did not watch the process of this test: {troubles}"
+    return [failed(item, f"{text}. Nothing was checked.")]
 
 
 def _failure(reports: Reports) -> str:

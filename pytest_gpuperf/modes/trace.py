@@ -12,7 +12,7 @@ import pytest
 
 from pytest_gpuperf.backends.tracing import tracer
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.files import replace_file, why_not_written
+from pytest_gpuperf.files import is_test, replace_file, why_not_replaced
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.records import attach, payload_of
 from pytest_gpuperf.session import GpuperfSession
@@ -28,24 +28,40 @@ class Tracing(Mode):
     def __init__(self, session: GpuperfSession) -> None:
         super().__init__(session)
         self._start: int | None = None
-        given = session.config.invocation_params.dir / str(self._options.trace)
-        self._file = given / _NAME if given.is_dir() else given
+        self._given = session.config.invocation_params.dir / str(self._options.trace)
+        self._file = self._given / _NAME if self._given.is_dir() else self._given
 
     def check(self, asked: Sequence[Path]) -> None:
         """Check that something records here, and that the file can be written; raises GpuperfError."""
-        if self._file.suffix == ".py" or not self._file.parent.is_dir():
+        from pytest_gpuperf.report.perfetto import BEGINNING
+
+        flag, folder = f"--gpuperf-trace={self._options.trace}", self._file.parent
+        if is_test(self._file) or not folder.is_dir() or self._holds_tests(asked):
             raise GpuperfError(
-                f"--gpuperf-trace={self._options.trace} is no file that a trace can be written to: write the "
-                "paths of suites before the flag, or name a file in a folder that exists"
+                f"{flag} is no file that a trace can be written to: write the paths of suites before the "
+                "flag, or name a file in a folder that exists"
             )
-        if reason := why_not_written(self._file):
-            raise GpuperfError(
-                f"--gpuperf-trace={self._options.trace}: cannot be written ({reason}): name another file"
-            )
+        if reason := why_not_replaced(self._file, BEGINNING):
+            raise GpuperfError(f"{flag}: cannot be written ({reason}): name another file")
+        for report in self._options.reports:
+            path = str(getattr(self._options, report))
+            if os.path.realpath(self._session.config.invocation_params.dir / path) == os.path.realpath(
+                self._file
+            ):
+                raise GpuperfError(f"{flag} and --gpuperf-{report}={path} name one file: give each its own")
         try:
             tracer(self._options.backend)
         except Unavailable as error:
             raise GpuperfError(f"--gpuperf-trace: {error}") from None
+
+    def _holds_tests(self, asked: Sequence[Path]) -> bool:
+        """Say whether a folder was given where a suite was meant: a part of all that runs then."""
+        config = self._session.config
+        if self._options.child is not None or config.args_source is config.ArgsSource.ARGS:
+            return False
+        known = [config.invocation_params.dir / path for path in asked]
+        meant = self._given.is_dir() and not any(path.is_relative_to(self._given) for path in known)
+        return meant and any(self._given.rglob("test_*.py"))
 
     def begin(self, item: pytest.Item) -> None:
         """Begin a test's trace before its fixtures are set up; what came between tests is nobody's."""

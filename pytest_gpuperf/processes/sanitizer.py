@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_gpuperf.backends.cuda.launches import without_parameters
+from pytest_gpuperf.backends.emulated.faults import FAR
 from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.errors import Unavailable
 
@@ -52,6 +54,15 @@ class Sanitizer:
         flags = f"{os.environ.get('NVCC_APPEND_FLAGS', '')} -lineinfo".strip()
         return {LOG: str(self.log), "NVCC_APPEND_FLAGS": flags}
 
+    def troubles(self) -> str:
+        """Return what the tool says of itself, once the process has ended; "" if it watched that."""
+        try:
+            text = self.log.read_text(errors="replace")
+        except OSError:
+            text = ""
+        said = "; ".join(filter(None, (found["said"] for found in _TROUBLE.finditer(text))))
+        return said or ("" if _HEADER in text else "it has written nothing")
+
 
 def find() -> Path:
     """Find compute-sanitizer on PATH, in $CUDA_HOME or in /usr/local/cuda; raises Unavailable."""
@@ -72,7 +83,7 @@ def find() -> Path:
 
 _PREFIX = re.compile(r"^=========( (?P<text>.*))?$")
 _AT = re.compile(
-    r"(?:at|Device Frame:) ?(?P<kernel>.+?)(?:\+0x[0-9a-f]+)?(?: in (?P<file>.+?):(?P<line>\d+))?$"
+    r"(?:at |Device Frame: ?)(?P<kernel>.+?)(?:\+0x[0-9a-f]+)?(?: in (?P<file>.+?):(?P<line>\d+))?$"
 )
 _OF_CUDA = re.compile(r"/(sm_\d+_|device_|cuda_|crt/|cooperative_groups)[^/]*\.hp?p?$")
 """Headers in which CUDA's own functions are: who called them is meant."""
@@ -90,6 +101,11 @@ _ADDRESS = re.compile(r"(?:Access (?:at|to)|Address) (?P<address>0x[0-9a-f]+)(?P
 _NOT_OF_KERNELS = re.compile(
     r"COMPUTE-SANITIZER|\w+ SUMMARY:|Error: (process didn't|Target application)|Target application|"
     r"Error: No attachable|Warning: (Unable|Device)|Saved|Program hit"
+)
+_HEADER = "COMPUTE-SANITIZER"
+_TROUBLE = re.compile(
+    r"^========= (?:Error: )?(?P<said>No attachable process.*|Target application terminated before.*)$",
+    re.MULTILINE,
 )
 _VERBS = {"write": "writes", "read": "reads", "atomic": "updates", "reduction": "updates"}
 _SPACES = {"__global__": "memory", "__shared__": "shared memory", "__local__": "local memory"}
@@ -113,8 +129,8 @@ def _records(text: str) -> Iterator[list[str]]:
         if not (found := _PREFIX.match(line)):
             continue
         words = found["text"] or ""
-        if words.startswith("    ") and record:
-            record.append(words.strip())
+        if words.startswith("    "):
+            record += [words.strip()] if record else []  # else it belongs to a head that is no kernel's
             continue
         if record:
             yield record
@@ -136,6 +152,8 @@ def _sentence(head: str, more: Sequence[str]) -> str:
     said = next(filter(None, (make(head, more) for make in (_access, _uninitialised, _barrier))), head)
     place = f", block {_index(who['block'])}, thread {_index(who['thread'])}" if who else ""
     rest = "" if said != head else "".join(f"; {line}" for line in more if not _known(line))
+    if not frames and not who:
+        return f"compute-sanitizer says: {said}{rest}"
     return f"{_place(frames)}kernel {_kernel(frames)}{place}: {said}{rest}"
 
 
@@ -150,7 +168,7 @@ def _place(frames: Sequence[re.Match[str]]) -> str:
 
 def _kernel(frames: Sequence[re.Match[str]]) -> str:
     """Return the kernel's name, without its parameters and what it returns."""
-    return frames[-1]["kernel"].partition("(")[0].removeprefix("void ") if frames else "?"
+    return without_parameters(frames[-1]["kernel"]) if frames else "?"
 
 
 def _index(written: str) -> str:
@@ -174,6 +192,8 @@ def _access(head: str, more: Sequence[str]) -> str:
         return f"{does} out of the bounds of {space}: at address {address:#x}"
     length = int(nearest["length"].replace(",", ""))
     byte = address - int(nearest["begin"], 16)
+    if not -FAR <= byte < length + FAR:
+        return f"{does} at address {address:#x}, which is in no array of this device"
     side = {"after": "past the end", "before": "before the start"}.get(nearest["side"], "across the end")
     return f"{does} {side} of an array: at byte {byte} of {length}"
 
@@ -193,15 +213,22 @@ def _barrier(head: str, more: Sequence[str]) -> str:
 
 
 def _race(race: re.Match[str], more: Sequence[str]) -> str:
-    """Say which two lines access shared memory without a barrier between."""
+    """Say which lines access shared memory without a barrier between."""
     first = [*filter(None, [_AT.match(race["at"])])]
-    other = next(filter(None, map(_OTHER.match, more)), None)
-    second = _AT.match(other["at"]) if other else None
+    others = [_elsewhere(other, first) for other in filter(None, map(_OTHER.match, more))]
+    did = " and ".join(dict.fromkeys(others)) or "accesses"
     verb = _VERBS.get(race["first"].lower(), race["first"])
-    line = second["line"] if second and second["line"] else "?"
-    did = _VERBS.get(other["verb"].lower(), other["verb"]) if other else "accesses"
-    what = f"{verb} shared memory that another thread {did} in line {line}: no barrier between (race)"
+    what = f"{verb} shared memory that another thread {did}: no barrier between (race)"
     return f"{_place(first)}kernel {_kernel(first)}: {what}"
+
+
+def _elsewhere(other: re.Match[str], first: Sequence[re.Match[str]]) -> str:
+    """Say what the other thread does, and where: of a file of its own, the file too."""
+    does, at = _VERBS.get(other["verb"].lower(), other["verb"]), _AT.match(other["at"])
+    if not at or not at["line"]:
+        return does
+    same = any(at["file"] == frame["file"] for frame in first)
+    return f"{does} in line {at['line']}" if same else f"{does} at {shown(at['file'])}:{at['line']}"
 
 
 def reader(path: Path) -> Callable[[], list[str]]:
@@ -216,6 +243,7 @@ def reader(path: Path) -> Callable[[], list[str]]:
                 data = file.read()
         except OSError:  # not written yet
             return []
+        data = data[: data.rfind(b"\n") + 1]  # the rest of a line comes later
         place += len(data)
         return findings(data.decode(errors="replace"))
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from pytest_gpuperf.traces import Event, Trace
 
+BEGINNING = b'{"traceEvents": ['
+"""What a file begins with that ``render`` made: any other is somebody's."""
+
 # Numbers of processes and threads that no system has. Perfetto takes a thread 0 for the kernel's.
 _DEVICES = 10_000_000  # and from there on a device is a process
 _TESTS = 9_999_999

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from pytest_gpuperf.backends.cuda import cupti
-from pytest_gpuperf.backends.cuda.launches import demangled
+from pytest_gpuperf.backends.cuda.launches import demangled, without_parameters
 from pytest_gpuperf.backends.timer import Work
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.traces import Event
@@ -233,7 +233,7 @@ def event(address: int) -> Event | None:
         return Event("call", name, call.start, call.end, call.thread, call.correlation)
     if kind in (_KERNEL, _CONCURRENT_KERNEL):
         kernel = Kernel.from_address(address)
-        name = _without_parameters(demangled((kernel.name or b"a kernel").decode(errors="replace")))
+        name = without_parameters(demangled((kernel.name or b"a kernel").decode(errors="replace")))
         lane = kernel.stream, kernel.correlation, kernel.device
         return Event("kernel", name, kernel.start, kernel.end, *lane)
     if kind in _COPIES:
@@ -244,16 +244,6 @@ def event(address: int) -> Event | None:
         what: Any = _COPIES[kind]
         return Event(what, what + way, copy.start, copy.end, *lane)
     return None
-
-
-def _without_parameters(name: str) -> str:
-    """Return a function's name without what it takes and returns: a template's arguments say that already."""
-    depth = 0
-    for at in range(len(name) - 1, 0, -1):
-        depth += (name[at] == ")") - (name[at] == "(")
-        if depth == 0:
-            return name[:at].removeprefix("void ") if name.endswith(")") else name
-    return name
 
 
 def _place(kind: int) -> str:

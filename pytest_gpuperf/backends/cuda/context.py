@@ -22,7 +22,9 @@ from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.cuda.cupti import RangeProfiler
 
-# Errors of the machine rather than of a kernel, by cuGetErrorString's words for them.
+# Errors of the machine rather than of a kernel, and that of a thread without a context, by cuGetErrorString's
+# words for them.
+_NO_CONTEXT = "invalid device context"
 _MACHINE_ERRORS = ("ECC", "NVLink", "system not yet initialized", "GPU is lost", "busy or unavailable")
 
 
@@ -221,6 +223,12 @@ class CudaContext:
             return GpuperfError(
                 f"{self.device_name} has no room, seen while {doing}: {free}; "
                 "make the test's arrays smaller, or see with nvidia-smi who has the rest."
+            )
+        if _NO_CONTEXT in said and not self.lost:
+            return KernelError(
+                f"No CUDA context is current on this thread, seen while {doing}: {said}. Use gpu on the "
+                "thread that runs the test, or make the device current on this one first "
+                "(torch.cuda.set_device, cuda.core.Device().set_current, cudaSetDevice)."
             )
         if not self.lost and not self.capturing and self._context_is_dead():
             self.lost = said

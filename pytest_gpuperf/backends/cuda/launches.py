@@ -104,3 +104,14 @@ def demangled(symbol: str) -> str:
         return ctypes.string_at(made).decode(errors="replace")
     finally:
         free(made)
+
+
+def without_parameters(name: str) -> str:
+    """Return a function's name without what it takes and returns: a template's arguments say that already."""
+    name = name.removesuffix(" const")
+    depth = 0
+    for at in range(len(name) - 1, 0, -1):
+        depth += (name[at] == ")") - (name[at] == "(")
+        if depth == 0:
+            return name[:at].removeprefix("void ") if name.endswith(")") else name
+    return name

@@ -19,7 +19,7 @@ _VERBS = ("reads", "writes", "updates")
 # system has handed out the pages of a freed array again.
 _NEAR = 1 << 16
 GAP = 1024  # bytes around every variable of a library (compiler.py leaves them); simt/memory.cpp knows it too
-_FAR = 1 << 24  # the widest gap behind an array: further away, no array was meant
+FAR = 1 << 24  # the widest gap behind an array: further away, no array was meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +161,14 @@ def _beside(fault: Fault, launched: Launched) -> str:
     anchor = fault.shared_anchor
     shared = [Region(r.begin + anchor, r.end + anchor, r.name) for r in launched.shared]
     nearest = min([*launched.regions, *shared], key=lambda r: _distance(begin, r), default=None)
-    distance = _distance(begin, nearest) if nearest else _FAR + 1
+    distance = _distance(begin, nearest) if nearest else FAR + 1
     for region in launched.freed if distance > _NEAR else ():
         if region.begin <= begin < region.end:
             return f"of memory that was freed: {region.name}"
     # Around every variable of the library is a gap, and what comes after that was not meant.
     around = [r for r in launched.variables if _distance(begin, r) <= GAP]
     nearest = min(around, key=lambda r: _distance(begin, r), default=nearest)
-    if nearest is None or _distance(begin, nearest) > _FAR:
+    if nearest is None or _distance(begin, nearest) > FAR:
         return f"at address {begin:#x}, which is in no array of this device"
     length = nearest.end - nearest.begin
     if begin < nearest.begin:
