@@ -271,7 +271,8 @@ def test_the_suites_model_has_so_many_blocks_more(tmp_path: Path, monkeypatch):
         (tmp_path / "test_it.py").write_text(
             "def test_it(resnet50):\n    print(resnet50.name, resnet50.recipe, resnet50.path, sep='|')\n"
         )
-        command = [sys.executable, "-m", "pytest", "-sq", "-p", "no:cacheprovider", str(tmp_path)]
+        flags = ("-p", "pytest_gpuperf.plugin", "-p", "no:cacheprovider")  # the study names its own plugin
+        command = [sys.executable, "-m", "pytest", "-sq", *flags, str(tmp_path)]
         output = subprocess.run(command, env=environment, capture_output=True, text=True).stdout
         name, recipe, path = next(line for line in output.splitlines() if "|" in line).split("|")
         convolutions = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
