@@ -29,8 +29,8 @@ _OF_MEASURING = {
     "update": "records measurements",
     "calibrate": "measures",
     "budget": "bounds what is measured",
-    "against": "",
-    "baselines_from": "",
+    "against": "is about what is measured",
+    "baselines_from": "is about what is measured",
     "markdown": "writes what was measured",
 }
 _MEASURED = {
@@ -200,20 +200,20 @@ def _measures_nothing(config: pytest.Config, given: Mapping[str, Any]) -> Iterat
 
 def _needs_measuring(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is about measuring in a run without --gpuperf."""
-    active, about = config.option.gpuperf, "is about what is measured"
+    active, needs = config.option.gpuperf, "is about what is measured, so it needs --gpuperf beside it"
     for name, does in _OF_MEASURING.items():
         flag = _flag(name) + ("=N" if name == "calibrate" else "")
         planned = given["plan"] is not None and name == "baselines_from"
         if given[name] is not None and not (active or planned or isinstance(given[name], Path)):
-            yield f"{flag} {does or about}, so it needs --gpuperf beside it"
+            yield f"{flag} {does}, so it needs --gpuperf beside it"
     if config.option.gpuperf_skip_unchanged and not active:
-        yield f"--gpuperf-skip-unchanged {about}, so it needs --gpuperf beside it"
+        yield f"--gpuperf-skip-unchanged {needs}"
     for name in ("strict", "pool", "tolerance", "runs", "max_confirm", "blocks", "acquit", *REPORTS):
         reads = isinstance(given["calibrate"], Path)  # and measures nothing
         reads = reads or (given["plan"] is not None and name in ("pool", "strict"))
         reads = reads or (given["trace"] is not None and name in OF_TRACES)
         if _typed(config, name) and not (active or reads or config.option.gpuperf_child is not None):
-            yield f"{_flag(name)} {about}, so it needs --gpuperf beside it"
+            yield f"{_flag(name)} {needs}"
 
 
 def _skips_too_much(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:

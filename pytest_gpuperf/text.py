@@ -1,4 +1,4 @@
-"""Text of others made safe to print: what a file or a name holds is data, to a terminal and to CI."""
+"""Words of messages: plurals, and text of others made safe to print, which a terminal and CI could obey."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_escaped(character) if _acts(character) else character for character in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words, such as "1 run" and "2 runs"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def inert(text: str) -> str:

@@ -19,6 +19,7 @@ def latency():
     return float(words[min(number, len(words) - 1)])
 
 """
+SUITE = f'{LATENCY}def test_latency(gpuperf):\n    gpuperf.record("latency", latency(), "s")\n'
 
 
 def tell(folder: Path, latencies: str) -> None:

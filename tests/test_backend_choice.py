@@ -6,8 +6,6 @@ import pytest
 
 from pytest_gpuperf.backends.cuda.driver import device_count
 
-pytestmark = pytest.mark.usefixtures("bare")
-
 KERNEL_TEST = "def test_it(gpu): assert gpu.backend == 'emulated'"
 without_gpu = pytest.mark.skipif(device_count() > 0, reason="is about machines without a GPU")
 

@@ -6,22 +6,12 @@ import json
 
 import msgspec
 import pytest
-from latencies import LATENCY, processes, tell
+from latencies import SUITE, processes, tell
 
 from pytest_gpuperf.rules.calibration import Calibration
 from pytest_gpuperf.storage.calibrations import read_result, read_runs
 
-pytestmark = pytest.mark.usefixtures("bare")
-
-SUITE = (
-    LATENCY
-    + """\
-def test_latency(gpuperf):
-    gpuperf.record("latency", latency(), "s")
-"""
-)
-PLAIN = ("-p", "no:benchmark", "-p", "no:hypothesispytest")
-QUICK = (*PLAIN, "--gpuperf-runs=3")
+QUICK = "--gpuperf-runs=3"
 
 
 @pytest.fixture
@@ -34,7 +24,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 
 
 def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Pytester):
-    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=8", *QUICK)
+    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=8", QUICK)
     assert result.ret == 0, result.stdout.str()
     assert processes(project.path) == 9
     result.stdout.fnmatch_lines(
@@ -55,29 +45,29 @@ def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Py
     stored = project.path / "baselines" / "cpu.calibration.json"
     first = read_result(stored)
     stored.unlink()
-    again = project.runpytest_subprocess(f"--gpuperf-calibrate=.gpuperf/{file.name}", *QUICK)
+    again = project.runpytest_subprocess(f"--gpuperf-calibrate=.gpuperf/{file.name}", QUICK)
     assert again.ret == 0
     again.stdout.fnmatch_lines(["calibration: cpu, 8 runs of identical code"])
     assert processes(project.path) == 9  # nothing was measured
     assert read_result(stored) == first
 
-    armed = project.runpytest_subprocess("--gpuperf", *PLAIN)
+    armed = project.runpytest_subprocess("--gpuperf")
     armed.stdout.fnmatch_lines(
         ["gpuperf: cpu: 0 false failures expected a run", "  (0 of 8 runs red, at most 31.2 %; 1 tests, *)"]
     )
     # A GPU's, such as a repository has beside others', says nothing of a machine without one.
     stored.write_text(json.dumps({**json.loads(stored.read_text()), "devices": ["GPU-1"]}))
-    elsewhere = project.runpytest_subprocess("--gpuperf", "--gpuperf-backend=emulated", *PLAIN)
+    elsewhere = project.runpytest_subprocess("--gpuperf", "--gpuperf-backend=emulated")
     elsewhere.stdout.no_fnmatch_line("gpuperf: cpu: * expected a run")
     stored.write_text("{")
-    broken = project.runpytest_subprocess("--gpuperf", *PLAIN)
+    broken = project.runpytest_subprocess("--gpuperf")
     assert broken.ret == armed.ret
     broken.stdout.fnmatch_lines(["gpuperf: *cpu.calibration.json: *not JSON*calibrate again with *"])
 
 
 def test_runs_that_failed_in_part_are_said_and_the_rest_is_kept(project: pytest.Pytester):
     (project.path / "latency.txt").write_text("1.0 1.0 1.0 nonsense 1.0 1.0 1.0 1.0 1.0 1.0 1.0")
-    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=9", *QUICK)
+    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=9", QUICK)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*failed in run 3: *test_latency*"])
     found = json.loads((project.path / "baselines" / "cpu.calibration.json").read_text())

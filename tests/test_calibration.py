@@ -21,8 +21,6 @@ from pytest_gpuperf.rules.trial import RecordedTest, every_series, outcome
 from pytest_gpuperf.storage.baselines import Store
 from pytest_gpuperf.storage.calibrations import append_run, read_result, read_runs, results, save_result
 
-pytestmark = pytest.mark.usefixtures("bare")
-
 TIME = Metric("time", "s", "lower", "noisy", "device_time")
 RATE = Metric("rate", "1/s", "higher", "noisy", "device_time")
 SECTORS = Metric("sectors", "1", "lower", "exact", "counters")

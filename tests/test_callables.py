@@ -139,7 +139,6 @@ SUITE = """
 """
 
 
-@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("flags", [(), ("--gpuperf", "--gpuperf-strict=off")], ids=["once", "timed"])
 def test_in_a_suite(pytester: pytest.Pytester, flags):
     pytester.makepyfile(SUITE)
@@ -155,7 +154,6 @@ def test_in_a_suite(pytester: pytest.Pytester, flags):
     )
 
 
-@pytest.mark.usefixtures("bare")
 def test_arrays_by_keyword_are_part_of_the_contract(pytester: pytest.Pytester):
     pytester.makepyfile(
         test_s="""

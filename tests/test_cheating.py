@@ -229,7 +229,6 @@ STATEFUL = """
 """
 
 
-@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("backend", ["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_kernel_that_stops_after_launches_has_a_wrong_result(pytester, backend):
     (pytester.mkdir("kernels") / "k.cu").write_text(

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("bare")
-
 # A test that measures until the file "go" is there, so that the other session meets it at work.
 SUITE = """
     import pathlib, time

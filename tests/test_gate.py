@@ -9,16 +9,9 @@ import sys
 from collections.abc import Sequence
 
 import pytest
-from latencies import LATENCY, processes, tell
+from latencies import SUITE, processes, tell
 from once import run_once
 
-SUITE = (
-    LATENCY
-    + """\
-def test_latency(gpuperf):
-    gpuperf.record("latency", latency(), "s")
-"""
-)
 INI = "[pytest]\ngpuperf_judge_host_times = true\n"
 WITHIN_NOISE = "1.000 1.000 1.002 0.999 1.001 1.000"  # the session's own process, then five runs
 

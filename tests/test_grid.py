@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gpuproject import BINDINGS, opened
 
 from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.cuda import grid
@@ -227,13 +226,6 @@ def test_what_the_driver_refuses_is_the_bindings_error(launching, errors):
 
 
 # --------------------------------------------------------------------------- on a device
-
-
-@pytest.fixture(scope="module", params=BINDINGS)
-def gpu(request):
-    device = opened(request.param)
-    yield device
-    device.close()
 
 
 @pytest.fixture

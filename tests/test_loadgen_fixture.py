@@ -15,7 +15,6 @@ from pytest_gpuperf.mlperf.session import Team
 from pytest_gpuperf.mlperf.sut import Sut
 
 pytestmark = [
-    pytest.mark.usefixtures("bare"),
     pytest.mark.skipif(
         not all(find_spec(name) for name in ("mlperf_loadgen", "onnx", "onnxruntime")),
         reason="needs mlcommons-loadgen, onnx and onnxruntime: pip install 'pytest-gpuperf[mlperf,cpu]'",

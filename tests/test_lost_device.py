@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("bare")
-
 # The emulated device, which pretends; `seen` collects the processes that ran each test.
 SUITE = """
     import os, pathlib

@@ -229,7 +229,6 @@ def test_a_callable_under_loadgen(tmp_path):
 
 
 @needs_loadgen
-@pytest.mark.usefixtures("bare")
 def test_a_callable_in_a_suite(pytester: pytest.Pytester):
     pytester.makepyfile(
         """

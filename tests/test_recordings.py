@@ -44,7 +44,7 @@ def study(percent: int, *options: str, plugins: Path | None = None) -> str:
         [
             *(sys.executable, "-m", "pytest", "docs/studies/more_work/test_more_work.py", "--gpuperf"),
             *("--gpuperf-strict=off", "--gpuperf-backend=emulated"),
-            *("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options),
+            *("-p", "no:cacheprovider", *options),
         ],
         cwd=CHECKOUT,
         env=os.environ | {"GPUPERF_STUDY_PERCENT": str(percent), "PYTHONPATH": str(plugins or "")},
@@ -271,7 +271,7 @@ def test_the_suites_model_has_so_many_blocks_more(tmp_path: Path, monkeypatch):
         (tmp_path / "test_it.py").write_text(
             "def test_it(resnet50):\n    print(resnet50.name, resnet50.recipe, resnet50.path, sep='|')\n"
         )
-        flags = ("-p", "pytest_gpuperf.plugin", "-p", "no:cacheprovider")
+        flags = ("-p", "pytest_gpuperf.plugin", "-p", "no:cacheprovider")  # the study names its own plugin
         command = [sys.executable, "-m", "pytest", "-sq", *flags, str(tmp_path)]
         output = subprocess.run(command, env=environment, capture_output=True, text=True).stdout
         name, recipe, path = next(line for line in output.splitlines() if "|" in line).split("|")
@@ -291,7 +291,7 @@ def test_recorded_runs_are_kept_and_added_to(pytester: pytest.Pytester, monkeypa
     out = pytester.path / "out" / "work-2.jsonl"
     out.parent.mkdir()
     append_run(out, runs_of([(9.0,)])[0])
-    quick = ["--gpuperf-runs=1", "-p", "no:benchmark", "-p", "no:hypothesispytest"]
+    quick = ["--gpuperf-runs=1"]
     assert gpu_runs.record(["test_it.py"], {"GPUPERF_STUDY_PERCENT": "2"}, 6, out, quick) == 0
     values = [test.record.measurements[0].value for run in read_runs(out) for test in run.values()]
     assert values == [9.0] + [3.0] * 6

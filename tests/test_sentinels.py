@@ -17,8 +17,6 @@ from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.machine import sentinels
 from pytest_gpuperf.machine.guard import Guard
 
-pytestmark = pytest.mark.usefixtures("bare")
-
 
 class FakeGpu:
     """As much of a CUDA device as the guard asks for."""

@@ -8,8 +8,6 @@ from pytest_gpuperf.measurement import Baseline, Metric, Run
 from pytest_gpuperf.rules.differences import environment_differences
 from pytest_gpuperf.rules.machine import slowdown
 
-pytestmark = pytest.mark.usefixtures("bare")
-
 METRIC = Metric("kernel", "s", "lower", "noisy", "device_time")
 STILL = (1.0, 1.0003, 0.9998, 1.0001, 0.9999)  # factors of five processes on a machine that stands still
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("bare")
-
 KERNELS = """
 extern "C" __global__ void accumulate(const float *x, float *y, int n)
 {

@@ -11,8 +11,6 @@ from once import run_once
 from pytest_gpuperf.measurement import Metric
 from pytest_gpuperf.rules.tolerances import Tolerance, Tolerances, matches, parse
 
-pytestmark = pytest.mark.usefixtures("bare")
-
 COPY = Metric("copy 8192", "s", "lower", "noisy", "device_time")
 P50 = Metric("Offline p50", "s", "lower", "noisy", "loadgen")
 H100 = "NVIDIA H100 80GB HBM3"

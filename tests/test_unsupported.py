@@ -7,10 +7,7 @@ from once import run_once
 
 from pytest_gpuperf.backends.cuda.driver import device_count
 
-pytestmark = [
-    pytest.mark.usefixtures("bare"),
-    pytest.mark.skipif(device_count() > 0, reason="is about machines without a GPU"),
-]
+pytestmark = pytest.mark.skipif(device_count() > 0, reason="is about machines without a GPU")
 
 KERNEL = "#include <mma.h>\n" + 'extern "C" __global__ void k(float *x) { x[0] = 1; }\n'
 SUITE = """

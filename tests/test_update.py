@@ -7,10 +7,9 @@ import re
 
 import pytest
 from gitproject import Repository
-from latencies import LATENCY, processes, tell
+from latencies import LATENCY, SUITE, processes, tell
 
 INI = "[pytest]\ngpuperf_judge_host_times = true\n"
-NOISY = LATENCY + "def test_latency(gpuperf): gpuperf.record('latency', latency(), 's')\n"
 EXACT = "def test_count(gpuperf): gpuperf.record('sectors', {}, kind='exact')\n"
 
 
@@ -68,7 +67,7 @@ def test_an_update_says_what_moved_and_which_way_is_worse(project: Project):
 
 
 def test_creep_is_told_at_an_append_too(project: Project):
-    project.write(NOISY)
+    project.write(SUITE)
     assert project.record("1.0").ret == 0
     result = project.record("1.5", mode="append")
     assert result.ret == 0
@@ -77,7 +76,7 @@ def test_creep_is_told_at_an_append_too(project: Project):
 
 
 def test_one_far_run_is_measured_again_and_left_out(project: Project):
-    project.write(NOISY)
+    project.write(SUITE)
     result = project.record("1.0 1.0 1.001 1.3 0.999 1.0 1.002")
     assert result.ret == 0
     assert processes(project.path) == 7
@@ -96,14 +95,14 @@ def test_one_far_run_is_measured_again_and_left_out(project: Project):
 
 
 def test_an_append_measures_a_far_run_again_too(project: Project):
-    project.write(NOISY)
+    project.write(SUITE)
     project.record("1.0")
     assert project.record("1.0 1.0 1.0 1.0 1.4 1.0 1.001", mode="append").ret == 0
     assert project.samples == [1.0] * 9 + [1.001, 1.4]
 
 
 def test_on_a_machine_known_to_be_noisy_such_a_run_is_not_far(project: Project):
-    project.write(NOISY)
+    project.write(SUITE)
     project.record("1.0 0.9 1.1 0.95 1.05 1.0")
     project.record("1.0 1.0 1.001 1.3 0.999 1.0")
     assert processes(project.path) == 6
@@ -116,7 +115,7 @@ def test_on_a_machine_known_to_be_noisy_such_a_run_is_not_far(project: Project):
     ids=["in the recording", "when measured again"],
 )
 def test_two_far_runs_are_two_modes_and_stay(project: Project, latencies: str, count: int):
-    project.write(NOISY)
+    project.write(SUITE)
     result = project.record(latencies)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
@@ -127,7 +126,7 @@ def test_two_far_runs_are_two_modes_and_stay(project: Project, latencies: str, c
 
 
 def test_a_far_run_that_cannot_be_repeated_is_not_recorded(project: Project):
-    project.write(NOISY)
+    project.write(SUITE)
     result = project.record("1.0 1.0 1.0 1.3 1.0 1.0 nonsense")
     assert result.ret == 1
     result.stdout.fnmatch_lines(

@@ -17,6 +17,7 @@ import numpy as np
 from pytest_gpuperf.backends.base import Backend
 from pytest_gpuperf.backends.declarations import Declaration, Parameter
 from pytest_gpuperf.errors import KernelError
+from pytest_gpuperf.text import counted
 
 
 def check(declaration: Declaration, arguments: Sequence[Any], backend: Backend) -> list[Any]:
@@ -28,8 +29,8 @@ def check(declaration: Declaration, arguments: Sequence[Any], backend: Backend) 
     parameters = declaration.parameters
     if len(arguments) != len(parameters):
         raise KernelError(
-            f"{declaration.name} ({declaration.where}) takes {len(parameters)} argument"
-            f"{'' if len(parameters) == 1 else 's'}, {len(arguments)} given: {declaration}."
+            f"{declaration.name} ({declaration.where}) takes "
+            f"{counted(len(parameters), 'argument')}, {len(arguments)} given: {declaration}."
         )
     checked = []
     for number, (parameter, argument) in enumerate(zip(parameters, arguments, strict=True), 1):

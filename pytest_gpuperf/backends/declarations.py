@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_gpuperf.backends.functions import closing
 from pytest_gpuperf.backends.signature import Row, Signature
 from pytest_gpuperf.backends.sources import blank, blanked, with_included
 from pytest_gpuperf.errors import KernelError
@@ -159,20 +160,6 @@ def read(path: Path) -> Declarations:
     return found
 
 
-def _closing(code: str, opening: int) -> int:
-    """Return the offset of the bracket that closes the one at ``opening``, or the end of the source."""
-    pair = {"(": ")", "{": "}"}[code[opening]]
-    depth = 0
-    for offset in range(opening, len(code)):
-        if code[offset] == code[opening]:
-            depth += 1
-        elif code[offset] == pair:
-            depth -= 1
-            if depth == 0:
-                return offset
-    return len(code)
-
-
 _NAME_OR_END = re.compile(r"(?P<name>\w+)\s*(?P<open>\()|(?P<end>[;{}])")
 _ATTRIBUTES = {"__launch_bounds__", "__cluster_dims__", "__maxnreg__", "__block_size__", "__attribute__"}
 
@@ -182,7 +169,7 @@ def _signature(code: str, start: int) -> tuple[str, int, str, bool] | None:
     while match := _NAME_OR_END.search(code, start):
         if match["end"]:
             return None
-        close = _closing(code, match.start("open"))
+        close = closing(code, match.start("open"))
         if match["name"] not in _ATTRIBUTES:
             text = code[match.start("open") + 1 : close]
             return match["name"], match.start("name"), text, code[close + 1 :].lstrip().startswith("{")
@@ -248,7 +235,7 @@ def parse(source: str, path: Path) -> Declarations:
     found = Declarations(path)
     code = _DIRECTIVE.sub(blank, blanked(source, keep=lambda text: text == '"C"'))
     blocks = [
-        (match.end() - 1, _closing(code, match.end() - 1), match[1])
+        (match.end() - 1, closing(code, match.end() - 1), match[1])
         for match in re.finditer(r'\b(?:extern\s*"C"|namespace\s+([\w:]+))\s*\{', code)
     ]
     for match in re.finditer(r"\b__global__\b", code):

@@ -85,6 +85,14 @@ def sources(preprocessed: bytes, folder: Path) -> Iterator[Path]:
             yield file
 
 
+def not_compiled(path: Path, said: str, compiler: str) -> KernelError:
+    """Return the error of a file that does not compile, with the first one that the compiler ``said``."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    first = next((number for number, line in enumerate(lines) if re.search(r"\berror\b", line)), 0)
+    shown = "\n".join(lines[first : first + 6]) or f"{compiler} said nothing"
+    return KernelError(f"{path} does not compile:\n{shown}")
+
+
 def fingerprint(*parts: str | bytes) -> str:
     """Hash all that decides what a compiler makes: its version, its options, the preprocessed code."""
     digest = hashlib.sha256()

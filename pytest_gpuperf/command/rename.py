@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pytest_gpuperf.command.folders import baselines, declare_baselines, suite_and_test
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.text import counted
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
         store.check_move(pool, suite, other, names)
     for pool, names in moved.items():
         store.move(pool, suite, other, names)
-        print(f"{pool}: {len(names)} test{'s' if len(names) > 1 else ''}")
+        print(f"{pool}: {counted(len(names), 'test')}")
         for before, after in names.items():
             print(f"  {suite}::{before} -> {other}::{after}")
     _tell_quarantine(folder, suite, (before for names in moved.values() for before in names))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_gpuperf.command.folders import baselines, declare_baselines, suite_and_test
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.text import counted
 
 if TYPE_CHECKING:
     from pytest_gpuperf.measurement import Baseline, Run
@@ -145,7 +146,7 @@ def _summary(lines: Sequence[Line]) -> str:
         {unit for line in lines for unit in line.units},
     )
     oldest, newest = min(line.last for line in lines), max(line.last for line in lines)
-    parts = [_count(len(tests), "test"), _count(len(lines), "metric"), _count(len(units), "unit")]
+    parts = [counted(len(tests), "test"), counted(len(lines), "metric"), counted(len(units), "unit")]
     parts.append(
         f"recorded {newest} ({_age(newest)})" if newest == oldest else f"recorded {oldest} to {newest}"
     )
@@ -157,7 +158,7 @@ def _figure(line: Line) -> str:
     from pytest_gpuperf.git import SHOWN_DIGITS
 
     spread = f" (runs within {100 * line.spread:.1f} %)" if line.spread is not None else ""
-    runs = _count(line.runs, "run") + (f" on {len(line.units)} units" if len(line.units) > 1 else "")
+    runs = counted(line.runs, "run") + (f" on {len(line.units)} units" if len(line.units) > 1 else "")
     left_out = f", {line.left_out} left out" if line.left_out else ""
     commit = (
         f", commit {line.commit[:SHOWN_DIGITS]}" + (" with changes" if line.dirty else "")
@@ -168,16 +169,12 @@ def _figure(line: Line) -> str:
     return f"{value:<32}  {line.metric}  {runs}{left_out}, {line.last}{commit}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def _age(day: str) -> str:
     try:
         days = (datetime.datetime.now(datetime.UTC).date() - datetime.date.fromisoformat(day)).days
     except ValueError:
         return "undated"
-    return "today" if days < 1 else f"{_count(days, 'day')} ago"
+    return "today" if days < 1 else f"{counted(days, 'day')} ago"
 
 
 def _print_others(store: Store) -> None:

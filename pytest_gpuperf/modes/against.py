@@ -18,6 +18,7 @@ from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.case import Evidence
 from pytest_gpuperf.rules.decide import decide
 from pytest_gpuperf.session import GpuperfSession
+from pytest_gpuperf.text import counted
 
 _NOT_COMPARED = (
     Outcome.CONTRACT_CHANGED,
@@ -108,7 +109,7 @@ class Against(Mode):
         """Say what code was compared, and find what strict cannot let pass."""
         results = self._results
         if changed := modified(toplevel(self._session.config.rootpath)):
-            files = f"{changed} uncommitted file{'s' if changed > 1 else ''}"
+            files = counted(changed, "uncommitted file")
             results.note(f"Compared the working tree ({files}) with {self._revision}.")
         for row in results.rows:
             if row.verdict.outcome in _NOT_COMPARED and not row.cause:

@@ -13,6 +13,7 @@ from pytest_gpuperf.backends.cuda.launches import without_parameters
 from pytest_gpuperf.backends.emulated.faults import FAR
 from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.errors import Unavailable
+from pytest_gpuperf.text import counted
 
 LOG = "PYTEST_GPUPERF_SANITIZER_LOG"
 """The variable that names to a process the file in which the tool that watches it writes."""
@@ -181,7 +182,7 @@ def _access(head: str, more: Sequence[str]) -> str:
     if not access or not at:
         return ""
     size, address = int(access["size"]), int(at["address"], 16)
-    does = f"{_VERBS.get(access['verb'], access['verb'])} {size} byte{'' if size == 1 else 's'}"
+    does = f"{_VERBS.get(access['verb'], access['verb'])} {counted(size, 'byte')}"
     if "misaligned" in at["more"]:
         return f"{does} at address {address:#x}, which is no multiple of {size}"
     space = _SPACES.get(access["where"], access["where"])
@@ -204,7 +205,7 @@ def _uninitialised(head: str, more: Sequence[str]) -> str:
         return ""
     space = _SPACES.get(found["where"], found["where"])
     size = int(found["size"])
-    return f"reads {size} byte{'' if size == 1 else 's'} of {space} that nothing has written"
+    return f"reads {counted(size, 'byte')} of {space} that nothing has written"
 
 
 def _barrier(head: str, more: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_gpuperf.files import replace_file
 from pytest_gpuperf.report.message import elide
 from pytest_gpuperf.rules.calibration import CONFIDENCE, Calibration, MetricResult, Rate
-from pytest_gpuperf.text import inert
+from pytest_gpuperf.text import counted, inert
 
 _NAME = 28
 _WIDTH = 80
@@ -91,7 +91,7 @@ def _named(name: str, figures: str) -> list[str]:
 
 def _units(calibration: Calibration) -> str:
     count = len(calibration.devices)
-    return "no device named" if not count else f"{count} unit{'s' if count > 1 else ''}"
+    return "no device named" if not count else counted(count, "unit")
 
 
 def _of(rate: Rate) -> str:

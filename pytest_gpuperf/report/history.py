@@ -22,7 +22,9 @@ from pytest_gpuperf.git import SHOWN_DIGITS
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.history_place import ENDING, at
 from pytest_gpuperf.report.results import Document, Figure, MetricResult, TestResult, encoded
+from pytest_gpuperf.rules.tolerances import limit_of
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
+from pytest_gpuperf.text import counted
 
 SCHEMA = 1
 MOST_RUNS = 500
@@ -198,9 +200,7 @@ def since(place: str, pool: str, row: Row) -> list[str]:
     while first and _beyond(row, lines[first - 1].value):
         first -= 1
     count = len(lines) - first
-    text = (
-        f"{_when(lines[first])} ({count} run{'s' if count > 1 else ''} before this one)" if count else "now"
-    )
+    text = f"{_when(lines[first])} ({counted(count, 'run')} before this one)" if count else "now"
     if first:
         before = lines[first - 1]
         text += f"; {quantity(before.value, unit)} on {_when(before)}"
@@ -210,16 +210,11 @@ def since(place: str, pool: str, row: Row) -> list[str]:
 
 
 def _beyond(row: Row, value: float | None) -> bool:
-    decided, lower = row.verdict, row.metric.better == "lower"
-    baseline, theta = decided.baseline or 0.0, decided.tolerance or 0.0
-    if value is None:
-        return False
-    if row.metric.constants.identity:
-        return value != baseline
-    slack = (theta + EXACT_SLACK) * abs(baseline)
-    if row.metric.kind == "noisy" and not lower:
-        slack = baseline - baseline / (1 + theta)
-    return (value - baseline if lower else baseline - value) > slack
+    metric, baseline = row.metric, row.verdict.baseline or 0.0
+    if value is None or metric.constants.identity:
+        return value not in (None, baseline)
+    limit = limit_of(metric, baseline, row.verdict.tolerance or 0.0)
+    return (value - limit if metric.better == "lower" else limit - value) > EXACT_SLACK * abs(baseline)
 
 
 def _when(line: Line) -> str:

@@ -14,7 +14,7 @@ from pytest_gpuperf.records import Record, Row
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.decide import cause_of
 from pytest_gpuperf.rules.differences import environment_differences
-from pytest_gpuperf.text import inert
+from pytest_gpuperf.text import counted, inert
 
 _MAY_BE_THE_MACHINE = (Outcome.REGRESSED, Outcome.ENVIRONMENT_MOVED)
 
@@ -219,7 +219,7 @@ def _noisy(row: Row) -> bool:
 def _provenance(baseline: Baseline, here: str) -> str:
     """Return of how many runs, of when, of which code and, if it is not the one ``here``, which device."""
     newest = baseline.runs[-1].environment
-    runs = f"{len(baseline.runs)} run{'s' if len(baseline.runs) > 1 else ''}"
+    runs = counted(len(baseline.runs), "run")
     device, commit = str(newest.get("device_name", "")), str(newest.get("commit") or "")[:SHOWN_DIGITS]
     code = f"commit {commit}" if commit else "of no commit"
     if commit and newest.get("dirty"):

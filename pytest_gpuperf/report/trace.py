@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_gpuperf.figures import quantity
-from pytest_gpuperf.text import printable
+from pytest_gpuperf.text import counted, printable
 from pytest_gpuperf.traces import MOST, Calls, Trace
 
 _WIDTH = 80
@@ -31,7 +31,7 @@ def shown(calls: Sequence[Calls]) -> list[Calls]:
     of_api = [each for each in told if not each.on_device]
     if rest:
         count, total = sum(each.count for each in rest), sum(each.total for each in rest)
-        name = f"{len(rest)} other function{'' if len(rest) == 1 else 's'}"
+        name = counted(len(rest), "other function")
         of_api.append(Calls(name, count, total, None, None, False))
     return [*of_api, *(each for each in told if each.on_device)]
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Milestone, Run, Verdict
 from pytest_gpuperf.rules.differences import differences, other_software, question_changes
+from pytest_gpuperf.rules.tolerances import limit_of
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
 
 
@@ -74,13 +75,8 @@ def unseen_loss(metric: Metric, verdict: Verdict) -> float | None:
     """
     if verdict.baseline is None or verdict.tolerance is None or not verdict.now:
         return None
-    slack = verdict.tolerance * abs(verdict.baseline)
-    if metric.better == "lower":
-        lost = verdict.baseline + slack - verdict.now
-    elif metric.kind == "exact":
-        lost = verdict.now - (verdict.baseline - slack)
-    else:
-        lost = verdict.now - verdict.baseline / (1 + verdict.tolerance)
+    limit = limit_of(metric, verdict.baseline, verdict.tolerance)
+    lost = limit - verdict.now if metric.better == "lower" else verdict.now - limit
     return max(0.0, lost / abs(verdict.now))
 
 

@@ -32,6 +32,14 @@ class Tolerance:
         return named and (matches(self.pool, pool) or matches(self.pool, slug(pool)))
 
 
+def limit_of(metric: Metric, baseline: float, tolerance: float) -> float:
+    """Return the worst figure within a tolerance: a slowdown of a noisy metric, a share of an exact one."""
+    if metric.kind == "noisy" and metric.better == "higher":
+        return baseline / (1 + tolerance)
+    allowed = tolerance * abs(baseline)
+    return baseline + allowed if metric.better == "lower" else baseline - allowed
+
+
 def parse(line: str) -> Tolerance:
     """Read one line; raises argparse.ArgumentTypeError with one sentence."""
     names, equals, text = line.rpartition("=")

@@ -19,6 +19,7 @@ from pytest_gpuperf.rules.estimate import (
     judged_runs,
 )
 from pytest_gpuperf.rules.tolerances import default_tolerance
+from pytest_gpuperf.text import counted
 
 EXACT_SLACK = 1e-9
 """Relative difference between exact values that is a float's representation and not a change."""
@@ -137,7 +138,7 @@ def _why_inconclusive(metric: Metric, found: RunsEstimate, limit: float, replica
     """Explain an inconclusive outcome that is not plain noise (``detectable`` and ``interval`` show that)."""
     if found.baseline_runs < MIN_RUNS:
         return (
-            f"the baseline has {_count(found.baseline_runs, 'run')} and a regression needs {MIN_RUNS}: "
+            f"the baseline has {counted(found.baseline_runs, 'run')} and a regression needs {MIN_RUNS}: "
             "add runs with --gpuperf-update=append"
         )
     if found.change <= limit:
@@ -145,7 +146,7 @@ def _why_inconclusive(metric: Metric, found: RunsEstimate, limit: float, replica
     if not replicated:
         return "one run cannot confirm a regression, and the test was not measured again"
     if len(found.each) < MIN_RUNS:
-        return f"only {_count(len(found.each), 'replica')} came back and a regression needs {MIN_RUNS}"
+        return f"only {counted(len(found.each), 'replica')} came back and a regression needs {MIN_RUNS}"
     if within := sum(change <= limit for change in found.each):
         return f"{within} of {len(found.each)} replicas stayed within the tolerance"
     if found.change - found.noise <= limit:
@@ -154,7 +155,7 @@ def _why_inconclusive(metric: Metric, found: RunsEstimate, limit: float, replica
     if metric.constants.where == "host":
         return f"by the stored runs alone: a host's clock may differ by {differs:.1f} % between days"
     return (
-        f"the baseline has {_count(found.own, 'run')} of this GPU, and units of one model may differ by "
+        f"the baseline has {counted(found.own, 'run')} of this GPU, and units of one model may differ by "
         f"{differs:.1f} %: add runs with --gpuperf-update=append"
     )
 
@@ -250,7 +251,3 @@ def _code_note(runs: Sequence[Run], measured: Measurement) -> str:
     if measured.same_code(runs):
         return "machine code, geometry, scalars and inputs are the baseline's own: this code did not change"
     return ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -24,6 +24,7 @@ from pytest_gpuperf.rules.stated import Stated
 from pytest_gpuperf.rules.waivers import Quarantine, parse_quarantine
 from pytest_gpuperf.storage.baselines import Store
 from pytest_gpuperf.storage.markers import Markers
+from pytest_gpuperf.text import counted
 
 QUARANTINE = "quarantine.toml"
 LONGEST = 256 << 10
@@ -61,7 +62,7 @@ class Project:
             self._since[commit] = ""
             with suppress(GpuperfError):
                 count = commits_since(self.root, commit)
-                ago = f"{count} commit{'s' if count > 1 else ''} ago" if count else "what is checked out"
+                ago = f"{counted(count, 'commit')} ago" if count else "what is checked out"
                 self._since[commit] = ago
         return self._since[commit]
 

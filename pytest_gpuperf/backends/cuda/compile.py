@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pytest_gpuperf.backends.cuda.grid import noted
 from pytest_gpuperf.backends.signature import unresolved
-from pytest_gpuperf.backends.sources import compiled, fingerprint, preprocess, run
+from pytest_gpuperf.backends.sources import compiled, fingerprint, not_compiled, preprocess, run
 from pytest_gpuperf.errors import KernelError, Unavailable
 
 _TOOLKIT = "/usr/local/cuda"
@@ -89,9 +89,7 @@ def _explained(path: Path, output: str) -> KernelError | Unavailable:
         return Unavailable(
             f"This nvcc is not made for this GPU ({fatal.strip()}); install another CUDA toolkit."
         )
-    first = next((number for number, line in enumerate(lines) if re.search(r"\berror\b", line)), 0)
-    said = "\n".join(lines[first : first + 6]) or "nvcc said nothing"
-    return KernelError(f"{path} does not compile:\n{said}")
+    return not_compiled(path, output, "nvcc")
 
 
 def find_nvcc() -> Path:

@@ -17,7 +17,7 @@ from pytest_gpuperf.backends.cuda_core.made_of import made_of, state_of
 from pytest_gpuperf.backends.cuda_core.options import of_nvrtc
 from pytest_gpuperf.backends.functions import of_host
 from pytest_gpuperf.backends.signature import HEADER, PLACE, Signature, address_of, unresolved
-from pytest_gpuperf.backends.sources import blank, blanked, fingerprint, read_source
+from pytest_gpuperf.backends.sources import blank, blanked, fingerprint, not_compiled, read_source
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.files import cached
 
@@ -135,12 +135,9 @@ def _without_host(source: str) -> str:
 
 def _explained(path: Path, said: Sequence[str]) -> KernelError | Unavailable:
     last = said[-1]
-    lines = [line for line in last.splitlines() if line.strip()]
     if "invalid value for --gpu-architecture" in last:
         return Unavailable(f"{compiler_version()} is not made for this GPU; {INSTALL} --upgrade.")
-    at = next((number for number, line in enumerate(lines) if re.search(r"\berror\b", line)), 0)
-    shown = "\n".join(lines[at : at + 6]) or "NVRTC said nothing"
-    return KernelError(f"{path} does not compile:\n{shown}{missing_header(last) or _remedy(said)}")
+    return KernelError(f"{not_compiled(path, last, 'NVRTC')}{missing_header(last) or _remedy(said)}")
 
 
 def _remedy(said: Sequence[str]) -> str:

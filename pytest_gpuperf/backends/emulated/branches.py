@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from pytest_gpuperf.backends.emulated.loops import FUNCTION, MARK, TABLE, Block, blocks_of
+from pytest_gpuperf.backends.emulated.loops import FUNCTION, MARK, TABLE, Block, blocks_of, with_table
 
 # Seen in what nvcc 13.0 makes for compute capability 9.0 of branches of one to ten accesses or operations.
 _MOST = 8
@@ -54,12 +54,8 @@ def with_branches(assembly: str) -> str:
             lines[line:line] = inserted[line]
         return "\n".join([*lines[:-1], *behind, lines[-1]])
 
-    assembly = FUNCTION.sub(note, assembly)
-    return (
-        f'{assembly}\t.section\t.data.rel.ro,"aw"\n\t.balign\t8\n'
-        "\t.globl\tgpuperf_branch_access_count, gpuperf_branch_accesses\n"
-        f"gpuperf_branch_access_count:\n\t.quad\t{len(rows)}\ngpuperf_branch_accesses:\n{''.join(rows)}"
-    )
+    marked = FUNCTION.sub(note, assembly)
+    return with_table(marked, "gpuperf_branch_access_count", "gpuperf_branch_accesses", rows)
 
 
 _Skip = tuple[Block, bool]  # a block that leads past a branch, and whether by its jump

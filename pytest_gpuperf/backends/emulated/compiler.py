@@ -184,8 +184,8 @@ def build_kernels(
             assembly = built_in(lambda: make(os.fsencode(code.compiled() + behind), flags), code).assembly
         else:
             assembly = watched(make, ask, code, behind, [*flags, _SHIFTS])
-        finish = _counting if counting else shortened
-        _link(compiler, runtime, path, finish(assembly), output)
+        finished = with_loops(with_branches(assembly)) if counting else shortened(assembly)
+        _link(compiler, runtime, path, finished, output)
 
     # These files decide too what is made of the code.
     makers = ((_SIMT.parent / name).read_bytes() for name in _MAKERS)
@@ -285,10 +285,6 @@ def _link(compiler: Compiler, runtime: Path, path: Path, assembly: str, output: 
         raise KernelError(
             f"{shown(path)} does not link: {what}; define it, or run this test on a GPU if CUDA has it."
         )
-
-
-def _counting(assembly: str) -> str:
-    return with_loops(with_branches(assembly))
 
 
 def _first_error(output: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pytest_gpuperf.backends.base import Dim3
 from pytest_gpuperf.backends.emulated.runtime import Fault, FaultKind
 from pytest_gpuperf.backends.emulated.source import MARK, shown
+from pytest_gpuperf.text import counted
 
 _SIMT = Path(__file__).parent / "simt"
 _VERBS = ("reads", "writes", "updates")
@@ -83,7 +84,7 @@ def _what(fault: Fault, launched: Launched) -> str:
     kind = FaultKind(fault.kind)
     text = fault.text.decode(errors="replace")
     other = f"thread {_index(fault.other, launched.block)}"
-    access = f"{_VERBS[fault.access]} {fault.size} byte{'' if fault.size == 1 else 's'}"
+    access = f"{_VERBS[fault.access]} {counted(fault.size, 'byte')}"
     match kind:
         case FaultKind.OUT_OF_BOUNDS if text:
             return f"uses {text} (out of bounds)"

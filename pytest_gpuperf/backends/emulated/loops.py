@@ -54,11 +54,15 @@ def with_loops(assembly: str) -> str:
             lines[line:line] = [f"{labels[line]}:"] if line in labels else []
         return "\n".join(lines)
 
-    assembly = FUNCTION.sub(note, assembly)
+    marked = FUNCTION.sub(note, assembly)
+    return with_table(marked, "gpuperf_loop_block_count", "gpuperf_loop_blocks", rows)
+
+
+def with_table(assembly: str, count: str, table: str, rows: Sequence[str]) -> str:
+    """Add a table for the runtime and the number of its rows, under their names."""
     return (
-        f'{assembly}\t.section\t.data.rel.ro,"aw"\n\t.balign\t8\n'
-        "\t.globl\tgpuperf_loop_block_count, gpuperf_loop_blocks\n"
-        f"gpuperf_loop_block_count:\n\t.quad\t{len(rows)}\ngpuperf_loop_blocks:\n{''.join(rows)}"
+        f'{assembly}\t.section\t.data.rel.ro,"aw"\n\t.balign\t8\n\t.globl\t{count}, {table}\n'
+        f"{count}:\n\t.quad\t{len(rows)}\n{table}:\n{''.join(rows)}"
     )
 
 
