@@ -19,7 +19,7 @@ from pytest_gpuperf.mlperf.library import Kept, SampleLibrary
 from pytest_gpuperf.mlperf.loadgen import _patience
 from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.settings import Scenario
-from pytest_gpuperf.mlperf.timing import InvalidPhase
+from pytest_gpuperf.mlperf.timing import LONG_ENOUGH, InvalidPhase
 from pytest_gpuperf.mlperf.warmup import require_in_time
 
 
@@ -296,6 +296,21 @@ def test_what_a_flooded_server_answers_leaves_out_a_pause():
     assert peak.answering([(1.0, 8)]) == 0
 
 
+def test_a_search_ends_where_a_phase_would_take_too_long(monkeypatch):
+    """A query that takes nearly all of the latency: whatever comes in the meantime is late, at any rate."""
+
+    def performance(session, scenario, **options):
+        late = SimpleNamespace(values=dict.fromkeys(LONG_ENOUGH, True), num_errors=0, reason="", path="")
+        raise InvalidPhase(replace(scenario, qps=scenario.qps or 2.0), late, [])
+
+    monkeypatch.setattr(peak, "performance", performance)
+    monkeypatch.setattr(peak, "answering", lambda completions: 1.2)
+    monkeypatch.setattr(peak, "dataset_of", lambda model, count: None)
+    session = SimpleNamespace(model=None, dtype=None, hold=lambda images: lambda: None)
+    with pytest.raises(GpuperfError, match=r"^no rate .* keeps max_latency=0.2, and a phase of less takes"):
+        peak.find_peak(session, replace(Scenario.of("Server"), max_latency=0.2), seconds=1, resolution=0.1)
+
+
 @pytest.mark.skipif(
     find_spec("mlperf_loadgen") is None, reason="LoadGen is not installed: pip install mlcommons-loadgen"
 )
@@ -318,12 +333,13 @@ def test_server_and_its_peak(tmp_path):
         late = error_of(loadgen.performance, echo, much, log_dir=Path("c"), seconds=0.3)
         ran.clear()
         p = peak.find_peak(echo, server, seconds=0.3, resolution=0.5, log_dir=Path("d"))
+        threads = len(ran)  # of the search alone
         left = [each.name for each in threading.enumerate() if each.name.startswith("worker")]
         pairs = replace(settings.Scenario.of("MultiStream"), samples_per_query=3)
         m = loadgen.performance(echo, pairs, log_dir=Path("e"), seconds=0.2)
         show(p50=r.latency.p50, queries=r.queries, qps=r.qps, contract=dict(r.contract), late=late,
              correct=[a.correct, a.total], peak=p.qps, phases=p.phases, stored=dict(p.contract),
-             best=p.best.latency.p99, threads=len(ran), left=left,
+             best=p.best.latency.p99, threads=threads, left=left,
              three=[m.queries, m.samples, m.contract["samples_per_query"]])
         """,
         tmp_path,
