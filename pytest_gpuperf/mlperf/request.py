@@ -13,6 +13,7 @@ from pytest_gpuperf.mlperf import configuration
 from pytest_gpuperf.mlperf.models import DTYPES
 from pytest_gpuperf.mlperf.result import FRACTIONS
 from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
+from pytest_gpuperf.mlperf.sut import MANY
 
 MODES = ("performance", "accuracy")
 QSLS = ("host", "device")
@@ -20,7 +21,6 @@ BACKENDS = ("cuda", "tensorrt", "cpu")
 STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
 FASTEST = 1e7  # queries a second; LoadGen takes a microsecond for one
-MANY = 1 << 20  # samples at a time, of which each has its place in memory
 # The most of what is made or computed before a phase begins.
 _MOST: Mapping[str, int] = {
     **{"max_batchsize": MANY, "samples_per_query": MANY},
