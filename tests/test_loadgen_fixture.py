@@ -255,6 +255,11 @@ def test_streams_devices_and_resident_images_need_a_gpu(monkeypatch):
     assert opened[0][-1] == Team(2, 3, "device")
     with pytest.raises(GpuperfError, match="qsl= and backend= are for ONNX models, not for a Sut"):
         LoadGen(gpu, None)._open(Sut(name="s", run=len, dataset=Digits), asked)
+    halved = Request.of(scenario="Offline", mode="performance", precision="fp16")
+    with pytest.raises(GpuperfError, match='precision="fp16" converts ONNX models; s is a Sut'):
+        LoadGen(gpu, None)._open(Sut(name="s", run=len, dataset=Digits), halved)
+    own = Sut(name="s", run=len, dataset=Digits, precision="fp16")
+    assert LoadGen(gpu, None)._open(own, halved).precision == "fp16"
     cpu = SimpleNamespace(expects_device=lambda: False)
     with pytest.raises(GpuperfError, match="devices=, qsl= and backend= other than"):
         LoadGen(cpu, None)._open("m", asked)

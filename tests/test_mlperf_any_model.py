@@ -133,6 +133,14 @@ def test_a_states_library_keeps_the_datasets_order_and_starts():
     assert library.order == [7, 2, 9, 4, 0, 11, 1, 3, 5, 6, 8, 10]
 
 
+@pytest.mark.parametrize("starts", [None, ["a"], [-1], [2.0]])
+def test_starts_that_are_no_samples_are_one_sentence(starts):
+    odd = Steps()
+    odd.starts = starts
+    with pytest.raises(GpuperfError, match=r"^steps: starts=.*; give the numbers of samples, from 0 on"):
+        InOrder(odd, np.float32, lambda images: lambda: None, lambda: None)
+
+
 @pytest.mark.parametrize("name", ["MultiStream", "Server", "Offline"])
 def test_state_is_for_a_single_stream(tmp_path, name):
     with pytest.raises(GpuperfError, match=f"steps carries sum from query to query.*not for {name}"):

@@ -166,14 +166,15 @@ def test_without_a_score_answers_are_classes():
         ({"run": 3}, "run and score must be callables"),
         ({"score": "f1"}, "run and score must be callables"),
         ({"name": 3}, "name=3; give a text"),
-        ({"max_batchsize": 0}, "max_batchsize=0; give at least 1"),
+        ({"max_batchsize": 0}, "max_batchsize=0; give a whole number of 1 to 1,048,576"),
         ({"max_batchsize": 2.5}, "max_batchsize=2.5; give a whole number"),
+        ({"max_batchsize": 10**9}, "max_batchsize=1000000000; give a whole number of 1 to"),
         ({"dataset": lambda count: SimpleNamespace(labels=[])}, r"does not fit \(TypeError"),
         ({"score": None}, "a whole number for each"),  # the labels are texts
     ],
 )
 def test_a_sut_that_cannot_be_used_is_one_sentence(change, said):
-    models.require_usable(sut())
+    models.require_usable(sut(max_batchsize=np.int64(4)))  # of any library
     with pytest.raises(GpuperfError, match=said):
         models.require_usable(sut(**change))
 

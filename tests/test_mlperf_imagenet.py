@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("cache")
         ("a.jpg", '"a.jpg" must be'),
         ("a.jpg x", "must be"),
         ("a.jpg 1000", "0..999"),
+        ("a.jpg " + "9" * 5000, "0..999"),  # more digits than int() takes
         ("a.jpg \N{SUPERSCRIPT TWO}", "0..999"),
         ("a.jpg 1 2", "must be"),
     ],

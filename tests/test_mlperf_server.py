@@ -19,7 +19,7 @@ from pytest_gpuperf.mlperf.library import Kept, SampleLibrary
 from pytest_gpuperf.mlperf.loadgen import _patience
 from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.settings import Scenario
-from pytest_gpuperf.mlperf.timing import InvalidPhase
+from pytest_gpuperf.mlperf.timing import LONG_ENOUGH, InvalidPhase
 from pytest_gpuperf.mlperf.warmup import require_in_time
 
 
@@ -294,6 +294,21 @@ def test_what_a_flooded_server_answers_leaves_out_a_pause():
     ends = [0.001 * batch + (0.5 if batch > 50 else 0) for batch in range(100)]
     assert peak.answering([(end, 8) for end in ends]) == pytest.approx(8_000)
     assert peak.answering([(1.0, 8)]) == 0
+
+
+def test_a_search_ends_where_a_phase_would_take_too_long(monkeypatch):
+    """A query that takes nearly all of the latency: whatever comes in the meantime is late, at any rate."""
+
+    def performance(session, scenario, **options):
+        late = SimpleNamespace(values=dict.fromkeys(LONG_ENOUGH, True), num_errors=0, reason="", path="")
+        raise InvalidPhase(replace(scenario, qps=scenario.qps or 2.0), late, [])
+
+    monkeypatch.setattr(peak, "performance", performance)
+    monkeypatch.setattr(peak, "answering", lambda completions: 1.2)
+    monkeypatch.setattr(peak, "dataset_of", lambda model, count: None)
+    session = SimpleNamespace(model=None, dtype=None, hold=lambda images: lambda: None)
+    with pytest.raises(GpuperfError, match=r"^no rate .* keeps max_latency=0.2, and a phase of less takes"):
+        peak.find_peak(session, replace(Scenario.of("Server"), max_latency=0.2), seconds=1, resolution=0.1)
 
 
 @pytest.mark.skipif(

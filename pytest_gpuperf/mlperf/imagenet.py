@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +25,7 @@ from pytest_gpuperf.mlperf.image_cache import ImageCache
 
 MAP = "val_map.txt"
 CLASSES = 1000
+_LABEL = re.compile("0*[0-9]{1,3}")
 SIDE = 224
 RESIZED = 256  # int(100 * 224 / 87.5): the crop keeps 87.5 % of the shorter side
 MEANS = (123.68, 116.78, 103.94)  # of the training set's R, G and B; there is no division by a deviation
@@ -50,7 +52,7 @@ def read_map(data_dir: Path, listing: Path | None = None) -> tuple[list[Path], n
         if not line.strip():
             continue
         fields = line.split()
-        if len(fields) != 2 or not (fields[1].isascii() and fields[1].isdigit()) or int(fields[1]) >= CLASSES:
+        if len(fields) != 2 or not _LABEL.fullmatch(fields[1]):
             raise GpuperfError(
                 f'{path}, line {number}: "{line}" must be a path and a label of 0..{CLASSES - 1}'
             )

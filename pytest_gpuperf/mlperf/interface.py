@@ -44,6 +44,8 @@ class Interface:
             raise GpuperfError(
                 f"{model.path} takes {self._listed(self._inputs)}: none is left for the dataset"
             )
+        if self.fixed_batch == 0:
+            raise GpuperfError(f"{model.path} takes {self._listed(self.fed)}: a batch of no sample")
         self.constants = {name: self._constant(name, value) for name, value in model.inputs.items()}
         self.state: Mapping[str, str] = dict(model.state)
         self.outputs = self._answering()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import short
 from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
 
 Hold = Callable[[Any], Callable[[], None]]
@@ -196,7 +198,7 @@ class InOrder(SampleLibrary):
 
     def __init__(self, dataset: Dataset, dtype: Any, hold: Hold, restart: Callable[[], None]) -> None:
         super().__init__(dataset, dtype, hold)
-        self._restart, self._starts = restart, {0, *map(int, getattr(dataset, "starts", ()))}
+        self._restart, self._starts = restart, _starts(dataset)
         self._first, self.order = 0, list[int]()
         self._issued, self._total = 0, len(dataset)
 
@@ -212,6 +214,17 @@ class InOrder(SampleLibrary):
         if self._first + slot in self._starts:
             self._restart()
         return self._images[slot : slot + len(indices)]
+
+
+def _starts(dataset: Dataset) -> set[int]:
+    given = getattr(dataset, "starts", ())
+    try:
+        found = {0, *map(operator.index, given)}
+    except TypeError:
+        found = {-1}
+    if min(found) < 0:
+        raise GpuperfError(f"{dataset.name}: starts={short(given)}; give the numbers of samples, from 0 on")
+    return found  # those beyond a count of samples are of no matter
 
 
 class Kept(SampleLibrary):

@@ -27,7 +27,12 @@ def open_for(session: GpuperfSession, model: Model | Sut, asked: Request) -> Any
             raise GpuperfError(
                 "loadgen: streams=, devices=, qsl= and backend= are for ONNX models, not for a Sut"
             )
-        return SutSession(model, traffic.batch(asked.max_batchsize or model.max_batchsize))
+        if asked.precision not in ("fp32", model.precision):
+            raise GpuperfError(
+                f'loadgen: precision="{asked.precision}" converts ONNX models; {model.name} is a Sut, which '
+                f'says itself what it computes in: Sut(precision="{model.precision}")'
+            )
+        return SutSession(model, traffic.batch(asked.max_batchsize or int(model.max_batchsize)))
     backend = cast("Backend", (asked.backend or "cuda") if on_gpu else "cpu")
     largest = SESSIONS[backend].offline_batch
     size = traffic.batch(asked.max_batchsize or (min(largest, SERVER_BATCH) if traffic.server else largest))

@@ -20,6 +20,7 @@ from pytest_gpuperf.mlperf.threshold import Threshold
 from pytest_gpuperf.mlperf.timing import InvalidPhase
 
 MOST_PHASES, MOST_FLOODS = 40, 12
+LENGTHY = 600.0  # seconds of a phase, as long as MLPerf's
 FLOOD = 0.25  # of a phase's seconds: as long are those with more queries than can be answered
 FLOODED = 0.8  # of the rate that was asked for: a server that answers less has more than it can do
 
@@ -110,6 +111,12 @@ def find_peak(
     lasting = Lasting(Kept(dataset_of(session.model, None), session.dtype, session.hold))
 
     def attempt(qps: float, part: float) -> Attempt:
+        if qps and SERVER_QUERIES / qps > LENGTHY:
+            raise GpuperfError(
+                f"no rate above {SERVER_QUERIES / LENGTHY:.2g} queries/s keeps max_latency="
+                f"{scenario.max_latency:g}, and a phase of less takes over {LENGTHY:g} s for its "
+                f"{SERVER_QUERIES} queries: give a longer one"
+            )
         warm_up = AGAIN if qps else None  # the first phase has no rate yet
         asked = replace(scenario, qps=qps)
         more = {**options, "lasting": lasting, "metered": False, "warm_up": warm_up}

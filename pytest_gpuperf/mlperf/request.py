@@ -13,6 +13,7 @@ from pytest_gpuperf.mlperf import configuration
 from pytest_gpuperf.mlperf.models import DTYPES
 from pytest_gpuperf.mlperf.result import FRACTIONS
 from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
+from pytest_gpuperf.mlperf.sut import MANY
 
 MODES = ("performance", "accuracy")
 QSLS = ("host", "device")
@@ -20,7 +21,6 @@ BACKENDS = ("cuda", "tensorrt", "cpu")
 STALL = 60.0  # seconds without progress after which a phase is given up
 LONGEST = 86_400.0  # seconds; LoadGen holds all queries of a phase in memory
 FASTEST = 1e7  # queries a second; LoadGen takes a microsecond for one
-MANY = 1 << 20  # samples at a time, of which each has its place in memory
 # The most of what is made or computed before a phase begins.
 _MOST: Mapping[str, int] = {
     **{"max_batchsize": MANY, "samples_per_query": MANY},
@@ -40,10 +40,14 @@ _ARGUMENTS: Mapping[tuple[str, str], tuple[str, float]] = {
 }
 # What one mode alone has a use for.
 _OF_A_MODE: Mapping[str, Sequence[str]] = {
-    "performance": ("profile", "seconds", "tails", "performance_sample_count", *FILES),
+    "performance": (
+        *("profile", "seconds", "tails", "performance_sample_count", "qps", "max_latency", *FILES),
+        "keep_trace",
+    ),
     "accuracy": ("count",),
 }
 _OF_A_SCENARIO: Mapping[str, Sequence[str]] = {
+    "keep_trace": ("SingleStream", "MultiStream", "Server"),  # Offline's is not written
     "qps": ("Server",),
     "max_latency": ("Server",),
     "max_wait": ("Server",),
@@ -98,6 +102,7 @@ class Request:
 
         ``models`` are names of the model in configuration files. An argument wins over a file.
         """
+        given["keep_trace"] = _flag("keep_trace", given.get("keep_trace")) or None
         mode = _choice("mode", given.get("mode"), MODES)
         for other, names in _OF_A_MODE.items():
             for name in names:
@@ -107,7 +112,9 @@ class Request:
         configured = _configured(models, scenario, given)
         for name, scenarios in _OF_A_SCENARIO.items():
             if given.get(name) is not None and scenario not in scenarios:
-                raise GpuperfError(f"loadgen: {name}= is for {' and '.join(scenarios)}, not for {scenario}")
+                *others, last = scenarios
+                known = f"{', '.join(others)} and {last}" if others else last
+                raise GpuperfError(f"loadgen: {name}= is for {known}, not for {scenario}")
         return cls(
             scenario=scenario,
             mode=mode,
@@ -119,7 +126,7 @@ class Request:
             tails=_tails(given.get("tails")),
             count=_count("count", given.get("count")),
             stall=STALL if given.get("stall") is None else _seconds("stall", given.get("stall")),
-            keep_trace=_flag("keep_trace", given.get("keep_trace")),
+            keep_trace=bool(given["keep_trace"]),
             qps=_rate("qps", given.get("qps")),
             max_latency=None
             if given.get("max_latency") is None

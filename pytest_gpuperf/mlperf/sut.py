@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.figures import short
+from pytest_gpuperf.figures import number, short
 from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
 from pytest_gpuperf.mlperf.scores import Answers, Score
 
+MANY = 1 << 20  # samples at a time, of which each has its place in memory
 LOOKED_AT = 8  # of the loaded samples, the first among them, which every warm-up runs
 
 
@@ -46,10 +47,10 @@ class Sut:
                 raise GpuperfError(f"Sut: {name}={short(getattr(self, name))}; give a text")
         if not callable(self.run) or not (self.score is None or callable(self.score)):
             raise GpuperfError(f"{self.name}: run and score must be callables")
-        if isinstance(self.max_batchsize, bool) or not isinstance(self.max_batchsize, int):
-            raise GpuperfError(f"{self.name}: max_batchsize={short(self.max_batchsize)}; give a whole number")
-        if self.max_batchsize < 1:
-            raise GpuperfError(f"{self.name}: max_batchsize={self.max_batchsize}; give at least 1")
+        size = number(self.max_batchsize)
+        if size is None or not 1 <= size <= MANY or size != int(size):
+            given = short(self.max_batchsize)
+            raise GpuperfError(f"{self.name}: max_batchsize={given}; give a whole number of 1 to {MANY:,}")
 
 
 class SutSession:
