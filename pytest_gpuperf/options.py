@@ -246,6 +246,8 @@ def _check_not_measuring(config: pytest.Config, given: Mapping[str, Any], name: 
     names = ("update", "calibrate", "against", "budget", *NOT_MEASURING)
     others = [_flag(other) for other in names if given[other] and other != name]
     others += ["--gpuperf-skip-unchanged"] if config.option.gpuperf_skip_unchanged else []
+    written = OF_TRACES if name == "trace" else ()
+    others += [_flag(each) for each in (*REPORTS, "markdown") if each not in written and _typed(config, each)]
     if others:
         raise pytest.UsageError(f"{_flag(name)} measures nothing: leave out {others[0]}")
     if getattr(config.option, "tx", None) and (does := NOT_MEASURING[name]):

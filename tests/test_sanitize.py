@@ -325,6 +325,10 @@ def test_what_was_not_watched_fails(project):
             ["--gpuperf-sanitize", "-p", "xdist", "-n2"],
             "*--gpuperf-sanitize starts processes one*leave out -n*",
         ),
+        (
+            ["--gpuperf", "--gpuperf-sanitize", "--gpuperf-json=r.json"],
+            "*--gpuperf-sanitize measures nothing: leave out --gpuperf-json*",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for(pytester: pytest.Pytester, flags, said):
@@ -367,6 +371,8 @@ def test_on_the_emulator_it_starts_nothing(pytester: pytest.Pytester, kernel_cac
     )
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["Emulated: --gpuperf-sanitize starts nothing: *", "  accesses, barriers*"])
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--gpuperf-sanitize", "--collect-only")
+    result.stdout.no_fnmatch_line("*gpuperf: compute-sanitizer*")
 
 
 BUGS = """

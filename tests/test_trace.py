@@ -273,6 +273,7 @@ def test_a_run_is_traced_in_each_worker_and_written_once(project, backend):
     [
         (["--gpuperf", "--gpuperf-update"], "*--gpuperf-trace measures nothing: leave out --gpuperf-update*"),
         (["--gpuperf-sanitize"], "*--gpuperf-trace measures nothing: leave out --gpuperf-sanitize*"),
+        (["--gpuperf", "--gpuperf-markdown=m.md"], "*-trace measures nothing: leave out --gpuperf-markdown*"),
         (["--gpuperf-trace=no/trace.json"], "*trace=no/trace.json is no file*in a folder that exists*"),
         (["--gpuperf-trace", "test_k.py"], "*--gpuperf-trace=test_k.py is no file*paths of suites before*"),
     ],
@@ -295,6 +296,16 @@ def test_a_gpu_without_cupti_is_a_usage_error(pytester: pytest.Pytester, monkeyp
     result.stderr.fnmatch_lines(
         ["*--gpuperf-trace: *traces on a GPU need CUPTI: pip install nvidia-cuda-cupti"]
     )
+
+
+def test_a_gpu_that_is_not_there_is_a_usage_error(pytester: pytest.Pytester, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("pytest_gpuperf.backends.cuda.cupti.library", lambda: None)
+    result = pytester.runpytest_inprocess(
+        "-p", "no:cacheprovider", "--gpuperf-trace", "--gpuperf-backend=cuda"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--gpuperf-trace: There is no CUDA device here: *"])
 
 
 def test_a_test_has_its_name_where_a_profiler_listens(monkeypatch):
