@@ -326,6 +326,16 @@ def test_a_test_has_its_name_where_a_profiler_listens(monkeypatch):
     assert seen == ["test_b", "end"]
 
 
+def test_what_a_profiler_lacks_is_told_with_any_flag_or_none(pytester: pytest.Pytester, monkeypatch):
+    monkeypatch.setenv("NVTX_INJECTION64_PATH", "libToolsInjection64.so")
+    monkeypatch.setitem(sys.modules, "nvtx", None)
+    pytester.makepyfile("def test_k(gpuperf): pass")
+    for flags in ((), ("--gpuperf",), ("--gpuperf-trace",)):
+        result = pytester.runpytest_inprocess(*EMULATED, *flags)
+        found = [line for line in result.stdout.lines if line.startswith("A profiler listens")]
+        assert len(found) == 1
+
+
 @pytest.mark.gpu
 def test_a_gpus_calls_and_work_belong_together(project):
     result = project.runpytest_subprocess(
