@@ -293,11 +293,24 @@ def test_an_event_that_has_not_happened_is_no_error(driver):
         7,
         SimpleNamespace(handle=7),
         SimpleNamespace(handle=8, __cuda_stream__=lambda: (0, 7)),
+        SimpleNamespace(cuda_stream=7),
+        SimpleNamespace(ptr=7),
+        SimpleNamespace(handle=ctypes.c_void_p(7)),
     ],
-    ids=["an address", "a handle", "the protocol"],
+    ids=["an address", "a handle", "the protocol", "torch's", "CuPy's", "Numba's"],
 )
 def test_streams_of_other_libraries_are_taken(driver, stream):
     assert driver.handle_of(stream) == 7
+    assert Geometry.of(1, 1, 0, stream).stream is stream
+
+
+def test_pycuda_takes_no_other_librarys_stream():
+    own, context = type("Stream", (), {"handle": 5}), object.__new__(CudaContext)
+    context.driver, context.stream = SimpleNamespace(Stream=own), own()
+    function = SimpleNamespace(_launch_kernel=lambda *given: given)
+    assert context.bound(function, Geometry.of(2, 3), b"x")()[-1] is context.stream
+    with pytest.raises(KernelError, match="PyCUDA launches on its own streams alone; 7 was given"):
+        context.bound(function, Geometry.of(2, 3, 0, 7), b"x")
 
 
 # --------------------------------------------------------------------------- nvcc's options
