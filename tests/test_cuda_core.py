@@ -270,6 +270,15 @@ def test_the_drivers_errors_have_its_own_words(driver):
     assert not isinstance(caught.value, driver.MemoryError)
 
 
+def test_a_driver_older_than_the_bindings_is_said(driver):
+    def old(flags):
+        raise RuntimeError("Failed to get cuGetProcAddress_v2")
+
+    driver.cuda_driver.cuInit = old
+    with pytest.raises(driver.DriverError, match=r"driver too old \(Failed to get cuGetProcAddress_v2\)"):
+        driver.init()
+
+
 def test_a_thread_without_a_context_loses_nothing(driver):
     """Every call of that thread fails, as all do once a kernel broke the context."""
     context = object.__new__(CudaContext)

@@ -78,8 +78,8 @@ def _stream(given: Any) -> Any:
         int(0 if given is None else stream_handle(given))
     except (TypeError, ValueError):
         raise KernelError(
-            "a stream is gpu.stream, another that the backend's library made, or on the backend cuda-core any "
-            f"library's; {given!r} was given."
+            "a stream is gpu.stream, another that the backend's library made, or on cuda-core any library's; "
+            f"{given!r} was given."
         ) from None
     return given
 
