@@ -338,9 +338,12 @@ def test_what_a_profiler_lacks_is_told_with_any_flag_or_none(pytester: pytest.Py
 
 @pytest.mark.gpu
 def test_a_gpus_calls_and_work_belong_together(project):
-    result = project.runpytest_subprocess(
-        "-p", "no:cacheprovider", "--gpuperf-backend=cuda", "--gpuperf-trace"
-    )
+    flags = ("-p", "no:cacheprovider", "--gpuperf-backend=cuda", "--gpuperf-trace")
+    result = project.runpytest_subprocess(*flags, "-k", "graph")
+    result.assert_outcomes(passed=1)
+    found = {line.split()[0]: line.split()[1:] for line in result.stdout.lines if line.startswith("  ")}
+    assert (found["cuGraphLaunch"][0], found["cuLaunchKernel"][0]) == ("11", "3")  # two calls, one captured
+    result = project.runpytest_subprocess(*flags, "-k", "not graph")
     result.assert_outcomes(passed=4)
     lines = [line.split() for line in result.stdout.lines]
     at = next(number for number, line in enumerate(lines) if line and line[0].endswith("::test_adds"))
