@@ -67,7 +67,13 @@ class Gpuperf:
         raises, or False, fails the test. A callable's own argument of one of these names goes through
         ``functools.partial``.
         """
-        from pytest_gpuperf.instruments.callables import mode_of, name_of, run_check, with_keywords
+        from pytest_gpuperf.instruments.callables import (
+            mode_of,
+            name_of,
+            needs_result,
+            run_check,
+            with_keywords,
+        )
         from pytest_gpuperf.instruments.device_time import Timing, check_possible
 
         if not callable(launch):
@@ -79,6 +85,8 @@ class Gpuperf:
         enqueue = with_keywords(launch, args, given, own)
         if check is not None and not callable(check):
             raise GpuperfError(f"gpuperf(...): check={short(check)}; give what is called after the times")
+        if check is not None:
+            needs_result(check)  # before it is timed
         graph = {"mode": mode} if mode == "graph" else {}
         default = f"{name_of(launch)} graph_time" if graph else name_of(launch)
         name = default if name is None else text("gpuperf(...)", "name", name)

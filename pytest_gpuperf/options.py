@@ -192,6 +192,9 @@ def _measures_nothing(config: pytest.Config, given: Mapping[str, Any]) -> Iterat
         names = ("update", "calibrate", "against", "budget", *NOT_MEASURING)
         others = [_flag(other) for other in names if given[other] and other != name]
         others += ["--gpuperf-skip-unchanged"] if config.option.gpuperf_skip_unchanged else []
+        written = OF_TRACES if name == "trace" else ()
+        reports = (*REPORTS, "markdown")
+        others += [_flag(each) for each in reports if each not in written and _typed(config, each)]
         if others:
             yield f"{_flag(name)} measures nothing: leave out {others[0]}"
         if getattr(config.option, "tx", None) and (does := NOT_MEASURING[name]):

@@ -232,8 +232,8 @@ def test_a_geometry_states_what_is_wrong_with_it():
     with pytest.raises(KernelError, match="grid 0 has x = 0"):
         Geometry.of(0, 1)
     assert Geometry.of(4, 1, 0, 7).stream == 7
-    for stream in ("default", 1.5, True):
-        with pytest.raises(KernelError, match=f"a stream is one .*; {stream!r} was given"):
+    for stream in ("default", 1.5, True, object()):
+        with pytest.raises(KernelError, match=f"a stream is gpu.stream, .*; {stream!r} was given"):
             Geometry.of(4, 1, 0, stream)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.instruments.callables import name_of, run_check, with_keywords
+from pytest_gpuperf.instruments.callables import name_of, needs_result, run_check, with_keywords
 
 OWN = dict.fromkeys(("bytes", "flops", "name", "max", "min", "check"))
 
@@ -110,6 +111,36 @@ def test_a_check_that_passes(passes):
 def test_a_check_that_says_no():
     with pytest.raises(AssertionError, match=r"check= of f returned False"):
         run_check(lambda result: result == 8, "f", 7)
+    with pytest.raises(AssertionError, match=r"check= of f returned .* neither true nor false; return "):
+        run_check(lambda result: result == np.ones(2), "f", np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("check", "needs"),
+    [(lambda a, b: True, "a, b"), (lambda *, want: True, "want"), (lambda a, *, b: a, "a, b")],
+)
+def test_a_check_that_needs_more_than_the_result(check, needs):
+    with pytest.raises(GpuperfError, match=f"<lambda> needs {needs}: bind what else it needs"):
+        needs_result(check)
+
+
+def test_a_check_may_take_more_than_it_needs():
+    assert needs_result(lambda a, b=1, *c, **d: a)
+    assert not needs_result(functools.partial(lambda a, b: a, 1, b=2))
+
+
+def test_what_runs_nothing_when_it_is_called_is_refused():
+    """It was timed at half a microsecond."""
+
+    def generator():
+        yield
+
+    async def coroutine():
+        pass
+
+    for function in (generator, coroutine, functools.partial(generator)):
+        with pytest.raises(GpuperfError, match="runs nothing when it is called"):
+            with_keywords(function, (), {}, OWN)
 
 
 SUITE = """

@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from gpuproject import BINDINGS, opened
 
 from pytest_gpuperf.backends import uses_cuda_core
 from pytest_gpuperf.backends.base import Geometry
@@ -23,6 +25,7 @@ from pytest_gpuperf.backends.cuda_core import nvrtc
 from pytest_gpuperf.backends.cuda_core.array import Array
 from pytest_gpuperf.backends.cuda_core.headers import missing_header
 from pytest_gpuperf.backends.cuda_core.options import of_nvrtc
+from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.backends.room import FREED
 from pytest_gpuperf.constants import INSTRUMENTS
 from pytest_gpuperf.errors import KernelError, Unavailable
@@ -270,6 +273,15 @@ def test_the_drivers_errors_have_its_own_words(driver):
     assert not isinstance(caught.value, driver.MemoryError)
 
 
+def test_a_driver_older_than_the_bindings_is_said(driver):
+    def old(flags):
+        raise RuntimeError("Failed to get cuGetProcAddress_v2")
+
+    driver.cuda_driver.cuInit = old
+    with pytest.raises(driver.DriverError, match=r"driver too old \(Failed to get cuGetProcAddress_v2\)"):
+        driver.init()
+
+
 def test_a_thread_without_a_context_loses_nothing(driver):
     """Every call of that thread fails, as all do once a kernel broke the context."""
     context = object.__new__(CudaContext)
@@ -293,11 +305,24 @@ def test_an_event_that_has_not_happened_is_no_error(driver):
         7,
         SimpleNamespace(handle=7),
         SimpleNamespace(handle=8, __cuda_stream__=lambda: (0, 7)),
+        SimpleNamespace(cuda_stream=7),
+        SimpleNamespace(ptr=7),
+        SimpleNamespace(handle=ctypes.c_void_p(7)),
     ],
-    ids=["an address", "a handle", "the protocol"],
+    ids=["an address", "a handle", "the protocol", "torch's", "CuPy's", "Numba's"],
 )
 def test_streams_of_other_libraries_are_taken(driver, stream):
     assert driver.handle_of(stream) == 7
+    assert Geometry.of(1, 1, 0, stream).stream is stream
+
+
+def test_pycuda_takes_no_other_librarys_stream():
+    own, context = type("Stream", (), {"handle": 5}), object.__new__(CudaContext)
+    context.driver, context.stream = SimpleNamespace(Stream=own), own()
+    function = SimpleNamespace(_launch_kernel=lambda *given: given)
+    assert context.bound(function, Geometry.of(2, 3), b"x")()[-1] is context.stream
+    with pytest.raises(KernelError, match="PyCUDA launches on its own streams alone; 7 was given"):
+        context.bound(function, Geometry.of(2, 3, 0, 7), b"x")
 
 
 # --------------------------------------------------------------------------- nvcc's options
@@ -483,3 +508,50 @@ def test_the_compiler_is_named_with_its_version(compiled):
     import re
 
     assert re.fullmatch(r"NVRTC \d+\.\d+\.\d+", nvrtc.compiler_version())
+
+
+# --------------------------------------------------------------------------- on a GPU
+
+
+@pytest.fixture(params=BINDINGS)
+def real(request):
+    gpu = opened(request.param)
+    yield gpu
+    gpu.close()
+
+
+@pytest.mark.gpu
+def test_gpu_a_thread_without_a_context_loses_nothing(real):
+    array, said = real.to_device(HOST), []
+
+    def use():
+        for call in (lambda: real.device.copy(array, array), lambda: real.empty(4)):
+            try:
+                call()
+            except KernelError as error:
+                said.append(str(error))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    print(said)
+    assert said
+    assert all(text.startswith("No CUDA context is current on this thread") for text in said)
+    real.synchronize()
+    assert np.array_equal(array.get(), HOST)
+
+
+@pytest.mark.gpu
+def test_gpu_a_launch_on_other_libraries_streams(real, tmp_path):
+    (tmp_path / "k.cu").write_text('extern "C" __global__ void k(float* x) { x[threadIdx.x] = 7; }\n')
+    torch, cupy = pytest.importorskip("torch"), pytest.importorskip("cupy")
+    streams, kernel = [torch.cuda.Stream(), cupy.cuda.Stream()], Kernels(tmp_path, real)["k.cu"].k
+    for stream in streams:
+        array = real.to_device(np.zeros(32, np.float32))
+        if real.device.binding == "PyCUDA":
+            with pytest.raises(KernelError, match="PyCUDA launches on its own streams alone"):
+                kernel[1, 32, 0, stream](array)
+            continue
+        kernel[1, 32, 0, stream](array)
+        stream.synchronize()
+        assert array.get().tolist() == [7] * 32

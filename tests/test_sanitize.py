@@ -325,6 +325,10 @@ def test_what_was_not_watched_fails(project):
             ["--gpuperf-sanitize", "-p", "xdist", "-n2"],
             "*--gpuperf-sanitize starts processes one*leave out -n*",
         ),
+        (
+            ["--gpuperf", "--gpuperf-sanitize", "--gpuperf-json=r.json"],
+            "*--gpuperf-sanitize measures nothing: leave out --gpuperf-json*",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for(pytester: pytest.Pytester, flags, said):
@@ -367,6 +371,8 @@ def test_on_the_emulator_it_starts_nothing(pytester: pytest.Pytester, kernel_cac
     )
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["Emulated: --gpuperf-sanitize starts nothing: *", "  accesses, barriers*"])
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--gpuperf-sanitize", "--collect-only")
+    result.stdout.no_fnmatch_line("*gpuperf: compute-sanitizer*")
 
 
 BUGS = """
@@ -379,12 +385,18 @@ extern "C" __global__ void race(float* x) {
     x[threadIdx.x] = s[63 - threadIdx.x];
 }
 extern "C" __global__ void twice(const float* x, float* y) { y[threadIdx.x] = 2.0f * x[threadIdx.x]; }
+namespace blur {
+template <class T, int N> __global__ void row(T* x) { x[threadIdx.x + N] = T(1); }
+}
 """
 ON_A_GPU = """
     import numpy as np
     def test_overrun(gpu, kernels):
         x, y = gpu.to_device(np.ones(256, np.float32)), gpu.to_device(np.ones(256, np.float32))
         kernels["bugs.cu"].overrun[1, 64](x, 224)
+    def test_template(gpu, kernels):
+        x = gpu.to_device(np.ones(256, np.float32))
+        kernels["bugs.cu"]["blur::row<float, 224>"][1, 64](x)
     def test_race(gpu, kernels):
         kernels["bugs.cu"].race[1, 64](gpu.to_device(np.ones(64, np.float32)))
     def test_unwritten(gpu, kernels):
@@ -405,9 +417,10 @@ def test_planted_bugs_are_found_on_a_gpu(pytester: pytest.Pytester):
     (pytester.mkdir("kernels") / "bugs.cu").write_text(BUGS)
     tools = "--gpuperf-sanitize=memcheck,racecheck,initcheck"
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", tools)
-    result.assert_outcomes(failed=3, passed=1)
+    result.assert_outcomes(failed=4, passed=1)
     result.stdout.fnmatch_lines([
         "kernels/bugs.cu:3: kernel overrun, * writes 4 bytes past the end of an array: at byte 1024 of 1024*",
+        "kernels/bugs.cu:12: kernel blur::row<float, (int)224>, block (0, 0, 0), thread (32, 0, 0): writes *",
         "kernels/bugs.cu:7: kernel race: writes shared memory * reads in line 8: no barrier between (race)*",
         "kernels/bugs.cu:10: kernel twice, * reads 4 bytes of memory that nothing has written*",
     ])  # fmt: skip

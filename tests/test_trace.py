@@ -273,6 +273,7 @@ def test_a_run_is_traced_in_each_worker_and_written_once(project, backend):
     [
         (["--gpuperf", "--gpuperf-update"], "*--gpuperf-trace measures nothing: leave out --gpuperf-update*"),
         (["--gpuperf-sanitize"], "*--gpuperf-trace measures nothing: leave out --gpuperf-sanitize*"),
+        (["--gpuperf", "--gpuperf-markdown=m.md"], "*-trace measures nothing: leave out --gpuperf-markdown*"),
         (["--gpuperf-trace=no/trace.json"], "*trace=no/trace.json is no file*in a folder that exists*"),
         (["--gpuperf-trace", "test_k.py"], "*--gpuperf-trace=test_k.py is no file*paths of suites before*"),
     ],
@@ -297,6 +298,16 @@ def test_a_gpu_without_cupti_is_a_usage_error(pytester: pytest.Pytester, monkeyp
     )
 
 
+def test_a_gpu_that_is_not_there_is_a_usage_error(pytester: pytest.Pytester, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("pytest_gpuperf.backends.cuda.cupti.library", lambda: None)
+    result = pytester.runpytest_inprocess(
+        "-p", "no:cacheprovider", "--gpuperf-trace", "--gpuperf-backend=cuda"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--gpuperf-trace: There is no CUDA device here: *"])
+
+
 def test_a_test_has_its_name_where_a_profiler_listens(monkeypatch):
     seen = []
     nvtx = SimpleNamespace(push_range=seen.append, pop_range=lambda: seen.append("end"))
@@ -315,11 +326,24 @@ def test_a_test_has_its_name_where_a_profiler_listens(monkeypatch):
     assert seen == ["test_b", "end"]
 
 
+def test_what_a_profiler_lacks_is_told_with_any_flag_or_none(pytester: pytest.Pytester, monkeypatch):
+    monkeypatch.setenv("NVTX_INJECTION64_PATH", "libToolsInjection64.so")
+    monkeypatch.setitem(sys.modules, "nvtx", None)
+    pytester.makepyfile("def test_k(gpuperf): pass")
+    for flags in ((), ("--gpuperf",), ("--gpuperf-trace",)):
+        result = pytester.runpytest_inprocess(*EMULATED, *flags)
+        found = [line for line in result.stdout.lines if line.startswith("A profiler listens")]
+        assert len(found) == 1
+
+
 @pytest.mark.gpu
 def test_a_gpus_calls_and_work_belong_together(project):
-    result = project.runpytest_subprocess(
-        "-p", "no:cacheprovider", "--gpuperf-backend=cuda", "--gpuperf-trace"
-    )
+    flags = ("-p", "no:cacheprovider", "--gpuperf-backend=cuda", "--gpuperf-trace")
+    result = project.runpytest_subprocess(*flags, "-k", "graph")
+    result.assert_outcomes(passed=1)
+    found = {line.split()[0]: line.split()[1:] for line in result.stdout.lines if line.startswith("  ")}
+    assert (found["cuGraphLaunch"][0], found["cuLaunchKernel"][0]) == ("11", "3")  # two calls, one captured
+    result = project.runpytest_subprocess(*flags, "-k", "not graph")
     result.assert_outcomes(passed=4)
     lines = [line.split() for line in result.stdout.lines]
     at = next(number for number, line in enumerate(lines) if line and line[0].endswith("::test_adds"))

@@ -15,6 +15,11 @@ DEVICES = ("cuda",)
 DEVICELESS = ("emulated", "cpu")
 """What stands for the backend in places of a machine without a GPU: the emulator, and no device at all."""
 
+NO_DEVICE = (
+    "There is no CUDA device here: libcuda.so.1 is missing, or CUDA_VISIBLE_DEVICES hides every device; "
+    "install the NVIDIA driver, or choose --gpuperf-backend=emulated."
+)
+
 
 def select(choice: str = "auto") -> Backend:
     """Open a backend: "cuda" (PyCUDA), "cuda-core", "emulated", or with "auto" what is there, in that order.
@@ -29,10 +34,7 @@ def select(choice: str = "auto") -> Backend:
     if device_count(choice):
         return _on_device(choice)
     if expects_device(choice):
-        raise Unavailable(
-            "There is no CUDA device here: libcuda.so.1 is missing, or CUDA_VISIBLE_DEVICES hides every "
-            "device; install the NVIDIA driver, or choose --gpuperf-backend=emulated."
-        )
+        raise Unavailable(NO_DEVICE)
     from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 
     return EmulatedBackend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +25,9 @@ Traffic = tuple[int, int, int]
 _GRID_LIMIT = (2**31 - 1, 65535, 65535)
 _BLOCK_LIMIT = (1024, 1024, 64)
 _THREADS_PER_BLOCK = 1024
+
+
+_HANDLES = ("handle", "cuda_stream", "ptr")  # of PyCUDA, cuda.core and Numba; of torch; of CuPy
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,25 @@ class Geometry:
         return made
 
 
+def stream_handle(stream: Any) -> Any:
+    """Return what a library has as the driver's handle of its stream; an integer is one itself."""
+    if hasattr(stream, "__cuda_stream__"):
+        return stream.__cuda_stream__()[1]
+    known = (getattr(stream, name) for name in _HANDLES if hasattr(stream, name))
+    found = next(known, stream)
+    return found.value or 0 if isinstance(found, ctypes.c_void_p) else found
+
+
 def _stream(given: Any) -> Any:
-    known = given is None or hasattr(given, "__cuda_stream__") or hasattr(given, "handle")
-    if not known and (not isinstance(given, int) or isinstance(given, bool)):
+    try:
+        if isinstance(given, (bool, str, float)):
+            raise TypeError
+        int(0 if given is None else stream_handle(given))
+    except (TypeError, ValueError):
         raise KernelError(
-            f"a stream is one that the backend's library made, or on cuda-core one of any library by "
-            f"__cuda_stream__ or its address; {given!r} was given."
-        )
+            "a stream is gpu.stream, another that the backend's library made, or on cuda-core any library's; "
+            f"{given!r} was given."
+        ) from None
     return given
 
 

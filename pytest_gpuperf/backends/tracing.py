@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from pytest_gpuperf.backends import expects_device
+from pytest_gpuperf.backends import NO_DEVICE, device_count, expects_device
+from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.traces import Event
 
 
@@ -27,12 +28,14 @@ class Tracer(Protocol):
 
 
 def tracer(choice: str) -> Tracer:
-    """Return the tracer of a session with this choice of backend; raises Unavailable without CUPTI."""
+    """Return the tracer of a session with this choice of backend; raises Unavailable without CUPTI or GPU."""
     if expects_device(choice):
         from pytest_gpuperf.backends.cuda.activity import CuptiTracer
         from pytest_gpuperf.backends.cuda.cupti import library
 
         library()
+        if not device_count(choice):
+            raise Unavailable(NO_DEVICE)
         return CuptiTracer()
     from pytest_gpuperf.backends.emulated.tracing import LaunchTracer
 

@@ -11,6 +11,7 @@ from typing import Any
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import short
 
+_RUN_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -50,10 +51,16 @@ def with_keywords(
 ) -> Callable[..., Any]:
     """Return ``function`` with its keyword arguments bound; ``own`` holds those that ``call`` takes itself.
 
-    Raises GpuperfError for a keyword that the function does not take, and for one of ``call``'s that it takes
-    too and that was given: which of the two is meant cannot be told. What a partial binds is settled.
+    Raises GpuperfError for a generator, for a keyword that the function does not take, and for one of
+    ``call``'s that it takes too and that was given: which of the two is meant cannot be told. What a partial
+    binds is settled.
     """
     name = name_of(function)
+    if any(runs_later(function) for runs_later in _RUN_LATER):
+        raise GpuperfError(
+            f"{call}(...): {name} runs nothing when it is called, since it is a generator or a coroutine; "
+            "give a function that does its work, such as one that runs it to its end"
+        )
     if hasattr(function, "bind"):
         if keywords:
             raise GpuperfError(
@@ -107,16 +114,32 @@ def _list(names: Collection[str]) -> str:
     return " ".join(f"{name}=" for name in names)
 
 
+def needs_result(check: Callable[..., Any]) -> bool:
+    """Return whether a check needs an argument; raises GpuperfError if it needs more than one."""
+    try:
+        parameters = inspect.signature(check).parameters.values()
+    except (TypeError, ValueError):
+        return True  # a function in C
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [each for each in parameters if each.default is each.empty and each.kind not in variadic]
+    if len(needed) > 1 or any(each.kind is each.KEYWORD_ONLY for each in needed):
+        names = ", ".join(each.name for each in needed)
+        raise GpuperfError(
+            f"gpuperf(...): check= is called with what the last call returned, or with nothing, and "
+            f"{name_of(check)} needs {names}: bind what else it needs by functools.partial"
+        )
+    return bool(needed) or any(each.kind is each.VAR_POSITIONAL for each in parameters)
+
+
 def run_check(check: Callable[..., Any], name: str, result: Any) -> None:
     """Call ``check``, with ``result`` if it needs an argument; what it raises, or False, fails the test."""
+    found = check(result) if needs_result(check) else check()
     try:
-        needed = any(
-            parameter.default is parameter.empty
-            and parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
-            for parameter in inspect.signature(check).parameters.values()
-        )
-    except (TypeError, ValueError):
-        needed = True  # a function in C
-    found = check(result) if needed else check()
-    if found is not None and not found:
+        wrong = found is not None and not found
+    except (TypeError, ValueError, RuntimeError):  # NumPy's and torch's of an array
+        raise AssertionError(
+            f"gpuperf(...): check= of {name} returned {short(found)}, which is neither true nor false; "
+            "return what its all() says"
+        ) from None
+    if wrong:
         raise AssertionError(f"gpuperf(...): check= of {name} returned {short(found)}")

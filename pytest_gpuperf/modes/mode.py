@@ -15,6 +15,7 @@ from pytest_gpuperf.measurement import JUDGED
 from pytest_gpuperf.records import Payload, Record, Row, attach, payload_of
 from pytest_gpuperf.report.junit import properties
 from pytest_gpuperf.session import GpuperfSession
+from pytest_gpuperf.text import inert
 
 if TYPE_CHECKING:
     from pytest_gpuperf.modes.missing import Scope
@@ -101,7 +102,9 @@ class Mode:
         return status
 
     def tell(self, reporter: pytest.TerminalReporter) -> None:
-        """Print what a run that measures nothing has found."""
+        """Print what a run that measures nothing has found; of one that measures, the summary tells."""
+        for line in () if self._options.active else self._results.notes:
+            reporter.write_line(inert(line))
 
     def judge_call(self, item: pytest.Item, record: Record) -> Judged:
         """Judge a test that passed in this process, at the end of its call."""

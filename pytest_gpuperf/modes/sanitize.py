@@ -97,7 +97,7 @@ class Sanitizing(Mode):
     def tell(self, reporter: pytest.TerminalReporter) -> None:
         """Say what was checked."""
         tests = len(next(iter(self._under.values()), {}))
-        if self._real and not tests:
+        if (self._real and not tests) or reporter.config.option.collectonly:
             return
         tools = ", ".join(self._options.sanitize or ())
         reporter.write_sep("=", "gpuperf: compute-sanitizer")

@@ -67,8 +67,9 @@ class Tracing(Mode):
         """Begin a test's trace before its fixtures are set up; what came between tests is nobody's."""
         session = self._session
         if session.tracer is None:
-            session.tracer = tracer(self._options.backend)
-            session.tracer.start()
+            tracing = tracer(self._options.backend)
+            tracing.start()
+            session.tracer = tracing
         session.tracer.take()
         self._start = session.tracer.now()
 

@@ -104,10 +104,7 @@ _NOT_OF_KERNELS = re.compile(
     r"Error: No attachable|Warning: (Unable|Device)|Saved|Program hit"
 )
 _HEADER = "COMPUTE-SANITIZER"
-_TROUBLE = re.compile(
-    r"^========= (?:Error: )?(?P<said>No attachable process.*|Target application terminated before.*)$",
-    re.MULTILINE,
-)
+_TROUBLE = re.compile(r"^========= (?:Error: )?(?P<said>No attachable process.*)$", re.MULTILINE)
 _VERBS = {"write": "writes", "read": "reads", "atomic": "updates", "reduction": "updates"}
 _SPACES = {"__global__": "memory", "__shared__": "shared memory", "__local__": "local memory"}
 

@@ -123,9 +123,14 @@ class CudaContext:
 
     def bound(self, function: Any, geometry: Geometry, buffer: bytes) -> Callable[[], Any]:
         """Return the driver's launch of a function with a buffer of parameters, at little cost a call."""
-        shape = geometry.grid, geometry.block
+        stream, own = geometry.stream or self.stream, self.driver.Stream
+        if isinstance(own, type) and not isinstance(stream, own):
+            raise KernelError(
+                f"PyCUDA launches on its own streams alone; {stream!r} was given. Take gpu.stream, or "
+                "--gpuperf-backend=cuda-core, which takes any library's."
+            )
         return partial(
-            function._launch_kernel, *shape, buffer, geometry.shared, geometry.stream or self.stream
+            function._launch_kernel, geometry.grid, geometry.block, buffer, geometry.shared, stream
         )
 
     @cached_property

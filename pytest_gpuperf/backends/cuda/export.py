@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from pytest_gpuperf.backends.base import stream_handle
+
 
 def dlpack(address: int, array: Any) -> Any:
     """Return a view of an array's memory that speaks DLPack; raises BufferError without cuda.core."""
@@ -32,7 +34,5 @@ def speaking(stream: type[Any]) -> type[Any]:
 
 
 def handle_of(stream: Any) -> int:
-    """Return the driver's handle of a stream: a binding's, an address, or what speaks __cuda_stream__."""
-    if hasattr(stream, "__cuda_stream__"):
-        return int(stream.__cuda_stream__()[1])
-    return int(getattr(stream, "handle", stream))
+    """Return the driver's handle of a stream: a binding's, another library's or an address."""
+    return int(stream_handle(stream))

@@ -58,7 +58,10 @@ def call(function: str, *arguments: Any) -> Any:
 
 
 def init() -> None:
-    call("cuInit", 0)
+    try:
+        call("cuInit", 0)
+    except RuntimeError as error:  # of a driver without what the bindings look for at their first call
+        raise DriverError(f"cuda.bindings finds this NVIDIA driver too old ({error})") from None
 
 
 def get_version() -> tuple[int, ...]:
