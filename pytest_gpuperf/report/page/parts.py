@@ -1,4 +1,4 @@
-"""What the page's sections are made of: counted nouns and a verdict's colour."""
+"""What the page's sections share: which metrics are drawn, and a verdict's colour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,3 @@ def colour(metric: MetricResult) -> str:
     if metric.excuse or metric.outcome in ("shown", "no baseline"):
         return "soft"
     return "bad" if metric.outcome in _BAD else "good" if metric.outcome in _GOOD else "warn"
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -8,8 +8,9 @@ from html import escape
 
 from pytest_gpuperf.figures import quantity
 from pytest_gpuperf.report.page import charts
-from pytest_gpuperf.report.page.parts import MOST_CHARTS, Each, colour, counted
+from pytest_gpuperf.report.page.parts import MOST_CHARTS, Each, colour
 from pytest_gpuperf.report.results import MetricResult, Percentile
+from pytest_gpuperf.text import counted
 
 
 def light(metrics: Sequence[Each]) -> str:

@@ -13,9 +13,10 @@ from pytest_gpuperf.figures import quantity
 from pytest_gpuperf.measurement import Outcome
 from pytest_gpuperf.report.message import percent
 from pytest_gpuperf.report.page import charts, traces
-from pytest_gpuperf.report.page.parts import MOST_CHARTS, Each, colour, counted
+from pytest_gpuperf.report.page.parts import MOST_CHARTS, Each, colour
 from pytest_gpuperf.report.page.sections import counters, light, loadgen
 from pytest_gpuperf.report.results import Document, Machine, MetricResult, TestResult
+from pytest_gpuperf.text import counted
 
 Earlier = Mapping[tuple[str, str, str, str], Sequence[tuple[str, float]]]
 """Dates and figures of earlier runs by suite, test, metric and pool."""
