@@ -1,5 +1,7 @@
 """Finding kernels in a folder and giving them their launch geometry."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def kernels(tmp_path, backend):
 
 
 def test_a_launch_reaches_the_backend_checked_in_3_dimensions(kernels, backend):
-    array, stream = Array(), object()
+    array, stream = Array(), SimpleNamespace(handle=7)
     kernels["scale.cu"].scale[(8, 4), 32](array, 4)
     kernels["scale.cu"].scale[8, (32, 2, 1), 1024, stream](array, 4)
     kernels["scale.cu"].scale[np.int64(8), 32, 16](array, 4)
