@@ -82,6 +82,28 @@ def test_more_blocks_keep_the_models_name_and_recipe(tmp_path, monkeypatch):
     assert kinds.count("Conv") == 1 + 3 * 5 + 4  # the stem, three a block, four shortcuts
 
 
+def test_int8_of_a_model_without_convolutions_is_refused(cache, tmp_path):
+    pytest.importorskip("onnx", reason="the model under test is written with onnx")
+    pytest.importorskip("onnxruntime", reason="it quantises")
+
+    class Pixels:
+        name, labels = "pixels", np.arange(3)
+
+        def __init__(self, count=None):
+            pass
+
+        def __len__(self):
+            return 3
+
+        def images(self, indices):
+            return np.zeros((len(indices), 3, 4, 4), np.float32)
+
+    model = Model("flat", onnxmodels.channel(tmp_path / "m.onnx", "NCHW"), "", dataset=Pixels)
+    for _ in range(2):  # nor is it kept
+        with pytest.raises(GpuperfError, match=r'^.*m\.onnx: precision="int8" quantises convolutions'):
+            precision_file(model, "int8")
+
+
 def test_weights_beside_the_file_are_part_of_the_model(cache, tmp_path):
     onnx = pytest.importorskip("onnx", reason="the model under test is written with onnx")
     from onnx import numpy_helper

@@ -54,6 +54,12 @@ def int8(model: models.Model) -> Path:
                     op_types_to_quantize=["Conv"],
                     per_channel=True,
                 )
+                made = onnx.load(str(target), load_external_data=False).graph
+                if not any(node.op_type == "QuantizeLinear" for node in made.node):
+                    raise GpuperfError(
+                        f'{model.path}: precision="int8" quantises convolutions, and this model has none of '
+                        "which it could: as it is it would run in fp32"
+                    )
                 return target.read_bytes()
         finally:
             logging.getLogger().removeFilter(_unasked)
