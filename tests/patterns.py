@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pytest_gpuperf.backends.geometry import Geometry
 
-from pytest_gpuperf.backends.base import Backend, Geometry, Program
+from pytest_gpuperf.backends.base import Backend, Program
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.instruments.counters import count
 

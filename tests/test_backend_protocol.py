@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pytest_gpuperf.backends.geometry import Geometry
 from test_device_time import US, Device
 
 import pytest_gpuperf
 from pytest_gpuperf import backends
 from pytest_gpuperf.backends import base
-from pytest_gpuperf.backends.base import Backend, Geometry, Program
+from pytest_gpuperf.backends.base import Backend, Program
 from pytest_gpuperf.backends.cuda.device import CudaBackend
 from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.backends.cuda_core.device import CudaCoreBackend

@@ -15,9 +15,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from gpuproject import BINDINGS, opened
+from pytest_gpuperf.backends.geometry import Geometry
 
 from pytest_gpuperf.backends import uses_cuda_core
-from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.cuda.context import CudaContext
 from pytest_gpuperf.backends.cuda.machine_code import kernel_hash, symbols
 from pytest_gpuperf.backends.cuda.program import pack

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from pytest_gpuperf.backends.geometry import Geometry
 
-from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.errors import KernelError
@@ -222,7 +222,7 @@ def test_a_forked_child_can_launch(folder):
     script = f"""
 import os, numpy as np
 from pathlib import Path
-from pytest_gpuperf.backends.base import Geometry
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 backend = EmulatedBackend()

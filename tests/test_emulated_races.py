@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pytest_gpuperf.backends.geometry import Geometry
 
-from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.errors import KernelError
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.files import cached, read_file, replace_file, writing
+from pytest_gpuperf.files import read_file, replace_file, writing
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -58,7 +59,7 @@ def test_an_unwritable_cache_names_the_folder_and_the_variable(tmp_path, monkeyp
 
 def test_two_processes_at_once_make_one_file(cache):
     code = (
-        "import time; from pytest_gpuperf.files import cached\n"
+        "import time; from pytest_gpuperf.cache import cached\n"
         "def make():\n"
         "    print('made'); time.sleep(0.5); return b'abc'\n"
         "assert cached('models/a.bin', make).read_bytes() == b'abc'\n"

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pytest_gpuperf.backends.geometry import Geometry
 
-from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.cuda import grid
 from pytest_gpuperf.backends.cuda.compile import compile_cubin, find_nvcc
 from pytest_gpuperf.backends.cuda.grid import Module, grid_kernels, noted

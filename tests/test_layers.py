@@ -23,6 +23,7 @@ LAYERS = (
     "constants",
     "measurement",
     "files",
+    "cache",
     "git",
     "traces",
     "records",

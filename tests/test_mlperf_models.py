@@ -8,8 +8,8 @@ import onnxmodels
 import pytest
 from recordedruns import load
 
+from pytest_gpuperf.cache import sha256
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.files import sha256
 from pytest_gpuperf.mlperf import Model, models, resnet50, weights
 from pytest_gpuperf.mlperf.onnx_session import precision_file
 

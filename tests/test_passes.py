@@ -158,7 +158,7 @@ class LoadedDevice(FakeBackend):
         self.loads = []
 
     def load(self, file, options=(), instance=None):
-        from pytest_gpuperf.files import cache_folder
+        from pytest_gpuperf.cache import cache_folder
 
         self.loads.append((cache_folder(), self.compiling))
         return super().load(file, options, instance)

@@ -147,7 +147,8 @@ def _load(cuda: Any) -> None:
 def _launch(cuda: Any) -> None:
     from pathlib import Path
 
-    from pytest_gpuperf.backends.base import Geometry
+    from pytest_gpuperf.backends.geometry import Geometry
+
     from pytest_gpuperf.backends.cuda.program import CudaProgram
 
     program = CudaProgram(cuda, Path("twice.cu"), None, SimpleNamespace(symbol=str))

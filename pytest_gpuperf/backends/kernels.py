@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.backends.arguments import check
-from pytest_gpuperf.backends.base import Backend, Geometry, Program
+from pytest_gpuperf.backends.base import Backend, Program
 from pytest_gpuperf.backends.declarations import Declaration, read
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.signature import Unresolved, Variable, fitting
 from pytest_gpuperf.errors import KernelError

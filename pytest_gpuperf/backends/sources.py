@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import KernelError
-from pytest_gpuperf.files import cached
 
 _NOT_CODE = re.compile(
     r"""//(?:\\\n|[^\n])*

@@ -174,7 +174,7 @@ def _one_gpu(nvml: Any, device: Any) -> tuple[str, str]:
 
 
 def _cache() -> Finding:
-    from pytest_gpuperf.files import cache_folder, cached
+    from pytest_gpuperf.cache import cache_folder, cached
 
     cached("doctor/writable", lambda: b"")
     return Finding("cache", "ok", str(cache_folder()))

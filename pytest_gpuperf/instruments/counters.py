@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_gpuperf.backends.base import Backend, Counted, Geometry, Program, Traffic
+from pytest_gpuperf.backends.base import Backend, Counted, Program, Traffic
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pytest_gpuperf.backends.arguments import check
 from pytest_gpuperf.backends.base import Backend
 from pytest_gpuperf.backends.kernels import KernelFile, Launch
-from pytest_gpuperf.files import CACHE
+from pytest_gpuperf.cache import CACHE
 
 TIMES = 3
 LONG = 5.0  # seconds of compiling, after which it is not done again

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_gpuperf.cache import CACHE, cache_is_shared, cached_folder, lock_beside
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.files import CACHE, cache_is_shared, cached_folder, lock_beside
 
 _ENTRY = np.dtype([("stamp", "<u8"), ("checksum", "<u8")])
 _PAGE = 4096

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from pytest_gpuperf.cache import cache_folder
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import number, short
-from pytest_gpuperf.files import cache_folder
 
 DETAIL = "mlperf_log_detail.txt"
 TRACE = "mlperf_log_trace.json"

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import short
-from pytest_gpuperf.files import cached
 from pytest_gpuperf.mlperf import imported, resnet50, weights
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
 from pytest_gpuperf.mlperf.datasets import LAYOUTS, Dataset, Digits, dataset_of, shipped

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.files import cached
 from pytest_gpuperf.mlperf import datasets, imported, models, weights
 
 IMAGES = 32  # that the ranges are taken from

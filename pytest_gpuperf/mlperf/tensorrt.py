@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_gpuperf.backends.cuda.driver import Loader
+from pytest_gpuperf.cache import cached_folder, lock_beside
 from pytest_gpuperf.errors import Unavailable
-from pytest_gpuperf.files import cached_folder, lock_beside
 from pytest_gpuperf.mlperf import cuda_runtime, weights
 
 PROVIDER = "TensorrtExecutionProvider"

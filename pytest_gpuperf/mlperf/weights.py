@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_gpuperf.files import sha256
+from pytest_gpuperf.cache import sha256
 
 # An entry of TensorProto.external_data with the key "location", and the length of its value in one byte or
 # two: as protobuf writes it, so that nothing need be installed to find it.

@@ -34,7 +34,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 def slower() -> Model:
     """Return ``resnet50-digits`` with MORE blocks more in its third stage, written to the cache."""
-    from pytest_gpuperf.files import cache_folder
+    from pytest_gpuperf.cache import cache_folder
     from pytest_gpuperf.mlperf import resnet50
 
     first, second, third, last = resnet50.BLOCKS

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Counted, DeviceArray, Geometry
+from pytest_gpuperf.backends.base import Counted, DeviceArray
 from pytest_gpuperf.backends.cuda.driver import device_uuid
 from pytest_gpuperf.backends.cuda.metrics import METRICS, counted
 from pytest_gpuperf.backends.cuda.peak import peak_flops, peak_fp32
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.room import FREED, gib, nbytes, no_room
 from pytest_gpuperf.errors import GpuperfError, KernelError, NotFit, Unavailable
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import stream_handle
+from pytest_gpuperf.backends.geometry import stream_handle
 
 
 def dlpack(address: int, array: Any) -> Any:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from ctypes import byref, c_int, c_size_t, c_uint, c_void_p
 from typing import TYPE_CHECKING, Any
 
-from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.cuda.export import handle_of
 from pytest_gpuperf.backends.cuda.graph import driver
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import KernelError
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Geometry, Traffic
+from pytest_gpuperf.backends.base import Traffic
 from pytest_gpuperf.backends.cuda.grid import Function
 from pytest_gpuperf.backends.cuda.machine_code import file_hash, kernel_hash
 from pytest_gpuperf.backends.cuda.metrics import counted
 from pytest_gpuperf.backends.cuda.names import Names
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.signature import Signature, Variable
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.cuda.device import CudaBackend
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import Unavailable
 
 if TYPE_CHECKING:

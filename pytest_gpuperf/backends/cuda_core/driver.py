@@ -16,8 +16,8 @@ import numpy as np
 from cuda.bindings import driver as cuda_driver
 from cuda.core._utils.cuda_utils import CUDAError
 
-from pytest_gpuperf.backends.base import Geometry
 from pytest_gpuperf.backends.cuda.export import handle_of
+from pytest_gpuperf.backends.geometry import Geometry
 
 _OUT_OF_MEMORY = 2  # cuda.h, CUDA_ERROR_OUT_OF_MEMORY
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0  # cuda.h, CU_LAUNCH_PARAM_*

@@ -18,8 +18,8 @@ from pytest_gpuperf.backends.cuda_core.options import of_nvrtc
 from pytest_gpuperf.backends.functions import of_host
 from pytest_gpuperf.backends.signature import HEADER, PLACE, Signature, address_of, unresolved
 from pytest_gpuperf.backends.sources import blank, blanked, fingerprint, not_compiled, read_source
+from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import KernelError, Unavailable
-from pytest_gpuperf.files import cached
 
 INSTALL = 'pip install "pytest-gpuperf[cuda-core]"'
 _TYPES = """

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_gpuperf.backends.base import Dim3
 from pytest_gpuperf.backends.emulated.runtime import Fault, FaultKind
 from pytest_gpuperf.backends.emulated.source import MARK, shown
+from pytest_gpuperf.backends.geometry import Dim3
 from pytest_gpuperf.text import counted
 
 _SIMT = Path(__file__).parent / "simt"

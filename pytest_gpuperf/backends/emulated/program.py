@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
+from pytest_gpuperf.backends.base import Counted, Traffic
 from pytest_gpuperf.backends.emulated.faults import Launched, Region, describe
 from pytest_gpuperf.backends.emulated.library import Library, probed
 from pytest_gpuperf.backends.emulated.memory import EmulatedMemory
 from pytest_gpuperf.backends.emulated.runtime import Outcome, Runtime
 from pytest_gpuperf.backends.emulated.source import shown
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.signature import Signature, Variable
 from pytest_gpuperf.errors import KernelError, Unsupported
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Counted, Geometry, Traffic
+from pytest_gpuperf.backends.base import Counted, Traffic
+from pytest_gpuperf.backends.geometry import Geometry
 
 
 class FaultKind(IntEnum):

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from pytest_gpuperf.backends.base import Counted, Geometry, Graph, Traffic
+from pytest_gpuperf.backends.base import Counted, Graph, Traffic
 from pytest_gpuperf.backends.cuda.compile import compiler_version
 from pytest_gpuperf.backends.cuda.names import Names
 from pytest_gpuperf.backends.cuda.program import CompiledProgram
 from pytest_gpuperf.backends.cuda_core import nvrtc
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.planned import NeedsResult
 from pytest_gpuperf.errors import KernelError
 
