@@ -118,6 +118,7 @@ def cuda(monkeypatch, request):
         module_from_buffer=full,
         memcpy_dtod_async=full,
         Event=full,
+        Stream=SimpleNamespace,
         event_flags=full,
         Context=SimpleNamespace(synchronize=lambda: None),
         function_attribute=full,
@@ -147,9 +148,8 @@ def _load(cuda: Any) -> None:
 def _launch(cuda: Any) -> None:
     from pathlib import Path
 
-    from pytest_gpuperf.backends.geometry import Geometry
-
     from pytest_gpuperf.backends.cuda.program import CudaProgram
+    from pytest_gpuperf.backends.geometry import Geometry
 
     program = CudaProgram(cuda, Path("twice.cu"), None, SimpleNamespace(symbol=str))
     program._functions["twice"] = SimpleNamespace(_launch_kernel=Full(), bound=lambda *_: Full())

@@ -139,7 +139,7 @@ def _after_last_look(
     found = _estimate(here, there, LAST_ALPHA, blocks)
     last = _conclude(here, there, theta, found)
     if last.exceeds and found.change - found.half_width <= 0:
-        reason = f"after {had} blocks processes of one code still differ by more than the two sides do"
+        reason = f"after {had} blocks, processes of one code still differ by more than the two sides do"
         return replace(last, outcome=Outcome.UNFIT, reason=reason)
     return last
 
