@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pytest_gpuperf.backends.geometry import Geometry
 
 from pytest_gpuperf.backends.base import Backend, Program
 from pytest_gpuperf.backends.declarations import read
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.instruments.counters import count
 
 FILE = Path(__file__).with_name("patterns.cu")

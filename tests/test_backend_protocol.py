@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 from test_device_time import US, Device
 
 import pytest_gpuperf
@@ -19,6 +18,7 @@ from pytest_gpuperf.backends.cuda.device import CudaBackend
 from pytest_gpuperf.backends.cuda.program import CudaProgram
 from pytest_gpuperf.backends.cuda_core.device import CudaCoreBackend
 from pytest_gpuperf.backends.emulated.program import EmulatedProgram
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.backends.signature import Unresolved

@@ -1,8 +1,8 @@
 """The counters' nouns: ratios as Nsight Compute defines them, and which of them are worth storing."""
 
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.instruments.counters import Counters, GlobalTraffic, SharedTraffic, count
 
 

@@ -15,7 +15,6 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from gpuproject import BINDINGS, opened
-from pytest_gpuperf.backends.geometry import Geometry
 
 from pytest_gpuperf.backends import uses_cuda_core
 from pytest_gpuperf.backends.cuda.context import CudaContext
@@ -25,6 +24,7 @@ from pytest_gpuperf.backends.cuda_core import nvrtc
 from pytest_gpuperf.backends.cuda_core.array import Array
 from pytest_gpuperf.backends.cuda_core.headers import missing_header
 from pytest_gpuperf.backends.cuda_core.options import of_nvrtc
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.backends.room import FREED
 from pytest_gpuperf.constants import INSTRUMENTS

@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import KernelError
 
 pytestmark = pytest.mark.usefixtures("kernel_cache")

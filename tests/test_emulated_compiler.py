@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated import compiler as emulated_compiler
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
 from pytest_gpuperf.backends.emulated.hooks import shortened
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.cache import cache_folder
 from pytest_gpuperf.errors import KernelError, Unavailable, Unsupported
 

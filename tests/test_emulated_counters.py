@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated.device import EmulatedBackend
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments.counters import count
 

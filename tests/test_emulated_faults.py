@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 
 from pytest_gpuperf.backends.declarations import read
 from pytest_gpuperf.backends.emulated import program as emulated_program
 from pytest_gpuperf.backends.emulated.runtime import FaultKind
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import KernelError
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text()

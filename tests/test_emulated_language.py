@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 from scipy import special
 
 from pytest_gpuperf.backends.declarations import read
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import KernelError
 

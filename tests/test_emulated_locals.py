@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import KernelError
 from pytest_gpuperf.instruments.counters import count

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 
 from pytest_gpuperf.backends.declarations import read
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import KernelError
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text()

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 
 from pytest_gpuperf.backends.cuda import grid
 from pytest_gpuperf.backends.cuda.compile import compile_cubin, find_nvcc
@@ -17,6 +16,7 @@ from pytest_gpuperf.backends.cuda.grid import Module, grid_kernels, noted
 from pytest_gpuperf.backends.cuda.machine_code import kernel_hash, symbols
 from pytest_gpuperf.backends.cuda.program import CudaProgram, pack
 from pytest_gpuperf.backends.cuda_core import nvrtc
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import KernelError, Unavailable
 from pytest_gpuperf.instruments.device_time import Settings, measure

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pytest_gpuperf.backends.geometry import Geometry
 
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.backends.signature import Unresolved
 from pytest_gpuperf.errors import KernelError
