@@ -11,12 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_gpuperf.errors import GpuperfError
-
-if TYPE_CHECKING:
-    pass
 
 LOCAL_FOLDER = ".gpuperf"
 """What a run leaves behind in a project's root folder, kept out of version control."""

@@ -23,6 +23,24 @@ def _save(path, nodes, inputs, outputs, weights=()):
     return Path(path)
 
 
+def pixels(array):
+    """The class of a dataset of the images in ``array``, float32 [n, ...], each labelled by its number."""
+
+    class Pixels:
+        name, labels = "pixels", np.arange(len(array))
+
+        def __init__(self, count=None):
+            pass
+
+        def __len__(self):
+            return len(array)
+
+        def images(self, indices):
+            return array[list(indices)]
+
+    return Pixels
+
+
 def bert(path, batch="N", length=16, width=32, vocabulary=100):
     """BERT's shape with random weights: ids, mask and segments in, a start and an end for each token out."""
     random = np.random.default_rng(1)

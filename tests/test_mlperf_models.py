@@ -86,19 +86,8 @@ def test_int8_of_a_model_without_convolutions_is_refused(cache, tmp_path):
     pytest.importorskip("onnx", reason="the model under test is written with onnx")
     pytest.importorskip("onnxruntime", reason="it quantises")
 
-    class Pixels:
-        name, labels = "pixels", np.arange(3)
-
-        def __init__(self, count=None):
-            pass
-
-        def __len__(self):
-            return 3
-
-        def images(self, indices):
-            return np.zeros((len(indices), 3, 4, 4), np.float32)
-
-    model = Model("flat", onnxmodels.channel(tmp_path / "m.onnx", "NCHW"), "", dataset=Pixels)
+    pixels = onnxmodels.pixels(np.zeros((3, 3, 4, 4), np.float32))
+    model = Model("flat", onnxmodels.channel(tmp_path / "m.onnx", "NCHW"), "", dataset=pixels)
     for _ in range(2):  # nor is it kept
         with pytest.raises(GpuperfError, match=r'^.*m\.onnx: precision="int8" quantises convolutions'):
             precision_file(model, "int8")

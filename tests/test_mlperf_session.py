@@ -6,6 +6,7 @@ from importlib import metadata
 from types import SimpleNamespace
 
 import numpy as np
+import onnxmodels
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
@@ -127,19 +128,9 @@ def test_int8_quantises_the_convolutions_and_nothing_else(tmp_path, ort, caplog)
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(tmp_path / "m.onnx"))
     images = np.eye(3, dtype=np.float32)[:, None, None, :]
 
-    class Pixels:
-        name, labels = "pixels", np.arange(3)
-
-        def __init__(self, count=None):
-            pass
-
-        def __len__(self):
-            return 3
-
-        def images(self, indices):
-            return images[list(indices)]
-
-    model = models.Model("pixels", tmp_path / "m.onnx", "by hand", Pixels, input_shape=(1, 1, 3))
+    model = models.Model(
+        "pixels", tmp_path / "m.onnx", "by hand", onnxmodels.pixels(images), input_shape=(1, 1, 3)
+    )
     session = open_session(model, "cpu", "int8")
     assert session.run(images).tolist() == [0, 1, 2]
     quantised = onnx.load(str(session.path)).graph

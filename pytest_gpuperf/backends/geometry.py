@@ -15,8 +15,6 @@ Dim3 = tuple[int, int, int]
 _GRID_LIMIT = (2**31 - 1, 65535, 65535)
 _BLOCK_LIMIT = (1024, 1024, 64)
 _THREADS_PER_BLOCK = 1024
-
-
 _HANDLES = ("handle", "cuda_stream", "ptr")  # of PyCUDA, cuda.core and Numba; of torch; of CuPy
 
 

@@ -118,13 +118,13 @@ class Audit:
     def _rounds(
         self,
         pair: Callable[[int], tuple[PerformanceResult, PerformanceResult]],
-        fine: Callable[[Rounds], bool],
+        fits: Callable[[float, float], bool],
         least: int = 1,
         most: int = ROUNDS,
     ) -> tuple[Rounds, Path]:
-        """Run pairs of phases until the rates are fine; returns these, and the last phase's logs."""
+        """Run pairs of phases until some rates fit; returns all of them, and the last phase's logs."""
         rounds: Rounds = ()
-        while len(rounds) < least or (len(rounds) < most and not fine(rounds)):
+        while len(rounds) < least or (len(rounds) < most and not _some(rounds, fits)):
             results = pair(len(rounds))
             rounds = (*rounds, (self._rate(results[0]), self._rate(results[1])))
         return rounds, results[1].log_dir
@@ -141,9 +141,8 @@ class Audit:
             self._keep(True)
             return plain, self._performance(f"{number}-sampled", part, configured=SAMPLED)
 
-        def alike(rounds: Rounds) -> bool:
-            pairs = (*rounds, _best(rounds))
-            return not self._times or any(abs(now / plain - 1) <= self._near for plain, now in pairs)
+        def alike(plain: float, sampled: float) -> bool:
+            return not self._times or abs(sampled / plain - 1) <= self._near
 
         rounds, folder = self._rounds(pair, alike)
         images, found = logs.read_sampled(folder, len(part))
@@ -152,7 +151,7 @@ class Audit:
         else:
             given, answers = found.tolist(), known.predictions.tolist()
         differing, problems = self._compared(part, images, given, [answers[image] for image in images])
-        if not alike(rounds):
+        if not _some(rounds, alike):
             problems.append(_rates("with answers sampled the rate is another", rounds, self._near))
         return AuditResult("TEST01", self._scenario.name, rounds, tuple(problems), len(images), differing)
 
@@ -190,12 +189,12 @@ class Audit:
             after = self._performance(f"{number}-same", part, configured={**SAME, **size}, warm=warm)
             return before, after
 
-        def honest(rounds: Rounds) -> bool:
-            return any(again < unique * (1 + self._near) for unique, again in (*rounds, _best(rounds)))
+        def honest(unique: float, again: float) -> bool:
+            return again < unique * (1 + self._near)
 
         rounds, _ = self._rounds(pair, honest, len(parts) if count else 1, len(parts))
         faster = _rates("the same image again and again is faster: are answers cached?", rounds, self._near)
-        problems = () if honest(rounds) else (faster,)
+        problems = () if _some(rounds, honest) else (faster,)
         return AuditResult("TEST04", self._scenario.name, rounds, problems)
 
     def _parts(self) -> tuple[list[Part], Part | None, int]:
@@ -220,6 +219,11 @@ class Audit:
         size -= size % batch
         parts = [Part(self._dataset, number * size, size) for number in range(rounds)]
         return parts, Part(self._dataset, total - batch, batch), size if asked.one_query else size // batch
+
+
+def _some(rounds: Rounds, fits: Callable[[float, float], bool]) -> bool:
+    """Say whether the rates of some round fit, or the best ones."""
+    return any(fits(*rates) for rates in (*rounds, _best(rounds)))
 
 
 def _best(rounds: Rounds) -> tuple[float, float]:
