@@ -56,6 +56,17 @@ def test_the_table_has_80_columns_and_three_lines_a_name():
     assert name.replace(" ", "") in "".join("".join(lines).split())
 
 
+def test_two_kernels_that_would_look_alike_keep_their_names():
+    names = [f"fold<{'at::f, ' * 60}{last}>" for last in ("float", "double")]
+    kernels = [Event("kernel", name, at * US, (at + 1) * US) for at, name in enumerate(names)]
+    alike, alone = (
+        "".join("".join(table({"t": trace_of(some, 0, 9 * US, 5)})).split())
+        for some in (kernels, kernels[:1])
+    )
+    assert all(name.replace(" ", "") in alike for name in names)
+    assert "fold<...>" in alone
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

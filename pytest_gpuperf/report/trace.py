@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_gpuperf.figures import quantity
@@ -12,7 +13,7 @@ from pytest_gpuperf.traces import MOST, Calls, Trace
 
 _WIDTH = 80
 _COLUMNS = (("calls", 8), ("total", 12), ("first", 12), ("mean of rest", 14))
-_LINES = 3  # of a name
+_LONG = 3 * 76  # characters of a name: three lines
 _ROOM = _WIDTH - sum(width for _, width in _COLUMNS)
 _TOLD = re.compile(
     r"alloc|free|memcpy|memset|launch|synchronize|^cu(module|library)load|^cu(ctxcreate|deviceprimaryctxretain)"
@@ -37,28 +38,35 @@ def shown(calls: Sequence[Calls]) -> list[Calls]:
 
 
 def table(traces: Mapping[str, Trace]) -> Iterator[str]:
-    """Yield the lines of the table, 80 columns wide; a name that is longer has up to three of its own."""
+    """Yield the lines of the table, 80 columns wide; a name that is longer has lines of its own."""
     yield f"{'':<{_ROOM}}" + "".join(f"{title:>{width}}" for title, width in _COLUMNS)
     for nodeid, trace in traces.items():
         yield printable(nodeid)
-        before = False
-        for calls in shown(trace.calls):
+        told, before = shown(trace.calls), False
+        for calls, name in zip(told, _names(told), strict=True):
             if calls.on_device and not before:
                 yield "  on the device"
             before = calls.on_device
-            yield from _lines(calls)
+            yield from _lines(calls, name)
         if not trace.calls:
             yield "  nothing"
 
 
-def _lines(calls: Calls) -> Iterator[str]:
+def _names(told: Sequence[Calls]) -> list[str]:
+    """Return each line's name, of three lines at most unless another would then be the same."""
+    names = [printable(calls.name) for calls in told]
+    short = [abbreviated(name, _LONG) for name in names]
+    alike = Counter(short)
+    return [name if alike[made] > 1 else made for name, made in zip(names, short, strict=True)]
+
+
+def _lines(calls: Calls, name: str) -> Iterator[str]:
     indent = "    " if calls.on_device else "  "
     cells = (
         str(calls.count),
         *(quantity(seconds, "s") for seconds in (calls.total, calls.first, calls.rest)),
     )
     figures = "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
-    name = abbreviated(printable(calls.name), _LINES * (_WIDTH - len(indent)))
     *above, last = textwrap.wrap(indent + name, _WIDTH, subsequent_indent=indent) or [indent]
     yield from above
     if len(last) >= _ROOM:
