@@ -22,7 +22,7 @@ from pytest_gpuperf.backends.cuda.machine_code import kernel_hash, symbols
 from pytest_gpuperf.backends.cuda.program import pack
 from pytest_gpuperf.backends.cuda_core import nvrtc
 from pytest_gpuperf.backends.cuda_core.array import Array
-from pytest_gpuperf.backends.cuda_core.headers import missing_header
+from pytest_gpuperf.backends.cuda_core.headers import headers, missing_header
 from pytest_gpuperf.backends.cuda_core.options import of_nvrtc
 from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.kernels import Kernels
@@ -59,7 +59,7 @@ def test_auto_takes_cuda_core_where_there_is_no_pycuda(choice, pycuda, core, tak
     [("", True, "suites,mlperf,cpu"), ("/x", True, "suites,mlperf,cuda"), ("/x", False, "suites,cuda-core")],
 )
 def test_make_installs_what_the_machine_can_use(gpu, compiler, extras, tmp_path):
-    """PyCUDA is built where there is a g++ to build it with."""
+    """PyCUDA is built where there is a g++ to build it with; models run where what they need is installed."""
     make = shutil.which("make") or pytest.skip("there is no make here")
     if compiler:
         (tmp_path / "g++").touch(0o755)
@@ -70,6 +70,7 @@ def test_make_installs_what_the_machine_can_use(gpu, compiler, extras, tmp_path)
     ).stdout
     assert f"-e '.[{extras}]'" in said
     assert ("install-pycuda.sh" in said) is ("cuda" in extras.split(","))
+    assert ("--ignore=suites/test_resnet50.py" in said) is ("mlperf" not in extras.split(","))
 
 
 @pytest.mark.parametrize("code", ["k-1", None], ids=["a kernel", "a callable"])
@@ -358,8 +359,8 @@ def test_options_for_nvcc_in_the_environment_count_too(monkeypatch):
 @pytest.mark.parametrize(
     ("header", "says"),
     [
-        ("cub/cub.cuh", "pip install nvidia-cuda-cccl"),
-        ("type_traits", "pip install nvidia-cuda-cccl"),
+        ("cub/cub.cuh", "pip install -U nvidia-cuda-cccl"),
+        ("type_traits", "pip install -U nvidia-cuda-cccl"),
         ("cuda_fp16.h", "pip install nvidia-cuda-runtime"),
         ("cooperative_groups/reduce.h", "pip install nvidia-cuda-runtime"),
         ("mpi.h", r"the device alone and has no <mpi\.h>: .* take nvcc: --gpuperf-backend=cuda"),
@@ -370,6 +371,17 @@ def test_a_header_that_is_not_there_says_where_it_is(header, says):
 
     assert re.search(says, missing_header(f'x.cu(1): catastrophic error: cannot open source file "{header}"'))
     assert missing_header("x.cu(1): error: expected a ;") == ""
+
+
+def test_headers_are_those_that_the_installed_libcu_has(tmp_path, monkeypatch):
+    """That of CUDA 13.0 has no <algorithm>: it has to be said of that name, not of one inside ours."""
+    monkeypatch.setattr("pytest_gpuperf.backends.cuda_core.headers._folder", lambda name: tmp_path)
+    (tmp_path / "cuda/std").mkdir(parents=True)
+    for name in ("array", "cstdint"):
+        (tmp_path / "cuda/std" / name).touch()
+    found = headers.__wrapped__()
+    assert {"array", "cstdint", "stdint.h", "vector"} <= found.keys()
+    assert not {"algorithm", "limits.h"} & found.keys()
 
 
 # --------------------------------------------------------------------------- NVRTC itself
@@ -495,10 +507,8 @@ def test_machine_code_is_the_same_wherever_the_file_lies(compiled, tmp_path):
 
 
 def test_a_kernel_may_include_standard_headers(compiled):
-    from pytest_gpuperf.backends.cuda_core.headers import headers
-
-    if "type_traits" not in headers():
-        pytest.skip("libcu++ is not installed")
+    if "algorithm" not in headers():
+        pytest.skip("libcu++ is not installed, or has no <algorithm> yet")
     includes = "#include <cstdint>\n#include <type_traits>\n#include <stdint.h>\n#include <algorithm>\n"
     kernel = KERNEL % "std::min<std::uint32_t>(3, sizeof(int8_t)) + std::is_same<float, double>::value"
     assert symbols(compiled(includes + kernel))[0] == ["k"]

@@ -30,10 +30,11 @@ def headers() -> Mapping[str, str]:
     found = dict.fromkeys(_EMPTY, "")
     if not _folder("cudart"):
         found |= dict.fromkeys(_BUILT_IN, "")
-    if _folder("cccl"):
+    if folder := _folder("cccl"):
         taken = "#include <cuda/std/{}>\n{} using namespace cuda::std; {}\n".format
-        found |= {name: taken(name, "namespace std {", "}") for name in _STANDARD}
-        found |= {name: taken(standard, "", "") for name, standard in _OF_C.items()}
+        there = {path.name for path in (folder / "cuda/std").iterdir()}  # CUDA 13.0 has no <algorithm> yet
+        found |= {name: taken(name, "namespace std {", "}") for name in _STANDARD if name in there}
+        found |= {name: taken(standard, "", "") for name, standard in _OF_C.items() if standard in there}
     return found
 
 
@@ -58,7 +59,7 @@ def missing_header(said: str) -> str:
         return ""
     name = missing[1]
     if name in (*_STANDARD, *_OF_C) or name.startswith(("cuda/", "cub/", "thrust/", "nv/")):
-        return "\nInstall libcu++'s headers: pip install nvidia-cuda-cccl."
+        return "\nInstall libcu++'s headers, or newer ones: pip install -U nvidia-cuda-cccl."
     if re.fullmatch(r"(cuda|cooperative|mma|vector|math|device|crt/).*\.h(pp)?", name):
         return "\nInstall CUDA's headers: pip install nvidia-cuda-runtime."
     return (
