@@ -20,3 +20,9 @@ def test_offline_of_two_streams(loadgen, resnet50):
 def test_accuracy(loadgen, resnet50, precision):
     result = loadgen(resnet50, mode="accuracy", precision=precision)
     assert result.correct > 0
+
+
+@pytest.mark.gpuperf(backend="cuda")
+def test_server_peak(loadgen, resnet50):
+    peak = loadgen.find_peak(resnet50, precision="fp16", max_latency=0.015, seconds=1)
+    assert peak.qps > 0
