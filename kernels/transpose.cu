@@ -161,8 +161,8 @@ extern "C" __global__ void transpose_best(const float *src, float *dst, int rows
 /*
  * transpose_quads: a thread turns 4x4 floats in its registers, so that shared memory, too, is read and written
  * 16 bytes at a time: a quarter of transpose_best's shared instructions, and no padding. 128 threads a tile hold
- * four such quads each, sixteen loads in flight; a warp loads 512 bytes of one row; and blocks walk down the
- * columns of src, so that those which run together write next to each other.
+ * four such quads each, sixteen loads in flight, and a warp loads 512 bytes of one row. Registers for six blocks
+ * of them on a multiprocessor are enough as long as tiles at an edge are a function of their own.
  *
  * The tile lies in shared memory turned, a column of src a row of float4. Eight lanes are served at once, and 16
  * bytes are four banks: eight neighbouring lanes must meet eight float4 whose places differ modulo 8. Writing,
@@ -170,26 +170,9 @@ extern "C" __global__ void transpose_best(const float *src, float *dst, int rows
  * lies at r ^ (c / 4 % 16), a different place modulo 8 in both.
  */
 
-/* Block 128, tile of 64 rows and 128 columns. */
-extern "C" __global__ void transpose_quads(const float *src, float *dst, int rows, int cols)
+/* The quads first, first + 4, ... of columns 4c to 4c + 3. */
+static __device__ __forceinline__ void put_turned(float4 (*turned)[16], const float4 (*v)[4], int c, int first)
 {
-    __shared__ float4 turned[128][16];
-    int block = blockIdx.y * gridDim.x + blockIdx.x;
-    int row = block % gridDim.y * 64, col = block / gridDim.y * 128;
-    bool inside = row + 64 <= rows && col + 128 <= cols;
-    bool wide_src = inside && cols % 4 == 0 && (size_t)src % 16 == 0;
-    bool wide_dst = inside && rows % 4 == 0 && (size_t)dst % 16 == 0;
-    int c = threadIdx.x % 32, first = threadIdx.x / 32;
-    float4 v[4][4];
-
-#pragma unroll
-    for (int p = 0; p < 4; ++p)
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            int y = row + 4 * (first + 4 * p) + k;
-            v[p][k] = wide_src ? *(const float4 *)(src + (size_t)y * cols + col + 4 * c)
-                               : load4(src, y, col + 4 * c, rows, cols);
-        }
 #pragma unroll
     for (int p = 0; p < 4; ++p) {
         int r = (first + 4 * p) ^ (c % 16);
@@ -198,16 +181,52 @@ extern "C" __global__ void transpose_quads(const float *src, float *dst, int row
         turned[4 * c + 2][r] = make_float4(v[p][0].z, v[p][1].z, v[p][2].z, v[p][3].z);
         turned[4 * c + 3][r] = make_float4(v[p][0].w, v[p][1].w, v[p][2].w, v[p][3].w);
     }
+}
+
+/* A tile that is not whole, or not of whole float4, element by element. */
+static __device__ __noinline__ void transpose_quads_edge(const float *src, float *dst, int rows, int cols, int row,
+                                                         int col, float4 (*turned)[16])
+{
+    int c = threadIdx.x % 32, first = threadIdx.x / 32;
+    float4 v[4][4];
+
+#pragma unroll
+    for (int p = 0; p < 4; ++p)
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            v[p][k] = load4(src, row + 4 * (first + 4 * p) + k, col + 4 * c, rows, cols);
+    put_turned(turned, v, c, first);
+    __syncthreads();
+    c = threadIdx.x % 16;
+    for (int column = threadIdx.x / 16; column < 128; column += 8)
+        store4(dst, col + column, row + 4 * c, cols, rows, turned[column][c ^ (column / 4 % 16)]);
+}
+
+/* Block 128, tile of 64 rows and 128 columns. */
+extern "C" __global__ void __launch_bounds__(128, 6) transpose_quads(const float *src, float *dst, int rows, int cols)
+{
+    __shared__ float4 turned[128][16];
+    int row = blockIdx.y * 64, col = blockIdx.x * 128;
+    bool whole = row + 64 <= rows && col + 128 <= cols;
+    if (!whole || (rows | cols) % 4 || ((size_t)src | (size_t)dst) % 16) {
+        transpose_quads_edge(src, dst, rows, cols, row, col, turned);
+        return;
+    }
+    int c = threadIdx.x % 32, first = threadIdx.x / 32;
+    const float4 *from = (const float4 *)(src + (size_t)(row + 4 * first) * cols + col) + c;
+    float4 v[4][4];
+
+#pragma unroll
+    for (int p = 0; p < 4; ++p)
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            v[p][k] = from[(size_t)(16 * p + k) * (cols / 4)];
+    put_turned(turned, v, c, first);
     __syncthreads();
     c = threadIdx.x % 16;
     first = threadIdx.x / 16;
+    float4 *to = (float4 *)(dst + (size_t)(col + first) * rows + row) + c;
 #pragma unroll
-    for (int j = 0; j < 16; ++j) {
-        int column = first + 8 * j;
-        float4 out = turned[column][c ^ (column / 4 % 16)];
-        if (wide_dst)
-            *(float4 *)(dst + (size_t)(col + column) * rows + row + 4 * c) = out;
-        else
-            store4(dst, col + column, row + 4 * c, cols, rows, out);
-    }
+    for (int j = 0; j < 16; ++j)
+        to[(size_t)(8 * j) * (rows / 4)] = turned[first + 8 * j][c ^ ((first + 8 * j) / 4 % 16)];
 }
