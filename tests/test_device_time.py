@@ -33,6 +33,7 @@ class Device:
         self.queue = deque()
         self.unpinned_at = 0.0
         self.deepest = self.holds = self.flushes = self.launches = 0
+        self.held = 0.0
         self.cold = True
         self.pinned = False
         self.works = []
@@ -86,6 +87,7 @@ class Device:
 
     def hold(self, seconds):
         self.holds += 1
+        self.held += seconds
         self.enqueue(seconds, "hold")
 
     @contextmanager
@@ -315,6 +317,14 @@ def test_persisting_lines_are_let_go_before_each_cold_sample():
     assert not any(late[stopwatch.WARMUP_FEWEST + 1 :])
     assert len(timing.samples) >= stopwatch.FEWEST
     assert timing.details["gated"] is True
+
+
+def test_a_sample_that_is_taken_alone_is_held_for_its_share_only():
+    device = Device()
+    device.pinned = True
+    timing = timed(device, device.kernel(100 * US, cold=120 * US), l2="cold", warmup=0.0)
+    assert timing.details["gated"] is True
+    assert device.held < 0.3e-3 * len(timing.samples)
 
 
 # --------------------------------------------------------------------------- measure and the copy

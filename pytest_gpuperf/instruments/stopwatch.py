@@ -254,18 +254,25 @@ class Stopwatch:
         self._hold = min(2 * self._hold, HOLD_MOST)
         return max(1, count // 2)
 
-    def _chunk(self, count: int, batch: int) -> list[float]:
-        """Take ``count`` samples of ``batch`` launches, queued behind a hold; none if it did not hold."""
+    def _chunk(self, count: int, batch: int, share: int = 1) -> list[float]:
+        """Take ``count`` samples of ``batch`` launches, queued behind a hold; none if it did not hold.
+
+        ``share`` is the part of the hold, 1 / share, that is enough for them.
+        """
         timer = self._timer
         if self._cold and timer.unpin() and count > 1:
             # Lines that persist outlive a flush, and are let go only at once: a sample at a time.
-            taken = [self._chunk(1, batch) for _ in range(count)]
-            return [sample for one in taken for sample in one] if all(taken) else []
+            taken = list[float]()
+            for _ in range(count):
+                if not (one := self._chunk(1, batch, share=count)):
+                    return []
+                taken += one
+            return taken
         while len(self._pairs) < count:
             self._pairs.append((timer.event(), timer.event()))
         pairs = self._pairs[:count]
         if not self._host_bound:
-            timer.hold(self._hold)
+            timer.hold(self._hold / share)
         timer.record(self._opened)
         for start, end in pairs:
             if self._cold:
