@@ -1,8 +1,10 @@
 """Server: queries batched as they come in, and the highest rate that keeps a latency."""
 
+import itertools
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -300,6 +302,30 @@ def test_a_warm_up_lasts_until_batches_take_the_same_time(monkeypatch, takes, lo
     took = warmup.probe(calls, 8, (), longest)
     assert clock[0] == pytest.approx(lasts, abs=0.02)
     assert took == pytest.approx(takes(clock[0]), rel=0.2)
+
+
+def test_no_worker_ends_its_warm_up_before_the_others(monkeypatch):
+    monkeypatch.setattr(warmup, "WINDOW", 0.02)
+    monkeypatch.setattr(warmup, "STEADY", 0.5)
+    ends = {}
+
+    def worker(name, takes):
+        def run(images):
+            time.sleep(next(takes))
+            ends[name] = time.perf_counter()
+
+        return SimpleNamespace(run=run)
+
+    workers = worker("steady", itertools.repeat(0.005)), worker("slower", (0.001 * 1.2**n for n in range(99)))
+    calls = SimpleNamespace(
+        library=SimpleNamespace(slice=lambda first, count: None),
+        abandoned=False,
+        on_each=lambda work: list(ThreadPoolExecutor(2).map(work, workers)),
+    )
+    begin = time.perf_counter()
+    warmup.probe(calls, 8, (), 0.5)
+    assert ends["steady"] - begin > 0.49
+    assert ends["slower"] - begin > 0.49
 
 
 def test_kept_images_are_loaded_once_and_let_go_at_the_end():

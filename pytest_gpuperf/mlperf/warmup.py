@@ -23,15 +23,18 @@ def probe(calls: Callbacks, batch: int, sizes: Sequence[int], seconds: float) ->
     """Warm up at the measured shape, and once at each of ``sizes``; returns the seconds of a batch.
 
     Until batches take the same time in two stretches of WINDOW seconds, or for ``seconds``. The result is the
-    median of the later half of the runs, and of several workers what they take together.
+    median of the later half of the runs, and of several workers what they take together: none stops before
+    all are warm, or the others would have its share of the device.
     """
+    everyone: list[Steady] = []
 
     def work(worker: Any) -> float:
+        everyone.append(steady := Steady())
         for size in sizes:
             worker.run(calls.library.slice(0, size))
         times: list[float] = []
-        steady, end = Steady(), perf_counter() + seconds
-        while len(times) < FEWEST or not (steady.reached or perf_counter() >= end):
+        end = perf_counter() + seconds
+        while len(times) < FEWEST or not (all(s.reached for s in everyone) or perf_counter() >= end):
             images = calls.library.slice(len(times) * batch, batch)
             begin = perf_counter()
             worker.run(images)
@@ -59,7 +62,7 @@ class Steady:
         self._spent += seconds
         if self._spent >= WINDOW and len(self._now) >= FEWEST:
             now = median(self._now)
-            self.reached = abs(now / self._before - 1) <= STEADY
+            self.reached = self.reached or abs(now / self._before - 1) <= STEADY
             self._before, self._now, self._spent = now, [], 0.0
 
 
