@@ -46,7 +46,7 @@ def start(config: pytest.Config) -> None:
         reporter = ChildReporter(config, options.child)
         config.pluginmanager.register(reporter, "gpuperf-child")
         session.batches = reporter.batches
-        session.guard.wanted = not reporter.compares
+        session.guard.wanted = reporter.repeats
 
 
 def report_header(config: pytest.Config) -> list[str] | None:

@@ -66,7 +66,6 @@ class GpuperfSession:
         self.budget = Budget(bounded) if bounded else None
         self.batches: dict[str, dict[str, int]] = {}
         self.guard = Guard(options.lock_timeout, on_wait=self._on_wait, note=self.results.note)
-        self.guard.wanted = not options.skip_unchanged  # they judge replicas, which take their own
         self.opened: Gpu | None = None
         self.stand_in: Backend | None = None
         self._padding: Any = None

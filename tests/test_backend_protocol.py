@@ -186,6 +186,7 @@ def test_the_protocol_suffices_to_guard_the_machine(gpu, monkeypatch, tmp_path):
     monkeypatch.setattr(sentinels, "ELEMENTS", 2**12)
     notes = []
     guard = Guard(1.0, on_wait=notes.append, note=notes.append)
+    guard.wanted = True
     with guard.measuring(gpu), guard.unlocked():
         pass
     assert guard.unfit == ""

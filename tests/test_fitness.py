@@ -239,6 +239,7 @@ def guarded(monkeypatch, tmp_path):
     nvml, notes = Nvml(), []
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     guard = Guard(1.0, on_wait=notes.append, note=notes.append)
+    guard.wanted = True
     gpu = SimpleNamespace(uuid="MIG-1", device=SimpleNamespace(judges_times=True, pci="0000:1b:00.0"))
 
     def measure(during=0, after=0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import cuda_lane, cuda_runtime, cuda_session, models
+from pytest_gpuperf.mlperf import cuda_lane, cuda_runtime, cuda_session, models, weights
 from pytest_gpuperf.mlperf.cuda_copies import Copies
 from pytest_gpuperf.mlperf.session import CudaSession, Team, open_session
 
@@ -136,12 +136,22 @@ def test_each_batch_size_has_a_session_that_may_not_fall_back(model):
 
 @pytest.mark.parametrize(("precision", "switch"), [("fp32", "0"), ("fp16", "1")])
 def test_fp32_is_float32_and_fp16_keeps_its_tensor_cores(model, monkeypatch, precision, switch):
-    monkeypatch.setattr(models, "half_precision", lambda model: model.path)
+    monkeypatch.setattr(models, "half_precision", lambda model, digest: model.path)
     runtime = FakeRuntime(form={"fp32": "tensor(float)", "fp16": "tensor(float16)"}[precision])
     opened = CudaSession(runtime, model, precision, (1,))
     ((_, ((_, options),)),) = runtime.opened
     assert options["use_tf32"] == switch
     assert f"use_tf32={switch}" in opened.description["provider_options"]
+
+
+def test_the_models_file_is_read_through_once(model, monkeypatch):
+    read = []
+    monkeypatch.setattr(weights, "digest", lambda path: read.append(path) or "0123456789abcdef")
+    monkeypatch.setattr(models, "cached", lambda name, make: Path(name))
+    opened = CudaSession(FakeRuntime(form="tensor(float16)"), model, "fp16", (1,))
+    assert opened.path == Path("models/0123456789abcdef-fp16.onnx")
+    assert opened.description["model_sha256"] == "0123456789abcdef"
+    assert read == [model.path]
 
 
 def test_a_batch_runs_at_the_next_size_with_its_own_classes(model):

@@ -90,7 +90,7 @@ def test_int8_of_a_model_without_convolutions_is_refused(cache, tmp_path):
     model = Model("flat", onnxmodels.channel(tmp_path / "m.onnx", "NCHW"), "", dataset=pixels)
     for _ in range(2):  # nor is it kept
         with pytest.raises(GpuperfError, match=r'^.*m\.onnx: precision="int8" quantises convolutions'):
-            precision_file(model, "int8")
+            precision_file(model, "int8", weights.digest(model.path))
 
 
 def test_weights_beside_the_file_are_part_of_the_model(cache, tmp_path):
@@ -107,9 +107,10 @@ def test_weights_beside_the_file_are_part_of_the_model(cache, tmp_path):
         words.CopyFrom(numpy_helper.from_array(sign * numpy_helper.to_array(words), "words"))
         (tmp_path / beside).unlink(missing_ok=True)  # or onnx adds to it
         onnx.save(loaded, str(model.path), save_as_external_data=True, location=beside, size_threshold=0)
-        half = onnx.load(str(precision_file(model, "fp16")))
+        digest = weights.digest(model.path)
+        half = onnx.load(str(precision_file(model, "fp16", digest)))
         found = next(each for each in half.graph.initializer if each.name == "words")
-        return weights.digest(model.path), numpy_helper.to_array(found)
+        return digest, numpy_helper.to_array(found)
 
     (before, positive), (after, negative) = converted(1), converted(-1)
     assert weights.external(model.path) == [tmp_path / beside]
@@ -118,4 +119,4 @@ def test_weights_beside_the_file_are_part_of_the_model(cache, tmp_path):
     (tmp_path / beside).unlink()
     assert weights.digest(model.path) == sha256(model.path)[:16]
     with pytest.raises(GpuperfError, match=r"failed while converting it to fp16 \(bert, .*m\.onnx\)"):
-        precision_file(model, "fp16")
+        precision_file(model, "fp16", weights.digest(model.path))

@@ -1,8 +1,10 @@
 """Server: queries batched as they come in, and the highest rate that keeps a latency."""
 
+import itertools
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ from mlperf_child import shown
 from test_mlperf_sut import BATCH, LoadGen
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import logs, peak
+from pytest_gpuperf.mlperf import logs, peak, warmup
 from pytest_gpuperf.mlperf import server as server_module
 from pytest_gpuperf.mlperf.library import Kept, SampleLibrary
 from pytest_gpuperf.mlperf.loadgen import _patience
@@ -272,6 +274,58 @@ def test_a_latency_that_no_query_keeps_is_said_before_the_phase():
         server.start(lambda: require_in_time(server, replace(Scenario.of("Server"), max_latency=0.01)))
     require_in_time(server, replace(Scenario.of("Server"), max_latency=5.0))
     server.stop()
+
+
+@pytest.mark.parametrize(
+    ("takes", "longest", "lasts"),
+    [
+        (lambda at: 0.010, 3.0, 1.0),
+        (lambda at: 0.010 - 0.002 * min(at, 1), 3.0, 2.0),  # the clocks rise for a second
+        (lambda at: 0.010 * (1 - 0.015 * at), 3.0, 3.0),  # they go on rising
+        (lambda at: 0.010, 0.2, 0.2),
+        (lambda at: 0.5, 0.2, 2.0),  # four runs at least
+    ],
+)
+def test_a_warm_up_lasts_until_batches_take_the_same_time(monkeypatch, takes, longest, lasts):
+    clock = [0.0]
+
+    class Worker:
+        def run(self, images):
+            clock[0] += takes(clock[0])
+
+    calls = SimpleNamespace(
+        library=SimpleNamespace(slice=lambda first, count: None),
+        abandoned=False,
+        on_each=lambda work: [work(Worker())],
+    )
+    monkeypatch.setattr(warmup, "perf_counter", lambda: clock[0])
+    took = warmup.probe(calls, 8, (), longest)
+    assert clock[0] == pytest.approx(lasts, abs=0.02)
+    assert took == pytest.approx(takes(clock[0]), rel=0.2)
+
+
+def test_no_worker_ends_its_warm_up_before_the_others(monkeypatch):
+    monkeypatch.setattr(warmup, "WINDOW", 0.02)
+    monkeypatch.setattr(warmup, "STEADY", 0.5)
+    ends = {}
+
+    def worker(name, takes):
+        def run(images):
+            time.sleep(next(takes))
+            ends[name] = time.perf_counter()
+
+        return SimpleNamespace(run=run)
+
+    workers = worker("steady", itertools.repeat(0.005)), worker("slower", (0.001 * 1.2**n for n in range(99)))
+    calls = SimpleNamespace(
+        library=SimpleNamespace(slice=lambda first, count: None),
+        abandoned=False,
+        on_each=lambda work: list(ThreadPoolExecutor(2).map(work, workers)),
+    )
+    begin = time.perf_counter()
+    warmup.probe(calls, 8, (), 0.5)
+    assert ends["steady"] - begin > 0.49
+    assert ends["slower"] - begin > 0.49
 
 
 def test_kept_images_are_loaded_once_and_let_go_at_the_end():

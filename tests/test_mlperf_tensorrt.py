@@ -83,7 +83,7 @@ def test_one_process_builds_a_models_engines_while_others_wait(model, cache):
 
 
 def test_fp16_lets_tensorrt_choose_kernels_of_half_precision(model, monkeypatch):
-    monkeypatch.setattr(models, "half_precision", lambda model: model.path)
+    monkeypatch.setattr(models, "half_precision", lambda model, digest: model.path)
     opened = runtime(form="tensor(float16)")
     TensorrtSession(opened, model, "fp16", (1,))
     ((_, ((_, options),)),) = opened.opened

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from pytest_gpuperf.constants import LAUNCH_SENTINEL, SENTINELS
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
 from pytest_gpuperf.machine import sentinels
 from pytest_gpuperf.machine.guard import Guard
+from pytest_gpuperf.processes.reporter import ChildReporter
 
 
 class FakeGpu:
@@ -27,11 +30,13 @@ class FakeGpu:
 
 @pytest.fixture
 def guard(monkeypatch, tmp_path):
-    """A guard whose watch finds nobody on the device, and the notes that it made."""
+    """A guard of a process that may be stored, whose watch finds nobody on the device, and its notes."""
     monkeypatch.setenv("PYTEST_GPUPERF_LOCK_DIR", str(tmp_path / "locks"))
     monkeypatch.setattr("pytest_gpuperf.machine.nvml.FitnessWatch._import", lambda watch: None)
     notes: list[str] = []
-    return Guard(1.0, on_wait=notes.append, note=notes.append), notes
+    watcher = Guard(1.0, on_wait=notes.append, note=notes.append)
+    watcher.wanted = True
+    return watcher, notes
 
 
 def test_a_process_takes_them_once_and_holding_the_device(guard, monkeypatch, tmp_path):
@@ -49,12 +54,28 @@ def test_a_process_takes_them_once_and_holding_the_device(guard, monkeypatch, tm
     assert locked == [True]
 
 
-def test_a_side_of_a_comparison_takes_none(guard, monkeypatch):
+@pytest.mark.parametrize(
+    ("told", "repeats"),
+    [
+        ({}, True),  # it is recorded, or confirms
+        ({"limits": True}, False),  # a test's own process: what looks worse there is measured again
+        ({"top": "/side", "root": "/side/code"}, False),  # two sides that alternate need no third thing
+    ],
+)
+def test_only_a_process_that_is_stored_or_confirms_takes_them(guard, monkeypatch, told, repeats):
+    monkeypatch.setattr(ChildReporter, "_end_with_parent", lambda reporter: None)
+    config = SimpleNamespace(args=[], pluginmanager=SimpleNamespace(has_plugin=lambda name: False))
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(json.dumps(told).encode() + b"\n")
+        reporter = ChildReporter(config, theirs.detach())
+        reporter.link.close()
+    assert reporter.repeats is repeats
     watcher, _ = guard
-    watcher.wanted = False
-    monkeypatch.setattr(sentinels, "take", lambda gpu: pytest.fail("taken"))
+    watcher.wanted = reporter.repeats
+    monkeypatch.setattr(sentinels, "take", lambda gpu: {"compute_s": 1.0})
     with watcher.measuring(FakeGpu()):
-        assert watcher.sentinels == {}
+        assert bool(watcher.sentinels) is repeats
 
 
 def test_without_nvcc_it_says_so_and_measures(guard, monkeypatch):

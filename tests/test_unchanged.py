@@ -45,6 +45,16 @@ class Device(FakeBackend):
 
 backends.select = lambda choice: Device()
 sentinels.ELEMENTS = 2**12
+take = sentinels.take
+
+
+def taking(gpu):
+    with open("taken.txt", "a") as file:
+        print("a child" if any("--gpuperf-child" in each for each in sys.argv) else "it", file=file)
+    return take(gpu)
+
+
+sentinels.take = taking
 session.expects_device = lambda choice: True
 """
 KERNELS = """
@@ -92,6 +102,7 @@ def project(pytester, recorded):
     if not recorded:
         run(pytester, "--gpuperf-update", "--gpuperf-runs=1").assert_outcomes(passed=2)
         (pytester.path / "launches.txt").unlink()
+        assert (pytester.path / "taken.txt").read_text() == "a child\n", "others took what nobody stores"
         recorded.append(baselines.read_text())
     baselines.parent.mkdir(parents=True, exist_ok=True)
     baselines.write_text(recorded[0])

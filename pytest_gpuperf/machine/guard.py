@@ -21,15 +21,15 @@ class Guard:
     """The lock and the watch of one process.
 
     ``on_wait`` is told whom we wait for, ``note`` what could not be watched. ``sentinels`` are those of this
-    process (sentinels.take), {} until a GPU was measured on, and always where they are not ``wanted``: two
-    sides that alternate need no third thing to compare with. ``unfit`` says why the last measurement's
+    process (sentinels.take), {} until a GPU was measured on, and always where they are not ``wanted``: only
+    in processes that are stored, or that confirm a regression. ``unfit`` says why the last measurement's
     machine was not fit, "" if it was.
     """
 
     def __init__(
         self, lock_timeout: float, on_wait: Callable[[str], None], note: Callable[[str], None]
     ) -> None:
-        self.wanted = True
+        self.wanted = False
         self.sentinels: dict[str, Any] = {}
         self.unfit = ""
         self._lock_timeout = lock_timeout

@@ -1,7 +1,7 @@
 """Time kernels that never change: if they got slower, the machine did (rules/machine.py), not the code.
 
 One is bound by memory bandwidth, one by arithmetic (sentinels.cu), and one does nothing (launch.cu). Every
-process that measures on a GPU times them once, and they are stored with its runs.
+process whose runs are stored, or that confirms a regression, times them once, and keeps them with its runs.
 """
 
 from __future__ import annotations

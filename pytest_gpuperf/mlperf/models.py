@@ -13,7 +13,7 @@ import numpy as np
 from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import short
-from pytest_gpuperf.mlperf import imported, resnet50, weights
+from pytest_gpuperf.mlperf import imported, resnet50
 from pytest_gpuperf.mlperf.accuracy import Gate, Reference, StoredPredictions
 from pytest_gpuperf.mlperf.datasets import LAYOUTS, Dataset, Digits, dataset_of, shipped
 from pytest_gpuperf.mlperf.imagenet import ImageNetAt
@@ -213,8 +213,8 @@ def digits_model() -> Model:
     return Model(DIGITS, path, head.recipe, dataset=Digits, output="logits", reference=stored)
 
 
-def half_precision(model: Model) -> Path:
-    """Convert the model's weights, inputs and activations to fp16, once: cached by both their checksums."""
+def half_precision(model: Model, digest: str) -> Path:
+    """Convert the model's weights, inputs and activations to fp16, once: cached by the model's digest."""
 
     def convert() -> bytes:
         onnx = imported("onnx", f"converting {model.name} to fp16 needs onnx")
@@ -222,4 +222,4 @@ def half_precision(model: Model) -> Path:
 
         return bytes(convert_float_to_float16(onnx.load(str(model.path))).SerializeToString())
 
-    return cached(f"models/{weights.digest(model.path)}-fp16.onnx", convert)
+    return cached(f"models/{digest}-fp16.onnx", convert)

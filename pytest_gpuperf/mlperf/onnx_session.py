@@ -32,12 +32,15 @@ class Team:
 ALONE = Team()
 
 
-def precision_file(model: Model, precision: Precision) -> Path:
-    """Return the ONNX file of a model in the precision, converted if it is not fp32; raises GpuperfError."""
+def precision_file(model: Model, precision: Precision, digest: str) -> Path:
+    """Return the ONNX file of a model in the precision, converted if it is not fp32; raises GpuperfError.
+
+    What was converted is kept by ``digest``, the model's own.
+    """
     if precision == "fp32":
         return model.path
     try:
-        return quantised.int8(model) if precision == "int8" else models.half_precision(model)
+        return (quantised.int8 if precision == "int8" else models.half_precision)(model, digest)
     except Exception as error:
         raise failure(model, f"converting it to {precision}", error) from error
 
@@ -63,10 +66,11 @@ class OnnxSession:
         self.model, self.precision, self.batch_sizes = model, precision, sizes
         self.dtype: Any = DTYPES[precision]
         self.answers = Answers()
-        self.path = precision_file(model, precision)
+        digest = weights.digest(model.path)  # once: a large file takes a tenth of a second
+        self.path = precision_file(model, precision, digest)
         self.description: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
-            "model_sha256": weights.digest(model.path),
+            "model_sha256": digest,
             "batch_sizes": " ".join(map(str, sizes)),
         }
         self.load(stream)

@@ -12,14 +12,14 @@ import numpy as np
 
 from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import datasets, imported, models, weights
+from pytest_gpuperf.mlperf import datasets, imported, models
 
 IMAGES = 32  # that the ranges are taken from
 RECIPE = "conv-s8s8-per-channel-minmax-32"
 
 
-def int8(model: models.Model) -> Path:
-    """Quantise the model's convolutions, once: cached by the checksum of file and weights, and the recipe.
+def int8(model: models.Model, digest: str) -> Path:
+    """Quantise the model's convolutions, once: cached by the model's digest and the recipe.
 
     The default recipe quantises everything, and left 8 of 100 digits right: the last layer and the residual
     sums need more than eight bits. With the convolutions alone, which are 99 % of the arithmetic, each
@@ -64,7 +64,7 @@ def int8(model: models.Model) -> Path:
         finally:
             logging.getLogger().removeFilter(_unasked)
 
-    return cached(f"models/{weights.digest(model.path)}-{RECIPE}.onnx", convert)
+    return cached(f"models/{digest}-{RECIPE}.onnx", convert)
 
 
 def calibration_images(model: models.Model) -> np.ndarray:

@@ -36,7 +36,8 @@ class ChildReporter:
         self.batches: dict[str, dict[str, int]] = told.get("batches", {})
         self._tests: list[str] = told.get("tests", [])
         self._top, self._root = Path(told.get("top", "")), Path(told.get("root", ""))
-        self.compares = bool(told.get("top"))
+        # Measures a test once more, beside nobody else's code: to be stored, or to confirm a regression.
+        self.repeats = not self._limits and not told.get("top")
         threading.Thread(target=self._end_with_parent, daemon=True).start()
 
     def send(self, message: dict[str, Any]) -> None:
