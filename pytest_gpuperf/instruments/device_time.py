@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_gpuperf.errors import KernelError
-from pytest_gpuperf.instruments.callables import is_kernel, ran
-from pytest_gpuperf.instruments.contents import kept
+from pytest_gpuperf.instruments.callables import is_kernel, name_of, ran
+from pytest_gpuperf.instruments.contents import hold_to_contents, kept
 from pytest_gpuperf.instruments.graphs import Graphed
 from pytest_gpuperf.instruments.places import ArrayMover
 from pytest_gpuperf.instruments.stopwatch import Settings, Stopwatch, Timing
@@ -62,12 +62,15 @@ def measure(
         mover = None
         if is_kernel(launch):
             mover = ArrayMover.of(graphed or launch, args, gpu.device)
-        timing = Stopwatch(timer, enqueue, settings or Settings(), batch, mover).measure()
+        stopwatch = Stopwatch(timer, enqueue, settings or Settings(), batch, mover)
+        timing = stopwatch.measure()
         if watch:
             seen = watch.held_by(captured.works) if captured else watch.after(timing.median)
             timing = replace(timing, details={**timing.details, **seen})
-        if restore() or check:
-            result = enqueue()
+        if restored := restore():
+            hold_to_contents(stopwatch.once, restore, timing.median, name_of(launch))
+        if restored or check:
+            result = None if restored else enqueue()  # a kernel's is none
             gpu.synchronize()
             if check:
                 check(result)
