@@ -257,9 +257,16 @@ def test_arrays_by_keyword_are_part_of_the_contract(pytester: pytest.Pytester):
         import numpy as np
         from pytest_gpuperf.session import recorder_of
 
+        class Unknown:
+            dtype = "f4"
+
+            @property
+            def shape(self):
+                raise RuntimeError("of a parameter that no call has made yet")
+
         def test_it(gpu, gpuperf, request):
             x, y = gpu.to_device(np.ones(4, "f4")), gpu.empty((2, 3))
-            gpuperf(lambda x, b, a: None, x, b=y, a=1)
+            gpuperf(lambda x, b, a, dtype: None, x, b=y, a=Unknown(), dtype=np.float32)
             (taken,) = recorder_of(request.node).measurements.values()
             assert taken.contract["arguments"] == "float32[4] to_device; b=float32[2,3] empty"
         """
