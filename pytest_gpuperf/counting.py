@@ -56,6 +56,7 @@ def _counted(
     """Return the counters; skips the test where none can be had, unless they are required."""
     from pytest_gpuperf.backends.arguments import check
     from pytest_gpuperf.backends.kernels import Launch
+    from pytest_gpuperf.instruments.callables import ran
     from pytest_gpuperf.instruments.counters import count, count_all
 
     if session.options.sanitize is not None and session.expects_device():
@@ -67,7 +68,7 @@ def _counted(
             if isinstance(launch, Launch):
                 checked = check(launch.declaration, args, launch.backend)
                 return count(launch.program, launch.name, launch.geometry, checked, device.models_traffic)
-            return count_all(device, lambda: launch(*args), label)
+            return count_all(device, lambda: ran(launch, launch(*args)), label)
     except Unavailable as error:
         if "counters" in session.options.require:
             raise

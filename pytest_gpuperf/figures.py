@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 from pytest_gpuperf.errors import BaselineError, GpuperfError
 
@@ -81,9 +81,14 @@ def numbers(call: str, value: Any) -> tuple[float, ...]:
     return found
 
 
+def is_text(value: Any) -> TypeGuard[str]:
+    """Return whether something can be printed in a line, as a name."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
 def text(call: str, what: str, value: Any) -> str:
     """Return a name or a unit as plain text; raises GpuperfError for what could not be printed in a line."""
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+    if not is_text(value):
         example = '"1" for a ratio or a count' if what == "unit" else '"latency"'
         raise GpuperfError(
             f"{call}: {what}={short(value)}; a {what} is printable text in one line, such as {example}"

@@ -75,7 +75,9 @@ def counters(gpu: Gpu, request: pytest.FixtureRequest) -> Callable[..., Counters
     """
     session, item = session_of(request.config), request.node
 
-    def count(launch: Callable[..., Any], *args: Any, name: str | None = None, **keywords: Any) -> Counters:
+    def count(
+        launch: Callable[..., Any], /, *args: Any, name: str | None = None, **keywords: Any
+    ) -> Counters:
         from pytest_gpuperf.counting import take
 
         return take(session, item, launch, args, name, keywords)

@@ -180,5 +180,14 @@ def any_given(config: pytest.Config) -> bool:
         ours, _, rest = name.partition("_")
         if ours == "gpuperf" and value not in (False, defaults.get(rest)):
             return True
-    keys = {f"gpuperf_{s.name}": s.ini for s in SETTINGS if s.ini is not None} | {HOST_TIMES: False}
-    return any(config.getini(key) != default for key, default in keys.items())
+    keys = {f"gpuperf_{s.name}": s.ini for s in SETTINGS if s.ini is not None}
+    return host_times(config) or any(config.getini(key) != default for key, default in keys.items())
+
+
+def host_times(config: pytest.Config) -> bool:
+    """Return whether host times are judged; raises pytest.UsageError for a word that is no answer."""
+    try:
+        return bool(config.getini(HOST_TIMES))
+    except (ValueError, pytest.UsageError) as error:
+        where = f"{config.inipath}: " if config.inipath else ""
+        raise pytest.UsageError(f"{where}{HOST_TIMES}: {error}; say true or false") from None

@@ -198,6 +198,7 @@ class Gpuperf:
         graph: bool,
     ) -> Timing:
         """Run what would be timed, and look at its result; only a trace has replays of a ``graph``."""
+        from pytest_gpuperf.instruments.callables import ran
         from pytest_gpuperf.instruments.device_time import Timing
 
         gpu, session = self._session.gpu(), self._session
@@ -206,7 +207,7 @@ class Gpuperf:
 
             result = repeat(gpu, enqueue, args, TRACED, session.untraced, graph=graph)
         else:
-            result = enqueue(*args)
+            result = ran(enqueue, enqueue(*args))
         if checked:
             gpu.synchronize()
             checked(result)
@@ -283,5 +284,5 @@ def _work(what: str, given: Any) -> int | float | None:
     """Return the bytes or operations of a launch as a plain number; raises GpuperfError."""
     found = None if given is None else number(given)
     if given is not None and (found is None or not 0 <= found < math.inf):
-        raise GpuperfError(f"gpuperf(...): {what}={short(given)}; give the {what} of one launch, a number")
+        raise GpuperfError(f"gpuperf(...): {what}={short(given)}; give the {what} of one launch, 0 or more")
     return int(found) if found is not None and found.is_integer() else found

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_gpuperf.flags import HOST_TIMES, JUDGING, REPORTS, SETTINGS, Setting
+from pytest_gpuperf.flags import HOST_TIMES, JUDGING, REPORTS, SETTINGS, Setting, host_times
 from pytest_gpuperf.git import GitError, Revision, resolve
 from pytest_gpuperf.ini import IniFile, check_addopts, ini_at
 from pytest_gpuperf.rules.case import BLOCKS
@@ -134,7 +134,7 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
     if file:
         given |= {s.name: _value(config, s, file) for s in SETTINGS if s.name in JUDGING}
     theirs = file is not None and not _overridden(config, HOST_TIMES)
-    host_times = file.get(HOST_TIMES, False) if file and theirs else config.getini(HOST_TIMES)
+    judge_host_times = file.get(HOST_TIMES, False) if file and theirs else host_times(config)
     if given["quarantine"]:
         theirs = file is not None and not _overridden(config, "gpuperf_quarantine")
         own = config.inipath.parent if config.inipath else config.rootpath
@@ -151,7 +151,7 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
     return Options(
         active=config.option.gpuperf and not any(given[name] is not None for name in NOT_MEASURING),
         child=config.option.gpuperf_child,
-        judge_host_times=host_times,
+        judge_host_times=judge_host_times,
         accept=accept,
         skip_unchanged=config.option.gpuperf_skip_unchanged,
         **{**given, **changed, **revisions},
@@ -171,7 +171,8 @@ def _value(config: pytest.Config, setting: Setting, file: IniFile | None = None)
     try:
         return tuple(map(setting.convert, written)) if isinstance(written, list) else setting.convert(written)
     except argparse.ArgumentTypeError as error:
-        raise pytest.UsageError(f"{where}{key}: {error}") from None
+        each = "; one a line" if isinstance(written, list) else ""
+        raise pytest.UsageError(f"{where}{key}: {error}{each}") from None
 
 
 def _overridden(config: pytest.Config, key: str) -> bool:

@@ -47,7 +47,9 @@ class Pass:
 
     @property
     def is_kernel(self) -> bool:
-        return self.what != "compile_time" and hasattr(self.launch, "bind")
+        from pytest_gpuperf.instruments.callables import is_kernel
+
+        return self.what != "compile_time" and is_kernel(self.launch)
 
     @property
     def way(self) -> str:
@@ -131,14 +133,15 @@ def _take(asked: Pass, unit: str, kind: Kind, instrument: Callable[[Pass, Gpu, A
 
 def _enqueue(asked: Pass) -> Any:
     """Return what is called, with its keywords bound; raises GpuperfError for what cannot be."""
-    from pytest_gpuperf.instruments.callables import with_keywords
+    from pytest_gpuperf.instruments.callables import ran, with_keywords
 
     if asked.what == "compile_time":
         return None
     if not callable(asked.launch):
         given = type(asked.launch).__name__
         raise GpuperfError(f"{asked.call} takes a launch or another callable, not {given}")
-    return with_keywords(asked.launch, asked.args, asked.keywords, asked.given, f"gpuperf.{asked.what}")
+    enqueue = with_keywords(asked.launch, asked.args, asked.keywords, asked.given, f"gpuperf.{asked.what}")
+    return enqueue if asked.is_kernel else lambda *args: ran(enqueue, enqueue(*args))
 
 
 def _label(asked: Pass) -> str:

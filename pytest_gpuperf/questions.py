@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,10 @@ def contract(
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "shape")
+    """Return whether an argument is an array; ``np.float32``, a ``dtype=``, only has its attributes."""
+    with suppress(Exception):  # a library's property, of an array that is not there yet
+        return hasattr(value, "dtype") and isinstance(value.shape, Iterable)
+    return False
 
 
 def _array(gpu: Gpu, argument: Any) -> str:

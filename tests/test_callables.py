@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.instruments.callables import name_of, needs_result, run_check, with_keywords
+from pytest_gpuperf.instruments.callables import (
+    is_kernel,
+    name_of,
+    needs_result,
+    ran,
+    run_check,
+    with_keywords,
+)
 
 OWN = dict.fromkeys(("bytes", "flops", "name", "max", "min", "check"))
 
@@ -30,6 +38,23 @@ def test_keywords_are_the_callables():
 
 def test_a_function_in_c_without_a_signature_takes_any():
     assert bound(max, 1, 2, key=lambda value: -value) == 1
+
+
+def test_a_keyword_of_both_is_read_from_a_c_functions_text():
+    """torch's have no signature: ``gpuperf(torch.histc, x, min=-1, max=1)`` bounded its own time."""
+
+    def histc(*args, **keywords):
+        """
+        histc(input, bins=100, min=0, max=0, *, out=None) -> Tensor
+
+        :attr:`min` and name=...
+        """
+
+    histc.__signature__ = "unknown"
+    with pytest.raises(GpuperfError, match="max= is gpuperf's own, and histc takes one too"):
+        bound(histc, 5, own={"max": 1})
+    bound(functools.partial(histc, max=1), 5, own={"max": 1e-3})
+    bound(histc, 5, own={"name": "hist"})
 
 
 @pytest.mark.parametrize(
@@ -78,7 +103,7 @@ def test_a_parameter_that_is_filled_by_position_is_not_meant():
 
 def test_keywords_of_a_kernel():
     class Launch:
-        name = "transpose"
+        name, geometry = "transpose", None
 
         def bind(self):
             return None
@@ -92,6 +117,26 @@ def test_names():
     assert name_of(functools.partial(functools.partial(clamp, max=3), out=1)) == "clamp"
     assert name_of(clamp) == "clamp"
     assert name_of(object()) == "launch"
+
+
+@pytest.mark.parametrize("name", [clamp, 3, "two\nlines", " "])
+def test_a_name_that_is_none_is_not_taken(name):
+    """A method called ``name`` would have named the metric by its address, which each process has anew."""
+    assert name_of(SimpleNamespace(name=name)) == "launch"
+
+
+def test_a_librarys_object_that_can_be_bound_is_no_kernel():
+    """Some libraries' modules are callable and have a ``bind`` of their own."""
+
+    class Module:
+        def bind(self, variables):
+            raise AssertionError
+
+        def __call__(self, x):
+            return x
+
+    assert not is_kernel(Module())
+    assert bound(Module(), x=3) == 3
 
 
 def test_a_check_gets_the_result_where_it_needs_one():
@@ -109,9 +154,9 @@ def test_a_check_that_passes(passes):
 
 
 def test_a_check_that_says_no():
-    with pytest.raises(AssertionError, match=r"check= of f returned False"):
+    with pytest.raises(GpuperfError, match=r"check= of f returned False"):
         run_check(lambda result: result == 8, "f", 7)
-    with pytest.raises(AssertionError, match=r"check= of f returned .* neither true nor false; return "):
+    with pytest.raises(GpuperfError, match=r"check= of f returned .* neither true nor false; return "):
         run_check(lambda result: result == np.ones(2), "f", np.ones(2))
 
 
@@ -138,9 +183,26 @@ def test_what_runs_nothing_when_it_is_called_is_refused():
     async def coroutine():
         pass
 
-    for function in (generator, coroutine, functools.partial(generator)):
+    class Object:
+        async def __call__(self):
+            pass
+
+    partials = functools.partial(generator), functools.partial(Object())
+    for function in (generator, coroutine, Object(), *partials):
         with pytest.raises(GpuperfError, match="runs nothing when it is called"):
             with_keywords(function, (), {}, OWN)
+        with pytest.raises(GpuperfError, match=r"check=.* checks nothing when it is called"):
+            needs_result(function)
+
+
+def test_what_returns_work_that_has_not_begun_is_refused():
+    """A lambda tells it only by what it returns."""
+    for later in (lambda: (launch for launch in ()), lambda: map(print, ())):
+        with pytest.raises(GpuperfError, match=r"<lambda> returned a (generator|map), which runs nothing"):
+            ran(later, later())
+        with pytest.raises(GpuperfError, match="<lambda> returned a"):
+            run_check(later, "f", None)
+    assert ran(clamp, [1]) == [1]
 
 
 SUITE = """
@@ -167,6 +229,9 @@ SUITE = """
 
     def test_no_check(gpuperf):
         gpuperf(lambda: 5, check=True)
+
+    def test_later(gpuperf):
+        gpuperf(lambda: (launch for launch in ()))
 """
 
 
@@ -174,13 +239,14 @@ SUITE = """
 def test_in_a_suite(pytester: pytest.Pytester, flags):
     pytester.makepyfile(SUITE)
     result = pytester.runpytest_subprocess("--gpuperf-backend=emulated", *flags)
-    result.assert_outcomes(passed=1, failed=4)
+    result.assert_outcomes(passed=1, failed=5)
     result.stdout.fnmatch_lines_random(
         [
             "*Items are not equal*",
-            "*AssertionError: gpuperf(...): check= of <lambda> returned False*",
+            "test_in_a_suite.py:*: gpuperf(...): check= of <lambda> returned False",
             "*gpuperf(...): scale takes no byte= (did you mean bytes=?)*",
             "*gpuperf(...): check=True; give what is called after the times*",
+            "*: <lambda> returned a generator, which runs nothing until *",
         ]
     )
 
@@ -191,9 +257,16 @@ def test_arrays_by_keyword_are_part_of_the_contract(pytester: pytest.Pytester):
         import numpy as np
         from pytest_gpuperf.session import recorder_of
 
+        class Unknown:
+            dtype = "f4"
+
+            @property
+            def shape(self):
+                raise RuntimeError("of a parameter that no call has made yet")
+
         def test_it(gpu, gpuperf, request):
             x, y = gpu.to_device(np.ones(4, "f4")), gpu.empty((2, 3))
-            gpuperf(lambda x, b, a: None, x, b=y, a=1)
+            gpuperf(lambda x, b, a, dtype: None, x, b=y, a=Unknown(), dtype=np.float32)
             (taken,) = recorder_of(request.node).measurements.values()
             assert taken.contract["arguments"] == "float32[4] to_device; b=float32[2,3] empty"
         """

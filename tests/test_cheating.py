@@ -17,6 +17,7 @@ from test_device_time import US, SimulatedBackend
 
 from pytest_gpuperf.backends.cuda import activity
 from pytest_gpuperf.backends.cuda.peak import peak_flops, peak_fp32
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.backends.timer import Work
@@ -30,6 +31,7 @@ NOT_IN_ORDER = "on a stream that is not in order with the timed one"
 TOO_LATE = "begins when its calls are over"
 NOTHING = "enqueues nothing on the device from its second call on"
 LESS = "it does less in the calls that are timed"
+FEWER = "with the same kernels: it does less once it was called a few times"
 
 
 @pytest.fixture
@@ -101,6 +103,66 @@ def test_a_callable_that_keeps_its_result(simulated):
     kernel = simulated.device.kernel(100 * US)
     with pytest.raises(KernelError, match=f"cheat {NOTHING}"):
         timed(simulated, functools.cache(lambda: kernel()))
+
+
+def test_a_callable_that_gives_the_same_kernel_less_to_do(simulated):
+    """Its name and geometry are the same, and n is not: samples and the calls after them agree."""
+    full, less = simulated.device.kernel(100 * US), simulated.device.kernel(10 * US)
+    with pytest.raises(
+        KernelError, match=rf"cheat keeps .* 100.0 us a call before .* 10.0 us after .*{FEWER}"
+    ):
+        timed(simulated, after(5, full, less))
+    assert timed(simulated, after(5, simulated.device.kernel(29 * US), less)).median < 11 * US, (
+        "clocks, caches"
+    )
+
+
+def sorting(simulated, first, then, interrupted=0):
+    """A kernel that takes ``first`` on the test's contents and ``then`` on its own, and its array."""
+    device, backend = simulated.device, simulated.gpu.device
+    state = SimpleNamespace(sorted=False, interrupted=interrupted)
+
+    def run():
+        taken = then if state.sorted else first
+        if state.restored and state.interrupted:
+            taken, state.interrupted = first * 20, state.interrupted - 1
+        state.sorted = True
+        device.enqueue(taken)
+
+    state.restored = False
+    parameter = SimpleNamespace(pointer=True, const=False)
+
+    def copy(destination, source):
+        if destination is array:
+            state.sorted, state.restored = False, True
+
+    array = SimpleNamespace(nbytes=4, shape=(), dtype=np.dtype("f4"))
+    backend.synchronize = lambda: None
+    backend.owns_memory, backend.copy = lambda each: each is array, copy
+    backend.empty = lambda *_: SimpleNamespace(nbytes=4)
+    launch = SimpleNamespace(
+        bind=lambda *_: run,
+        geometry=Geometry.of(1, 1),
+        name="sort",
+        declaration=SimpleNamespace(parameters=[parameter]),
+    )
+    return launch, array
+
+
+def test_a_kernel_with_less_to_do_on_what_it_has_made(simulated):
+    launch, array = sorting(simulated, 300 * US, 20 * US)
+    with pytest.raises(
+        KernelError, match=r"sort takes 300.\d us on what the test put .* and 20.\d us on what it"
+    ):
+        measure(simulated.gpu, launch, (array,), Settings(seconds=0.05, warmup=0.01))
+
+
+def test_one_launch_that_is_interrupted_is_no_finding(simulated):
+    launch, array = sorting(simulated, 30 * US, 20 * US, interrupted=2)
+    measure(simulated.gpu, launch, (array,), Settings(seconds=0.05, warmup=0.01))
+    launch, array = sorting(simulated, 30 * US, 20 * US, interrupted=3)
+    with pytest.raises(KernelError, match="sort takes 600"):
+        measure(simulated.gpu, launch, (array,), Settings(seconds=0.05, warmup=0.01))
 
 
 def test_half_of_the_work_on_another_stream(simulated):
@@ -344,6 +406,18 @@ extern "C" __global__ void add_one(float* x, int n) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) x[i] += 1;
 }
 extern "C" __global__ void nothing(float* x) {}
+extern "C" __global__ void chain(float* x, int n) {
+    float y = x[threadIdx.x];
+    for (int i = 0; i < n; ++i) y = y * 1.0001f + 0.5f;
+    x[threadIdx.x] = y;
+}
+extern "C" __global__ void drain(float* left) {
+    unsigned long long start, now;
+    for (; left[0] > 0; left[0] -= 1) {
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(start));
+        do asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now)); while (now < start + 10000ull);
+    }
+}
 """
 N = 2**22
 FAST = Settings(seconds=0.1, warmup=0.05)
@@ -389,6 +463,27 @@ def test_on_a_gpu_a_callable_that_does_less_after_five_calls(device, then, left)
     less = getattr(device, then, lambda: None)
     with pytest.raises(KernelError, match=f"{NOT_THE_SAME}{left} after them .add_one is gone."):
         on_gpu(device, after(5, device.full, less))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_same_kernel_with_less_to_do(device):
+    full, less = (device.file.spin[1, 1].bind(microseconds) for microseconds in (300, 20))
+    with pytest.raises(KernelError, match=FEWER):
+        on_gpu(device, after(5, full, less))
+
+
+@pytest.mark.gpu
+def test_on_an_idle_gpu_an_honest_callable_passes(device):
+    call = device.file.chain[132, 256].bind(device.gpu.to_device(np.zeros(256, "f4")), 10**5)
+    time.sleep(3)
+    assert on_gpu(device, call).details.get("works") == 1
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_less_to_do_on_what_a_kernel_made(device):
+    left = device.gpu.to_device(np.full(1, 30, "f4"))
+    with pytest.raises(KernelError, match=r"drain takes 3\d\d\.\d us on what the test put into"):
+        measure(device.gpu, device.file.drain[1, 1], (left,), FAST)
 
 
 @pytest.mark.gpu

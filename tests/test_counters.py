@@ -1,9 +1,11 @@
 """The counters' nouns: ratios as Nsight Compute defines them, and which of them are worth storing."""
 
+import copy
+
 import pytest
 
 from pytest_gpuperf.backends.geometry import Geometry
-from pytest_gpuperf.instruments.counters import Counters, GlobalTraffic, SharedTraffic, count
+from pytest_gpuperf.instruments.counters import Counters, GlobalTraffic, NoSuchFigure, SharedTraffic, count
 
 
 class Program:
@@ -76,3 +78,26 @@ def test_counters_say_that_they_are_modelled_and_do_not_change():
     assert found.modelled
     with pytest.raises(AttributeError):
         found.modelled = False
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            lambda found: found.global_loads,
+            r"Counters of counters\(...\) has no global_loads; did you mean global_load\?",
+        ),
+        (
+            lambda found: found.global_load.sectors_per_requests,
+            r"no sectors_per_requests; did you mean sectors_per_request\?",
+        ),
+        (lambda found: found.shared_load.bankconflicts, r"SharedTraffic .* did you mean bank_conflicts\?"),
+        (lambda found: found.global_store.zzz, "no zzz; there are requests, sectors, sectors_per_request"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_told(wrong, said):
+    none = GlobalTraffic(0, 0), GlobalTraffic(0, 0), SharedTraffic(0, 0, 0), SharedTraffic(0, 0, 0)
+    with pytest.raises(NoSuchFigure, match=said):
+        wrong(Counters(*none))
+    assert copy.deepcopy(Counters(*none)) == Counters(*none)
+    assert not hasattr(Counters(*none), "zzz")

@@ -47,7 +47,15 @@ def test_missing_counters_that_are_required_are_a_setup_fault(project: pytest.Py
 def test_an_unknown_capability_is_refused(project: pytest.Pytester):
     result = project.runpytest_subprocess("-o", "gpuperf_require=telepathy")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*gpuperf_require: 'telepathy' is not one of counters, energy, peak_memory"])
+    said = "*gpuperf_require: 'telepathy' is not one of counters, energy, peak_memory; one a line"
+    result.stderr.fnmatch_lines([said])
+
+
+def test_a_word_that_is_no_truth_value_is_refused(pytester: pytest.Pytester):
+    pytester.makeini("[pytest]\ngpuperf_judge_host_times = perhaps\n")
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *.ini: gpuperf_judge_host_times: *'perhaps'; say true or false"])
 
 
 REASONS = {

@@ -81,8 +81,8 @@ def work_of(*given, **named):
     calls.append((given, named))
     work()
 
-counters(work_of, 1, blocks=2, name="it")
-assert calls == [((1,), {"blocks": 2})] * 2
+counters(work_of, 1, blocks=2, launch=3, name="it")
+assert calls == [((1,), {"blocks": 2, "launch": 3})] * 2
 """
     project(test).assert_outcomes(passed=1)
 

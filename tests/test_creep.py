@@ -160,6 +160,9 @@ def test_what_moved_has_a_direction_and_the_change_since_origin():
     third = followed(second, baseline(1.01, commit="e"))
     assert moved(KEY, {}, {"time": first}) == ""
     assert moved(KEY, {"time": first}, {"time": first}) == ""
+    same = replace(first, runs=tuple(replace(run, samples=(run.value * (1 + 4e-16),)) for run in first.runs))
+    assert same.value != first.value
+    assert moved(KEY, {"time": first}, {"time": same}) == "", "a mean's last digit"
     assert moved(KEY, {"time": first}, {"time": second}).splitlines() == [
         "suites/test_a.py::test_x",
         "  time 1 s -> 1.020 s, +2.00 % (worse)",

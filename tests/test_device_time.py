@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.timer import Work
 from pytest_gpuperf.errors import KernelError
@@ -361,6 +362,8 @@ def test_a_launch_is_bound_once_and_a_callable_is_given_all():
     kernel = backend.device.kernel(100 * US)
 
     class Launch:
+        geometry = Geometry.of(1, 1)
+
         def bind(self, *args):
             calls.append(args)
             return kernel

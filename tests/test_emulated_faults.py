@@ -180,6 +180,16 @@ def test_dynamic_shared_memory_overrun(backend, fails):
     fails("dynamic_overrun", ONE, (32, 1, 1), dst, at=(FIRST, (31, 0, 0)), says=says, shared=128)
 
 
+def test_dynamic_shared_memory_that_the_launch_does_not_give(backend, fails):
+    """It was said to be past the end of another kernel's array."""
+    dst = backend.empty((32,), np.float32)
+    says = (
+        "writes 4 bytes past the end of the dynamic shared memory "
+        "(dynamic_overrun[grid, block, bytes] gives it): at byte 4 of 0"
+    )
+    fails("dynamic_overrun", ONE, (32, 1, 1), dst, at=(FIRST, FIRST), says=says)
+
+
 def test_lost_barrier(backend, fails):
     src, dst = backend.empty((64,), np.float32), backend.empty((64,), np.float32)
     says = (

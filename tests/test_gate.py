@@ -453,6 +453,11 @@ def test_an_exact_baseline_whose_runs_disagree_judges_nothing(exact: pytest.Pyte
     result.stdout.fnmatch_lines(
         ["*it is exact, and the baseline's runs disagree (4, 8): record it anew with --gpuperf-update"]
     )
+    result = exact.runpytest_subprocess("--gpuperf", "--gpuperf-strict=off")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["*::test_count unmeasured:", "  it is exact, and the baseline's runs disagree*"]
+    )
 
 
 def test_an_exact_figure_replicas_do_not_confirm_judges_nothing(project: Project):

@@ -116,7 +116,7 @@ def test_another_word_is_the_callables():
     assert mode_of(max, 3, {}) == (None, {"mode": 3})  # a function in C
 
 
-@pytest.mark.parametrize("function", [lambda x: x, SimpleNamespace(bind=None)])
+@pytest.mark.parametrize("function", [lambda x: x, SimpleNamespace(bind=None, geometry=None)])
 def test_a_mode_of_nobody(function):
     with pytest.raises(GpuperfError, match=r"mode='grahp'; say \"launch\" or \"graph\""):
         mode_of(function, "grahp", {})

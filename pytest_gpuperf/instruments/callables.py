@@ -4,22 +4,57 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.figures import short
+from pytest_gpuperf.figures import is_text, short
+
+if TYPE_CHECKING:
+    from pytest_gpuperf.backends.kernels import Launch
 
 _RUN_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+_LATER = (GeneratorType, CoroutineType, AsyncGeneratorType, map)
 _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
+def is_kernel(launch: Any) -> TypeGuard[Launch]:
+    """Say whether it is a launch of ``kernels``, and no library's object that can be bound to something."""
+    return hasattr(launch, "bind") and hasattr(launch, "geometry")
+
+
 def name_of(function: Any) -> str:
-    """Return what a callable's times are recorded under: its own name, of a partial its function's."""
+    """Return what a callable's times are recorded under: its own name, of a partial its function's.
+
+    An object's ``name`` may be anything, also what differs in each process: then it is "launch".
+    """
+    function = _unwrapped(function)
+    names = (getattr(function, name, None) for name in ("name", "__name__"))
+    return next((each for each in names if is_text(each)), "launch")
+
+
+def ran(function: Any, result: Any) -> Any:
+    """Return what a call returned; raises GpuperfError if that is work which has not begun."""
+    if isinstance(result, _LATER):
+        raise GpuperfError(
+            f"{name_of(function)} returned a {type(result).__name__}, which runs nothing until somebody goes "
+            "through it or awaits it; give a function that does its work, such as one that runs it to its end"
+        )
+    return result
+
+
+def _unwrapped(function: Any) -> Any:
     while isinstance(function, partial):
         function = function.func
-    return str(getattr(function, "name", None) or getattr(function, "__name__", "launch"))
+    return function
+
+
+def _runs_later(function: Any) -> bool:
+    function = _unwrapped(function)
+    return any(later(each) for later in _RUN_LATER for each in (function, type(function).__call__))
 
 
 MODES = ("launch", "graph")
@@ -32,12 +67,10 @@ def mode_of(function: Any, mode: Any, keywords: Mapping[str, Any]) -> tuple[str 
     """
     if mode is None or (isinstance(mode, str) and mode in MODES):
         return mode, keywords
-    try:
-        parameters = {} if hasattr(function, "bind") else inspect.signature(function).parameters
-        takes = "mode" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    except (TypeError, ValueError):
-        takes = True  # a function in C
-    if not takes:
+    signature = inspect.Signature() if is_kernel(function) else _signature(function)
+    parameters = signature.parameters if signature else {}
+    takes = "mode" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if signature and not takes:
         raise GpuperfError(f'gpuperf(...): mode={short(mode)}; say "launch" or "graph"')
     return None, {**keywords, "mode": mode}
 
@@ -56,32 +89,45 @@ def with_keywords(
     binds is settled.
     """
     name = name_of(function)
-    if any(runs_later(function) for runs_later in _RUN_LATER):
+    if _runs_later(function):
         raise GpuperfError(
             f"{call}(...): {name} runs nothing when it is called, since it is a generator or a coroutine; "
             "give a function that does its work, such as one that runs it to its end"
         )
-    if hasattr(function, "bind"):
+    if is_kernel(function):
         if keywords:
             raise GpuperfError(
                 f"{call}(...): {name} is a kernel, which takes no {_list(keywords)} by keyword; "
                 f"{_own(call)} own are {_list(own)}"
             )
         return function
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of a function in C, which checks its arguments itself
-        return partial(function, **keywords) if keywords else function
-    _refuse_unknown(name, signature, keywords, own, call)
+    signature = _signature(function)
+    if signature:
+        _refuse_unknown(name, signature, keywords, own, call)
+    takes = _takes(signature, args) if signature else _documented(function)
     given = {key for key, value in own.items() if value is not None}
     settled = function.keywords if isinstance(function, partial) else {}
-    both = [key for key in _takes(signature, args) if key in given and key not in settled]
+    both = [key for key in takes if key in given and key not in settled]
     if both:
         raise GpuperfError(
             f"{call}(...): {both[0]}= is {_own(call)} own, and {name} takes one too; for {name}'s write "
             f"{call}(functools.partial({name}, {both[0]}=...), ...), for {_own(call)} put {name} in a lambda"
         )
     return partial(function, **keywords) if keywords else function
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    """Return a callable's signature; None for one in C without, which checks its arguments itself."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def _documented(function: Any) -> list[str]:
+    """Return what the first line of a C function's text names: ``histc(input, bins=100) -> Tensor``."""
+    text = getattr(_unwrapped(function), "__doc__", None) or ""
+    return re.findall(r"\b(\w+)=", text.strip().partition("\n")[0])
 
 
 def _takes(signature: inspect.Signature, args: Sequence[Any]) -> list[str]:
@@ -115,11 +161,16 @@ def _list(names: Collection[str]) -> str:
 
 
 def needs_result(check: Callable[..., Any]) -> bool:
-    """Return whether a check needs an argument; raises GpuperfError if it needs more than one."""
-    try:
-        parameters = inspect.signature(check).parameters.values()
-    except (TypeError, ValueError):
+    """Return whether a check needs an argument; raises GpuperfError if it needs more, or runs nothing."""
+    if _runs_later(check):
+        raise GpuperfError(
+            f"gpuperf(...): check={name_of(check)} checks nothing when it is called, since it is a "
+            "generator or a coroutine; give a function"
+        )
+    signature = _signature(check)
+    if not signature:
         return True  # a function in C
+    parameters = signature.parameters.values()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [each for each in parameters if each.default is each.empty and each.kind not in variadic]
     if len(needed) > 1 or any(each.kind is each.KEYWORD_ONLY for each in needed):
@@ -133,13 +184,13 @@ def needs_result(check: Callable[..., Any]) -> bool:
 
 def run_check(check: Callable[..., Any], name: str, result: Any) -> None:
     """Call ``check``, with ``result`` if it needs an argument; what it raises, or False, fails the test."""
-    found = check(result) if needs_result(check) else check()
+    found = ran(check, check(result) if needs_result(check) else check())
     try:
         wrong = found is not None and not found
     except (TypeError, ValueError, RuntimeError):  # NumPy's and torch's of an array
-        raise AssertionError(
+        raise GpuperfError(
             f"gpuperf(...): check= of {name} returned {short(found)}, which is neither true nor false; "
             "return what its all() says"
         ) from None
     if wrong:
-        raise AssertionError(f"gpuperf(...): check= of {name} returned {short(found)}")
+        raise GpuperfError(f"gpuperf(...): check= of {name} returned {short(found)}")

@@ -7,7 +7,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from pytest_gpuperf.backends.base import Backend
-from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.errors import GpuperfError, KernelError
+
+LONGER = (
+    3  # times the median that a launch on the test's own contents may take, since the L2 may not hold them
+)
+SLACK = 10e-6  # seconds more: the median may be a batch's, and one launch has what events cost in it
 
 
 @contextmanager
@@ -39,3 +44,22 @@ def kept(launch: Any, args: Sequence[Any], device: Backend) -> Iterator[Callable
         for _, copy in copies:
             with suppress(GpuperfError):  # of a kernel that broke the context, which says so itself
                 device.free(copy)
+
+
+def hold_to_contents(once: Callable[[], float], restore: Callable[[], bool], timed: float, name: str) -> None:
+    """Launch a kernel on the contents that the test gave it; raises KernelError if it was ``timed`` on less.
+
+    One that works in place may have little to do on what it has made: a sort of what is sorted. ``once``
+    launches it and returns the seconds, NaN for unknown.
+    """
+    for again in (True, True, False):  # one launch may meet another process's
+        taken = once()
+        if not taken > LONGER * timed + SLACK:
+            return
+        if again:
+            restore()
+    raise KernelError(
+        f"{name} takes {taken * 1e6:,.1f} us on what the test put into its arrays, and {timed * 1e6:,.1f} us "
+        "on what it has made of them, which were timed: it works in place and has less to do then. Time a "
+        "callable that puts its input back and launches it."
+    )

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from pytest_gpuperf.backends.base import Backend, Counted, Program, Traffic
 from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 
 
+class NoSuchFigure(GpuperfError, AttributeError):
+    """A name that counters do not have."""
+
+
+class _Figures:
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):  # copy and pickle ask for these
+            raise AttributeError(name)
+        known = [each for each in dir(self) if not each.startswith("_")]
+        close = get_close_matches(name, known, n=1)
+        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        raise NoSuchFigure(f"{type(self).__name__} of counters(...) has no {name}; {meant}")
+
+
 @dataclass(frozen=True, slots=True)
-class GlobalTraffic:
+class GlobalTraffic(_Figures):
     """Requests to global memory (one a warp and instruction) and the 32-byte sectors that they touch.
 
     Nsight Compute, for loads (stores: ``op_st``): ``l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum`` and
@@ -33,7 +50,7 @@ class GlobalTraffic:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedTraffic:
+class SharedTraffic(_Figures):
     """Requests to shared memory and the wavefronts that serve them, at most one word a bank in each.
 
     Nsight Compute, for loads (stores: ``op_st``): ``smsp__inst_executed_op_shared_ld.sum``,
@@ -58,7 +75,7 @@ class SharedTraffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(_Figures):
     """The counters of one launch, or summed over ``launches``, a GPU's own or ``modelled`` by emulated warps.
 
     If a kernel makes no such accesses, counts are 0 and ratios None. Counts of requests depend on the

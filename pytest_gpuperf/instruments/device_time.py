@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_gpuperf.errors import KernelError
-from pytest_gpuperf.instruments.contents import kept
+from pytest_gpuperf.instruments.callables import is_kernel, name_of, ran
+from pytest_gpuperf.instruments.contents import hold_to_contents, kept
 from pytest_gpuperf.instruments.graphs import Graphed
 from pytest_gpuperf.instruments.places import ArrayMover
 from pytest_gpuperf.instruments.stopwatch import Settings, Stopwatch, Timing
@@ -46,7 +47,7 @@ def measure(
     a warm one, in host seconds, to be shown.
     """
     # Kernels check their arguments once, so that the stream does not wait for checks.
-    call = launch.bind(*args) if hasattr(launch, "bind") else lambda: launch(*args)
+    call = launch.bind(*args) if is_kernel(launch) else lambda: ran(launch, launch(*args))
     graphed = Graphed(launch, gpu.device) if graph else None
     with kept(launch, args, gpu.device) as restore:
         if not gpu.device.judges_times:
@@ -57,14 +58,19 @@ def measure(
             watch.before()
         captured = graphed.of(call) if graphed else None
         enqueue = captured.launch if captured else call
-        movable: Any = graphed if graphed and hasattr(launch, "bind") else launch
-        mover = ArrayMover.of(movable, args, gpu.device)
-        timing = Stopwatch(timer, enqueue, settings or Settings(), batch, mover).measure()
+        # another callable may know its arrays by other names than its arguments
+        mover = None
+        if is_kernel(launch):
+            mover = ArrayMover.of(graphed or launch, args, gpu.device)
+        stopwatch = Stopwatch(timer, enqueue, settings or Settings(), batch, mover)
+        timing = stopwatch.measure()
         if watch:
             seen = watch.held_by(captured.works) if captured else watch.after(timing.median)
             timing = replace(timing, details={**timing.details, **seen})
-        if restore() or check:
-            result = enqueue()
+        if restored := restore():
+            hold_to_contents(stopwatch.once, restore, timing.median, name_of(launch))
+        if restored or check:
+            result = None if restored else enqueue()  # a kernel's is none
             gpu.synchronize()
             if check:
                 check(result)
@@ -73,7 +79,7 @@ def measure(
 
 def _is_in_order(launch: Any) -> bool:
     """Say whether it is a kernel's launch, on the device's own stream: then there is no more to it."""
-    return hasattr(launch, "bind") and getattr(getattr(launch, "geometry", None), "stream", None) is None
+    return is_kernel(launch) and launch.geometry.stream is None
 
 
 def check_possible(

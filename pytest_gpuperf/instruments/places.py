@@ -40,14 +40,11 @@ class ArrayMover:
         self._arrays = {id(array): array for array in arrays if device.owns_memory(array)}
 
     @classmethod
-    def of(cls, launch: Callable[..., Any], args: Sequence[Any], device: Backend) -> ArrayMover | None:
-        """Return the mover of a launch; None if it is no kernel's, has no array of ours, or there is no room.
+    def of(cls, launch: Any, args: Sequence[Any], device: Backend) -> ArrayMover | None:
+        """Return the mover of a kernel's launch; None if it has no array of ours, or there is no room.
 
-        A callable may know its arrays by other names than its arguments, and a part of an array may be used
-        with its neighbours, so both are measured where they are.
+        A part of an array may be used with its neighbours, so it is measured where it is.
         """
-        if not hasattr(launch, "bind"):
-            return None
         mover = cls(launch, args, device)
         arrays = mover._arrays.values()
         overlap = len({device.address(array) for array in arrays}) < len(arrays)

@@ -154,6 +154,11 @@ class Stopwatch:
             details["host-bound"] = self._host_bound
         return Timing(tuple(samples), details)
 
+    def once(self) -> float:
+        """Launch once more and return its seconds; NaN where the host's gaps may be in them."""
+        taken = self._chunk(1, 1)
+        return taken[0] if taken and not self._host_bound else math.nan
+
     def _warm_up(self) -> None:
         """Launch until the clocks are up; each round is twice the last, which keeps the waits few."""
         timer, begin, launches, count = self._timer, self._timer.now(), 0, 1

@@ -25,6 +25,8 @@ SLACK = 5_000  # ns by which records of works in order may overlap
 LONGER = (
     1.5  # times the median that a watched call may take, and SLACK; recording costs a short one some of it
 )
+FEWER = 3  # times as long that a watched call may take before the samples, and SLACK
+RAMP = 0.1  # seconds that the device is kept busy before it is first watched, since idle clocks are low
 PROBES = 16  # calls in a row that tell whether a callable that has no records enqueues anything
 NOTHING = 5e-6  # seconds
 
@@ -49,6 +51,8 @@ class Watch:
         self._enqueue()
         self._hold = min(HOLD_MOST, max(HOLD_FIRST, 2 * CALLS * (timer.now() - start)))
         timer.synchronize()
+        timer.hold(RAMP)
+        timer.synchronize()
         self._before = self._look(0.0)
         if not self._unseen and not self._before:
             if not self._enqueues():
@@ -64,7 +68,14 @@ class Watch:
         if self._unseen:
             return {"unwatched": self._unseen}
         self._compare(works)
-        busy = min(_busy(works), _busy(self._before)) / CALLS
+        first, last = _busy(self._before) / CALLS, _busy(works) / CALLS
+        if first > FEWER * last + SLACK:
+            raise KernelError(
+                f"{self._name} keeps the device busy for {first / 1e3:,.1f} us a call before the samples, "
+                f"and for {last / 1e3:,.1f} us after them, with the same kernels: it does less once it was "
+                "called a few times. Time a callable that does its work each time it is called."
+            )
+        busy = min(first, last)
         if busy > LONGER * seconds * 1e9 + SLACK:
             raise KernelError(
                 f"{self._name} keeps the device busy for {busy / 1e3:,.1f} us a call when it is watched, and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from math import isclose
 from statistics import median
 
 from pytest_gpuperf.figures import percent, quantity, told_apart
@@ -24,9 +25,14 @@ def moved(key: TestKey, before: Mapping[str, Baseline], after: Mapping[str, Base
     lines = [
         f"  {name} {_step(old, new)}"
         for name, new in after.items()
-        if (old := before.get(name)) and old.value != new.value
+        if (old := before.get(name)) and not _same(old, new)
     ]
     return "\n".join([str(key), *lines]) if lines else ""
+
+
+def _same(old: Baseline, new: Baseline) -> bool:
+    """Return whether a baseline did not move; a mean of the same runs may differ in its last digit."""
+    return isclose(old.value, new.value, rel_tol=0.0 if new.metric.kind == "exact" else 1e-12)
 
 
 def _step(old: Baseline, new: Baseline) -> str:
@@ -110,7 +116,7 @@ def to_record(rows: Sequence[Row], update: str, judged_by: str = "") -> list[str
         )
         if judged_by:
             lines.append(f"The baselines of {judged_by} count until a maintainer gives --gpuperf-accept.")
-    lines += _reasons([row for row in rows if row.verdict.outcome is Outcome.MISSING and row.command])
+    lines += _reasons([row for row in rows if row.command and _is_not_judged(row)])
     lines += _reasons(gone)
     if gone and (commands := _renames(rows, [row for row in gone if row.verdict.outcome is Outcome.MISSING])):
         lines.append("\n  ".join(["If that is a new name, let the baselines follow:", *commands]))
@@ -166,6 +172,12 @@ def _recorded(rows: Sequence[Row]) -> dict[tuple[str, str], set[tuple[str, str]]
         name, _, parameter = row.test.name.partition("[")
         found.setdefault((row.test.suite, name), set()).add((parameter, row.metric.name))
     return found
+
+
+def _is_not_judged(row: Row) -> bool:
+    """Return whether a test's figure is missing, or cannot be judged though the test took it."""
+    unjudged = row.verdict.outcome is Outcome.UNMEASURED and row.verdict.now is not None
+    return row.verdict.outcome is Outcome.MISSING or (unjudged and not (row.excuse or row.over_budget))
 
 
 def _may_be_meant(row: Row) -> bool:

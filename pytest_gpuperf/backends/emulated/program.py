@@ -228,6 +228,10 @@ class EmulatedProgram:
                 title = f"argument {number} '{parameters[number - 1].name}' ({array})"
             regions.append(Region(array.address, array.address + array.nbytes, title))
         dynamic = [Region(0, geometry.shared, "the dynamic shared memory")] if geometry.shared else []
+        owner = f"shared array '{library.kernels[name].function}::"
+        if not dynamic and not any(region.name.startswith(owner) for region in library.shared):
+            # without this a kernel that was given none would be told of another kernel's array
+            dynamic = [Region(0, 0, f"the dynamic shared memory ({name}[grid, block, bytes] gives it)")]
         return Launched(
             self._path, name, library.path, library.base, geometry.block, self._seconds,
             regions, self._memory.freed[::-1], [*library.shared, *dynamic], library.variables, geometry.grid,
