@@ -72,7 +72,7 @@ class Results:
         if report.when == "call" or report.outcome != "passed":
             self.outcomes[report.nodeid] = report.outcome
         if report.skipped and isinstance(report.longrepr, tuple):
-            self.skipped[report.nodeid] = report.longrepr[2]
+            self.skipped[report.nodeid] = _why_skipped(report)
         if report.failed:
             self._failures += not hasattr(report, "wasxfail")
             self.causes.add(payload.cause or "wrong")
@@ -89,8 +89,7 @@ class Results:
         self.collected.add(item.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-        self.collections[report.nodeid] = report.outcome, reason
+        self.collections[report.nodeid] = report.outcome, _why_skipped(report)
 
     def told(self, items: Sequence[pytest.Item]) -> dict[str, Any]:
         """Return what a worker of xdist tells its controller: what it collected and does not run."""
@@ -138,3 +137,8 @@ class Results:
         if "setup" in self.causes:
             return EXIT_SETUP
         return EXIT_ENVIRONMENT if "environment" in self.causes else EXIT_INFRASTRUCTURE
+
+
+def _why_skipped(report: pytest.CollectReport | pytest.TestReport) -> str:
+    """Return the reason of a skip, "" for any other report."""
+    return report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""

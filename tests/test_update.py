@@ -192,7 +192,7 @@ def test_what_was_not_recorded_is_named_with_its_reason(project: Project):
     result.stdout.fnmatch_lines_random(
         [
             "Not recorded: test_suite.py::test_red: failed",
-            "Not recorded: test_suite.py::test_skipped: skipped (Skipped: no disk)",
+            "Not recorded: test_suite.py::test_skipped: skipped (no disk)",
             "Not recorded: test_suite.py::test_known: failed as expected",
             "Not recorded: test_suite.py::test_silent: measured nothing",
             "Recorded 1 metric of 1 test in *",

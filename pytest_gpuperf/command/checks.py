@@ -272,7 +272,7 @@ def _baselines(given: str | None, backend: str) -> Finding:
         for run in each.runs
     ]
     newest = max(str(environment.get("date", ""))[:10] for environment in runs)
-    says = f"{slug(pool)}: newest of {newest}, {len(store.suites(pool))} suite file(s)"
+    says = f"{slug(pool)}: newest of {newest}, {counted(len(store.suites(pool)), 'suite file')}"
     if unit and not any(environment.get("device_uuid") == unit for environment in runs):
         return Finding(
             "baselines", "warn", f"{says}; none of this unit", "pytest --gpuperf --gpuperf-update=append"

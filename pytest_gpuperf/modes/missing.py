@@ -237,7 +237,8 @@ class _Run:
 
     def why(self, path: Path, nodeid: str) -> str:
         """Return the reason of a skip, of the test or of its file; pytest counts an xfail among them."""
-        return self._results.skipped.get(nodeid) or self._ended(path)[1] or "failed as expected"
+        skipped = self._results.skipped.get(nodeid) or self._ended(path)[1]
+        return f"skipped: {skipped}" if skipped else "failed as expected"
 
     def _ended(self, path: Path) -> tuple[str, str]:
         """Return how the collection of a file ended, or of a folder above it, if that was not well."""

@@ -144,7 +144,7 @@ class _Message:
         if baseline is None:
             return []
         own = verdict.old_code or verdict.baseline is None
-        stored = quantity(baseline.value, row.metric.unit) if own and single else then
+        stored = quantity(baseline.value, baseline.metric.unit) if own and single else then
         here = str(self.record.environment.get("device_name", ""))
         lines = [f"  baseline  {_figure(stored, _provenance(baseline, here))}"]
         if verdict.old_code:
