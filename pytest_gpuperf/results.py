@@ -54,6 +54,8 @@ class Results:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in a report, from this process, a worker or a child."""
         self._seen.append(report)
+        if str(report.outcome) == "rerun":  # by pytest-rerunfailures: what the last attempt finds counts
+            return
         payload = payload_of(report)
         self.rows.extend(self._keep.row(row, report.nodeid) for row in payload.rows)
         for line in payload.accepted:
