@@ -155,8 +155,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--gpuperf-accept",
         action="store_true",
-        help="Beside --gpuperf-baselines-from: let this checkout's own baselines and waivers count, and list "
-        "those that were needed. For a maintainer to set.",
+        help="Beside --gpuperf-baselines-from or -against: let this checkout's own baselines and waivers "
+        "count, and list those that were needed. For a maintainer to set.",
     )
     group.addoption(
         "--gpuperf-skip-unchanged",

@@ -22,6 +22,7 @@ from pytest_gpuperf.processes.limits import limit_time, paused
 from pytest_gpuperf.records import Payload, Recorder, without_ours
 from pytest_gpuperf.report.junit import properties
 from pytest_gpuperf.session import RECORDER, GpuperfSession, check_workers, recorder_of
+from pytest_gpuperf.text import counted
 from pytest_gpuperf.waking import SESSION
 
 MODE = pytest.StashKey[Mode]()
@@ -158,7 +159,7 @@ def runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
     except BaseException:
         if ours.stuck:
             left = len(session.items) - len(ours.results.outcomes)
-            ours.results.note(f"{left} test(s) were not run: {session.shouldfail}")
+            ours.results.note(f"{counted(left, 'test')} not run: {session.shouldfail}")
         mode.settle(interrupted=True)
         raise
     mode.settle()

@@ -54,6 +54,8 @@ class Results:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in a report, from this process, a worker or a child."""
         self._seen.append(report)
+        if str(report.outcome) == "rerun":  # by pytest-rerunfailures: what the last attempt finds counts
+            return
         payload = payload_of(report)
         self.rows.extend(self._keep.row(row, report.nodeid) for row in payload.rows)
         for line in payload.accepted:
@@ -72,7 +74,7 @@ class Results:
         if report.when == "call" or report.outcome != "passed":
             self.outcomes[report.nodeid] = report.outcome
         if report.skipped and isinstance(report.longrepr, tuple):
-            self.skipped[report.nodeid] = report.longrepr[2]
+            self.skipped[report.nodeid] = _why_skipped(report)
         if report.failed:
             self._failures += not hasattr(report, "wasxfail")
             self.causes.add(payload.cause or "wrong")
@@ -89,8 +91,7 @@ class Results:
         self.collected.add(item.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-        self.collections[report.nodeid] = report.outcome, reason
+        self.collections[report.nodeid] = report.outcome, _why_skipped(report)
 
     def told(self, items: Sequence[pytest.Item]) -> dict[str, Any]:
         """Return what a worker of xdist tells its controller: what it collected and does not run."""
@@ -138,3 +139,8 @@ class Results:
         if "setup" in self.causes:
             return EXIT_SETUP
         return EXIT_ENVIRONMENT if "environment" in self.causes else EXIT_INFRASTRUCTURE
+
+
+def _why_skipped(report: pytest.CollectReport | pytest.TestReport) -> str:
+    """Return the reason of a skip, "" for any other report."""
+    return report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""

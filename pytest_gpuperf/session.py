@@ -20,6 +20,7 @@ from pytest_gpuperf.options import Options
 from pytest_gpuperf.records import REPORTED_SAMPLES, Recorder
 from pytest_gpuperf.results import Results
 from pytest_gpuperf.storage.project import Project
+from pytest_gpuperf.text import counted
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.base import Backend
@@ -270,7 +271,8 @@ def check_workers(config: pytest.Config, options: Options) -> None:
         raise pytest.UsageError(str(error)) from None
     if 0 < devices < workers:
         raise pytest.UsageError(
-            f"{workers} xdist workers would measure on {devices} device(s) at once; use -n {devices} or fewer"
+            f"{workers} xdist workers would measure on {counted(devices, 'device')} at once; "
+            f"use -n {devices} or fewer"
         )
 
 

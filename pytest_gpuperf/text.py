@@ -22,8 +22,9 @@ def printable(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of things in words, such as "1 run" and "2 runs"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Return a number of things in words, such as "1 run", "2 runs" and "2 processes"."""
+    plural = "es" if noun.endswith(("ch", "ss")) else "s"
+    return f"{number} {noun}{'' if number == 1 else plural}"
 
 
 def inert(text: str) -> str:

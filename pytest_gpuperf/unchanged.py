@@ -15,6 +15,7 @@ from pytest_gpuperf.records import Row
 from pytest_gpuperf.rules.identical import as_stored, compare, compare_here
 from pytest_gpuperf.rules.lacking import launch_of
 from pytest_gpuperf.session import GpuperfSession, recorder_of
+from pytest_gpuperf.text import counted
 
 WHY = "measured since"
 """The detail of a measurement that says why it could not be left out."""
@@ -80,11 +81,11 @@ def told(rows: Iterable[Row]) -> Iterator[str]:
     """Yield lines for the summary: how many launches were left out, and why the others were not."""
     rows = tuple(rows)
     if left_out := [row for row in rows if row.verdict.outcome is Outcome.UNCHANGED]:
-        tests = len({row.test for row in left_out})
+        tests = counted(len({row.test for row in left_out}), "test")
         yield (
-            f"unchanged: {len(left_out)} launch(es) of {tests} test(s) ran once and were not measured:\n"
+            f"unchanged: {counted(len(left_out), 'launch')} of {tests} ran once, not measured:\n"
             "  work and software are their baselines' own (--gpuperf-skip-unchanged)"
         )
     whys = Counter(str(row.details[WHY]) for row in rows if WHY in row.details)
     for why, count in whys.items():
-        yield f"measured: {count} launch(es): {why}"
+        yield f"measured: {counted(count, 'launch')}: {why}"

@@ -126,7 +126,7 @@ def test_what_comes_too_late_is_unmeasured_and_strict_decides(project: Project):
         [
             "unmeasured *test_d*",
             "unmeasured *test_e*",
-            "2 test(s) could not be measured and judged: the budget of 0.06 minutes*was spent",
+            "2 tests could not be measured and judged: the budget of 0.06 minutes*was spent",
         ]
     )
     result = project.run(0.06, "--gpuperf-strict=on", **late)

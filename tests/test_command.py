@@ -24,11 +24,11 @@ TIME = Metric("latency", "s", "lower", "noisy", "device_time")
 POOL = "NVIDIA H100 80GB HBM3"
 
 
-def baseline(*values: float, driver: str = "580.1", **contract: str) -> Baseline:
+def baseline(*values: float, driver: str = "580.1", device_uuid: str = "GPU-1", **contract: str) -> Baseline:
     environment = {
         "date": "2026-11-20T00:00:00+00:00",
         "driver": driver,
-        "device_uuid": "GPU-1",
+        "device_uuid": device_uuid,
         "commit": "ab",
     }
     runs = tuple(Run((value,), {**environment, "number": i}) for i, value in enumerate(values))
@@ -45,13 +45,15 @@ def store(tmp_path, monkeypatch) -> Store:
         for name in ("test_x[1]", "test_x[2]", "test_xy")
     }
     store.save(POOL, "suites/test_a.py", tests)
-    store.save("emulated", "suites/test_a.py", {"test_x[1]": {"latency": baseline(2e-3)}})
+    store.save("emulated", "suites/test_a.py", {"test_x[1]": {"latency": baseline(2e-3, device_uuid="")}})
     return store
 
 
 def test_show_lists_pools_and_on_demand_each_metric(store, capsys):
     assert main(["show"]) == 0
-    assert "nvidia-h100-80gb-hbm3  3 tests, 3 metrics, 1 unit, recorded 2026-11-20" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "nvidia-h100-80gb-hbm3  3 tests, 3 metrics, 1 unit, recorded 2026-11-20" in listed
+    assert "emulated  1 test, 1 metric, recorded 2026-11-20" in listed
     assert main(["show", "suites/test_a.py::test_x", "--pool", POOL]) == 0
     out = capsys.readouterr().out
     assert "1000 µs (runs within 0.2 %)" in out
@@ -180,7 +182,7 @@ def test_diff_of_two_stacks_names_the_driver_first(tmp_path, capsys):
     out = capsys.readouterr().out
     assert 0 < out.index("driver 580.1 -> 590.2") < out.index("worse")
     assert main(["diff", old, results(tmp_path / "one.json", 1.1e-3, "590.2", ())]) == 0
-    assert "rests on 3 and 1 process(es)" in capsys.readouterr().out
+    assert "rests on 3 and 1 process:" in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------- doctor
@@ -243,7 +245,7 @@ def test_doctor_names_throttling_and_other_processes():
     found = looked_at._gpu_state(StandInNvml())
     assert found.state == "warn"
     assert "SM clock 1200 of 1980 MHz, its hardware slowed it down for heat" in found.says
-    assert "1 other process(es) on it: 4711" in found.says
+    assert "1 other process on it: 4711" in found.says
 
 
 # --------------------------------------------------------------------------- init, and wrong input
@@ -266,7 +268,7 @@ def test_init_writes_a_suite_that_runs_and_overwrites_nothing(pytester, capsys, 
     done = pytester.runpytest_subprocess(
         "suites", "--gpuperf", "--gpuperf-backend=emulated", "--gpuperf-update"
     )
-    done.stdout.fnmatch_lines(["Recorded 6 metric(s) of 1 test(s)*"])
+    done.stdout.fnmatch_lines(["Recorded 6 metrics of 1 test *"])
 
 
 WRONG = {

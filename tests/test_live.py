@@ -57,15 +57,15 @@ def test_recording_says_how_far_it_is_and_leaves_no_trace(pytester: pytest.Pytes
     flags = ("--gpuperf", "-ogpuperf_judge_host_times=true", "--gpuperf-runs=2", "--gpuperf-update")
     written = on_terminal(*flags)
     lines = LINE.findall(written)
-    assert " recording run 1 of 2, 1 tests" in lines
-    assert re.search(r"\n recording run 2 of 2, 1 tests, [1-9] s left\n", "\n".join(lines))
-    assert any(line.startswith(" recording run 1 of 2, 1 tests - test_k.py::test_k") for line in lines)
+    assert " recording run 1 of 2, 1 test" in lines
+    assert re.search(r"\n recording run 2 of 2, 1 test, [1-9] s left\n", "\n".join(lines))
+    assert any(line.startswith(" recording run 1 of 2, 1 test - test_k.py::test_k") for line in lines)
     assert lines[-1] == ""
     assert "run 1 of 2" not in LINE.sub("", written)
-    assert "Recorded 1 metric(s)" in written
+    assert "Recorded 1 metric of" in written
 
     plain = pytester.runpytest_subprocess(*flags)
-    plain.stdout.fnmatch_lines(["gpuperf: recording run 2 of 2, 1 tests"])
+    plain.stdout.fnmatch_lines(["gpuperf: recording run 2 of 2, 1 test"])
     assert "\x1b" not in plain.stdout.str()
 
 

@@ -28,13 +28,14 @@ def row(name: str, outcome: Outcome, now: float) -> Row:
 
 def test_the_verdict_comes_first_and_what_changed_is_not_folded():
     rows = [row("test_b", Outcome.EQUAL, 1.0), row("test_a", Outcome.REGRESSED, 1.5)]
-    text = markdown("NVIDIA H100 (cuda)", rows, ["a note"], 1)
+    note = "a note\n  of two lines:\n  pytest a.py::t --gpuperf"
+    text = markdown("NVIDIA H100 (cuda)", rows, [note], 1)
     assert text.startswith("**gpuperf: failed**: 1 regressed, 1 equal on NVIDIA H100 ")
     shown, folded = text.split("<details>", 1)
     assert "1 s | 1.500 s | +50.00 % | +49.00 % to +51.00 %" in shown
     assert "    pytest test_a" in shown
     assert "| equal |" in folded
-    assert "- a note" in folded
+    assert "- a note of two lines&#58;\n\n      pytest a.py::t --gpuperf\n" in folded
 
 
 def test_a_failed_assertion_is_told_with_its_reason():

@@ -123,7 +123,7 @@ def test_a_file_that_skips_itself_is_missing_and_stays(project: Project, distrib
     project.write(test_b="import pytest\npytest.importorskip('no_such_module')\n" + FILE_B)
     assert project.judge(*distributed) == (1, {"test_three"})
     project.run("--gpuperf-strict=on").stdout.fnmatch_lines(
-        ["test_b.py::test_three: x missing: *could not import 'no_such_module'*"]
+        ["test_b.py::test_three: x missing: skipped: could not import 'no_such_module'*"]
     )
     assert project.run("--gpuperf-update=prune").ret == 0
     assert project.stored == ALL
@@ -170,9 +170,10 @@ def test_a_deleted_test_is_missing_beside_an_ignored_file(project: Project):
     ("suite", "words"),
     [
         ("import pytest\n@pytest.mark.gpuperf(version=2)\n" + FILE_B, "*version not set -> 2"),
+        (FILE_B.replace("kind", "unit='MB', kind"), "*metric.unit 1 -> MB"),
         (FILE_B.replace("'x'", "'y'"), "*this run of the test did not record it"),
     ],
-    ids=["contract changed", "unmeasured"],
+    ids=["contract changed", "another unit", "unmeasured"],
 )
 def test_what_lost_its_verdict_says_why_and_how_to_record_it(project: Project, suite: str, words: str):
     project.write(test_b=suite)

@@ -143,7 +143,7 @@ def test_what_did_not_change_needs_no_gpu(project, monkeypatch):
     assert result.ret == 0
     assert set(lines(result).values()) == {"identical"}
     result.stdout.fnmatch_lines(
-        ["*plan for Fake 9000 (sm_90, nvcc 13.0.88)*", "3 identical", "1 test(s) measure*"]
+        ["*plan for Fake 9000 (sm_90, nvcc 13.0.88)*", "3 identical", "1 test without a figure*"]
     )
     assert planned(project) == []
     assert (project.path / "output").read_text() == "measure=0\n"
@@ -169,7 +169,7 @@ def test_a_changed_kernel_and_no_other_is_to_be_measured(project, cubin, monkeyp
     assert result.ret == 23
     assert planned(project) == ["test_suite.py::test_reverse"]
     result.stdout.fnmatch_lines(["changed *test_reverse", "*other machine code*", "1 changed, 2 identical"])
-    result.stdout.fnmatch_lines(["1 test(s) to be measured:", "  pytest @gpuperf-plan.txt --gpuperf *"])
+    result.stdout.fnmatch_lines(["1 test to be measured:", "  pytest @gpuperf-plan.txt --gpuperf *"])
     assert (project.path / "output").read_text() == "measure=1\n"
 
 
@@ -268,7 +268,7 @@ def test_a_test_with_only_shown_numbers_needs_no_measuring(project):
     )
     result = run(project, "test_shown.py")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["no test measures", "1 test(s) measure nothing: *"])
+    result.stdout.fnmatch_lines(["no test measures", "1 test without a figure: *"])
 
 
 def test_what_is_expected_to_regress_is_to_be_measured(project):

@@ -122,7 +122,7 @@ def test_a_rerun_measures_afresh(project: Project, mark: str):
     result.stdout.fnmatch_lines(["*1 passed, 1 rerun*"])
     result = project.run(RERUNS, "--reruns=1", VALUE=2)
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["regressed: n x2*"])
+    result.stdout.fnmatch_lines(["regressed: n x2*", "1 regressed"])
     result.stdout.no_fnmatch_line("*twice*")
 
 
@@ -285,6 +285,22 @@ def test_a_benchmarks_json_is_the_sessions(project: Project):
     project.record("pytest_benchmark.plugin", "--benchmark-json=out.json")
     assert len(json.loads((project.path / "out.json").read_text())["benchmarks"]) == 1
     assert len(list(project.path.glob("baselines/*/test_s.json"))) == 1
+
+
+def test_a_benchmark_that_was_not_timed_is_not_gone(project: Project):
+    project.write("""
+    def test_s(benchmark): benchmark.pedantic(time.sleep, (0.001,), rounds=3)
+    def test_n(gpuperf): gpuperf.record("n", 1, kind="exact")
+    """)
+    project.record("pytest_benchmark.plugin")
+    (file,) = project.path.glob("baselines/*/test_s.json")
+    before = file.read_text()
+    untimed = "pytest_benchmark.plugin", "--benchmark-disable"
+    assert project.run(*untimed, "--gpuperf-update=prune").ret == 0
+    assert file.read_text() == before
+    result = project.run(*untimed, "--gpuperf-strict=off")
+    result.stdout.fnmatch_lines(["missing *test_s*", "*test_s missing:", "  *pytest-benchmark is disabled*"])
+    assert "=prune" not in result.stdout.str()
 
 
 # --------------------------------------------------------------------------- other ways to write a test

@@ -148,6 +148,19 @@ def test_several_metrics_that_nobody_must_act_on_are_one_line():
     assert [line.split()[:2] for line in screen.lines[9:13]] == [["equal", name] for name in "abcd"]
 
 
+def test_one_line_counts_its_metrics_and_shows_the_largest_gain():
+    screen = Screen()
+    gains = [
+        replace(found := named(name, Outcome.IMPROVED), verdict=replace(found.verdict, change=change))
+        for name, change in {"a": -0.1, "b": -0.5, "c": -0.2, "d": -0.1}.items()
+    ]
+    summarise(screen, "", [*gains, named("time", Outcome.SHOWN)], [])
+    assert [line.split() for line in screen.lines[3:5]] == [
+        ["improved", "test_it:", "4", "of", "5", "metrics,", "up", "to", "-50.00", "%"],
+        ["shown", "time", "4", "-"],
+    ]
+
+
 def test_every_red_metric_has_a_line_that_names_it():
     screen = Screen()
     summarise(screen, "", [named("loads", Outcome.REGRESSED), named("stores", Outcome.REGRESSED)], [])

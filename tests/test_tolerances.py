@@ -157,7 +157,7 @@ def test_an_append_drops_the_oldest_runs_and_says_so(pytester: pytest.Pytester):
     assert "Dropped" not in result.stdout.str()
     result, kept = update("1.2", "--gpuperf-update=append", "--gpuperf-runs=3")
     assert kept == [1.0] + [1.1] * 2 + [1.2] * 3
-    result.stdout.fnmatch_lines(["Dropped the oldest runs of 1 metric(s) there*keeps 6*gpuperf_max_runs*"])
+    result.stdout.fnmatch_lines(["Dropped the oldest runs of 1 metric there*keeps 6*gpuperf_max_runs*"])
     result, kept = update("1.3", "--gpuperf-update=append", "--gpuperf-runs=7")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--gpuperf-runs=7 is more than the 6 runs*gpuperf_max_runs*"])

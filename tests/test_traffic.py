@@ -64,7 +64,7 @@ def test_a_baseline_from_before_totals_fails_nothing(traffic: Traffic):
     result = traffic.run(AGAIN)
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(
-        ["4 metric(s) are new in this version of pytest-gpuperf*", "* --gpuperf-update=new"]
+        ["New in this version of pytest-gpuperf*: 4 metrics. To record:", "* --gpuperf-update=new"]
     )
     assert traffic.run(PLAIN, "--gpuperf-update=new").ret == 0
     assert json.loads(file.read_text())["entries"]["test_traffic"].keys() == metrics.keys()
@@ -76,9 +76,14 @@ def test_bank_conflicts_that_go_improve_and_new_ones_are_told(traffic: Traffic):
     result = traffic.run(PLAIN)
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(
-        ["improved *8 metrics", "* the kernel makes no loads from shared memory any more"]
+        [
+            "improved *8 of 14 metrics, up to *-100.00 %",
+            "* the kernel makes no loads from shared memory any more",
+        ]
     )
     assert traffic.run(PLAIN, "--gpuperf-update").ret == 0
     result = traffic.run(CONFLICTS)
     assert result.ret == 22
-    result.stdout.fnmatch_lines(["no baseline *8 metrics", "*new: 31 bank conflicts a request in loads *"])
+    result.stdout.fnmatch_lines(
+        ["no baseline *8 of 14 metrics", "*new: 31 bank conflicts a request in loads *"]
+    )

@@ -133,12 +133,12 @@ def test_workers_of_xdist_skip_what_is_unchanged_too(project):
     result = skip(project, "-p", "xdist", "-n2")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["unchanged *test_latency?scale?*", "2 unchanged", "unchanged: 2 launch(es) of 2*"]
+        ["unchanged *test_latency?scale?*", "2 unchanged", "unchanged: 2 launches of 2*"]
     )
     assert sorted(launches(project)) == ["scale", "shift"]
     rewrite(project, "code.txt", "0123", "3210")
     result = skip(project, "-p", "xdist", "-n2")
-    result.stdout.fnmatch_lines(["2 equal", "measured: 2 launch(es): other machine code*"])
+    result.stdout.fnmatch_lines(["2 equal", "measured: 2 launches: other machine code*"])
 
 
 def test_unchanged_launches_run_once_and_count_as_judged(project):
@@ -146,7 +146,7 @@ def test_unchanged_launches_run_once_and_count_as_judged(project):
     result.assert_outcomes(passed=2)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["unchanged*test_latency?scale?*", "2 unchanged", "unchanged: 2 launch(es) of 2*"]
+        ["unchanged*test_latency?scale?*", "2 unchanged", "unchanged: 2 launches of 2*"]
     )
     result.stdout.no_fnmatch_line("*nothing was judged*")
     result.stdout.no_fnmatch_line("measured: *")
@@ -164,21 +164,21 @@ def test_without_the_flag_all_are_measured(project):
 @pytest.mark.parametrize(
     ("file", "old", "new", "why"),
     [
-        ("code.txt", "0", "1", "*2 launch(es): other machine code*"),
+        ("code.txt", "0", "1", "*2 launches: other machine code*"),
         (
             "driver.txt",
             "7.1",
             "7.2",
-            "*2 launch(es): other software than the baseline's: *driver 7.1 -> 7.2*",
+            "*2 launches: other software than the baseline's: *driver 7.1 -> 7.2*",
         ),
-        ("test_suite.py", "x, 7", "x, 8", "*2 launch(es): other machine code, geometry, scalars or inputs*"),
-        ("test_suite.py", "seed=1", "seed=2", "*2 launch(es): the test no longer measures*seed=2*"),
-        ("test_suite.py", "[1, 32]", "[2, 32]", "*2 launch(es): other machine code, geometry*"),
+        ("test_suite.py", "x, 7", "x, 8", "*2 launches: other machine code, geometry, scalars or inputs*"),
+        ("test_suite.py", "seed=1", "seed=2", "*2 launches: the test no longer measures*seed=2*"),
+        ("test_suite.py", "[1, 32]", "[2, 32]", "*2 launches: other machine code, geometry*"),
         (
             "test_suite.py",
             "LIMIT = None",
             "LIMIT = 1e-9",
-            "*2 launch(es): its baseline's own figure is above*",
+            "*2 launches: its baseline's own figure is above*",
         ),
     ],
     ids=["code", "driver", "scalar", "contract", "geometry", "bound"],
@@ -194,14 +194,14 @@ def test_what_is_not_the_baselines_own_is_measured_and_said_why(project, file, o
 def test_arrays_that_something_wrote_to_are_measured(project):
     rewrite(project, "test_suite.py", "    timing =", '    kernels["k.cu"].shift[1, 32](x, 7)\n    timing =')
     result = skip(project)
-    result.stdout.fnmatch_lines(["measured: 2 launch(es): what is in one of its arrays is not known*"])
+    result.stdout.fnmatch_lines(["measured: 2 launches: what is in one of its arrays is not known*"])
 
 
 def test_a_baseline_of_an_older_version_is_measured_against(project):
     rewrite(project, BASELINES, '"code": "k-', '"code": "')
     result = skip(project)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["measured: 2 launch(es): its baseline has a hash of an older kind: record*"])
+    result.stdout.fnmatch_lines(["measured: 2 launches: its baseline has a hash of an older kind: record*"])
 
 
 def test_only_what_changed_is_measured(project):
@@ -244,7 +244,7 @@ def test_an_unchanged_foreign_kernel_is_left_out(project):
     skip(project, "test_foreign.py").stdout.fnmatch_lines(["1 unchanged"])
     assert launches(project).count("scale") == 2, "once to be compiled, and once for the test"
     rewrite(project, "code.txt", "0", "1")
-    skip(project, "test_foreign.py").stdout.fnmatch_lines(["measured: 1 launch(es): other machine code*"])
+    skip(project, "test_foreign.py").stdout.fnmatch_lines(["measured: 1 launch: other machine code*"])
 
 
 def test_correctness_still_counts(project):

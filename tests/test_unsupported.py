@@ -68,7 +68,7 @@ def test_a_test_marked_for_a_gpu_is_skipped_and_not_missed(project: Project, iso
     project.pytester.makepyfile(test_k=SUITE.format(mark=mark, runs=True))
     result = project.run("--gpuperf-strict=on")
     result.assert_outcomes(passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED *needs a real GPU*"])
+    result.stdout.fnmatch_lines(["SKIPPED *test_k.py:*needs a real GPU*"])
     assert "missing" not in result.stdout.str()
     assert result.ret == 0
 

@@ -162,8 +162,8 @@ def test_new_counts_what_it_wrote_and_what_it_left(project: Project):
     file = "baselines/cpu/test_suite.json"
     result.stdout.fnmatch_lines(
         [
-            f"Recorded 1 metric(s) of 1 test(s) in {file}",
-            f"Left 1 metric(s) as they are in {file}: =new adds *",
+            f"Recorded 1 metric of 1 test in {file}",
+            f"Left as it was in {file}: 1 metric; =new adds *",
         ]
     )
 
@@ -192,10 +192,10 @@ def test_what_was_not_recorded_is_named_with_its_reason(project: Project):
     result.stdout.fnmatch_lines_random(
         [
             "Not recorded: test_suite.py::test_red: failed",
-            "Not recorded: test_suite.py::test_skipped: skipped (Skipped: no disk)",
+            "Not recorded: test_suite.py::test_skipped: skipped (no disk)",
             "Not recorded: test_suite.py::test_known: failed as expected",
             "Not recorded: test_suite.py::test_silent: measured nothing",
-            "Recorded 1 metric(s) of 1 test(s) in *",
+            "Recorded 1 metric of 1 test in *",
         ]
     )
     result.stdout.no_fnmatch_line("*test_plain*")

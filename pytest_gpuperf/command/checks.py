@@ -11,6 +11,7 @@ from pytest_gpuperf.backends import expects_device, select, uses_cuda_core
 from pytest_gpuperf.command.finding import Checks, Finding
 from pytest_gpuperf.command.folders import baselines
 from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.text import counted
 
 _OLD = datetime.timedelta(days=180)
 _HEADERS = "pip install nvidia-cuda-runtime nvidia-cuda-cccl"
@@ -166,7 +167,7 @@ def _one_gpu(nvml: Any, device: Any) -> tuple[str, str]:
     others = ask("nvmlDeviceGetComputeRunningProcesses") or []
     pids = [str(process.pid) for process in others if process.pid != os.getpid()]
     if pids:
-        parts.append(f"{len(pids)} other process(es) on it: {', '.join(pids[:5])}")
+        parts.append(f"{counted(len(pids), 'other process')} on it: {', '.join(pids[:5])}")
         do = do or "end them, or measure when they are done"
     if (used := ask("nvmlDeviceGetUtilizationRates")) is not None:
         parts.append(f"{used.gpu} % busy")
@@ -271,7 +272,7 @@ def _baselines(given: str | None, backend: str) -> Finding:
         for run in each.runs
     ]
     newest = max(str(environment.get("date", ""))[:10] for environment in runs)
-    says = f"{slug(pool)}: newest of {newest}, {len(store.suites(pool))} suite file(s)"
+    says = f"{slug(pool)}: newest of {newest}, {counted(len(store.suites(pool)), 'suite file')}"
     if unit and not any(environment.get("device_uuid") == unit for environment in runs):
         return Finding(
             "baselines", "warn", f"{says}; none of this unit", "pytest --gpuperf --gpuperf-update=append"

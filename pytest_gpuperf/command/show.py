@@ -146,7 +146,8 @@ def _summary(lines: Sequence[Line]) -> str:
         {unit for line in lines for unit in line.units},
     )
     oldest, newest = min(line.last for line in lines), max(line.last for line in lines)
-    parts = [counted(len(tests), "test"), counted(len(lines), "metric"), counted(len(units), "unit")]
+    parts = [counted(len(tests), "test"), counted(len(lines), "metric")]
+    parts += [counted(len(units), "unit")] if units else []  # a CPU is named by no run
     parts.append(
         f"recorded {newest} ({_age(newest)})" if newest == oldest else f"recorded {oldest} to {newest}"
     )

@@ -14,6 +14,7 @@ from pytest_gpuperf.measurement import Measurement, Metric, Run
 from pytest_gpuperf.rules.differences import question_changes, surroundings_moved
 from pytest_gpuperf.rules.estimate import MIN_RUNS, estimate
 from pytest_gpuperf.storage.baselines import Store
+from pytest_gpuperf.text import counted
 
 Key = tuple[str, str, str]
 """Pool, test and metric."""
@@ -135,7 +136,7 @@ def _why_unclear(a: Figure, b: Figure, loss: float) -> str:
     if a.metric.kind == "exact":
         return ""
     if min(len(a.runs), len(b.runs)) < MIN_RUNS:
-        return f"rests on {len(a.runs)} and {len(b.runs)} process(es): {MIN_RUNS} a side can tell"
+        return f"rests on {len(a.runs)} and {counted(len(b.runs), 'process')}: {MIN_RUNS} a side can tell"
     now = [Measurement(b.metric, b.contract, run.samples) for run in b.runs]
     half = estimate(now, a.runs, b.runs[-1].environment).half_width
     if abs(loss) > half:

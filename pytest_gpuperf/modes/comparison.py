@@ -18,6 +18,7 @@ from pytest_gpuperf.processes.result import crash_line
 from pytest_gpuperf.records import Record, payload_of
 from pytest_gpuperf.rules.case import Compared, Replicas
 from pytest_gpuperf.rules.paired import PER_BLOCK, decided
+from pytest_gpuperf.text import counted
 
 
 @dataclass(slots=True)
@@ -179,7 +180,7 @@ def compare(
             left = [item for item in left if comparison.open(item.nodeid, held[item.nodeid])]
             if not left:
                 break
-            said = f"comparing with {revision}: block {block} of {blocks}, {len(left)} test(s)"
+            said = f"comparing with {revision}: block {block} of {blocks}, {counted(len(left), 'test')}"
             children.stage(said, block - 1, blocks)
             for number in (0, 1, 1, 0):
                 side, runs = sides[number]

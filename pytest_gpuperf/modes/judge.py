@@ -24,6 +24,7 @@ from pytest_gpuperf.rules.differences import other_unit
 from pytest_gpuperf.rules.estimate import REPLICAS
 from pytest_gpuperf.rules.old_code import answers, to_ask
 from pytest_gpuperf.session import GpuperfSession
+from pytest_gpuperf.text import counted
 from pytest_gpuperf.unchanged import told
 
 
@@ -137,7 +138,7 @@ class Judging(Mode):
         others = {str(self._project.name(nodeid)) for nodeid in results.left_out} - rows
         if rows or others:
             count = len(rows | others)
-            results.note(f"{count} test(s) could not be measured and judged: {self._budget}")
+            results.note(f"{counted(count, 'test')} could not be measured and judged: {self._budget}")
         for test in sorted(others) if self._options.strict else ():
             results.finding("setup", f"{test}: not measured: {self._budget}")
 

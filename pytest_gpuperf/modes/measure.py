@@ -124,6 +124,9 @@ def finish_report(
     error = call.excinfo.value if call.excinfo else None
     kept = recorder_of(item).result
     payload = kept if report.when == "call" or kept.elsewhere else Payload()
+    if kept.elsewhere and isinstance(report.longrepr, tuple):  # the test's line, not that of our skip
+        path, line = _location(item)
+        report.longrepr = (str(path), line, report.longrepr[2])
     if isinstance(error, GpuperfError):
         if isinstance(error, Unavailable) and not _must_be_there(session):
             path, line = _location(item)

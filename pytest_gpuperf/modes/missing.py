@@ -33,13 +33,14 @@ class Scope:
     """The paths that were given, and whether they were run in ``full``: no test was picked out of them.
 
     ``pools`` are those that this machine measures for, whatever its tests did. ``command`` makes the one that
-    runs a test of a file again.
+    runs a test of a file again. Not ``timed``: pytest-benchmark timed nothing.
     """
 
     paths: tuple[Path, ...]
     full: bool
     pools: frozenset[str] = frozenset()
     command: Callable[[Path, str], str] = lambda path, nodeid: ""
+    timed: bool = True
 
     def covers(self, path: Path) -> bool:
         """Return whether a file or folder is one of the paths, or below one."""
@@ -60,7 +61,8 @@ def scope_of(session: GpuperfSession, complete: bool = True) -> Scope:
     def command(path: Path, nodeid: str) -> str:
         return measuring(config, located(config, path, nodeid))
 
-    return Scope(paths, not picked and not nodeids, _pools(session), command)
+    disabled = getattr(getattr(config, "_benchmarksession", None), "disabled", False)
+    return Scope(paths, not picked and not nodeids, _pools(session), command, not disabled)
 
 
 def _pools(session: GpuperfSession) -> frozenset[str]:
@@ -126,6 +128,7 @@ class Entry:
     why: str = ""
 
 
+_UNTIMED = "pytest-benchmark is disabled: by -n of pytest-xdist, or an option of its own"
 _WHY = {
     Absence.GONE: "in the baseline, but no such test was in this run",
     Absence.NOT_COLLECTED: "in the baseline and in its file, but pytest did not collect it",
@@ -200,6 +203,8 @@ def not_measured(project: Project, results: Results, scope: Scope) -> list[Entry
                         if (absence := run.absence(root / suite, name)) is not None:
                             key, nodeid = TestKey(suite, name), run.nodeids.get((root / suite, name), "")
                             why = run.why(root / suite, nodeid)
+                            if metrics.keys() == {"benchmark"} and absence is Absence.SILENT:
+                                absence, why = (absence, why) if scope.timed else (Absence.SKIPPED, _UNTIMED)
                             found.append(Entry(root / suite, pool, key, metrics, nodeid, absence, why))
     return found
 
@@ -232,7 +237,8 @@ class _Run:
 
     def why(self, path: Path, nodeid: str) -> str:
         """Return the reason of a skip, of the test or of its file; pytest counts an xfail among them."""
-        return self._results.skipped.get(nodeid) or self._ended(path)[1] or "failed as expected"
+        skipped = self._results.skipped.get(nodeid) or self._ended(path)[1]
+        return f"skipped: {skipped}" if skipped else "failed as expected"
 
     def _ended(self, path: Path) -> tuple[str, str]:
         """Return how the collection of a file ended, or of a folder above it, if that was not well."""

@@ -28,7 +28,7 @@ from pytest_gpuperf.rules.identical import Found, Word
 from pytest_gpuperf.rules.planning import plan
 from pytest_gpuperf.session import GpuperfSession, recorder_of
 from pytest_gpuperf.storage.project import Project
-from pytest_gpuperf.text import inert, printable
+from pytest_gpuperf.text import counted, inert, printable
 
 _BY_THE_HOST = {
     "benchmark": "the host's times are no matter of machine code",
@@ -194,11 +194,11 @@ class Planning(Mode):
             or "no test measures"
         )
         if without := self._without + counts["nothing"]:
-            yield f"{without} test(s) measure nothing: run them where kernels run, without --gpuperf"
+            yield f"{counted(without, 'test')} without a figure: run where kernels run, without --gpuperf"
         if measured := self._measured:
             file = os.path.relpath(self._file, self._session.config.invocation_params.dir)
             command = measuring(self._session.config, f"@{file}")
-            yield f"{len(measured)} test(s) to be measured:\n  {command}"
+            yield f"{counted(len(measured), 'test')} to be measured:\n  {command}"
 
 
 _ORDER: tuple[Word, ...] = ("changed", "new", "cannot say", "identical", "nothing")

@@ -31,6 +31,7 @@ from pytest_gpuperf.rules.recording import far_runs, replaced, usual_spread
 from pytest_gpuperf.rules.tolerances import Tolerances
 from pytest_gpuperf.session import GpuperfSession
 from pytest_gpuperf.storage.entries import KEPT_SAMPLES
+from pytest_gpuperf.text import counted
 
 Made = dict[pytest.Item, dict[str, Baseline]]
 """New baselines by test and metric."""
@@ -116,7 +117,8 @@ class Recording(Mode):
                     self._results.note(two_modes(self._project.key(item.nodeid), baseline))
         if not one:
             return
-        self._session.progress(f"gpuperf: a run of {len(one)} test(s) was far from the others: once more")
+        tests = counted(len(one), "test")
+        self._session.progress(f"gpuperf: a run of {tests} was far from the others: once more")
         again = list(fresh_runs(self._session, list(one), 1, self._keep))
         for item, places in one.items():
             baselines, key = self._baselines(item, again), self._project.key(item.nodeid)
@@ -191,7 +193,7 @@ class Recording(Mode):
             results.note(line)
         if dropped:
             results.note(
-                f"Dropped the oldest runs of {dropped} metric(s) there: a baseline keeps {keep} "
+                f"Dropped the oldest runs of {counted(dropped, 'metric')} there: a baseline keeps {keep} "
                 "(ini key gpuperf_max_runs)"
             )
         for item, key in keys.items():

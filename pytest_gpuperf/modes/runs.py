@@ -10,6 +10,7 @@ from pytest_gpuperf.marker import isolates
 from pytest_gpuperf.measurement import Baseline, Measurement, Run
 from pytest_gpuperf.records import Cause, Record, payload_of
 from pytest_gpuperf.session import GpuperfSession
+from pytest_gpuperf.text import counted
 
 
 class NotRecorded(Exception):
@@ -30,8 +31,9 @@ def fresh_runs(
     results = session.results
     together = [item for item in items if not isolates(item)]
     batches = [batch for batch in (together, *([item] for item in items if isolates(item))) if batch]
+    tests = counted(len(items), "test")
     for number in range(1, count + 1 if items else 1):
-        session.children.stage(f"recording run {number} of {count}, {len(items)} tests", number - 1, count)
+        session.children.stage(f"recording run {number} of {count}, {tests}", number - 1, count)
         found: dict[str, Record] = {}
         for batch in batches:
             settled = {item.nodeid: results.records[item.nodeid].batches for item in batch}

@@ -17,7 +17,7 @@ from pytest_gpuperf.modes.mode import Mode, failed
 from pytest_gpuperf.processes.sanitizer import LOG, Sanitizer, find, reader
 from pytest_gpuperf.records import attach, payload_of
 from pytest_gpuperf.session import GpuperfSession
-from pytest_gpuperf.text import inert
+from pytest_gpuperf.text import counted, inert
 
 _EMULATED = (
     "Emulated: --gpuperf-sanitize starts nothing: the emulator checks every launch's\n"
@@ -68,7 +68,7 @@ class Sanitizing(Mode):
         if not self._under:
             ours = [item for item in items if self._session.uses_device(item)]
             for tool in self._options.sanitize or ():
-                self._session.children.stage(f"{len(ours)} test(s) under compute-sanitizer's {tool}")
+                self._session.children.stage(f"{counted(len(ours), 'test')} under compute-sanitizer's {tool}")
                 self._under[tool] = self._run(tool, ours)
         return self._under
 
@@ -101,7 +101,7 @@ class Sanitizing(Mode):
             return
         tools = ", ".join(self._options.sanitize or ())
         reporter.write_sep("=", "gpuperf: compute-sanitizer")
-        checked = f"{tests} test(s) that use the GPU were checked by {tools}; nothing was measured"
+        checked = f"{tools} checked {counted(tests, 'test')} on the GPU; nothing was measured"
         for line in (checked if self._real else _EMULATED, *self._results.notes, *self._results.findings):
             reporter.write_line(inert(line))
 

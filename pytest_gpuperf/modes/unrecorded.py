@@ -17,6 +17,7 @@ from pytest_gpuperf.report.update import listed
 from pytest_gpuperf.results import Results
 from pytest_gpuperf.storage.baselines import Entries
 from pytest_gpuperf.storage.project import Project
+from pytest_gpuperf.text import counted
 
 UNCOMMITTED = (
     "Recorded with changes that are not committed: the commit that a baseline names lacks them.\n"
@@ -79,13 +80,14 @@ def written_lines(before: Entries, after: Entries, tests: Entries, file: str, mo
     ]
     stayed = sum(map(len, tests.values())) - len(recorded)
     if recorded:
-        yield f"Recorded {len(recorded)} metric(s) of {len(set(recorded))} test(s) in {file}"
+        metrics, distinct = counted(len(recorded), "metric"), counted(len(set(recorded)), "test")
+        yield f"Recorded {metrics} of {distinct} in {file}"
     elif stayed:
         yield f"Nothing new to record in {file}"
     if stayed and mode == "new":
-        yield f"Left {stayed} metric(s) as they are in {file}: =new adds only what is not there"
+        yield f"Left as it was in {file}: {counted(stayed, 'metric')}; =new adds only what is not there"
     elif stayed:
-        yield f"Left {stayed} metric(s) as they are in {file}: they are exact, and the same"
+        yield f"Left as it was in {file}: {counted(stayed, 'metric')}, exact and the same"
     lost = [f"{test} {name}" for test in tests for name in before.get(test, {}) if name not in after[test]]
     if lost:
         yield f"Dropped {listed(lost)} from {file}: the test records it no longer"

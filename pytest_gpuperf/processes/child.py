@@ -29,6 +29,7 @@ from pytest_gpuperf.processes.link import Patience, exchange
 from pytest_gpuperf.processes.live import Live
 from pytest_gpuperf.processes.options import environment, passed_on
 from pytest_gpuperf.processes.result import ChildResult, how_it_ended
+from pytest_gpuperf.text import counted
 
 if TYPE_CHECKING:
     from pytest_gpuperf.processes.checkouts import Checkout
@@ -150,7 +151,7 @@ class Children:
             if not unfit or result.trouble or (self._end is not None and time.monotonic() >= self._end):
                 break
             why, pause = next(iter(unfit.values())), self._options.cooldown
-            self._progress(f"gpuperf: {why}; measuring {len(unfit)} test(s) again in {pause:g} s")
+            self._progress(f"gpuperf: {why}; measuring {counted(len(unfit), 'test')} again in {pause:g} s")
             time.sleep(pause)
             repeated = [item for item in items if item.nodeid in unfit]
             result = result.replace(unfit, self.run(repeated, batches, end=self._end))

@@ -18,6 +18,7 @@ from pytest_gpuperf.text import printable
 _HEAD = "| verdict | test | metric | baseline | now | change | interval |\n|---|---|---|--:|--:|--:|--:|"
 MARKER = "<!-- gpuperf -->"
 """By which the workflow of docs/ci.md finds its own comment again."""
+_COMMANDS = ("  pytest ", "  gpuperf ")
 _MOST = 200  # rows of a table: GitHub takes a comment of 65,536 characters, and a summary of 1 MiB
 _TO_DO = {
     0: "Nothing to do: what was measured is as fast as its baseline.",
@@ -60,7 +61,7 @@ def markdown(
         parts.append(f"To see it again:\n\n{again}")
     if rest:
         parts.append(_folded(f"{len(rest)} more metrics", _table(rest)))
-    if said := "\n".join(f"- {_data(line)}" for text in lines for line in text.splitlines()):
+    if said := "\n".join(map(_note, lines)):
         parts.append(_folded("Notes", said))
     return "\n\n".join([*parts, MARKER]) + "\n"
 
@@ -77,6 +78,14 @@ def _cells(row: Row) -> tuple[str, ...]:
     between = "" if low is None else f"{percent(low)} to {percent(high)}"
     change = percent(row.verdict.change, row.verdict.baseline)
     return row.label, str(row.test), row.metric.name, then, now, change, between
+
+
+def _note(text: str) -> str:
+    """Return a line of the summary as an item of a list, the commands in it as code to be copied."""
+    lines = text.splitlines()
+    said = " ".join(line.strip() for line in lines if not line.startswith(_COMMANDS))
+    code = (f"\n\n      {printable(line.strip())}" for line in lines if line.startswith(_COMMANDS))
+    return f"- {_data(said)}{''.join(code)}"
 
 
 def _folded(title: str, text: str) -> str:

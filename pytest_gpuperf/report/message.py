@@ -16,6 +16,7 @@ from pytest_gpuperf.rules.decide import cause_of
 from pytest_gpuperf.rules.differences import environment_differences
 from pytest_gpuperf.text import counted, inert
 
+_NEW = 3  # metrics without a baseline that a message names one by one
 _MAY_BE_THE_MACHINE = (Outcome.REGRESSED, Outcome.ENVIRONMENT_MOVED)
 
 
@@ -113,15 +114,16 @@ class _Message:
         """Return the lines of metrics that failed alike; of one alone each figure has a line."""
         row, single, verdict = group[0], len(group) == 1, group[0].verdict
         lines = [_headline(each, with_values=not single) for each in group]
+        if verdict.outcome is Outcome.NO_BASELINE and len(group) > _NEW:
+            lines = [f"{lines[0]} and {len(group) - 1} more"]
         if verdict.reason:
             lines.append(f"  why       {verdict.reason}")
         lines += self._held_against(row, single)
         compared = (self.case.against or verdict.old_code) and _noisy(row)
         count = self.processes if self.case.against else verdict.processes
-        alternating = f"({count} processes, alternating)" if compared else ""
+        alternating = f"{count} processes, alternating" if compared else ""
         if verdict.now is not None and (single or alternating):
-            shown = from_to(row)[1] if single else ""
-            lines.append(f"  now       {'  '.join(text for text in (shown, alternating) if text)}")
+            lines.append(f"  now       {_figure(from_to(row)[1] if single else '', alternating)}")
         if verdict.outcome is Outcome.REGRESSED:
             lines += self._since(row)
             lines.append(f"  machine   {self._not_the_machine(row)}")
@@ -134,19 +136,21 @@ class _Message:
     def _held_against(self, row: Row, single: bool) -> list[str]:
         """Return the lines of what the row is held to; a ``single`` row's with the figure."""
         case, verdict, baseline = self.case, row.verdict, self.case.stored.get(row.metric.name)
-        then = f"{from_to(row)[0]}  " if single else ""
+        then = from_to(row)[0] if single else ""
         if case.against:
             alternating = f", {self.processes} processes" if _noisy(row) else ""
-            return [] if verdict.baseline is None else [f"  against   {then}({case.against}{alternating})"]
+            told = _figure(then, f"{case.against}{alternating}")
+            return [] if verdict.baseline is None else [f"  against   {told}"]
         if baseline is None:
             return []
         own = verdict.old_code or verdict.baseline is None
-        stored = f"{quantity(baseline.value, row.metric.unit)}  " if own and single else then
+        stored = quantity(baseline.value, baseline.metric.unit) if own and single else then
         here = str(self.record.environment.get("device_name", ""))
-        lines = [f"  baseline  {stored}({_provenance(baseline, here)})"]
+        lines = [f"  baseline  {_figure(stored, _provenance(baseline, here))}"]
         if verdict.old_code:
             alternating = f", {verdict.processes} processes" if _noisy(row) else ""
-            lines.append(f"  old code  {then}(commit {verdict.old_code}, here and now{alternating})")
+            told = _figure(then, f"commit {verdict.old_code}, here and now{alternating}")
+            lines.append(f"  old code  {told}")
         return lines
 
     def _since(self, row: Row) -> list[str]:
@@ -165,11 +169,11 @@ class _Message:
     def _not_the_machine(self, row: Row) -> str:
         """Say what speaks against the machine as the cause of a regression."""
         if not _noisy(row):
-            return "not the cause: this is counted, not timed, and no busy or hot machine moves it"
+            return "not the cause: this is counted, not timed"
         if self.case.against or row.verdict.old_code:
             whose = self.case.against or f"commit {row.verdict.old_code}"
-            return f"not the cause: {whose} took turns with this checkout, and was better"
-        return "not likely: it was fit, and every fresh process was beyond what is allowed"
+            return f"not the cause: {whose}, measured alternately, was better"
+        return "unlikely: it was fit, and every fresh process was worse than allowed"
 
     def _differs(self, rows: Sequence[Row]) -> list[str]:
         """Name what is not as it was when the baselines were recorded, where that may be why."""
@@ -210,6 +214,11 @@ def _headline(row: Row, with_values: bool = False) -> str:
     if with_values and verdict.baseline is not None and verdict.now is not None:
         text += ", {} -> {}".format(*from_to(row))
     return text
+
+
+def _figure(figure: str, told: str) -> str:
+    """Return a figure with what is told of it in brackets, or the one of the two that there is."""
+    return f"{figure}  ({told})" if figure and told else figure or told
 
 
 def _noisy(row: Row) -> bool:

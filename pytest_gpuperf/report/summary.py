@@ -19,7 +19,7 @@ from pytest_gpuperf.report.table import counts, layout, table
 from pytest_gpuperf.report.update import WARNING, to_record
 from pytest_gpuperf.rules.creep import unseen_loss
 from pytest_gpuperf.rules.lacking import NEW_IN_PLUGIN
-from pytest_gpuperf.text import inert
+from pytest_gpuperf.text import counted, inert
 
 _COLOURS = {
     Outcome.REGRESSED: {"red": True, "bold": True},
@@ -154,13 +154,13 @@ def next_steps(
     lines += improvements(rows)
     if new := sum(row.verdict.reason == NEW_IN_PLUGIN for row in rows):
         lines.append(
-            f"{new} metric(s) are new in this version of pytest-gpuperf, and not judged yet. To record\n"
-            f"  them:\n  {update}=new"
+            "New in this version of pytest-gpuperf, and not judged yet: "
+            f"{counted(new, 'metric')}. To record:\n  {update}=new"
         )
     judged_by = "" if options.accept else str(options.baselines_from or "")
     lines += to_record(rows, update, judged_by)
     if Outcome.NO_BASELINE in outcomes and not outcomes & set(JUDGED):
-        lines.append(f"Nothing was judged, since there is no baseline yet. To arm the gate:\n  {update}")
+        lines.append(f"There is no baseline yet. To arm the gate:\n  {update}")
     elif Outcome.NO_BASELINE in outcomes:
         lines.append(f"Some metrics have no baseline. To record only those:\n  {update}=new")
     return lines

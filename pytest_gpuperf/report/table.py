@@ -101,12 +101,17 @@ def _of_test(test: TestKey, rows: Sequence[Row], against: bool, verbose: bool, q
         folded = many and not verbose and not _rate(row)
         groups.setdefault((rank(row), row.label, "" if folded else row.metric.name), []).append(row)
     found = list(groups.values())
+    first, several = found[0], len(found[0]) > 1
     if len(found) == 1:
-        yield _line(found[0], _named(test, found[0], verbose), against, verbose)
+        name = f"{test.name}: {len(first)} metrics" if several else _named(test, first, verbose)
+        yield _line(first, name, against, verbose)
         return
-    first = found[0][0]
-    count = sum(row.label == first.label for row in rows)
-    yield Line(list(Outcome)[rank(first)], first.label, f"{test.name}: {count} of {len(rows)} metrics")
+    name = f"{test.name}: {alike[first[0].label]} of {len(rows)} metrics"
+    if several:
+        yield _line(first, name, against, verbose)
+        found = found[1:]
+    else:
+        yield Line(list(Outcome)[rank(first[0])], first[0].label, name)
     for group in found:
         if not (quiet and calm(group[0])):
             name = f"  {group[0].metric.name}" if len(group) == 1 else f"  {len(group)} metrics"
@@ -126,8 +131,10 @@ def _line(group: Sequence[Row], name: str, against: bool, verbose: bool) -> Line
     row, verdict = group[0], group[0].verdict
     outcome, told = list(Outcome)[rank(row)], tuple(_told(group, against, verbose))
     if len(group) > 1:
-        several = "" if name.startswith(" ") else f": {len(group)} metrics"
-        return Line(outcome, row.label, f"{name}{several}", told=told)
+        gains = [each.verdict.change or 0.0 for each in group if outcome is Outcome.IMPROVED]
+        gain = max(gains, key=abs, default=0.0)
+        figures = ("", "", percent(gain), "") if gain else ("",) * 4
+        return Line(outcome, row.label, f"{name}, up to" if gain else name, figures, told)
     moved = percent(verdict.change, verdict.baseline)
     return Line(outcome, row.label, name, (_now(row), bar(row), moved, _rate(row)), told)
 

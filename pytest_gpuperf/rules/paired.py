@@ -18,6 +18,7 @@ from pytest_gpuperf.rules.estimate import POWER, Estimate, bounded_exp, prior_sd
 from pytest_gpuperf.rules.student import noncentrality, quantile
 from pytest_gpuperf.rules.verdict import check_samples, checked_tolerance, conclude
 from pytest_gpuperf.rules.verdict import judge as judge_against_baseline
+from pytest_gpuperf.text import counted
 
 PER_BLOCK = 2
 """Processes of each side in a block."""
@@ -134,7 +135,7 @@ def _after_last_look(
     had = len(here) // PER_BLOCK
     if had < blocks:
         undecided = _conclude(here, there, theta, _estimate(here, there, LOOK_ALPHA, blocks))
-        reason = f"{had} complete block(s), and no verdict after them"
+        reason = f"{counted(had, 'complete block')}, and no verdict after them"
         return replace(undecided, outcome=Outcome.INCONCLUSIVE, reason=reason)
     found = _estimate(here, there, LAST_ALPHA, blocks)
     last = _conclude(here, there, theta, found)

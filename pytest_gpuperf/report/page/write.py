@@ -131,12 +131,12 @@ def _body(test: TestResult, metric: MetricResult, history: Sequence[tuple[str, A
     cells = "".join(f'<td class="number" data-name="{name}">{escape(value)}</td>' for name, value in numbers)
     more = "".join(_more(metric, history, drawn))
     opened = " open" if metric.cause and drawn else ""
-    details = f"<details{opened}><summary>samples, runs and reason</summary>{more}</details>" if more else ""
+    details = f"<details{opened}><summary>details</summary>{more}</details>" if more else ""
     return (
         f'<tbody data-label="{escape(metric.label)}" data-text="{escape(searched)}"><tr>'
         f'<td class="verdict {colour(metric)}">{escape(metric.label)}</td>'
         f'<th scope="row" class="wrap">{escape(test.name)}<br>'
-        f'<span class="soft">{escape(test.suite)}</span></th>'
+        f'<span class="soft">{escape(test.suite).replace("/", "/<wbr>")}</span></th>'
         f'<td class="wrap" data-name="metric">{escape(metric.name)}</td>{cells}</tr>'
         f'<tr class="more"><td colspan="7">{details}</td></tr></tbody>'
     )
