@@ -18,7 +18,7 @@ from pytest_gpuperf.figures import slug
 from pytest_gpuperf.files import find_json, list_folder, read_file, writing
 from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.rules.creep import followed
-from pytest_gpuperf.rules.differences import differences, question_changes
+from pytest_gpuperf.rules.differences import changes, question_changes
 from pytest_gpuperf.rules.lacking import held_to_compiler
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
 from pytest_gpuperf.storage.documents import explained
@@ -241,8 +241,7 @@ def _replaced(old: Baseline, new: Baseline) -> Baseline:
 
 def _appended(old: Baseline, new: Baseline, where: str) -> Baseline:
     changed = question_changes(old.metric, old.contract, new.metric, new.contract)
-    changed += [f"{key} {before} -> {after}" for key, before, after in differences(old.place, new.place)]
-    if changed:
+    if changed := changed + changes(old.place, new.place):
         raise BaselineError(
             f"{where}: runs of another measurement cannot be appended ({'; '.join(changed)}): "
             "replace the baseline with plain --gpuperf-update"
