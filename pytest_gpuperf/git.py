@@ -37,6 +37,11 @@ class Revision:
         return short if self.commit.startswith(self.name) else f"{self.name} ({short})"
 
 
+def of_commit(commit: str, dirty: bool) -> str:
+    """Return the end of a sentence about code: its commit, "" for none."""
+    return f", commit {commit[:SHOWN_DIGITS]}{' with changes' if dirty else ''}" if commit else ""
+
+
 def git(folder: Path, *arguments: str, timeout: float | None = None) -> str:
     """Return what ``git -C folder ARGUMENTS`` prints; raises GitError."""
     return git_bytes(folder, *arguments, timeout=timeout).decode(errors="surrogateescape")

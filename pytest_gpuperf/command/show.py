@@ -155,18 +155,14 @@ def _summary(lines: Sequence[Line]) -> str:
 
 def _figure(line: Line) -> str:
     from pytest_gpuperf.figures import quantity
-    from pytest_gpuperf.git import SHOWN_DIGITS
+    from pytest_gpuperf.git import of_commit
 
     spread = f" (runs within {100 * line.spread:.1f} %)" if line.spread is not None else ""
     runs = counted(line.runs, "run") + (f" on {len(line.units)} units" if len(line.units) > 1 else "")
     left_out = f", {line.left_out} left out" if line.left_out else ""
-    commit = (
-        f", commit {line.commit[:SHOWN_DIGITS]}" + (" with changes" if line.dirty else "")
-        if line.commit
-        else ""
-    )
     value = f"{quantity(line.value, line.unit)}{spread}"
-    return f"{value:<32}  {line.metric}  {runs}{left_out}, {line.last}{commit}"
+    when = f"{line.last}{of_commit(line.commit, line.dirty)}"
+    return f"{value:<32}  {line.metric}  {runs}{left_out}, {when}"
 
 
 def _age(day: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_gpuperf.figures import percent, quantity, told_apart
+from pytest_gpuperf.git import of_commit
 from pytest_gpuperf.measurement import Measurement, Metric, Run
 from pytest_gpuperf.rules.differences import question_changes, surroundings_moved
 from pytest_gpuperf.rules.estimate import MIN_RUNS, estimate
@@ -87,8 +88,7 @@ def of_results(path: Path) -> Side:
         tolerance = metric.constants.tolerance if each.tolerance is None else each.tolerance
         key = where.pool, f"{test.suite}::{test.name}", each.name
         figures[key] = Figure(metric, each.contract, each.value, runs, tolerance)
-    commit = f", commit {document.commit[:10]}{' with changes' if document.dirty else ''}"
-    label = f"{path}, {document.date[:10]}{commit if document.commit else ''}"
+    label = f"{path}, {document.date[:10]}{of_commit(document.commit, document.dirty)}"
     return Side(label, figures, environments)
 
 
