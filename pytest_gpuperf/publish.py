@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_gpuperf import __version__
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import replace_file, why_not_replaced, why_not_written
+from pytest_gpuperf.flags import flag_of
 from pytest_gpuperf.report.command import judging, measuring, targets
 from pytest_gpuperf.session import GpuperfSession
 
@@ -139,4 +140,4 @@ def _path(session: GpuperfSession, name: str) -> Path:
 
 
 def _flag(session: GpuperfSession, name: str) -> str:
-    return f"--gpuperf-{name.replace('_', '-')}={getattr(session.options, name)}"
+    return f"{flag_of(name)}={getattr(session.options, name)}"
