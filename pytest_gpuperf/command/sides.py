@@ -57,15 +57,14 @@ def of_store(store: Store, label: str) -> Side:
     figures: dict[Key, Figure] = {}
     environments: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for pool in store.pools():
-        for suite in store.suites(pool):
-            for test, metrics in store.load(pool, suite).items():
-                for name, each in metrics.items():
-                    tolerance = each.metric.constants.tolerance
-                    key = pool, f"{suite}::{test}", name
-                    figures[key] = Figure(each.metric, each.contract, each.value, each.runs, tolerance)
-                    for run in each.runs:
-                        if run.environment not in environments[pool]:
-                            environments[pool].append(run.environment)
+        for test, name, each in store.all_of(pool):
+            tolerance = each.metric.constants.tolerance
+            figures[pool, str(test), name] = Figure(
+                each.metric, each.contract, each.value, each.runs, tolerance
+            )
+            for run in each.runs:
+                if run.environment not in environments[pool]:
+                    environments[pool].append(run.environment)
     return Side(label, figures, environments)
 
 

@@ -213,10 +213,7 @@ def _why(error: BaseException | None) -> str:
 def target_of(project: Project, pool: str, suites: set[Path]) -> Target:
     """Return the GPU of a pool, from the baselines of some suites; raises GpuperfError."""
     stores = {project.store(path).folder: project.store(path) for path in suites}
-    found: list[Baseline] = []
-    for store in stores.values():
-        for suite in store.suites(pool):
-            found += [each for metrics in store.load(pool, suite).values() for each in metrics.values()]
+    found = [each for store in stores.values() for _, _, each in store.all_of(pool)]
     if not found:
         there = ", ".join(sorted({name for store in stores.values() for name in store.pools()})) or "none"
         where = ", ".join(map(str, stores))
