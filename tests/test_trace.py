@@ -279,23 +279,6 @@ def test_a_run_is_traced_in_each_worker_and_written_once(project, backend):
     assert ">add_one <" in page
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--gpuperf", "--gpuperf-update"], "*--gpuperf-trace measures nothing: leave out --gpuperf-update*"),
-        (["--gpuperf-sanitize"], "*--gpuperf-trace measures nothing: leave out --gpuperf-sanitize*"),
-        (["--gpuperf", "--gpuperf-markdown=m.md"], "*-trace measures nothing: leave out --gpuperf-markdown*"),
-        (["--gpuperf-trace=no/trace.json"], "*trace=no/trace.json is no file*in a folder that exists*"),
-        (["--gpuperf-trace", "test_k.py"], "*--gpuperf-trace=test_k.py is no file*paths of suites before*"),
-    ],
-)  # fmt: skip
-def test_what_does_not_go_with_a_trace(pytester: pytest.Pytester, flags, said):
-    pytester.makepyfile(test_k="def test_k(): pass")
-    result = pytester.runpytest_inprocess(*EMULATED, "--gpuperf-trace", *flags)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([said])
-
-
 def test_a_gpu_without_cupti_is_a_usage_error(pytester: pytest.Pytester, monkeypatch):
     def missing():
         raise Unavailable("counters and traces on a GPU need CUPTI: pip install nvidia-cuda-cupti")
