@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from gitproject import Repository
+from waiting import wait_until
 
 # Each side's processes read their figures from files of their own checkout: code that can be committed.
 SUITE = """
@@ -270,9 +270,7 @@ def test_an_interrupted_comparison_leaves_no_worktree(repository: Repository, nu
     repository.commit()
     command = [sys.executable, "-m", "pytest", "test_slow.py", "--gpuperf", "--gpuperf-against=HEAD"]
     process = subprocess.Popen(command, cwd=repository.path, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not (repository.path / "begun").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until((repository.path / "begun").exists)
     assert repository.worktrees == 2
     process.send_signal(number)
     process.communicate(timeout=30)
