@@ -70,6 +70,9 @@ INSTRUMENTS: Mapping[str, Instrument] = {
     )
 }
 
+PERCENTILES = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
+"""LoadGen's percentiles of a latency that are kept, and the fraction of queries below each."""
+
 SENTINELS: Mapping[str, str] = {"bandwidth_s": "memory", "compute_s": "arithmetic"}
 """Kernels that never change (machine/sentinels.py): the names of their stored times, and what bounds them."""
 LAUNCH_SENTINEL = "launch_s"

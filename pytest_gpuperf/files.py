@@ -66,11 +66,6 @@ def find_json(folder: Path, root: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if name.endswith(".json"))
 
 
-def is_test(path: Path) -> bool:
-    """Say whether a path is a test's or a suite's, which came after a flag that took it for its own."""
-    return "::" in path.name or path.suffix == ".py"
-
-
 def why_not_written(path: Path) -> str:
     """Return why a file cannot be made or replaced, "" if nothing is known against it."""
     if path.exists() and not path.is_file():
@@ -95,6 +90,26 @@ def why_not_replaced(path: Path, beginning: bytes) -> str:
         if (head := file.read(_HEAD)) and beginning not in head:
             return "it is there, and is no such report"
     return ""
+
+
+def check_output(flag: str, what: str, path: Path, beginning: bytes, meant_else: bool = False) -> None:
+    """Raise GpuperfError where the file of a ``flag`` cannot be written.
+
+    A suite's path that came after the flag looks like it; ``meant_else``: so may this one.
+    """
+    is_test = "::" in path.name or path.suffix == ".py"
+    if meant_else or is_test or path.is_dir() or not path.parent.is_dir():
+        raise GpuperfError(
+            f"{flag} is no file that a {what} can be written to: write the paths of suites before the flag, "
+            "or name a file in a folder that exists"
+        )
+    check_replaced(flag, path, beginning)
+
+
+def check_replaced(flag: str, path: Path, beginning: bytes) -> None:
+    """Raise GpuperfError where the file of a ``flag`` cannot be written, or holds no such report."""
+    if reason := why_not_replaced(path, beginning):
+        raise GpuperfError(f"{flag}: cannot be written ({reason}): name another file")
 
 
 def replace_file(path: Path, data: bytes, folder: Path | None = None) -> None:

@@ -134,6 +134,11 @@ REPORTS = ("json", "html", "benchmark_json", "history")
 HOST_TIMES = "gpuperf_judge_host_times"
 
 
+def flag_of(name: str) -> str:
+    """Return the flag of a setting."""
+    return f"--gpuperf-{name.replace('_', '-')}"
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Declare every flag and ini key."""
     group = parser.getgroup("gpuperf", "GPU performance regression testing")
@@ -143,7 +148,7 @@ def add_options(parser: pytest.Parser) -> None:
         help="Measure, judge against the baselines, and fail what regressed.",
     )
     for setting in SETTINGS:
-        flag = f"--gpuperf-{setting.name.replace('_', '-')}"
+        flag = flag_of(setting.name)
         if setting.flag:
             group.addoption(
                 flag, metavar=setting.flag, type=setting.convert, help=setting.help, **setting.more

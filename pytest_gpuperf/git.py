@@ -37,6 +37,11 @@ class Revision:
         return short if self.commit.startswith(self.name) else f"{self.name} ({short})"
 
 
+def of_commit(commit: str, dirty: bool) -> str:
+    """Return the end of a sentence about code: its commit, "" for none."""
+    return f", commit {commit[:SHOWN_DIGITS]}{' with changes' if dirty else ''}" if commit else ""
+
+
 def git(folder: Path, *arguments: str, timeout: float | None = None) -> str:
     """Return what ``git -C folder ARGUMENTS`` prints; raises GitError."""
     return git_bytes(folder, *arguments, timeout=timeout).decode(errors="surrogateescape")
@@ -80,8 +85,8 @@ def resolve(folder: Path, name: str) -> Revision:
 
 
 def toplevel(folder: Path) -> Path:
-    """Return the checkout that holds ``folder``; raises GitError where it lies in none."""
-    return Path(git(folder, "rev-parse", "--show-toplevel").removesuffix("\n"))
+    """Return the checkout that holds ``folder``, links followed; raises GitError where it lies in none."""
+    return Path(os.path.realpath(git(folder, "rev-parse", "--show-toplevel").removesuffix("\n")))
 
 
 def within(path: Path) -> tuple[Path, str]:
@@ -89,7 +94,7 @@ def within(path: Path) -> tuple[Path, str]:
 
     Links are followed. Raises GitError where it lies in no checkout.
     """
-    top = Path(os.path.realpath(toplevel(next(p for p in (path, *path.parents) if p.is_dir()))))
+    top = toplevel(next(p for p in (path, *path.parents) if p.is_dir()))
     return top, Path(os.path.relpath(os.path.realpath(path), top)).as_posix()
 
 
@@ -98,7 +103,7 @@ def inside(path: Path, root: Path, revision: Revision) -> tuple[Path, str]:
 
     Raises GitError where ``path`` lies in no checkout or in another one: ``revision`` cannot have it.
     """
-    top = Path(os.path.realpath(toplevel(root)))
+    top = toplevel(root)
     with suppress(GitError):
         found, name = within(path)
         if found == top:

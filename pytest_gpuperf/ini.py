@@ -52,7 +52,7 @@ def ini_at(config: pytest.Config, revision: Revision) -> IniFile | None:
     None: the session's own lies outside the repository, so that it is no part of the change. Raises
     pytest.UsageError, one sentence, for a file that cannot be read.
     """
-    top = Path(os.path.realpath(toplevel(config.rootpath)))
+    top = toplevel(config.rootpath)
     own = config.inipath
     if own is not None and not _lies_in(own, config.rootpath, revision):
         return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,11 @@ def test_options(item: pytest.Item) -> TestOptions:
 test_options.__test__ = False  # type: ignore[attr-defined]
 
 
+def place_of(item: pytest.Item) -> tuple[Path, int]:
+    """Return the file of a test and its first line there."""
+    return item.path, (item.location[1] or 0) + 1
+
+
 def fixtures_of(item: pytest.Item) -> frozenset[str]:
     """Return the names of the fixtures that a test asks for; none for an item that is not a function."""
     return frozenset(getattr(item, "fixturenames", ()))
@@ -122,3 +128,14 @@ def takes_numbers(item: pytest.Item) -> bool:
 def isolates(item: pytest.Item) -> bool:
     """Return whether a test runs whole in a process of its own: a crash in LoadGen takes the process down."""
     return "loadgen" in fixtures_of(item) or test_options(item).isolated
+
+
+def by_process(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:
+    """Part tests by the process that each runs in: one for all, but for those that ask for their own."""
+    batches: list[list[pytest.Item]] = [[]]
+    for item in items:
+        if isolates(item):
+            batches.append([item])
+        else:
+            batches[0].append(item)
+    return batches if batches[0] else batches[1:]

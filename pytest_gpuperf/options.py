@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_gpuperf.flags import HOST_TIMES, JUDGING, REPORTS, SETTINGS, Setting, host_times
+from pytest_gpuperf.flags import HOST_TIMES, JUDGING, REPORTS, SETTINGS, Setting, flag_of, host_times
 from pytest_gpuperf.git import GitError, Revision, resolve
 from pytest_gpuperf.ini import IniFile, check_addopts, ini_at
 from pytest_gpuperf.rules.case import BLOCKS
@@ -130,7 +130,7 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
     except GitError as error:
         raise pytest.UsageError(str(error)) from None
     if revisions["baselines_from"] and not _overridden(config, "addopts"):
-        check_addopts(config, file, [*map(_flag, (*JUDGING, "tolerance", "baselines_from", "against"))])
+        check_addopts(config, file, [*map(flag_of, (*JUDGING, "tolerance", "baselines_from", "against"))])
     if file:
         given |= {s.name: _value(config, s, file) for s in SETTINGS if s.name in JUDGING}
     theirs = file is not None and not _overridden(config, HOST_TIMES)
@@ -191,22 +191,22 @@ def _measures_nothing(config: pytest.Config, given: Mapping[str, Any]) -> Iterat
     """Yield what a run that measures nothing cannot do."""
     for name in (name for name in NOT_MEASURING if given[name] is not None):
         names = ("update", "calibrate", "against", "budget", *NOT_MEASURING)
-        others = [_flag(other) for other in names if given[other] and other != name]
+        others = [flag_of(other) for other in names if given[other] and other != name]
         others += ["--gpuperf-skip-unchanged"] if config.option.gpuperf_skip_unchanged else []
         written = OF_TRACES if name == "trace" else ()
         reports = (*REPORTS, "markdown")
-        others += [_flag(each) for each in reports if each not in written and _typed(config, each)]
+        others += [flag_of(each) for each in reports if each not in written and _typed(config, each)]
         if others:
-            yield f"{_flag(name)} measures nothing: leave out {others[0]}"
+            yield f"{flag_of(name)} measures nothing: leave out {others[0]}"
         if getattr(config.option, "tx", None) and (does := NOT_MEASURING[name]):
-            yield f"{_flag(name)} {does}; leave out -n"
+            yield f"{flag_of(name)} {does}; leave out -n"
 
 
 def _needs_measuring(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is about measuring in a run without --gpuperf."""
     active, needs = config.option.gpuperf, "is about what is measured, so it needs --gpuperf beside it"
     for name, does in _OF_MEASURING.items():
-        flag = _flag(name) + ("=N" if name == "calibrate" else "")
+        flag = flag_of(name) + ("=N" if name == "calibrate" else "")
         planned = given["plan"] is not None and name == "baselines_from"
         if given[name] is not None and not (active or planned or isinstance(given[name], Path)):
             yield f"{flag} {does}, so it needs --gpuperf beside it"
@@ -217,7 +217,7 @@ def _needs_measuring(config: pytest.Config, given: Mapping[str, Any]) -> Iterato
         reads = reads or (given["plan"] is not None and name in ("pool", "strict"))
         reads = reads or (given["trace"] is not None and name in OF_TRACES)
         if _typed(config, name) and not (active or reads or config.option.gpuperf_child is not None):
-            yield f"{_flag(name)} {needs}"
+            yield f"{flag_of(name)} {needs}"
 
 
 def _skips_too_much(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
@@ -225,16 +225,18 @@ def _skips_too_much(config: pytest.Config, given: Mapping[str, Any]) -> Iterator
     asked = {**given, "accept": config.option.gpuperf_accept}
     for name, does in _MEASURED.items() if config.option.gpuperf_skip_unchanged else ():
         if asked[name]:
-            yield (f"--gpuperf-skip-unchanged measures less, and {_flag(name)} {does}: leave one of them out")
+            yield (
+                f"--gpuperf-skip-unchanged measures less, and {flag_of(name)} {does}: leave one of them out"
+            )
 
 
 def _records(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
     """Yield what does not go with recording, or only with it."""
     update, calibrate = given["update"], given["calibrate"]
-    recording = _flag("update" if update else "calibrate") if update or calibrate is not None else ""
+    recording = flag_of("update" if update else "calibrate") if update or calibrate is not None else ""
     for name in REPORTS if recording else ():
         if _typed(config, name):
-            yield f"{_flag(name)} reports verdicts and {recording} records: leave one of them out"
+            yield f"{flag_of(name)} reports verdicts and {recording} records: leave one of them out"
     if _typed(config, "runs") and config.option.gpuperf and not recording:
         yield (
             "--gpuperf-runs is how many runs are recorded: give --gpuperf-update or --gpuperf-calibrate, too"
@@ -250,11 +252,11 @@ def _records(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
     if given["budget"] and others:
         yield (
             "--gpuperf-budget bounds a run that judges against baselines; "
-            f"leave it out beside {_flag(others[0])}"
+            f"leave it out beside {flag_of(others[0])}"
         )
     for name in ("against", "baselines_from"):
         if given[name] is not None and recording:
-            yield f"{_flag(name)} judges and {recording} records: leave one of them out"
+            yield f"{flag_of(name)} judges and {recording} records: leave one of them out"
 
 
 def _judges(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
@@ -273,11 +275,7 @@ def _judges(config: pytest.Config, given: Mapping[str, Any]) -> Iterator[str]:
 
 def _typed(config: pytest.Config, name: str) -> bool:
     """Return whether a person gave the flag now; an ini file's addopts may have it for other runs."""
-    return any(str(given).partition("=")[0] == _flag(name) for given in config.invocation_params.args)
-
-
-def _flag(name: str) -> str:
-    return f"--gpuperf-{name.replace('_', '-')}"
+    return any(str(given).partition("=")[0] == flag_of(name) for given in config.invocation_params.args)
 
 
 def owner_of(start: Path, folder: str, fallback: Path, root: Path) -> Path:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pytest_gpuperf import __version__
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.files import replace_file, why_not_replaced, why_not_written
+from pytest_gpuperf.files import check_replaced, replace_file, why_not_written
+from pytest_gpuperf.flags import flag_of
 from pytest_gpuperf.report.command import judging, measuring, targets
 from pytest_gpuperf.session import GpuperfSession
 
@@ -38,8 +39,7 @@ def check(session: GpuperfSession) -> None:
         else:
             path, flag = _path(session, name), _flag(session, name)
             other = known.setdefault(Path(os.path.realpath(path)), name)
-            if reason := why_not_replaced(path, _BEGINNINGS[name]):
-                raise GpuperfError(f"{flag}: cannot be written ({reason}): name another file")
+            check_replaced(flag, path, _BEGINNINGS[name])
             if other != name:
                 raise GpuperfError(f"{flag} and {_flag(session, other)} name one file: give each its own")
 
@@ -139,4 +139,4 @@ def _path(session: GpuperfSession, name: str) -> Path:
 
 
 def _flag(session: GpuperfSession, name: str) -> str:
-    return f"--gpuperf-{name.replace('_', '-')}={getattr(session.options, name)}"
+    return f"{flag_of(name)}={getattr(session.options, name)}"

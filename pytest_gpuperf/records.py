@@ -153,7 +153,7 @@ class Sampled:
         return cls(len(samples), mean, stdev(samples, mean) if len(samples) > 1 else 0.0)
 
 
-def thinned(samples: Sequence[float], most: int = REPORTED_SAMPLES) -> tuple[float, ...]:
+def thinned(samples: Sequence[float], most: int) -> tuple[float, ...]:
     """Return at most ``most`` samples (odd), ascending: evenly spaced order statistics, with the median."""
     ordered = sorted(samples)
     if (last := len(ordered) - 1) < most:

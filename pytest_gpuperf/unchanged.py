@@ -26,20 +26,22 @@ def look(
 ) -> tuple[Baseline | None, Mapping[str, str]]:
     """Return the baseline whose own work a launch is, which is noted then, or None and why it is measured.
 
-    Nothing is left out of a process that measures again, of what is expected to regress, or on a device whose
-    times are not judged. Raises GpuperfError for unreadable baselines.
+    A plan notes whatever it comes to. Nothing is left out of a process that measures again, of what is
+    expected to regress, or on a device whose times are not judged. Raises GpuperfError for unreadable
+    baselines.
     """
-    device = session.gpu().device
-    if session.options.plan is not None:
-        return _reach(session, item, reached), {}
+    device, planned = session.gpu().device, session.options.plan is not None
     asked = session.options.skip_unchanged and session.options.child is None and device.judges_times
-    if not asked or test_options(item).expected:
+    if not planned and (not asked or test_options(item).expected):
         return None, {}
-    from pytest_gpuperf.machine.environment import describe
-
     place = device.place()
     stored = session.project.stored(item.nodeid, place).get(reached.metric.name)
     reached = as_stored(reached, stored)
+    if planned:
+        recorder_of(item).add(reached, unchanged=True)
+        return stored if compare(stored, reached).word == "identical" else None, {}
+    from pytest_gpuperf.machine.environment import describe
+
     found = compare_here(
         stored, reached, place, describe(device, item.path.parent, session.options.baselines)
     )
@@ -47,14 +49,6 @@ def look(
         return None, {WHY: found.reason}
     recorder_of(item).add(reached, unchanged=True)
     return stored, {}
-
-
-def _reach(session: GpuperfSession, item: pytest.Item, reached: Measurement) -> Baseline | None:
-    """Note what a plan has come to; return the baseline whose own work it is, None for none."""
-    stored = session.project.stored(item.nodeid, session.gpu().device.place()).get(reached.metric.name)
-    reached = as_stored(reached, stored)
-    recorder_of(item).add(reached, unchanged=True)
-    return stored if compare(stored, reached).word == "identical" else None
 
 
 class _NotCounted:

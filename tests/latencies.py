@@ -1,8 +1,11 @@
-"""A suite whose test records what it is told: a replica can so differ from the screen."""
+"""A project whose test records what it is told: a replica can so differ from the screen."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from typing import Any
+
+import pytest
 
 # Each process takes the next of the words in latency.txt, and the last one again and again.
 LATENCY = """\
@@ -22,12 +25,32 @@ def latency():
 SUITE = f'{LATENCY}def test_latency(gpuperf):\n    gpuperf.record("latency", latency(), "s")\n'
 
 
-def tell(folder: Path, latencies: str) -> None:
-    """Tells the next processes their latencies, separated by blanks."""
-    (folder / "latency.txt").write_text(latencies)
-    (folder / "count.txt").unlink(missing_ok=True)
+INI = "[pytest]\ngpuperf_judge_host_times = true\n"
 
 
-def processes(folder: Path) -> int:
-    """How many have asked since."""
-    return int((folder / "count.txt").read_text())
+class HostProject:
+    """A user's project that judges host times, in pytester's folder."""
+
+    def __init__(self, pytester: pytest.Pytester, suite: str = SUITE, ini: str = INI) -> None:
+        self.pytester, self.path = pytester, pytester.path
+        pytester.makeini(ini)
+        pytester.makepyfile(test_suite=suite)
+        pytester.mkdir("baselines")
+
+    def tell(self, latencies: str) -> None:
+        """Tells the next processes their latencies, separated by blanks."""
+        (self.path / "latency.txt").write_text(latencies)
+        (self.path / "count.txt").unlink(missing_ok=True)
+
+    def judge(self, *flags: str) -> pytest.RunResult:
+        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
+
+    @property
+    def processes(self) -> int:
+        """How many have asked since they were told."""
+        return int((self.path / "count.txt").read_text())
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        (file,) = (self.path / "baselines").rglob("*.json")
+        return json.loads(file.read_text())

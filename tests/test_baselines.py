@@ -614,7 +614,6 @@ def test_a_linked_file_stays_a_link(store, path):
 
 
 def test_the_json_schema_that_ships_is_current():
-
     shipped = (Path(pytest_gpuperf.__file__).parent / "storage" / "baseline.schema.json").read_text()
     assert shipped == format.json_schema(), (
         "run python -m pytest_gpuperf.storage.format > pytest_gpuperf/storage/baseline.schema.json"

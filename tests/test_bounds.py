@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from latencies import LATENCY, processes, tell
+from latencies import LATENCY, HostProject
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Bounds, Kind, Measurement, Metric, Outcome, Verdict
@@ -97,20 +97,11 @@ def test_a_shown_number_takes_no_bounds():
     assert Bounds.of("gpuperf(...)", None, None, "shown") == Bounds()
 
 
-class Project:
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
-        pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
-        (pytester.path / "baselines").mkdir()
-
+class Project(HostProject):
     def run(self, limits: str, latencies: str, *flags: str) -> pytest.RunResult:
         self.pytester.makepyfile(test_suite=SUITE.replace("BOUNDS", limits))
-        tell(self.pytester.path, latencies)
-        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
-
-    @property
-    def processes(self) -> int:
-        return processes(self.pytester.path)
+        self.tell(latencies)
+        return self.judge(*flags)
 
 
 def test_a_bound_is_judged_without_a_baseline(project: Project):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from latencies import INI, HostProject
+from once import run_once
 
 # Each measurement is logged with its process; the files beside the suite say how slow a test is now,
 # which one naps until the budget is over, and in which one somebody presses Ctrl-C.
@@ -45,57 +43,37 @@ def test_z():
     if "interrupt" in SET:
         raise KeyboardInterrupt
 """
-INI = "[pytest]\ngpuperf_judge_host_times = true\naddopts = --benchmark-min-rounds=1 --benchmark-max-time=0\n"
-
-
 PLUGINS = "pytest_gpuperf.plugin,pytest_benchmark.plugin,xdist.plugin"
 
 
-def _env() -> dict[str, str]:
-    """With the plugins that are used here and no other, which would take longer to start than all of these.
-
-    Without xdist's variables, by which pytest-benchmark would take any process for a worker.
-    """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": PLUGINS}
-
-
-@pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with its baselines, recorded once for all tests here."""
-    folder = tmp_path_factory.mktemp("recorded")
-    (folder / "tox.ini").write_text(INI)
-    (folder / "test_suite.py").write_text(SUITE)
-    (folder / "set.txt").write_text("")
-    (folder / "baselines").mkdir()
-    command = [sys.executable, "-m", "pytest", "--gpuperf", "-p", "no:cacheprovider"]
-    subprocess.run([*command, "--gpuperf-update", "--gpuperf-runs=3"], cwd=folder, env=_env(), check=True)
-    return folder
-
-
-class Project:
+class Project(HostProject):
     def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
+        super().__init__(pytester, SUITE, f"{INI}addopts = --benchmark-min-rounds=1 --benchmark-max-time=0\n")
+        (self.path / "set.txt").write_text("")
+        assert run_once(pytester, "--gpuperf", "--gpuperf-update", "--gpuperf-runs=3").ret == 0
 
     def run(self, budget: float, *flags: str, **settings: object) -> pytest.RunResult:
-        (self.pytester.path / "log.txt").unlink(missing_ok=True)
-        (self.pytester.path / "set.txt").write_text("".join(f"{k} {v}\n" for k, v in settings.items()))
-        return self.pytester.runpytest_subprocess("--gpuperf", f"--gpuperf-budget={budget}", *flags)
+        (self.path / "log.txt").unlink(missing_ok=True)
+        (self.path / "set.txt").write_text("".join(f"{k} {v}\n" for k, v in settings.items()))
+        return self.judge(f"--gpuperf-budget={budget}", *flags)
 
     @property
     def log(self) -> str:
         """The names in the order in which they were measured."""
-        return "".join(line.split()[0] for line in (self.pytester.path / "log.txt").read_text().splitlines())
+        return "".join(line.split()[0] for line in (self.path / "log.txt").read_text().splitlines())
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, recorded: Path, monkeypatch) -> Project:
-    wanted = _env()
-    for name in set(os.environ) - set(wanted):
-        monkeypatch.delenv(name)
-    for name, value in wanted.items():
-        monkeypatch.setenv(name, value)
-    shutil.copytree(recorded, pytester.path, dirs_exist_ok=True)
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """With the plugins that are used here and no other, which would take longer to start than all of these.
+
+    Without xdist's variables, by which pytest-benchmark would take any process for a worker.
+    """
+    for name in list(os.environ):
+        if name.startswith("PYTEST_XDIST"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", PLUGINS)
     return Project(pytester)
 
 
@@ -108,7 +86,7 @@ def test_screens_come_first_then_the_largest_excess(project: Project):
 
 
 def test_tests_with_a_baseline_come_first(project: Project):
-    suite = project.pytester.path / "test_suite.py"
+    suite = project.path / "test_suite.py"
     suite.write_text(
         suite.read_text().replace("def test_a(", "def test_n(gpuperf): measure(gpuperf, 'n')\ndef test_a(")
     )
@@ -157,7 +135,7 @@ def test_an_unconfirmed_trip_is_unmeasured_and_strict_decides(project: Project):
 
 def test_a_replica_is_ended_with_the_budget(project: Project):
     start = time.monotonic()
-    suite = project.pytester.path / "test_suite.py"
+    suite = project.path / "test_suite.py"
     text = suite.read_text().replace("    log(name)\n", "    log(name)\n    if not first: time.sleep(90)\n")
     suite.write_text(text)
     result = project.run(0.1, "--gpuperf-strict=off", "-k", "test_a", a=1.5)
@@ -187,27 +165,6 @@ def test_in_a_worker_too(project: Project):
     assert result.ret == 22
     result.stdout.fnmatch_lines(["*test_e: not measured: the budget*"])
     result.stdout.no_fnmatch_line("missing*")
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--gpuperf", "--gpuperf-budget=0"], "not a number of minutes above 0"),
-        (["--gpuperf", "--gpuperf-budget=nan"], "not a number of minutes above 0"),
-        (["--gpuperf-budget=5"], "needs --gpuperf beside it"),
-        (["--gpuperf", "--gpuperf-budget=5", "--gpuperf-update"], "leave it out beside --gpuperf-update"),
-        (
-            ["--gpuperf", "--gpuperf-budget=5", "--gpuperf-against=HEAD"],
-            "leave it out beside --gpuperf-against",
-        ),
-    ],
-)
-def test_a_budget_that_bounds_nothing_is_a_usage_error(
-    pytester: pytest.Pytester, flags: list[str], words: str
-):
-    result = pytester.runpytest(*flags)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*{words}*"])
 
 
 def test_one_set_of_replicas_serves_what_is_held_back(project: Project):

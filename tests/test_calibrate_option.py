@@ -6,7 +6,7 @@ import json
 
 import msgspec
 import pytest
-from latencies import SUITE, processes, tell
+from latencies import HostProject
 
 from pytest_gpuperf.rules.calibration import Calibration
 from pytest_gpuperf.storage.calibrations import read_result, read_runs
@@ -15,18 +15,16 @@ QUICK = "--gpuperf-runs=3"
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
-    pytester.makepyfile(test_suite=SUITE)
-    (pytester.path / "baselines").mkdir()
-    tell(pytester.path, "9.0 1.00 1.01 0.99 1.0 1.02 0.98 1.0 1.01 1.0")
-    return pytester
+def project(pytester: pytest.Pytester) -> HostProject:
+    made = HostProject(pytester)
+    made.tell("9.0 1.00 1.01 0.99 1.0 1.02 0.98 1.0 1.01 1.0")
+    return made
 
 
-def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Pytester):
-    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=8", QUICK)
+def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: HostProject):
+    result = project.judge("--gpuperf-calibrate=8", QUICK)
     assert result.ret == 0, result.stdout.str()
-    assert processes(project.path) == 9
+    assert project.processes == 9
     result.stdout.fnmatch_lines(
         [
             "gpuperf: each run is written to .gpuperf/runs-*.jsonl as it ends",
@@ -45,29 +43,29 @@ def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Py
     stored = project.path / "baselines" / "cpu.calibration.json"
     first = read_result(stored)
     stored.unlink()
-    again = project.runpytest_subprocess(f"--gpuperf-calibrate=.gpuperf/{file.name}", QUICK)
+    again = project.pytester.runpytest_subprocess(f"--gpuperf-calibrate=.gpuperf/{file.name}", QUICK)
     assert again.ret == 0
     again.stdout.fnmatch_lines(["calibration: cpu, 8 runs of identical code"])
-    assert processes(project.path) == 9  # nothing was measured
+    assert project.processes == 9  # nothing was measured
     assert read_result(stored) == first
 
-    armed = project.runpytest_subprocess("--gpuperf")
+    armed = project.judge()
     armed.stdout.fnmatch_lines(
         ["gpuperf: cpu: 0 false failures expected a run", "  (0 of 8 runs red, at most 31.2 %; 1 tests, *)"]
     )
     # A GPU's, such as a repository has beside others', says nothing of a machine without one.
     stored.write_text(json.dumps({**json.loads(stored.read_text()), "devices": ["GPU-1"]}))
-    elsewhere = project.runpytest_subprocess("--gpuperf", "--gpuperf-backend=emulated")
+    elsewhere = project.judge("--gpuperf-backend=emulated")
     elsewhere.stdout.no_fnmatch_line("gpuperf: cpu: * expected a run")
     stored.write_text("{")
-    broken = project.runpytest_subprocess("--gpuperf")
+    broken = project.judge()
     assert broken.ret == armed.ret
     broken.stdout.fnmatch_lines(["gpuperf: *cpu.calibration.json: *not JSON*calibrate again with *"])
 
 
-def test_runs_that_failed_in_part_are_said_and_the_rest_is_kept(project: pytest.Pytester):
+def test_runs_that_failed_in_part_are_said_and_the_rest_is_kept(project: HostProject):
     (project.path / "latency.txt").write_text("1.0 1.0 1.0 nonsense 1.0 1.0 1.0 1.0 1.0 1.0 1.0")
-    result = project.runpytest_subprocess("--gpuperf", "--gpuperf-calibrate=9", QUICK)
+    result = project.judge("--gpuperf-calibrate=9", QUICK)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*failed in run 3: *test_latency*"])
     found = json.loads((project.path / "baselines" / "cpu.calibration.json").read_text())
@@ -89,9 +87,9 @@ def test_runs_that_failed_in_part_are_said_and_the_rest_is_kept(project: pytest.
         (["--gpuperf-calibrate=empty.jsonl"], "*no test was measured in 10 runs or more*"),
     ],
 )
-def test_what_cannot_be_calibrated_is_a_usage_error(project: pytest.Pytester, flags, words):
+def test_what_cannot_be_calibrated_is_a_usage_error(project: HostProject, flags, words):
     (project.path / "empty.jsonl").write_text("")
-    result = project.runpytest_subprocess(*flags)
+    result = project.pytester.runpytest_subprocess(*flags)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     output = result.stdout.str() + result.stderr.str()
     assert "Traceback" not in output

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fakecupti import Cupti
 from gpuproject import let_wait, side_stream
 from test_device_time import US, SimulatedBackend
 
@@ -331,41 +332,6 @@ def test_kernels_and_copies_are_told_apart_and_others_left_out():
     _, filled = record(activity.Copy, kind=2, bytes=64, **times)
     assert (copied.what, filled.what) == ("copy 08030300 of 64 bytes", "memset 00000000 of 64 bytes")
     assert record(activity.Copy, kind=5) is None
-
-
-class Cupti:
-    """What libcupti does for one block: it asks for a buffer, fills it and gives it back."""
-
-    def __init__(self, records, refuses=""):
-        self.records, self.refuses, self.calls = records, refuses, []
-
-    def __getattr__(self, name):
-        def call(*arguments):
-            self.calls.append((name, *arguments[:1]))
-            if name == "cuptiActivityRegisterCallbacks":
-                self.requested, self.completed = arguments
-            if name == "cuptiActivityFlushAll" and ("cuptiActivityDisable", 10) in self.calls:
-                self.deliver()
-            return 15 if name == self.refuses else 0
-
-        return call
-
-    def deliver(self):
-        buffer, size, most = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
-        self.requested(ctypes.byref(buffer), ctypes.byref(size), ctypes.byref(most))
-        assert (buffer.value % 8, most.value) == (0, 0)
-        assert size.value >= 2**16
-        self.left = list(self.records)
-        self.completed(None, 0, buffer, size, 208 * len(self.left))
-
-    def cuptiActivityGetNextRecord(self, buffer, valid, record):
-        if not self.left:
-            return 12
-        record._obj.value = ctypes.addressof(self.left.pop(0))
-        return 0
-
-    def cuptiGetResultString(self, result, said):
-        said._obj.value = b"CUPTI_ERROR_NOT_INITIALIZED"
 
 
 def test_what_ran_on_the_held_device_is_recorded_in_order(monkeypatch):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
+from latencies import INI, HostProject
 
 from pytest_gpuperf.machine.environment import host_place
 from pytest_gpuperf.measurement import Baseline, Metric, Outcome, Run, TestKey, Verdict
@@ -118,7 +117,7 @@ SUITE = """
         count = pathlib.Path("count.txt")
         number = int(count.read_text()) if count.exists() else 0
         count.write_text(str(number + 1))
-        words = pathlib.Path("words.txt").read_text().split()
+        words = pathlib.Path("latency.txt").read_text().split()
         word = words[min(number, len(words) - 1)]
         pathlib.Path("unfit").write_text("the device was throttled" if "!" in word else "")
         if word == "lost":
@@ -148,44 +147,33 @@ CONFTEST = """
 """
 
 
-class Project:
+class Project(HostProject):
     def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
-        pytester.makeini(
-            "[pytest]\ngpuperf_judge_host_times = true\ngpuperf_cooldown = 0.01\ngpuperf_backend = emulated\n"
-        )
+        super().__init__(pytester, SUITE, f"{INI}gpuperf_cooldown = 0.01\ngpuperf_backend = emulated\n")
         pytester.makeconftest(CONFTEST)
-        pytester.makepyfile(test_suite=SUITE)
-        (pytester.path / "baselines").mkdir()
 
     def run(self, words: str, *flags: str) -> pytest.RunResult:
-        (self.pytester.path / "words.txt").write_text(words)
-        (self.pytester.path / "count.txt").unlink(missing_ok=True)
-        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
+        self.tell(words)
+        return self.judge(*flags)
 
     def stores(self, *seconds: float) -> None:
         """Baseline runs as an update would have written them."""
         metric = Metric("latency", "s", "lower", "noisy", "record")
         runs = tuple(Run((value,), {"date": f"2026-11-0{day}"}) for day, value in enumerate(seconds, 1))
         baseline = Baseline(metric, {}, {"backend": "cpu", **host_place()}, 0.02, runs)
-        store = Store(self.pytester.path / "baselines")
+        store = Store(self.path / "baselines")
         store.save("cpu", "test_suite.py", {"test_latency": {"latency": baseline}})
 
     @property
-    def processes(self) -> int:
-        return int((self.pytester.path / "count.txt").read_text())
-
-    @property
-    def stored(self) -> list[float]:
-        (file,) = (self.pytester.path / "baselines").rglob("*.json")
-        runs = json.loads(file.read_text())["entries"]["test_latency"]["latency"]["runs"]
+    def samples(self) -> list[float]:
+        runs = self.stored["entries"]["test_latency"]["latency"]["runs"]
         return [run["samples"][0] for run in runs]
 
 
 def test_a_run_on_an_unfit_machine_is_recorded_again(project: Project):
     result = project.run("1.0 7.0! 1.002 1.003", "--gpuperf-update", "--gpuperf-runs=2")
     assert result.ret == 0, result.stdout.str()
-    assert project.stored == [1.002, 1.003]
+    assert project.samples == [1.002, 1.003]
     result.stdout.fnmatch_lines(["gpuperf: the device was throttled; measuring 1 test again in 0.01 s"])
 
 
@@ -199,7 +187,7 @@ def test_a_machine_that_stays_unfit_records_nothing(project: Project):
             "exit code 20: the machine was not fit, or not free: run again, elsewhere",
         ]
     )
-    assert not list((project.pytester.path / "baselines").rglob("*.json"))
+    assert not list((project.path / "baselines").rglob("*.json"))
 
 
 def test_an_unfit_replica_is_repeated_and_a_loss_still_fails(project: Project):
@@ -234,7 +222,7 @@ def test_a_lost_device_asks_for_another_machine(project: Project):
 
 def test_the_device_is_watched_until_the_session_ends(project: Project):
     project.pytester.makepyfile(test_suite="def test_timed(gpu, gpuperf): gpuperf(lambda: None)")
-    (project.pytester.path / "unfit").write_text("")
+    (project.path / "unfit").write_text("")
     project.run("1.0").assert_outcomes(passed=1)
-    assert (project.pytester.path / "looked").exists()
-    assert (project.pytester.path / "closed").exists()
+    assert (project.path / "looked").exists()
+    assert (project.path / "closed").exists()

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 # A test that measures until the file "go" is there, so that the other session meets it at work.
 SUITE = """
@@ -50,13 +50,6 @@ class Sessions:
 
     def go(self) -> None:
         (self.path / "go").touch()
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 @pytest.fixture(params=["host", pytest.param("device", marks=pytest.mark.gpu)])

@@ -49,6 +49,63 @@ def fails(backend, program):
 ONE, FIRST = (1, 1, 1), (0, 0, 0)
 
 
+def floats(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def ints(n):
+    return np.arange(n, dtype=np.int32)
+
+
+SRC, ROW = "argument 1 'src'", "shared array 'lost_second_barrier::row'"
+SHIFT = "shifts a number of 32 bits by"
+FIRST_ROW = "shared array 'shared_overrun::"
+FAULTS = [
+    ("before_the_start", 32, (floats(32), floats(32)), 0,
+     f"reads 4 bytes before the start of {SRC} (float32[32]): at byte -4 of 128"),
+    ("across_the_end", 2, (floats(6), floats(2)), 1,
+     f"reads 16 bytes across the end of {SRC} (float32[6]): at byte 16 of 24"),
+    ("block_copy", 1, (floats(10), 11), 0,
+     "writes 44 bytes across the end of argument 1 'dst' (float32[10])"),
+    ("atomic", 1, (ints(4), 4), 0,
+     "updates 4 bytes past the end of argument 1 'counts' (int32[4]): at byte 16 of 16"),
+    ("misaligned", 1, (floats(8), floats(8)), 0, "reads 16 bytes at address"),
+    ("through_ldg", 32, (floats(32), floats(32)), 30, "past the end"),  # an intrinsic's line is the kernel's
+    ("shared_overrun", 32, (floats(32), 4), 28,
+     f"reads 4 bytes past the end of {FIRST_ROW}first': at byte 128 of 128"),
+    ("shared_overrun", 32, (floats(32), -4), 0, f"reads 4 bytes before the start of {FIRST_ROW}"),
+    ("lost_second_barrier", 64, (floats(3, 64), floats(64), 3), 32,
+     f"reads 4 bytes of {ROW} that thread (31, 0, 0) writes in line "
+     f"{line_of('lost_second_barrier') - 2}: no barrier between (race)"),
+    ("lost_warp_barrier", 32, (floats(32),), 16, "(race)"),
+    ("unequal_stores", 4, (ints(4),), 2, "thread (1, 0, 0) writes in line"),
+    ("atomic_and_plain", 4, (ints(4),), 1, "(race)"),
+    ("lane_elsewhere", 32, (floats(32),), 0,
+     "__shfl_down_sync waits for lane 16, which waits at __syncthreads"),
+    ("lane_returned", 32, (floats(32),), 6, "__shfl_down_sync reads lane 7, which has returned already"),
+    ("lane_missing", 16, (floats(32),), 0,
+     "__shfl_down_sync reads lane 16, which does not exist in this block"),
+    ("width_no_power", 32, (floats(32),), 0,
+     "__shfl_xor_sync is called with the width 12, which is none of 1, 2, 4"),
+    ("lane_not_in_mask", 32, (floats(32),), 4,
+     "__syncwarp is called by lane 4, which is not in its mask 0x0000000f"),
+    ("division", 8, (ints(8), 3), 3, "divides an integer by zero"),
+    ("shifted", 8, (ints(8), 32), 0, f"{SHIFT} 32, which C++ leaves undefined"),
+    ("shifted", 8, (ints(8), 3), 4, f"{SHIFT} -1, which C++ leaves undefined"),
+    ("asserted", 8, (ints(8),), 5, "assert(src[threadIdx.x] < 5) failed"),
+    ("trapped", 8, (2,), 2, "__trap()"),
+    ("local_of_another", 8, (ints(8),), 1, "reads 4 bytes of another thread's local memory"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "arguments", "thread", "says"), FAULTS, ids=[fault[0] for fault in FAULTS]
+)
+def test_a_fault_names_its_line_thread_and_array(backend, fails, name, threads, arguments, thread, says):
+    given = [backend.to_device(a) if isinstance(a, np.ndarray) else np.int32(a) for a in arguments]
+    fails(name, ONE, (threads, 1, 1), *given, at=(FIRST, (thread, 0, 0)), says=says)
+
+
 def test_past_the_end_of_an_array(backend, fails):
     src, dst = backend.to_device(np.ones((97, 101), np.float32)), backend.empty((101, 97), np.float32)
     fails(
@@ -75,18 +132,6 @@ def test_the_access_is_stopped_before_it_happens(backend, program):
     with pytest.raises(KernelError, match="past the end"):
         program.launch("past_the_end", Geometry.of(ONE, (4, 4, 1)), [src, dst, np.int32(2), np.int32(3)])
     assert all(not other.get().any() for other in others)
-
-
-def test_before_the_start_of_an_array(backend, fails):
-    src, dst = backend.empty((32,), np.float32), backend.empty((32,), np.float32)
-    says = "reads 4 bytes before the start of argument 1 'src' (float32[32]): at byte -4 of 128"
-    fails("before_the_start", ONE, (32, 1, 1), src, dst, at=(FIRST, FIRST), says=says)
-
-
-def test_across_the_end_of_an_array(backend, fails):
-    src, dst = backend.empty((6,), np.float32), backend.empty((2,), np.float32)
-    says = "reads 16 bytes across the end of argument 1 'src' (float32[6]): at byte 16 of 24"
-    fails("across_the_end", ONE, (2, 1, 1), src, dst, at=(FIRST, (1, 0, 0)), says=says)
 
 
 @pytest.mark.parametrize(
@@ -143,37 +188,6 @@ def test_a_pointer_in_memory_may_be_followed(backend, program):
     assert np.array_equal(dst.get(), other.get())
 
 
-def test_block_functions_of_the_c_library_are_checked(backend, fails):
-    dst = backend.empty((10,), np.float32)
-    says = "writes 44 bytes across the end of argument 1 'dst' (float32[10])"
-    fails("block_copy", ONE, ONE, dst, np.int32(11), at=(FIRST, FIRST), says=says)
-
-
-def test_atomics_are_checked(backend, fails):
-    counts = backend.to_device(np.zeros(4, np.int32))
-    says = "updates 4 bytes past the end of argument 1 'counts' (int32[4]): at byte 16 of 16"
-    fails("atomic", ONE, ONE, counts, np.int32(4), at=(FIRST, FIRST), says=says)
-
-
-def test_misaligned_accesses(backend, fails):
-    src, dst = backend.empty((8,), np.float32), backend.empty((8,), np.float32)
-    says = "reads 16 bytes at address"
-    fails("misaligned", ONE, ONE, src, dst, at=(FIRST, FIRST), says=says)
-
-
-def test_an_access_in_an_intrinsic_is_placed_in_the_kernel(backend, fails):
-    src, dst = backend.empty((32,), np.float32), backend.empty((32,), np.float32)
-    fails("through_ldg", ONE, (32, 1, 1), src, dst, at=(FIRST, (30, 0, 0)), says="past the end")
-
-
-def test_shared_memory_overrun_does_not_reach_the_neighbour(backend, fails):
-    dst = backend.empty((32,), np.float32)
-    says = "reads 4 bytes past the end of shared array 'shared_overrun::first': at byte 128 of 128"
-    fails("shared_overrun", ONE, (32, 1, 1), dst, np.int32(4), at=(FIRST, (28, 0, 0)), says=says)
-    says = "reads 4 bytes before the start of shared array 'shared_overrun::"
-    fails("shared_overrun", ONE, (32, 1, 1), dst, np.int32(-4), at=(FIRST, FIRST), says=says)
-
-
 def test_dynamic_shared_memory_overrun(backend, fails):
     dst = backend.empty((32,), np.float32)
     says = "writes 4 bytes past the end of the dynamic shared memory: at byte 128 of 128"
@@ -199,51 +213,10 @@ def test_lost_barrier(backend, fails):
     fails("lost_barrier", ONE, (8, 8, 1), src, dst, at=(FIRST, (0, 1, 0)), says=says)
 
 
-def test_lost_second_barrier(backend, fails):
-    src, dst = backend.empty((3, 64), np.float32), backend.empty((64,), np.float32)
-    says = (
-        "reads 4 bytes of shared array 'lost_second_barrier::row' that thread (31, 0, 0) writes in line "
-        f"{line_of('lost_second_barrier') - 2}: no barrier between (race)"
-    )
-    fails("lost_second_barrier", ONE, (64, 1, 1), src, dst, np.int32(3), at=(FIRST, (32, 0, 0)), says=says)
-
-
-def test_lost_warp_barrier(backend, fails):
-    dst = backend.empty((32,), np.float32)
-    fails("lost_warp_barrier", ONE, (32, 1, 1), dst, at=(FIRST, (16, 0, 0)), says="(race)")
-
-
-def test_unequal_stores_to_one_word(backend, fails):
-    dst = backend.empty((4,), np.int32)
-    fails(
-        "unequal_stores", ONE, (4, 1, 1), dst, at=(FIRST, (2, 0, 0)), says="thread (1, 0, 0) writes in line"
-    )
-
-
-def test_an_atomic_races_with_a_plain_store(backend, fails):
-    dst = backend.empty((4,), np.int32)
-    fails("atomic_and_plain", ONE, (4, 1, 1), dst, at=(FIRST, (1, 0, 0)), says="(race)")
-
-
 def test_divergent_barrier(backend, fails):
     dst = backend.empty((64,), np.float32)
     says = f"while thread (40, 0, 0) waits at the one in line {line_of('two_barriers') + 2}"
     fails("two_barriers", (2, 1, 1), (64, 1, 1), dst, np.int32(40), at=(FIRST, FIRST), says=says)
-
-
-@pytest.mark.parametrize(
-    ("name", "threads", "thread", "says"),
-    [
-        ("lane_elsewhere", 32, 0, "__shfl_down_sync waits for lane 16, which waits at __syncthreads"),
-        ("lane_returned", 32, 6, "__shfl_down_sync reads lane 7, which has returned already"),
-        ("lane_missing", 16, 0, "__shfl_down_sync reads lane 16, which does not exist in this block"),
-        ("width_no_power", 32, 0, "__shfl_xor_sync is called with the width 12, which is none of 1, 2, 4"),
-        ("lane_not_in_mask", 32, 4, "__syncwarp is called by lane 4, which is not in its mask 0x0000000f"),
-    ],
-)
-def test_lost_lanes(backend, fails, name, threads, thread, says):
-    dst = backend.empty((32,), np.float32)
-    fails(name, ONE, (threads, 1, 1), dst, at=(FIRST, (thread, 0, 0)), says=says)
 
 
 @pytest.mark.parametrize("name", ["endless_quiet", "endless_busy", "endless_barrier", "endless_lock"])
@@ -305,20 +278,6 @@ def test_ctrl_c_ends_a_launch(backend, program, monkeypatch):
     backend.runtime._turn.release()
 
 
-def test_division_by_zero(backend, fails):
-    dst = backend.empty((8,), np.int32)
-    fails(
-        "division", ONE, (8, 1, 1), dst, np.int32(3), at=(FIRST, (3, 0, 0)), says="divides an integer by zero"
-    )
-
-
-@pytest.mark.parametrize(("by", "thread"), [(32, 0), (3, 4)])
-def test_a_shift_by_more_bits_than_there_are(backend, fails, by, thread):
-    dst = backend.empty((8,), np.int32)
-    says = f"shifts a number of 32 bits by {by - thread}, which C++ leaves undefined"
-    fails("shifted", ONE, (8, 1, 1), dst, np.int32(by), at=(FIRST, (thread, 0, 0)), says=says)
-
-
 def test_a_full_stack(backend, fails):
     dst = backend.empty((8,), np.int32)
     says = "uses more local memory than the 512 KiB that CUDA allows a thread"
@@ -331,19 +290,6 @@ def test_a_crash(backend, fails):
     fails(
         "wild_jump", ONE, ONE, np.int64(1 << 46), at=(FIRST, FIRST), says="crashes with SIGSEGV", line=False
     )
-
-
-def test_failed_assertions_and_traps(backend, fails):
-    src = backend.to_device(np.arange(8, dtype=np.int32))
-    says = "assert(src[threadIdx.x] < 5) failed"
-    fails("asserted", ONE, (8, 1, 1), src, at=(FIRST, (5, 0, 0)), says=says)
-    fails("trapped", ONE, (8, 1, 1), np.int32(2), at=(FIRST, (2, 0, 0)), says="__trap()")
-
-
-def test_another_threads_local_memory(backend, fails):
-    dst = backend.empty((8,), np.int32)
-    says = "reads 4 bytes of another thread's local memory"
-    fails("local_of_another", ONE, (8, 1, 1), dst, at=(FIRST, (1, 0, 0)), says=says)
 
 
 def test_the_fault_of_the_lowest_block_is_reported(backend, program):

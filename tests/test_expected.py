@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from latencies import LATENCY, tell
+from latencies import LATENCY, HostProject
 from once import run_once
 
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
@@ -70,21 +70,19 @@ HELD = f'expected="waits for a driver", until="{SOON}"'
 PASSED = 'expected="waits for a driver", until="2020-12-31"'
 
 
-class Project:
+class Project(HostProject):
     def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
-        pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
-        (pytester.path / "baselines").mkdir()
+        super().__init__(pytester)
         self.write("", "1.0")
         assert run_once(pytester, "--gpuperf", "--gpuperf-update").ret == 0
 
     def write(self, marker: str, latencies: str) -> None:
         self.pytester.makepyfile(test_suite=SUITE.replace("MARKER", marker))
-        tell(self.pytester.path, latencies)
+        self.tell(latencies)
 
     def run(self, marker: str, latencies: str, *flags: str) -> pytest.RunResult:
         self.write(marker, latencies)
-        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
+        return self.judge(*flags)
 
 
 def test_an_expected_regression_is_an_xfail(project: Project):
@@ -130,22 +128,3 @@ def test_an_expectation_ends_within_90_days(pytester: pytest.Pytester):
     result.stderr.fnmatch_lines(
         [f"*::test_it: @pytest.mark.gpuperf: until='{until}' is more than 90 days*{last}"]
     )
-
-
-@pytest.mark.parametrize(
-    ("marker", "words"),
-    [
-        ('expected="why"', "expected= and until= go together"),
-        ('until="2026-12-31"', "expected= and until= go together"),
-        ('expected="", until="2026-12-31"', "expected='' is out of range; give the reason"),
-        ('expected="why", until="2026-02-30"', "give a day such as"),
-        ('expected="why", until="20261231"', "give a day such as"),
-        ('expected="why", until="tomorrow"', "give a day such as"),
-        ('expected="why", until=2026', "give a day such as"),
-    ],
-)
-def test_half_an_expectation_is_a_usage_error(pytester: pytest.Pytester, marker: str, words: str):
-    pytester.makepyfile(f"import pytest\n@pytest.mark.gpuperf({marker})\ndef test_it(): pass")
-    result = pytester.runpytest()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*{words}*"])

@@ -131,30 +131,21 @@ def test_finds_the_device(uuid, pci, handle):
     assert nvml.handle == handle
 
 
-def test_without_a_driver_it_says_so_and_finds_everything_fit():
-    nvml = Nvml(nvmlInit=9)
+@pytest.mark.parametrize(
+    ("function", "error", "told"),
+    [
+        ("nvmlInit", 9, "error 9"),  # no driver
+        ("nvmlDeviceGetHandleByUUID", 6, "error 6 of device GPU-1"),  # no such device
+        ("nvmlDeviceGetCurrentClocksEventReasons", 4, "error 4"),  # no permission
+    ],
+)
+def test_what_it_cannot_watch_it_says_finds_fit_and_gives_back(function, error, told):
+    nvml = Nvml(**{function: error})
     watch = FitnessWatch("GPU-1", nvml=nvml)
-    assert watch.note == "throttling is not watched: NVML says error 9"
     watch.before()
-    assert watch.after() == ""
-    watch.close()
-    assert nvml.users == 0
-
-
-def test_without_the_device_it_says_so_and_gives_nvml_back():
-    nvml = Nvml(nvmlDeviceGetHandleByUUID=6)
-    watch = FitnessWatch("GPU-1", nvml=nvml)
-    assert watch.note == "throttling is not watched: NVML says error 6 of device GPU-1"
-    watch.before()
+    assert watch.note == f"throttling is not watched: NVML says {told}"
     assert watch.after() == ""
     assert nvml.users == 0
-
-
-def test_without_permission_it_says_so_and_finds_everything_fit():
-    watch = FitnessWatch("GPU-1", nvml=Nvml(nvmlDeviceGetCurrentClocksEventReasons=4))
-    watch.before()
-    assert watch.note == "throttling is not watched: NVML says error 4"
-    assert watch.after() == ""
 
 
 def test_a_lost_device_is_unfit():

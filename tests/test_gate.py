@@ -9,43 +9,22 @@ import sys
 from collections.abc import Sequence
 
 import pytest
-from latencies import SUITE, processes, tell
+from latencies import INI, HostProject
 from once import run_once
 
-INI = "[pytest]\ngpuperf_judge_host_times = true\n"
 WITHIN_NOISE = "1.000 1.000 1.002 0.999 1.001 1.000"  # the session's own process, then five runs
 
 
-class Project:
-    """A user's project whose one test records the latencies that it is told."""
-
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
-        pytester.makeini(INI)
-        pytester.makepyfile(test_suite=SUITE)
-        (pytester.path / "baselines").mkdir()
-
-    def latencies(self, values: str) -> None:
-        tell(self.pytester.path, values)
-
+class Project(HostProject):
     def run(self, *flags: str, latencies: str = "1.0") -> pytest.RunResult:
-        self.latencies(latencies)
-        return self.pytester.runpytest_subprocess("--gpuperf", *flags)
+        self.tell(latencies)
+        return self.judge(*flags)
 
     def record(self, latencies: str = WITHIN_NOISE) -> pytest.RunResult:
-        self.latencies(latencies)
+        self.tell(latencies)
         result = run_once(self.pytester, "--gpuperf", "--gpuperf-update")
         assert result.ret == 0, result.stdout.str()
         return result
-
-    @property
-    def processes(self) -> int:
-        return processes(self.pytester.path)
-
-    @property
-    def stored(self) -> dict:
-        (file,) = (self.pytester.path / "baselines").rglob("*.json")
-        return json.loads(file.read_text())
 
 
 def test_update_records_five_runs_and_not_the_first_process(project: Project):
@@ -79,7 +58,7 @@ def test_a_real_regression_fails_its_test(project: Project):
         ]
     )
     result.stdout.no_fnmatch_line("exit code *")  # 1 is what pytest says of a failed test by itself
-    junit = (project.pytester.path / "out.xml").read_text()
+    junit = (project.path / "out.xml").read_text()
     assert 'failures="1"' in junit
     found = dict(re.findall(r'name="gpuperf\.latency\.(\w+)" value="([^"]*)"', junit))
     assert (found["verdict"], found["unit"]) == ("regressed", "s")
@@ -118,11 +97,11 @@ def test_an_improvement_says_what_it_hides(project: Project):
 
 
 def test_without_the_flag_nothing_is_timed_judged_or_written(project: Project):
-    project.latencies("1.0")
+    project.tell("1.0")
     result = project.pytester.runpytest_subprocess()
     assert result.ret == 0
     assert "gpuperf:" not in result.stdout.str()
-    assert not list((project.pytester.path / "baselines").rglob("*"))
+    assert not list((project.path / "baselines").rglob("*"))
 
 
 def test_no_baseline_is_green_and_says_how_to_arm_the_gate(project: Project):
@@ -135,18 +114,15 @@ def test_no_baseline_under_strict_is_a_matter_of_set_up(project: Project):
     result = project.run("--gpuperf-strict=on")
     assert result.ret == 22
     result.assert_outcomes(failed=1)
-
-
-def test_an_exit_code_of_our_own_is_the_summarys_last_line(project: Project):
-    lines = project.run("--gpuperf-strict=on").outlines
-    at = next(number for number, line in enumerate(lines) if line.startswith("exit code 22: "))
-    assert lines[at + 1].startswith("===")
+    # an exit code of our own is the summary's last line
+    at = next(number for number, line in enumerate(result.outlines) if line.startswith("exit code 22: "))
+    assert result.outlines[at + 1].startswith("===")
 
 
 def test_a_session_ended_with_0_says_that_a_test_failed(project: Project):
     project.record()
     ends = "def test_zero(): assert False\ndef test_last():\n    import pytest\n    pytest.exit('bye', 0)\n"
-    (project.pytester.path / "test_suite.py").write_text(ends)
+    (project.path / "test_suite.py").write_text(ends)
     result = project.run()
     assert result.ret == 1
     result.stdout.fnmatch_lines(["exit code 1: a test failed, whatever the session was ended with"])
@@ -160,7 +136,7 @@ def test_strict_is_on_in_ci(project: Project, monkeypatch):
 
 def test_a_test_that_no_longer_records_is_unmeasured(project: Project):
     project.record()
-    (project.pytester.path / "test_suite.py").write_text(
+    (project.path / "test_suite.py").write_text(
         "def test_latency(): pass\n\ndef test_other(gpuperf): gpuperf.record('x', 1.0, kind='exact')\n"
     )
     assert project.run("--gpuperf-strict=off").ret == 0
@@ -179,7 +155,7 @@ def test_a_test_that_no_longer_records_is_unmeasured(project: Project):
 )
 def test_a_test_that_vanished_is_missing(project: Project, suite: str):
     project.record()
-    (project.pytester.path / "test_suite.py").write_text(suite)
+    (project.path / "test_suite.py").write_text(suite)
     result = project.run("--gpuperf-strict=on")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["missing *test_latency*"])
@@ -207,9 +183,7 @@ def test_a_deleted_test_is_missing_however_its_folder_is_named(pytester: pytest.
 def renamed(project: Project) -> Project:
     """A project whose one test has baselines, and is now gone for another."""
     project.record()
-    (project.pytester.path / "test_suite.py").write_text(
-        "def test_other(gpuperf): gpuperf.record('x', 1.0, 's')"
-    )
+    (project.path / "test_suite.py").write_text("def test_other(gpuperf): gpuperf.record('x', 1.0, 's')")
     return project
 
 
@@ -233,13 +207,13 @@ def test_an_update_keeps_what_it_did_not_see(renamed: Project):
 )
 def test_a_file_that_was_not_collected_loses_nothing(project: Project, write: str, flags: list[str]):
     project.record()
-    suite = project.pytester.path / "test_suite.py"
+    suite = project.path / "test_suite.py"
     suite.write_text(write + suite.read_text())
-    (project.pytester.path / "test_other.py").write_text(
+    (project.path / "test_other.py").write_text(
         "def test_other(gpuperf): gpuperf.record('x', 1.0, kind='exact')"
     )
     project.run("--gpuperf-update", *flags)
-    files = (project.pytester.path / "baselines").rglob("*.json")
+    files = (project.path / "baselines").rglob("*.json")
     assert {name for file in files for name in json.loads(file.read_text())["entries"]} == {
         "test_latency",
         "test_other",
@@ -461,7 +435,7 @@ def test_an_exact_baseline_whose_runs_disagree_judges_nothing(exact: pytest.Pyte
 
 
 def test_an_exact_figure_replicas_do_not_confirm_judges_nothing(project: Project):
-    suite = project.pytester.path / "test_suite.py"
+    suite = project.path / "test_suite.py"
     exact = "\n    import os\n    gpuperf.record('pid', {}, kind='exact')\n"
     body = suite.read_text()
     suite.write_text(body + exact.format(1))
@@ -484,7 +458,7 @@ def test_a_numpy_bound_is_a_bound(exact: pytest.Pytester):
 
 def test_an_update_of_a_part_leaves_the_rest(project: Project):
     project.record()
-    with (project.pytester.path / "test_suite.py").open("a") as file:
+    with (project.path / "test_suite.py").open("a") as file:
         file.write("\ndef test_more(gpuperf): gpuperf.record('y', 1.0, kind='exact')\n")
     assert project.run("--gpuperf-update", "-k", "more").ret == 0
     assert list(project.stored["entries"]) == ["test_latency", "test_more"]
@@ -492,7 +466,7 @@ def test_an_update_of_a_part_leaves_the_rest(project: Project):
 
 def test_a_part_of_the_suite_misses_nothing(project: Project):
     project.record()
-    with (project.pytester.path / "test_suite.py").open("a") as file:
+    with (project.path / "test_suite.py").open("a") as file:
         file.write("\ndef test_more(gpuperf): gpuperf.record('y', 1.0, kind='exact')\n")
     project.run("--gpuperf-update=new")
     assert project.run("--gpuperf-strict=on", "-k", "more").ret == 0
@@ -508,7 +482,7 @@ def test_nothing_judged_under_strict_is_a_matter_of_set_up(pytester: pytest.Pyte
 
 def test_a_changed_contract_is_named(project: Project):
     project.record()
-    suite = project.pytester.path / "test_suite.py"
+    suite = project.path / "test_suite.py"
     suite.write_text(
         suite.read_text().replace("def test_latency", "@pytest.mark.gpuperf(version=2)\ndef test_latency")
     )
@@ -550,7 +524,7 @@ def test_a_version_is_part_of_every_contract(pytester: pytest.Pytester, version:
 
 def test_a_record_from_before_stored_zero_versions_is_judged(project: Project):
     project.record()
-    suite = project.pytester.path / "test_suite.py"
+    suite = project.path / "test_suite.py"
     suite.write_text(
         suite.read_text().replace("def test_latency", "@pytest.mark.gpuperf(version=0)\ndef test_latency")
     )
@@ -562,7 +536,7 @@ def test_a_record_from_before_stored_zero_versions_is_judged(project: Project):
 
 def test_tolerance_comes_from_the_marker(project: Project):
     project.record()
-    suite = project.pytester.path / "test_suite.py"
+    suite = project.path / "test_suite.py"
     suite.write_text(
         suite.read_text().replace("def test_latency", "@pytest.mark.gpuperf(tolerance=0.5)\ndef test_latency")
     )
@@ -586,8 +560,8 @@ def test_update_append_adds_runs(project: Project):
 
 
 def test_a_failed_test_is_not_recorded(project: Project):
-    project.latencies("1.0")
-    with (project.pytester.path / "test_suite.py").open("a") as file:
+    project.tell("1.0")
+    with (project.path / "test_suite.py").open("a") as file:
         file.write(
             "\ndef test_wrong(gpuperf):\n    gpuperf.record('z', 1.0, kind='exact')\n    assert False\n"
         )
@@ -607,46 +581,9 @@ def test_an_exact_metric_needs_one_run_and_turns_red_at_once(pytester: pytest.Py
     result.stdout.fnmatch_lines(["regressed: sectors*"])
 
 
-@pytest.mark.parametrize(
-    ("marker", "words"),
-    [
-        ("tolerance=2", "tolerance=2 is out of range"),
-        ("tolerance='x'", "tolerance='x' is out of range"),
-        ("tolerance=float('nan')", "tolerance=nan is out of range"),
-        ("tollerance=0.1", "no argument 'tollerance'"),
-        ("0.1", "keyword arguments only"),
-        ("l2='warm'", 'give "hot" or "cold"'),
-    ],
-)
-def test_a_wrong_marker_is_a_usage_error(pytester: pytest.Pytester, marker: str, words: str):
-    pytester.makepyfile(f"import pytest\n@pytest.mark.gpuperf({marker})\ndef test_it(): pass")
-    result = pytester.runpytest()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*{words}*"])
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--gpuperf-backend=vulkan"],
-        ["--gpuperf-runs=0"],
-        ["--gpuperf-strict=maybe"],
-        ["--gpuperf", "--gpuperf-update=later"],
-        ["--gpuperf-update"],
-        ["--gpuperf-lock-timeout=-1"],
-        ["-o", "gpuperf_strict=maybe"],
-    ],
-)
-def test_a_wrong_option_is_a_usage_error(pytester: pytest.Pytester, flags: list[str]):
-    pytester.makepyfile("def test_it(): pass")
-    result = pytester.runpytest_subprocess(*flags)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "Traceback" not in result.stderr.str()
-
-
 def test_a_damaged_baseline_is_one_sentence_and_stays(project: Project):
     project.record()
-    (file,) = (project.pytester.path / "baselines").rglob("*.json")
+    (file,) = (project.path / "baselines").rglob("*.json")
     file.write_text(file.read_text()[:-20])
     damaged = file.read_bytes()
     result = project.run()
@@ -693,29 +630,6 @@ def test_a_function_of_less_than_a_microsecond_is_judged(pytester: pytest.Pytest
     result = pytester.runpytest_subprocess(*flags, "--gpuperf-strict=on")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed: benchmark *"])
-
-
-@pytest.mark.parametrize(
-    "flag",
-    ["strict=on", "pool=team-a", "tolerance=x = 3 %", "runs=3", "max-confirm=2", "blocks=3", "acquit=off"],
-)
-def test_a_flag_that_does_nothing_is_refused_where_it_was_typed(pytester: pytest.Pytester, flag: str):
-    pytester.makepyfile("def test_it(): pass")
-    result = pytester.runpytest_subprocess(f"--gpuperf-{flag}")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    name = flag.partition("=")[0]
-    result.stderr.fnmatch_lines(
-        [f"ERROR: --gpuperf-{name} is about what is measured, so it needs --gpuperf *"]
-    )
-    pytester.makeini(f"[pytest]\naddopts = '--gpuperf-{flag}'\n")
-    assert pytester.runpytest_subprocess().ret == 0
-
-
-def test_runs_are_of_a_recording(pytester: pytest.Pytester):
-    pytester.makepyfile("def test_it(): pass")
-    result = pytester.runpytest_subprocess("--gpuperf", "--gpuperf-runs=3")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --gpuperf-runs is how many runs are recorded: *"])
 
 
 def test_a_loss_that_is_not_confirmed_says_between_what_it_lies(project: Project):

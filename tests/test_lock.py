@@ -194,10 +194,10 @@ def test_a_link_in_the_locks_place_is_not_followed(folder, victim, link):
             pass
 
 
-@pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_a_link_in_the_holders_place_is_not_followed(folder, victim, link):
+@pytest.mark.parametrize("made", [os.symlink, os.link, lambda _, path: os.mkfifo(path)])
+def test_a_link_or_fifo_in_the_holders_place_is_not_followed_and_delays_nobody(folder, victim, made):
     folder.mkdir()
-    link(victim, folder / f"GPU-1.{os.getuid()}.holder")
+    made(victim, folder / f"GPU-1.{os.getuid()}.holder")
     with DeviceLock("GPU-1", timeout=0):
         assert holder(folder / "GPU-1.lock") == "a process that did not leave its name"
 
@@ -215,13 +215,6 @@ def test_a_fifo_in_the_locks_place_is_one_sentence(folder):
     os.mkfifo(folder / "GPU-1.lock")
     with pytest.raises(GpuperfError, match=r"cannot be used \(Not a regular file\): set PYTEST_"):
         DeviceLock("GPU-1", timeout=0).acquire()
-
-
-def test_a_fifo_in_the_holders_place_delays_nobody(folder):
-    folder.mkdir()
-    os.mkfifo(folder / f"GPU-1.{os.getuid()}.holder")
-    with DeviceLock("GPU-1", timeout=0):
-        assert holder(folder / "GPU-1.lock") == "a process that did not leave its name"
 
 
 def test_another_users_holder_file_is_not_written(folder, give_away):

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import onnxmodels
 import pytest
+from labelled import Labelled
 from mlperf_child import shown
 
 from pytest_gpuperf.errors import GpuperfError
@@ -20,16 +21,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Questions:
+class Questions(Labelled):
     """Tokens for a BERT; the label is where the answer starts and ends, found with NumPy's own arithmetic."""
 
-    name, length = "questions", 16
-
-    def __init__(self, count=None):
-        self.labels = list(range(40))[:count]
-
-    def __len__(self):
-        return len(self.labels)
+    name, every, length = "questions", range(40), 16
 
     def images(self, indices):
         ids = (np.asarray(indices)[:, None] * 7 + np.arange(self.length)) % 100
@@ -37,14 +32,8 @@ class Questions:
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
 
 
-class Steps:
-    name, starts = "steps", (0, 5)
-
-    def __init__(self, count=None):
-        self.labels = list(range(12))[:count]
-
-    def __len__(self):
-        return len(self.labels)
+class Steps(Labelled):
+    name, every, starts = "steps", range(12), (0, 5)
 
     def images(self, indices):
         return np.asarray(indices, np.float32)[:, None]

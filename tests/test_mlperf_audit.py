@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from gpuproject import require_loadgen
+from labelled import Labelled
 from mlperf_child import shown
 
 from pytest_gpuperf.errors import GpuperfError
@@ -112,14 +113,8 @@ def test_answers_of_a_performance_phase_that_are_others(found):
     assert "('it is 0', it was 'it is " in found["mumbling"][-1][0]
 
 
-class Numbers:
-    name = "numbers"
-
-    def __init__(self, count=None):
-        self.labels = np.arange(97)[:count]
-
-    def __len__(self):
-        return len(self.labels)
+class Numbers(Labelled):
+    every = range(97)
 
     def images(self, indices):
         return np.asarray(indices)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from labelled import Labelled
 from mlperf_child import shown
 
 from pytest_gpuperf.errors import GpuperfError
@@ -15,17 +16,11 @@ from pytest_gpuperf.mlperf.scores import scored
 from pytest_gpuperf.mlperf.sut import SutSession
 
 
-class Words:
+class Words(Labelled):
     """Texts for a callable that looks them up: a sample is its text's number."""
 
-    name = "words"
-    texts = ("one", "two", "three", "four")
-
-    def __init__(self, count=None):
-        self.labels = [text.upper() for text in self.texts[:count]]
-
-    def __len__(self):
-        return len(self.labels)
+    name, texts = "words", ("one", "two", "three", "four")
+    every = tuple(text.upper() for text in texts)
 
     def images(self, indices):
         return np.array(indices)

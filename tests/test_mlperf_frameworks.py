@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelled import Labelled
 
 from pytest_gpuperf.mlperf import Sut, models
 
@@ -12,15 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "mlperf.md"
 BATCH = np.eye(10, dtype=np.float32)[[3, 1, 4]]
 
 
-class Numbers:
-    name = "numbers"
-
-    def __init__(self, count=None):
-        self.labels = list(range(10))[:count]
-
-    def __len__(self):
-        return len(self.labels)
-
+class Numbers(Labelled):
     def images(self, indices):
         return np.eye(10, dtype=np.float32)[list(indices)]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelled import Labelled
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import datasets, models
@@ -91,14 +92,8 @@ def test_a_scenario_gets_what_was_asked_of_it():
     assert Request.of(**asked).traffic().samples_per_query == 3
 
 
-class Ten:
+class Ten(Labelled):
     name = "ten"
-
-    def __init__(self, count=None):
-        self.labels = np.arange(10)[:count]
-
-    def __len__(self):
-        return len(self.labels)
 
     def images(self, indices):
         return np.zeros((len(indices), 1))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from mlperf_child import shown
 from test_mlperf_sut import BATCH, LoadGen
+from waiting import wait_until
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, peak, warmup
@@ -33,13 +34,6 @@ def batcher(loadgen, run=lambda images: images[:, 0].astype(np.int64), max_wait=
     return made
 
 
-def wait_for(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 def test_a_server_answers_what_has_gathered_in_batches():
     """The first query runs alone; the ten that come while it does run as 4, 4 and 2."""
     loadgen, running, gathered = LoadGen(), threading.Event(), threading.Event()
@@ -58,7 +52,7 @@ def test_a_server_answers_what_has_gathered_in_batches():
         server.issue([100 + index], [index])
     assert loadgen.batches == []  # issuing waits for nothing
     gathered.set()
-    wait_for(lambda: len(loadgen.answers) == 11)
+    wait_until(lambda: len(loadgen.answers) == 11)
     server.stop()
     assert loadgen.answers == {100 + index: 10 * index for index in range(11)}
     assert loadgen.batches == [1, 4, 4, 2]
@@ -75,7 +69,7 @@ def test_several_workers_serve_at_once():
     server = batcher(loadgen, run, workers=2)
     server.start(lambda: None)
     server.issue(range(2 * BATCH), range(2 * BATCH))  # at once, for each of them a batch
-    wait_for(lambda: len(loadgen.answers) == 2 * BATCH)
+    wait_until(lambda: len(loadgen.answers) == 2 * BATCH)
     server.stop()
     assert server.failure is None
     assert loadgen.answers == {index: 10 * index for index in range(2 * BATCH)}
@@ -87,7 +81,7 @@ def test_a_server_waits_for_a_fuller_batch_as_long_as_it_may():
     server.start(lambda: None)
     for index in range(BATCH):
         server.issue([index], [index])
-    wait_for(lambda: loadgen.batches == [BATCH])  # at once: it is full
+    wait_until(lambda: loadgen.batches == [BATCH])  # at once: it is full
     server.stop()
 
     loadgen = LoadGen()
@@ -96,7 +90,7 @@ def test_a_server_waits_for_a_fuller_batch_as_long_as_it_may():
     begin = time.monotonic()
     server.issue([1], [1])
     server.issue([2], [2])
-    wait_for(lambda: loadgen.batches == [2])
+    wait_until(lambda: loadgen.batches == [2])
     assert time.monotonic() - begin > 0.15
     server.stop()
 
@@ -107,7 +101,7 @@ def test_waiting_for_a_fuller_batch_is_no_stall(monkeypatch):
     server.start(lambda: None)
     server.issue([1], [1])
     before = server.progress
-    wait_for(lambda: server.progress > before + 0.1)
+    wait_until(lambda: server.progress > before + 0.1)
     assert server.completions == []
     server.stop()
 
@@ -126,7 +120,7 @@ def test_a_phase_that_is_lost_is_ended():
     server.start(lambda: None)
     count = 100 * BATCH
     server.issue(range(count), [1] * count)
-    wait_for(lambda: len(loadgen.answers) == count)
+    wait_until(lambda: len(loadgen.answers) == count)
     server.stop()
     assert server.abandoned
     assert server.failure is None
@@ -155,9 +149,9 @@ def test_an_idle_server_is_no_stall_and_a_failing_one_answers():
     server = batcher(loadgen, run)
     server.start(lambda: None)
     before = server.progress
-    wait_for(lambda: server.progress > before)
+    wait_until(lambda: server.progress > before)
     server.issue([7, 8], [1, 2])
-    wait_for(lambda: loadgen.answers == {7: 0, 8: 0})
+    wait_until(lambda: loadgen.answers == {7: 0, 8: 0})
     server.stop()
     assert str(server.failure) == "the model broke"
 
@@ -184,7 +178,7 @@ def test_an_idle_worker_does_not_hide_that_another_hangs(monkeypatch, hung):
     server = batcher(loadgen, run, workers=2)
     server.start(lambda: None)
     server.issue([1], [1])
-    wait_for(lambda: server._running == 1 if hung == "the model" else server.failure)
+    wait_until(lambda: server._running == 1 if hung == "the model" else server.failure)
     before = server.progress
     time.sleep(0.2)
     assert server.progress - before < 0.1

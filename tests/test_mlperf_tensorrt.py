@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from labelled import Labelled
 from test_mlperf_cuda_session import FakeRuntime, cudart, images  # noqa: F401  (a fixture)
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
@@ -26,14 +27,8 @@ def model(tmp_path):
     return models.Model("m", tmp_path / "m.onnx", "", Images, input_shape=(1,))
 
 
-class Images:
-    name = "three"
-
-    def __init__(self, count=None):
-        self.labels = [0, 1, 2][:count]
-
-    def __len__(self):
-        return len(self.labels)
+class Images(Labelled):
+    every = range(3)
 
 
 def runtime(**changes):

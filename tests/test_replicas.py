@@ -12,6 +12,7 @@ import time
 
 import pytest
 from once import run_once
+from waiting import is_alive, wait_until
 
 from pytest_gpuperf.processes.link import WAITING, Patience, exchange
 
@@ -256,46 +257,23 @@ def waiting(pytester: pytest.Pytester) -> tuple[subprocess.Popen[bytes], int]:
     parent = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q"], cwd=pytester.path, stdout=subprocess.PIPE
     )
-    return parent, _wait_for_pid(pytester.path / "pid")
+    file = pytester.path / "pid"
+    wait_until(lambda: file.exists() and file.read_text())
+    return parent, int(file.read_text())
 
 
 def test_an_interrupted_parent_leaves_no_child(pytester: pytest.Pytester):
     parent, pid = waiting(pytester)
     parent.send_signal(signal.SIGINT)
     assert parent.wait(timeout=30) == pytest.ExitCode.INTERRUPTED
-    _assert_gone(pid)
+    wait_until(lambda: not is_alive(pid), seconds=10)
 
 
 def test_a_killed_parent_leaves_no_child(pytester: pytest.Pytester):
     parent, pid = waiting(pytester)
     parent.kill()
     parent.wait(timeout=30)
-    _assert_gone(pid)
-
-
-def _wait_for_pid(path) -> int:
-    for _ in range(600):
-        if path.exists() and path.read_text():
-            return int(path.read_text())
-        time.sleep(0.05)
-    raise AssertionError("the child did not start")
-
-
-def _assert_gone(pid: int) -> None:
-    for _ in range(200):
-        if not _alive(pid):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"the child {pid} outlived its parent")
-
-
-def _alive(pid: int) -> bool:
-    """A zombie that nobody has reaped yet is dead."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_until(lambda: not is_alive(pid), seconds=10)
 
 
 def test_a_skip_in_a_child_is_a_skip(pytester: pytest.Pytester):

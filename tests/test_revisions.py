@@ -380,19 +380,3 @@ def test_a_test_file_that_was_a_link_is_no_new_one(gated: Repository):
     result = gated.run("--gpuperf-baselines-from=HEAD")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*test_suite.py at HEAD (*): a symbolic link, and not a regular file*"])
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--gpuperf", "--gpuperf-baselines-from=nowhere"], "'nowhere' is not a valid revision of"),
-        (["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-update"], "leave one of them out"),
-        (["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-calibrate=60"], "leave one of them out"),
-        (["--gpuperf-baselines-from=HEAD"], "needs --gpuperf beside it"),
-        (["--gpuperf", "-o", "gpuperf_acquit=perhaps"], "gpuperf_acquit: 'perhaps' is not one of auto, off"),
-    ],
-)
-def test_a_wrong_option_is_a_usage_error(repository: Repository, flags: list[str], words: str):
-    result = repository.pytester.runpytest(*flags)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert words in result.stderr.str()

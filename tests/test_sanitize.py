@@ -316,28 +316,6 @@ def test_what_was_not_watched_fails(project):
     assert (project.path / "begun").read_text() == "begun\n"
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--gpuperf-sanitize=memchek"], "*--gpuperf-sanitize: 'memchek' is not one of memcheck, racecheck*"),
-        (["--gpuperf-sanitize", "--gpuperf-plan"], "*--gpuperf-plan measures nothing: leave out *-sanitize*"),
-        (
-            ["--gpuperf-sanitize", "-p", "xdist", "-n2"],
-            "*--gpuperf-sanitize starts processes one*leave out -n*",
-        ),
-        (
-            ["--gpuperf", "--gpuperf-sanitize", "--gpuperf-json=r.json"],
-            "*--gpuperf-sanitize measures nothing: leave out --gpuperf-json*",
-        ),
-    ],
-)
-def test_what_cannot_be_asked_for(pytester: pytest.Pytester, flags, said):
-    pytester.makepyfile("def test_k(): pass")
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *flags)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([said])
-
-
 def test_a_gpu_without_compute_sanitizer_is_a_usage_error(pytester: pytest.Pytester, monkeypatch):
     def missing():
         raise Unavailable("compute-sanitizer is not on PATH")

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from gitproject import Repository
+from waiting import is_alive, wait_until
 
 from pytest_gpuperf.processes.checkouts import worktree
 
@@ -152,7 +153,7 @@ def test_a_signal_leaves_no_process_file_or_worktree(
         session.kill()
         session.wait()
     assert time.monotonic() - start < 15
-    _wait_until_gone(stopped)
+    wait_until(lambda: not any(map(is_alive, stopped)), seconds=10)
     ends = {INTERRUPTED} if (stage, sent) == ("comparing", "SIGTERM") else ENDS[sent]
     assert session.returncode in ends, Path("output").read_text()
     if session.returncode == INTERRUPTED:  # in order: what was done until then is reported
@@ -169,25 +170,6 @@ def test_a_signal_leaves_no_process_file_or_worktree(
 def _stopped(session: subprocess.Popen[bytes]) -> list[int]:
     """Return the processes that stand where they are to be met, as soon as one does."""
     folder = Path(os.environ["PIDS"])
-    for _ in range(600):
-        if found := [int(path.name) for path in folder.iterdir()]:
-            return found
-        assert session.poll() is None, "the session ended before it came to the stage"
-        time.sleep(0.05)
-    raise AssertionError("the session did not come to the stage")
-
-
-def _wait_until_gone(pids: list[int]) -> None:
-    for _ in range(200):
-        if not any(map(_alive, pids)):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{pids} outlived the session")
-
-
-def _alive(pid: int) -> bool:
-    """A zombie that nobody has reaped yet is dead."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_until(lambda: any(folder.iterdir()) or session.poll() is not None, seconds=30)
+    assert session.poll() is None, "the session ended before it came to the stage"
+    return [int(path.name) for path in folder.iterdir()]

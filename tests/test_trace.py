@@ -9,6 +9,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from fakecupti import Cupti
 
 from pytest_gpuperf.backends import tracing
 from pytest_gpuperf.backends.cuda import activity
@@ -105,22 +106,12 @@ def test_perfetto_has_tests_threads_streams_and_arrows():
 # --------------------------------------------------------------------------- what CUPTI writes
 
 
-class Cupti:
-    """libcupti, as far as a recorder asks it; it has these ``records`` at the first flush."""
+class Recorded(Cupti):
+    """It delivers at the first flush, and knows the names of calls and the time."""
 
-    def __init__(self, records=()):
-        self.records, self.calls, self.enabled = list(records), [], set()
-
-    def __getattr__(self, name):
-        def call(*arguments):
-            self.calls.append((name, *arguments[:1]))
-            return 0
-
-        return call
-
-    def cuptiActivityRegisterCallbacks(self, requested, completed):
-        self.requested, self.completed = requested, completed
-        return 0
+    def __init__(self, records):
+        super().__init__(records)
+        self.enabled = set()
 
     def cuptiActivityEnable(self, kind):
         self.enabled.add(kind)
@@ -132,16 +123,8 @@ class Cupti:
 
     def cuptiActivityFlushAll(self, _):
         if self.enabled and self.records:
-            buffer, size, most = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
-            self.requested(ctypes.byref(buffer), ctypes.byref(size), ctypes.byref(most))
-            self.completed(None, 0, buffer, size, 40)
-        return 0
-
-    def cuptiActivityGetNextRecord(self, buffer, valid, record):
-        if not self.records:
-            return 12
-        self.kept = self.records.pop(0)
-        record._obj.value = ctypes.addressof(self.kept)
+            self.deliver()
+            self.records = []
         return 0
 
     def cuptiGetCallbackName(self, domain, number, name):
@@ -174,7 +157,7 @@ def test_calls_and_work_are_recorded_until_paused(monkeypatch):
         kind=1, what=(ctypes.c_uint8 * 4)(2, 3, 1, 0), start=31, end=33, stream=7, correlation=5
     )
     unfinished = activity.Kernel(kind=10, name=b"late", start=40)
-    cupti = Cupti([call, launch, unknown, kernel, copy, unfinished])
+    cupti = Recorded([call, launch, unknown, kernel, copy, unfinished])
     monkeypatch.setattr(activity.cupti, "library", lambda: cupti)
     activity._function.cache_clear()
     tracer = activity.CuptiTracer()
@@ -277,23 +260,6 @@ def test_a_run_is_traced_in_each_worker_and_written_once(project, backend):
     page = (project.path / "p.html").read_text()
     assert "<h2>CUDA calls and the device's work</h2>" in page
     assert ">add_one <" in page
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--gpuperf", "--gpuperf-update"], "*--gpuperf-trace measures nothing: leave out --gpuperf-update*"),
-        (["--gpuperf-sanitize"], "*--gpuperf-trace measures nothing: leave out --gpuperf-sanitize*"),
-        (["--gpuperf", "--gpuperf-markdown=m.md"], "*-trace measures nothing: leave out --gpuperf-markdown*"),
-        (["--gpuperf-trace=no/trace.json"], "*trace=no/trace.json is no file*in a folder that exists*"),
-        (["--gpuperf-trace", "test_k.py"], "*--gpuperf-trace=test_k.py is no file*paths of suites before*"),
-    ],
-)  # fmt: skip
-def test_what_does_not_go_with_a_trace(pytester: pytest.Pytester, flags, said):
-    pytester.makepyfile(test_k="def test_k(): pass")
-    result = pytester.runpytest_inprocess(*EMULATED, "--gpuperf-trace", *flags)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([said])
 
 
 def test_a_gpu_without_cupti_is_a_usage_error(pytester: pytest.Pytester, monkeypatch):

@@ -260,25 +260,3 @@ def test_what_is_expected_to_regress_is_measured(project):
     rewrite(project, "test_suite.py", "LIMIT = None", "LIMIT = None\nDAY = str(datetime.date.today())")
     skip(project).stdout.no_fnmatch_line("*unchanged*")
     assert launches(project).count("scale") > 20
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (
-            ["--gpuperf", "--gpuperf-update"],
-            "*measures less, and --gpuperf-update records*leave one of them out*",
-        ),
-        (["--gpuperf", "--gpuperf-calibrate=60"], "*and --gpuperf-calibrate records*"),
-        (["--gpuperf", "--gpuperf-against=HEAD"], "*--gpuperf-against compares with a revision*"),
-        (
-            ["--gpuperf", "--gpuperf-baselines-from=HEAD", "--gpuperf-accept"],
-            "*and --gpuperf-accept judges by two sets of baselines*",
-        ),
-        ([], "*--gpuperf-skip-unchanged is about what is measured, so it needs --gpuperf beside it*"),
-    ],
-)
-def test_what_it_does_not_go_with_is_a_usage_error(pytester, flags, said):
-    result = pytester.runpytest_subprocess("--gpuperf-skip-unchanged", *flags)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([said])

@@ -77,12 +77,3 @@ def test_a_run_of_marked_tests_alone_is_no_finding(project: Project):
     project.pytester.makepyfile(test_k=SUITE.format(mark=MARK, runs=True).replace("test_judged", "judged"))
     (project.pytester.path / "baselines" / "cpu").rename(project.pytester.path / "elsewhere")
     assert project.run("--gpuperf-strict=on", "-k", "wmma").ret == 0
-
-
-def test_another_backend_is_no_value(project: Project):
-    project.pytester.makepyfile(test_k=SUITE.format(mark=MARK.replace("cuda", "emulated"), runs=True))
-    result = project.run()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["*backend='emulated' is out of range; give \"cuda\", for a test that needs*"]
-    )

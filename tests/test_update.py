@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 from gitproject import Repository
-from latencies import LATENCY, SUITE, processes, tell
+from latencies import LATENCY, SUITE, HostProject
 
-INI = "[pytest]\ngpuperf_judge_host_times = true\n"
 EXACT = "def test_count(gpuperf): gpuperf.record('sectors', {}, kind='exact')\n"
 
 
-class Project:
-    """A user's project whose figures are those that it is told."""
-
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self.path, self._pytester = pytester.path, pytester
-        pytester.makeini(INI)
-        (pytester.path / "baselines").mkdir()
-
+class Project(HostProject):
     def write(self, suite: str) -> None:
         (self.path / "test_suite.py").write_text(suite)
 
     def update(self, *flags: str, mode: str = "") -> pytest.RunResult:
         update = "--gpuperf-update" + (f"={mode}" if mode else "")
-        return self._pytester.runpytest_subprocess("--gpuperf", update, *flags)
+        return self.judge(update, *flags)
 
     def record(self, latencies: str, mode: str = "") -> pytest.RunResult:
-        tell(self.path, latencies)
+        self.tell(latencies)
         return self.update(mode=mode)
 
     @property
     def entry(self) -> dict:
-        (file,) = (self.path / "baselines").rglob("*.json")
-        ((metric,),) = [test.values() for test in json.loads(file.read_text())["entries"].values()]
+        ((metric,),) = [test.values() for test in self.stored["entries"].values()]
         return metric
 
     @property
@@ -79,7 +69,7 @@ def test_one_far_run_is_measured_again_and_left_out(project: Project):
     project.write(SUITE)
     result = project.record("1.0 1.0 1.001 1.3 0.999 1.0 1.002")
     assert result.ret == 0
-    assert processes(project.path) == 7
+    assert project.processes == 7
     result.stdout.fnmatch_lines(
         [
             "test_suite.py::test_latency: latency",
@@ -89,8 +79,8 @@ def test_one_far_run_is_measured_again_and_left_out(project: Project):
     )
     assert project.samples == [1.0, 1.001, 0.999, 1.0, 1.002, 1.3]
     assert [run.get("left_out", False) for run in project.entry["runs"]] == [False] * 5 + [True]
-    tell(project.path, "1.3 1.3 1.3 1.3 1.3")
-    judged = project._pytester.runpytest_subprocess("--gpuperf", "--gpuperf-acquit=off")
+    project.tell("1.3 1.3 1.3 1.3 1.3")
+    judged = project.judge("--gpuperf-acquit=off")
     judged.stdout.fnmatch_lines(["regressed: latency*"])
 
 
@@ -105,7 +95,7 @@ def test_on_a_machine_known_to_be_noisy_such_a_run_is_not_far(project: Project):
     project.write(SUITE)
     project.record("1.0 0.9 1.1 0.95 1.05 1.0")
     project.record("1.0 1.0 1.001 1.3 0.999 1.0")
-    assert processes(project.path) == 6
+    assert project.processes == 6
     assert project.samples == [1.0, 1.001, 1.3, 0.999, 1.0]
 
 
@@ -210,7 +200,7 @@ def test_what_is_only_shown_is_named(project: Project):
 
 
 def test_uncommitted_changes_are_said_at_update_and_failure(project: Project):
-    repository = Repository(project._pytester)
+    repository = Repository(project.pytester)
     project.write(EXACT.format("4.0"))
     repository.commit()
     result = project.update()
@@ -220,12 +210,13 @@ def test_uncommitted_changes_are_said_at_update_and_failure(project: Project):
     words = "ecord* with changes that are not committed: the commit that a baseline names lacks them."
     result.stdout.fnmatch_lines([f"gpuperf: r{words.replace('*', 'ing')}", f"R{words.replace('*', 'ed')}"])
     project.write(EXACT.format("6.0"))
-    red = project._pytester.runpytest_subprocess("--gpuperf")
+    red = project.judge()
     assert re.search(r"not committed, after [0-9a-f]{10}\)", red.stdout.str())
 
 
 def test_code_that_git_does_not_know_is_not_the_commits_either(project: Project):
-    repository = Repository(project._pytester)
+    repository = Repository(project.pytester)
+    (project.path / "test_suite.py").unlink()
     (project.path / "notes.txt").write_text("no code")
     repository.commit()
     project.write(EXACT.format("4.0"))
@@ -233,7 +224,7 @@ def test_code_that_git_does_not_know_is_not_the_commits_either(project: Project)
     result.stdout.fnmatch_lines(["gpuperf: recording with changes that are not committed: *"])
     assert "commit" not in project.entry["origin"]
     project.write(EXACT.format("6.0"))
-    red = project._pytester.runpytest_subprocess("--gpuperf")
+    red = project.judge()
     assert re.search(r"not committed, after [0-9a-f]{10}\)", red.stdout.str())
     repository.write(".gitignore", "test_*.py")  # ignored on purpose, such as generated code
     result = project.update()

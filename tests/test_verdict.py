@@ -18,7 +18,7 @@ from pytest_gpuperf.report.summary import improvements
 from pytest_gpuperf.rules.case import Case
 from pytest_gpuperf.rules.creep import unseen_loss
 from pytest_gpuperf.rules.decide import screen
-from pytest_gpuperf.rules.differences import compare_contracts, environment_differences
+from pytest_gpuperf.rules.differences import changes, environment_differences
 from pytest_gpuperf.rules.student import noncentrality, quantile
 from pytest_gpuperf.rules.verdict import judge
 
@@ -429,8 +429,8 @@ def test_a_red_says_when_the_machine_code_is_the_baselines_own():
 
 
 def test_compared_contracts_list_differences_sorted():
-    assert compare_contracts(CONTRACT, dict(reversed(CONTRACT.items()))) == []
-    assert compare_contracts({"b": 1, "a": None}, {"b": 2}) == ["a not set -> not set", "b 1 -> 2"]
+    assert changes(CONTRACT, dict(reversed(CONTRACT.items()))) == []
+    assert changes({"b": 1, "a": None}, {"b": 2}) == ["a not set -> not set", "b 1 -> 2"]
 
 
 def test_environment_differences_name_what_no_run_had():

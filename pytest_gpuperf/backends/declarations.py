@@ -11,7 +11,7 @@ import numpy as np
 
 from pytest_gpuperf.backends.functions import closing
 from pytest_gpuperf.backends.signature import Row, Signature
-from pytest_gpuperf.backends.sources import blank, blanked, with_included
+from pytest_gpuperf.backends.sources import with_included, without_directives
 from pytest_gpuperf.errors import KernelError
 
 # LP64: CUDA on Linux
@@ -144,9 +144,6 @@ def _merged(text: Parameter | None, row: Row, number: int) -> Parameter:
     return Parameter(name, f"{kind}{lanes}", row.pointer, row.const, dtype, row.lanes)
 
 
-_DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*", re.MULTILINE)
-
-
 def read(path: Path) -> Declarations:
     """Read the kernels that a file declares, and the files that it includes from beside it.
 
@@ -231,9 +228,8 @@ def parse(source: str, path: Path) -> Declarations:
     The source is read as text, without a preprocessor: what a macro makes is not seen, and a branch that is
     off is. A compiler is asked for kernels that are not ``plain``, and for those that are not found here.
     """
-    # Without comments, literals and preprocessor lines; offsets and lines stay.
     found = Declarations(path)
-    code = _DIRECTIVE.sub(blank, blanked(source, keep=lambda text: text == '"C"'))
+    code = without_directives(source)
     blocks = [
         (match.end() - 1, closing(code, match.end() - 1), match[1])
         for match in re.finditer(r'\b(?:extern\s*"C"|namespace\s+([\w:]+))\s*\{', code)

@@ -33,6 +33,14 @@ def blank(match: re.Match[str]) -> str:
     return re.sub(r"[^\n]", " ", match[0])
 
 
+DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*", re.MULTILINE)
+
+
+def without_directives(source: str) -> str:
+    """Replace preprocessor lines, too, and every literal but the "C" of extern; offsets and lines stay."""
+    return DIRECTIVE.sub(blank, blanked(source, keep=lambda literal: literal == '"C"'))
+
+
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
 
 

@@ -264,13 +264,7 @@ def _baselines(given: str | None, backend: str) -> Finding:
             "baselines", "missing", f"{folder} has none of {slug(pool)} (but of: {there})",
             "pytest --gpuperf --gpuperf-update",
         )  # fmt: skip
-    runs = [
-        run.environment
-        for suite in store.suites(pool)
-        for metrics in store.load(pool, suite).values()
-        for each in metrics.values()
-        for run in each.runs
-    ]
+    runs = [run.environment for _, _, each in store.all_of(pool) for run in each.runs]
     newest = max(str(environment.get("date", ""))[:10] for environment in runs)
     says = f"{slug(pool)}: newest of {newest}, {counted(len(store.suites(pool)), 'suite file')}"
     if unit and not any(environment.get("device_uuid") == unit for environment in runs):

@@ -43,6 +43,11 @@ def baselines(given: str | None, must_exist: bool = True) -> tuple[Path, Path]:
     return owner / name, owner
 
 
+def is_of(name: str, test: str) -> bool:
+    """Return whether a stored test is ``test``, a parameter of it or a test of that class; "" is any."""
+    return not test or name == test or name.startswith((f"{test}[", f"{test}::"))
+
+
 def suite_and_test(given: str, owner: Path) -> tuple[str, str]:
     """Return a suite file as it is stored and the test's name in it; ``given`` is from the current folder."""
     file, _, test = given.partition("::")

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from pytest_gpuperf.command.folders import baselines, declare_baselines, suite_and_test
+from pytest_gpuperf.command.folders import baselines, declare_baselines, is_of, suite_and_test
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.text import counted
 
@@ -50,13 +50,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _renamed(stored: Iterable[str], test: str, name: str) -> dict[str, str]:
     """Return the new names of those stored tests that are ``test``, its parameters or its class's tests."""
-    if not test:
-        return {each: each for each in stored}
-    return {
-        each: name + each[len(test) :]
-        for each in stored
-        if each == test or each.startswith((f"{test}[", f"{test}::"))
-    }
+    return {each: name + each[len(test) :] for each in stored if is_of(each, test)}
 
 
 def _tell_quarantine(folder: Path, suite: str, tests: Iterable[str]) -> None:

@@ -11,9 +11,10 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from pytest_gpuperf.command.folders import baselines, declare_baselines, suite_and_test
+from pytest_gpuperf.command.folders import baselines, declare_baselines, is_of, suite_and_test
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.text import counted
 
@@ -88,9 +89,8 @@ def run(given: argparse.Namespace) -> int:
 
 def _lines(store: Store, pools: Sequence[str]) -> Iterator[Line]:
     for pool in pools:
-        for suite in store.suites(pool):
-            for test, metrics in sorted(store.load(pool, suite).items()):
-                yield from (_line(pool, suite, test, name, each) for name, each in sorted(metrics.items()))
+        for key, name, each in sorted(store.all_of(pool), key=itemgetter(0, 1)):
+            yield _line(pool, key.suite, key.name, name, each)
 
 
 def _line(pool: str, suite: str, test: str, name: str, baseline: Baseline) -> Line:
@@ -116,11 +116,7 @@ def _distinct(runs: Sequence[Run], key: str) -> tuple[str, ...]:
 
 
 def _is_wanted(line: Line, wanted: Sequence[tuple[str, str]]) -> bool:
-    return any(
-        line.suite == suite
-        and (not test or line.test == test or line.test.startswith((f"{test}[", f"{test}::")))
-        for suite, test in wanted
-    )
+    return any(line.suite == suite and is_of(line.test, test) for suite, test in wanted)
 
 
 # --------------------------------------------------------------------------- printing
@@ -156,18 +152,14 @@ def _summary(lines: Sequence[Line]) -> str:
 
 def _figure(line: Line) -> str:
     from pytest_gpuperf.figures import quantity
-    from pytest_gpuperf.git import SHOWN_DIGITS
+    from pytest_gpuperf.git import of_commit
 
     spread = f" (runs within {100 * line.spread:.1f} %)" if line.spread is not None else ""
     runs = counted(line.runs, "run") + (f" on {len(line.units)} units" if len(line.units) > 1 else "")
     left_out = f", {line.left_out} left out" if line.left_out else ""
-    commit = (
-        f", commit {line.commit[:SHOWN_DIGITS]}" + (" with changes" if line.dirty else "")
-        if line.commit
-        else ""
-    )
     value = f"{quantity(line.value, line.unit)}{spread}"
-    return f"{value:<32}  {line.metric}  {runs}{left_out}, {line.last}{commit}"
+    when = f"{line.last}{of_commit(line.commit, line.dirty)}"
+    return f"{value:<32}  {line.metric}  {runs}{left_out}, {when}"
 
 
 def _age(day: str) -> str:

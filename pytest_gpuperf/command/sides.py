@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_gpuperf.figures import percent, quantity, told_apart
+from pytest_gpuperf.git import of_commit
 from pytest_gpuperf.measurement import Measurement, Metric, Run
 from pytest_gpuperf.rules.differences import question_changes, surroundings_moved
 from pytest_gpuperf.rules.estimate import MIN_RUNS, estimate
@@ -57,15 +58,14 @@ def of_store(store: Store, label: str) -> Side:
     figures: dict[Key, Figure] = {}
     environments: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for pool in store.pools():
-        for suite in store.suites(pool):
-            for test, metrics in store.load(pool, suite).items():
-                for name, each in metrics.items():
-                    tolerance = each.metric.constants.tolerance
-                    key = pool, f"{suite}::{test}", name
-                    figures[key] = Figure(each.metric, each.contract, each.value, each.runs, tolerance)
-                    for run in each.runs:
-                        if run.environment not in environments[pool]:
-                            environments[pool].append(run.environment)
+        for test, name, each in store.all_of(pool):
+            tolerance = each.metric.constants.tolerance
+            figures[pool, str(test), name] = Figure(
+                each.metric, each.contract, each.value, each.runs, tolerance
+            )
+            for run in each.runs:
+                if run.environment not in environments[pool]:
+                    environments[pool].append(run.environment)
     return Side(label, figures, environments)
 
 
@@ -88,8 +88,7 @@ def of_results(path: Path) -> Side:
         tolerance = metric.constants.tolerance if each.tolerance is None else each.tolerance
         key = where.pool, f"{test.suite}::{test.name}", each.name
         figures[key] = Figure(metric, each.contract, each.value, runs, tolerance)
-    commit = f", commit {document.commit[:10]}{' with changes' if document.dirty else ''}"
-    label = f"{path}, {document.date[:10]}{commit if document.commit else ''}"
+    label = f"{path}, {document.date[:10]}{of_commit(document.commit, document.dirty)}"
     return Side(label, figures, environments)
 
 

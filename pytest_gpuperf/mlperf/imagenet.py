@@ -19,7 +19,6 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import imported
 from pytest_gpuperf.mlperf.image_cache import ImageCache
 
-#
 # As mlcommons/inference reads it: vision/classification_and_detection/python/imagenet.py and dataset.py
 # (pre_process_vgg).
 

@@ -13,14 +13,7 @@ from pytest_gpuperf.mlperf import logs
 from pytest_gpuperf.mlperf.logs import Detail
 from pytest_gpuperf.mlperf.submission import objections
 
-_PERCENTILES = {
-    "p50": "50.00",
-    "p90": "90.00",
-    "p95": "95.00",
-    "p97": "97.00",
-    "p99": "99.00",
-    "p99.9": "99.90",
-}
+_PERCENTILES = {f"p{each:g}": f"{each:.2f}" for each in (50, 90, 95, 97, 99, 99.9)}
 _EARLY = {"SingleStream": "early_stopping_latency_ss", "MultiStream": "early_stopping_latency_ms"}
 
 

@@ -84,8 +84,8 @@ class Phase:
         batch: int,
         log_dir: Path,
         stall: float,
-        max_wait: float | None = None,
-        workers: Sequence[Any] | None = None,
+        max_wait: float | None,
+        workers: Sequence[Any] | None,
         lasting: Lasting | None = None,
     ) -> None:
         self.lg = imported("mlperf_loadgen", "MLPerf's LoadGen cannot be imported")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_gpuperf.constants import PERCENTILES
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import replace_file
 
@@ -16,7 +17,6 @@ NOTE = (
     "loaded, so that its qps of an accuracy phase is too high (59 times on ImageNet), counts batches in "
     "Offline, and interpolates its percentiles: here they are LoadGen's. An accuracy phase has no times here."
 )
-PERCENTILES = {"50.0": "p50", "80.0": "p80", "90.0": "p90", "95.0": "p95", "99.0": "p99", "99.9": "p99_9"}
 
 
 def entry(result: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def entry(result: Any) -> dict[str, Any]:
         return {
             "took": result.duration,
             "mean": result.latency.mean,
-            "percentiles": {name: float(result.latency[key]) for name, key in PERCENTILES.items()},
+            "percentiles": {f"{100 * x:.1f}": float(result.latency[name]) for name, x in PERCENTILES.items()},
             "qps": result.samples_per_second if offline else result.qps,
             "count": count,
             "good_items": 0,

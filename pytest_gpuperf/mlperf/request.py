@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from pytest_gpuperf.constants import PERCENTILES
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import number, short
 from pytest_gpuperf.mlperf import configuration
 from pytest_gpuperf.mlperf.models import DTYPES
-from pytest_gpuperf.mlperf.result import FRACTIONS
 from pytest_gpuperf.mlperf.settings import PROFILES, SCENARIOS, Scenario
 from pytest_gpuperf.mlperf.sut import MANY
 
@@ -77,23 +78,23 @@ class Request:
     scenario: str
     mode: str
     precision: str
-    profile: str
-    seconds: float | None
-    tails: tuple[str, ...]
-    count: int | None
-    stall: float
-    keep_trace: bool
-    qps: float | None
-    max_latency: float | None
-    max_wait: float | None
-    max_batchsize: int | None
-    samples_per_query: int | None
-    performance_sample_count: int | None
-    threads: int | None
-    streams: int | None
-    devices: int | None
-    qsl: str
-    backend: str | None
+    profile: str = "short"
+    seconds: float | None = None
+    tails: tuple[str, ...] = ()
+    count: int | None = None
+    stall: float = STALL
+    keep_trace: bool = False
+    qps: float | None = None
+    max_latency: float | None = None
+    max_wait: float | None = None
+    max_batchsize: int | None = None
+    samples_per_query: int | None = None
+    performance_sample_count: int | None = None
+    threads: int | None = None
+    streams: int | None = None
+    devices: int | None = None
+    qsl: str = "host"
+    backend: str | None = None
     configured: Mapping[str, int | float] = field(default_factory=dict)
 
     @classmethod
@@ -119,32 +120,9 @@ class Request:
             scenario=scenario,
             mode=mode,
             precision=_choice("precision", given.get("precision"), DTYPES),
-            profile=_choice(
-                "profile", "short" if given.get("profile") is None else given.get("profile"), PROFILES
-            ),
-            seconds=None if given.get("seconds") is None else _seconds("seconds", given.get("seconds")),
-            tails=_tails(given.get("tails")),
-            count=_count("count", given.get("count")),
-            stall=STALL if given.get("stall") is None else _seconds("stall", given.get("stall")),
             keep_trace=bool(given["keep_trace"]),
-            qps=_rate("qps", given.get("qps")),
-            max_latency=None
-            if given.get("max_latency") is None
-            else _seconds("max_latency", given.get("max_latency")),
-            max_wait=_wait(given.get("max_wait")),
-            max_batchsize=_count("max_batchsize", given.get("max_batchsize")),
-            samples_per_query=_count("samples_per_query", given.get("samples_per_query")),
-            performance_sample_count=_count(
-                "performance_sample_count", given.get("performance_sample_count")
-            ),
-            threads=_count("threads", given.get("threads")),
-            streams=_count("streams", given.get("streams")),
-            devices=_count("devices", given.get("devices")),
-            qsl=_choice("qsl", "host" if given.get("qsl") is None else given.get("qsl"), QSLS),
-            backend=None
-            if given.get("backend") is None
-            else _choice("backend", given.get("backend"), BACKENDS),
             configured=configured,
+            **{n: check(n, given[n]) for n, check in _CHECKS.items() if given.get(n) is not None},
         )
 
     def traffic(self) -> Scenario:
@@ -174,9 +152,8 @@ def _configured(models: Sequence[str], scenario: str, given: dict[str, Any]) -> 
 
 def _said(where: str, name: str, value: float) -> float:
     """Return what a file says for an argument; raises GpuperfError naming the line if it cannot be meant."""
-    check = {"seconds": _seconds, "qps": _rate, "max_latency": _seconds}.get(name, _count)
     try:
-        check(name, value)
+        _CHECKS[name](name, value)
     except GpuperfError as error:
         raise GpuperfError(f"{where}, so {str(error).removeprefix('loadgen: ')}") from None
     return value
@@ -200,13 +177,11 @@ def _seconds(name: str, given: Any) -> float:
     return found
 
 
-def _wait(given: Any) -> float | None:
-    return None if given is None else 0.0 if number(given) == 0 else _seconds("max_wait", given)
+def _wait(name: str, given: Any) -> float:
+    return 0.0 if number(given) == 0 else _seconds(name, given)
 
 
-def _rate(name: str, given: Any) -> float | None:
-    if given is None:
-        return None
+def _rate(name: str, given: Any) -> float:
     found = number(given)
     if found is None or not 0 < found <= FASTEST:
         raise GpuperfError(f"loadgen: {name}={short(given)}; give a number above 0 and up to {FASTEST:,.0f}")
@@ -219,9 +194,7 @@ def _flag(name: str, given: Any) -> bool:
     return bool(given)
 
 
-def _count(name: str, given: Any) -> int | None:
-    if given is None:
-        return None
+def _count(name: str, given: Any) -> int:
     found, most = number(given), _MOST.get(name, 1 << 53)
     if found is None or not 1 <= found <= most or found != int(found):
         bound = f"of 1 to {most:,}" if name in _MOST else "of at least 1"
@@ -229,16 +202,33 @@ def _count(name: str, given: Any) -> int | None:
     return int(found)
 
 
-def _tails(given: Any) -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) else () if given is None else given
+def _tails(name: str, given: Any) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else given
     if not isinstance(names, Sequence):
-        raise GpuperfError(f'loadgen: tails={short(given)}; give names such as ("p99", "p99.9")')
-    for name in names:
-        if not isinstance(name, str) or name.replace(".", "_") not in FRACTIONS:
-            known = ", ".join(each.replace("_", ".") for each in FRACTIONS)
-            raise GpuperfError(f"loadgen: there is no tail {_quoted(name)}; the percentiles are {known}")
+        raise GpuperfError(f'loadgen: {name}={short(given)}; give names such as ("p99", "p99.9")')
+    for tail in names:
+        if not isinstance(tail, str) or tail.replace(".", "_") not in PERCENTILES:
+            known = ", ".join(each.replace("_", ".") for each in PERCENTILES)
+            raise GpuperfError(f"loadgen: there is no tail {_quoted(tail)}; the percentiles are {known}")
     return tuple(dict.fromkeys(names))
 
 
 def _quoted(given: Any) -> str:
     return f'"{short(given)[1:-1]}"' if isinstance(given, str) else short(given)
+
+
+# In the order in which they are checked.
+_CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "profile": partial(_choice, choices=PROFILES),
+    "seconds": _seconds,
+    "tails": _tails,
+    "count": _count,
+    "stall": _seconds,
+    "qps": _rate,
+    "max_latency": _seconds,
+    "max_wait": _wait,
+    **dict.fromkeys(("max_batchsize", "samples_per_query", "performance_sample_count"), _count),
+    **dict.fromkeys(("threads", "streams", "devices"), _count),
+    "qsl": partial(_choice, choices=QSLS),
+    "backend": partial(_choice, choices=BACKENDS),
+}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_gpuperf.constants import PERCENTILES
 from pytest_gpuperf.measurement import Better, Kind, Measurement, Metric
 from pytest_gpuperf.mlperf import accuracy
 from pytest_gpuperf.mlperf.models import Model
@@ -48,9 +49,6 @@ class Percentile(float):
         return self.queries >= self.needed
 
 
-FRACTIONS = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
-
-
 @dataclass(frozen=True, slots=True)
 class Latency:
     """Seconds from scheduled to complete; percentiles are LoadGen's, the sorted value at floor(n * fraction).
@@ -73,19 +71,19 @@ class Latency:
         ordered = np.sort(seconds)
         found = {
             name: Percentile(float(ordered[int(len(ordered) * fraction)]), fraction, queries)
-            for name, fraction in FRACTIONS.items()
+            for name, fraction in PERCENTILES.items()
         }
         return cls(**found, mean=float(ordered.mean()))
 
     def __getitem__(self, name: str) -> Percentile:
         """Return the percentile called "p99.9" or "p99_9"; raises KeyError."""
         key = name.replace(".", "_")
-        if key not in FRACTIONS:
-            raise KeyError(f"{name}: the percentiles are {', '.join(FRACTIONS)}")
+        if key not in PERCENTILES:
+            raise KeyError(f"{name}: the percentiles are {', '.join(PERCENTILES)}")
         return self.percentiles()[key]
 
     def percentiles(self) -> dict[str, Percentile]:
-        return {name: getattr(self, name) for name in FRACTIONS}
+        return {name: getattr(self, name) for name in PERCENTILES}
 
 
 @dataclass(frozen=True, slots=True)

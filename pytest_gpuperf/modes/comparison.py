@@ -9,7 +9,7 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.git import Revision
-from pytest_gpuperf.marker import isolates
+from pytest_gpuperf.marker import by_process
 from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.processes.checkouts import Checkout, check_inside, checkouts
 from pytest_gpuperf.processes.child import Children
@@ -200,17 +200,13 @@ def _run(
     it would be another comparison.
     """
     run = SideRun()
-    together = [item for item in items if not isolates(item)]
-    for batch in (together, *([item] for item in items if isolates(item))):
-        there = [item for item in batch if side.has(item)]
-        if not there:
-            continue
-        result = children.run(there, settled, side)
+    for batch in by_process(filter(side.has, items)):
+        result = children.run(batch, settled, side)
         if revision and result.refusal:
             raise GpuperfError(
                 f"{revision} {result.refusal}: leave that out, or compare with a revision that takes it"
             )
-        for item in there:
+        for item in batch:
             reports = result.of(item.nodeid)
             if reports:
                 run.reports[item.nodeid] = reports

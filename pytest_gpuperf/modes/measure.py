@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
-from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, test_options
+from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, place_of, test_options
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
 from pytest_gpuperf.processes.limits import paused
 from pytest_gpuperf.records import Cause, Payload, Record, attach
@@ -129,7 +129,7 @@ def finish_report(
         report.longrepr = (str(path), line, report.longrepr[2])
     if isinstance(error, GpuperfError):
         if isinstance(error, Unavailable) and not _must_be_there(session):
-            path, line = _location(item)
+            path, line = place_of(item)
             report.outcome, report.longrepr = "skipped", (str(path), line, f"Skipped: {error}")
             return
         from pytest_gpuperf.report.failure import failure
@@ -147,7 +147,7 @@ def finish_report(
     if report.failed and kept.cause and isinstance(error, pytest.fail.Exception):
         from pytest_gpuperf.report.failure import failure, why
 
-        report.longrepr = failure(str(error), why(kept, str(error)), *_location(item))
+        report.longrepr = failure(str(error), why(kept, str(error)), *place_of(item))
     if report.when == "call" and item.nodeid in session.results.left_out:
         payload = replace(payload, left_out=True)
     if payload != Payload():
@@ -186,14 +186,10 @@ def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> tuple[Path, int]:
     """Return the suite's line that met the error: the last one outside this package and its libraries."""
     assert call.excinfo is not None
     ours = [e for e in call.excinfo.traceback if _is_users(Path(str(e.path)))]
-    return (Path(str(ours[-1].path)), ours[-1].lineno + 1) if ours else _location(item)
+    return (Path(str(ours[-1].path)), ours[-1].lineno + 1) if ours else place_of(item)
 
 
 def _is_users(path: Path) -> bool:
     if _PACKAGE in path.parents or "site-packages" in path.parts:
         return False
     return _STANDARD_LIBRARY not in path.parents
-
-
-def _location(item: pytest.Item) -> tuple[Path, int]:
-    return item.path, (item.location[1] or 0) + 1

@@ -87,11 +87,9 @@ def whole(project: Project, results: Results, scope: Scope) -> list[tuple[Metric
     for path in beside.values() if scope.full and not unknown else ():
         store, root = project.store(path), project.baselines_root(path)
         for pool in store.pools():
-            for suite in store.suites(pool):
-                if not scope.covers(root / suite):
-                    return []
-                tests = store.load(pool, suite).values()
-                found += [(baseline.metric, pool) for metrics in tests for baseline in metrics.values()]
+            if not all(scope.covers(root / suite) for suite in store.suites(pool)):
+                return []
+            found += [(baseline.metric, pool) for _, _, baseline in store.all_of(pool)]
     return found
 
 

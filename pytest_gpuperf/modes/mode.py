@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, isolates
+from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, isolates, place_of
 from pytest_gpuperf.measurement import JUDGED
 from pytest_gpuperf.records import Payload, Record, Row, attach, payload_of
 from pytest_gpuperf.report.junit import properties
@@ -177,8 +177,7 @@ class Mode:
             vars(report).pop("wasxfail", None)  # of a mark that was made for something else
             from pytest_gpuperf.report.failure import failure, why
 
-            path, line = item.path, (item.location[1] or 0) + 1
-            report.outcome, report.longrepr = "failed", failure(text, why(payload, text), path, line)
+            report.outcome, report.longrepr = "failed", failure(text, why(payload, text), *place_of(item))
         elif text:
             report.outcome, report.wasxfail = "skipped", f"reason: {text}"
 

@@ -17,7 +17,7 @@ from pytest_gpuperf.backends.base import Backend
 from pytest_gpuperf.backends.planned import NeedsResult
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import slug
-from pytest_gpuperf.files import is_test, why_not_replaced
+from pytest_gpuperf.files import check_output
 from pytest_gpuperf.marker import fixtures_of, takes_numbers, test_options
 from pytest_gpuperf.measurement import Baseline
 from pytest_gpuperf.modes.missing import Absence, not_measured, scope_of
@@ -58,15 +58,7 @@ class Planning(Mode):
 
     def check(self, asked: Sequence[Path]) -> None:
         """Check that the plan can be written; raises GpuperfError."""
-        if self._file.is_dir() or is_test(self._file) or not self._file.parent.is_dir():
-            raise GpuperfError(
-                f"--gpuperf-plan={self._options.plan} is no file that a plan can be written to: write the "
-                "paths of suites before the flag, or name a file in a folder that exists"
-            )
-        if reason := why_not_replaced(self._file, b"::"):
-            raise GpuperfError(
-                f"--gpuperf-plan={self._options.plan}: cannot be written ({reason}): name another file"
-            )
+        check_output(f"--gpuperf-plan={self._options.plan}", "plan", self._file, b"::")
         if not self._options.pool:
             raise GpuperfError("--gpuperf-plan is for a pool of GPUs: name it with --gpuperf-pool")
 
@@ -221,10 +213,7 @@ def _why(error: BaseException | None) -> str:
 def target_of(project: Project, pool: str, suites: set[Path]) -> Target:
     """Return the GPU of a pool, from the baselines of some suites; raises GpuperfError."""
     stores = {project.store(path).folder: project.store(path) for path in suites}
-    found: list[Baseline] = []
-    for store in stores.values():
-        for suite in store.suites(pool):
-            found += [each for metrics in store.load(pool, suite).values() for each in metrics.values()]
+    found = [each for store in stores.values() for _, _, each in store.all_of(pool)]
     if not found:
         there = ", ".join(sorted({name for store in stores.values() for name in store.pools()})) or "none"
         where = ", ".join(map(str, stores))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from pytest_gpuperf.marker import isolates
+from pytest_gpuperf.marker import by_process
 from pytest_gpuperf.measurement import Baseline, Measurement, Run
 from pytest_gpuperf.records import Cause, Record, payload_of
 from pytest_gpuperf.session import GpuperfSession
@@ -29,8 +29,7 @@ def fresh_runs(
     Tests that ask for it get a process of their own. What fails becomes a finding.
     """
     results = session.results
-    together = [item for item in items if not isolates(item)]
-    batches = [batch for batch in (together, *([item] for item in items if isolates(item))) if batch]
+    batches = by_process(items)
     tests = counted(len(items), "test")
     for number in range(1, count + 1 if items else 1):
         session.children.stage(f"recording run {number} of {count}, {tests}", number - 1, count)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
+from pytest_gpuperf.marker import place_of
 from pytest_gpuperf.modes.mode import Mode, failed
 from pytest_gpuperf.processes.sanitizer import LOG, Sanitizer, find, reader
 from pytest_gpuperf.records import attach, payload_of
@@ -145,8 +146,7 @@ class Sanitized(Mode):
             if report.failed:
                 text += f"\n{report.longreprtext}"
             vars(report).pop("wasxfail", None)
-            line = (item.location[1] or 0) + 1
-            report.outcome, report.longrepr = "failed", failure(text, found[0], item.path, line)
+            report.outcome, report.longrepr = "failed", failure(text, found[0], *place_of(item))
             attach(report, replace(payload_of(report), cause="wrong"))
         self._over |= bool(found) or session.lost
         if self._over and report.when == "teardown":

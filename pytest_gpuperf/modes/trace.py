@@ -12,7 +12,7 @@ import pytest
 
 from pytest_gpuperf.backends.tracing import tracer
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.files import is_test, replace_file, why_not_replaced
+from pytest_gpuperf.files import check_output, replace_file
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.records import attach, payload_of
 from pytest_gpuperf.session import GpuperfSession
@@ -35,14 +35,8 @@ class Tracing(Mode):
         """Check that something records here, and that the file can be written; raises GpuperfError."""
         from pytest_gpuperf.report.perfetto import BEGINNING
 
-        flag, folder = f"--gpuperf-trace={self._options.trace}", self._file.parent
-        if is_test(self._file) or not folder.is_dir() or self._holds_tests(asked):
-            raise GpuperfError(
-                f"{flag} is no file that a trace can be written to: write the paths of suites before the "
-                "flag, or name a file in a folder that exists"
-            )
-        if reason := why_not_replaced(self._file, BEGINNING):
-            raise GpuperfError(f"{flag}: cannot be written ({reason}): name another file")
+        flag = f"--gpuperf-trace={self._options.trace}"
+        check_output(flag, "trace", self._file, BEGINNING, self._holds_tests(asked))
         for report in self._options.reports:
             path = str(getattr(self._options, report))
             if os.path.realpath(self._session.config.invocation_params.dir / path) == os.path.realpath(

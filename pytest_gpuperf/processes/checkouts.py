@@ -86,10 +86,8 @@ def check_inside(config: pytest.Config, item: pytest.Item) -> None:
 
 def _within(path: Path, top: Path) -> Path | None:
     """Return ``path`` relative to ``top``, or None if it is outside. Git resolves symlinks."""
-    for found, base in ((path, top), (Path(os.path.realpath(path)), Path(os.path.realpath(top)))):
-        if found.is_relative_to(base):
-            return found.relative_to(base)
-    return None
+    inside = (each for each in (path, Path(os.path.realpath(path))) if each.is_relative_to(top))
+    return next((each.relative_to(top) for each in inside), None)
 
 
 def _installed(path: Path) -> bool:

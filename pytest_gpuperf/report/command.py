@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_gpuperf.flags import flag_of
 from pytest_gpuperf.processes.options import of_the_project
 from pytest_gpuperf.rules.case import BLOCKS
 
@@ -52,7 +53,7 @@ def judging(config: pytest.Config) -> str:
 def _given(config: pytest.Config, names: tuple[str, ...]) -> Iterator[str]:
     for name in names:
         if value := getattr(config.option, f"gpuperf_{name}"):
-            yield f"--gpuperf-{name.replace('_', '-')}={value}"
+            yield f"{flag_of(name)}={value}"
 
 
 def _project(config: pytest.Config) -> Iterator[str]:

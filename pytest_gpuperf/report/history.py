@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import quantity
-from pytest_gpuperf.git import SHOWN_DIGITS
+from pytest_gpuperf.git import of_commit
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.history_place import ENDING, at
 from pytest_gpuperf.report.results import Document, Figure, MetricResult, TestResult, encoded
@@ -218,8 +218,7 @@ def _beyond(row: Row, value: float | None) -> bool:
 
 
 def _when(line: Line) -> str:
-    changed = " with changes" if line.dirty else ""
-    return line.date[:10] + (f", commit {line.commit[:SHOWN_DIGITS]}{changed}" if line.commit else "")
+    return line.date[:10] + of_commit(line.commit, line.dirty)
 
 
 def _flag(place: str) -> str:

@@ -201,7 +201,7 @@ class _Message:
         return lines + [f"  record    {command} {flag}" for flag, command in flags.items() if flag]
 
 
-def _headline(row: Row, with_values: bool = False) -> str:
+def _headline(row: Row, with_values: bool) -> str:
     verdict = row.verdict
     text = f"{verdict.outcome.value}: {row.metric.name}"
     if verdict.change is not None:

@@ -6,7 +6,6 @@ that ships as results.schema.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from msgspec import Struct, field
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import read_file
 from pytest_gpuperf.measurement import Better, Kind
-from pytest_gpuperf.storage.documents import Malformed, converted, read_object
+from pytest_gpuperf.storage.documents import Malformed, converted, json_schema_of, read_object
 
 SCHEMA: Literal[1] = 1
 """Fields may be added within a version; it goes up when one goes, or means something else."""
@@ -253,13 +252,7 @@ def load(path: Path) -> Document:
 
 
 def json_schema() -> str:
-    """Return the JSON Schema (2020-12) of a file of results, as it ships."""
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "pytest-gpuperf results",
-        **msgspec.json.schema(Document),
-    }
-    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+    return json_schema_of(Document, "results")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def _is_this_hosts(row: Row) -> bool:
     return shown and not {"kind", "warning"} & row.details.keys()
 
 
-def exit_code(status: int, pytests: int, failed: bool = False) -> list[str]:
+def exit_code(status: int, pytests: int, failed: bool) -> list[str]:
     """Say why the run ends with ``status`` where pytest alone would have ended with ``pytests``.
 
     ``failed``: a test did.

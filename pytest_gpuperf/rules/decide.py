@@ -90,7 +90,7 @@ def _with_processes(row: Row, evidence: Evidence) -> Row:
 
 
 def absent(
-    case: Case, metrics: Mapping[str, Baseline], outcome: Outcome, reason: str, over_budget: bool = False
+    case: Case, metrics: Mapping[str, Baseline], outcome: Outcome, reason: str, over_budget: bool
 ) -> tuple[Row, ...]:
     """Return a row for each stored metric of a test that was not measured in this run at all."""
     rows = [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pytest_gpuperf.measurement import Measurement, Metric, Run
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Run
 from pytest_gpuperf.rules.tolerances import matches
 
 # Software of every device's figures, as globs of the environment's keys. The packages are how baselines from
@@ -30,7 +30,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
     ]
 
 
-def compare_contracts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """List what differs, one string a key in alphabetical order, such as ``dtype float32 -> float16``."""
     return [f"{key} {before} -> {after}" for key, before, after in differences(old, new)]
 
@@ -38,15 +38,21 @@ def compare_contracts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[st
 def question_changes(
     old_metric: Metric, old: Mapping[str, Any], new_metric: Metric, new: Mapping[str, Any]
 ) -> list[str]:
-    """List what differs between two measurements' contracts and metrics, as ``compare_contracts`` does."""
+    """List what differs between two measurements' contracts and metrics, as ``changes`` does."""
     if old_metric == new_metric and old == new:
         return []
     old, new = dict(old), dict(new)
     if old_metric.instrument == "record" and "version" not in old and new.get("version") in (0, ""):
         del new["version"]  # gpuperf.record did not store these two before
-    return compare_contracts(
+    return changes(
         {**old, **_flat(asdict(old_metric), "metric.")}, {**new, **_flat(asdict(new_metric), "metric.")}
     )
+
+
+def another_question(baseline: Baseline, measured: Measurement) -> str:
+    """Say in what a test measures something else than its baseline recorded, "" if in nothing."""
+    found = question_changes(baseline.metric, baseline.contract, measured.metric, measured.contract)
+    return f"the test no longer measures what the baseline recorded: {'; '.join(found)}" if found else ""
 
 
 def environment_differences(old: Iterable[Mapping[str, Any]], new: Mapping[str, Any]) -> list[str]:

@@ -72,7 +72,7 @@ def judged_runs(
     return tuple(own if len(own) >= MIN_RUNS else found)
 
 
-def prior_sd(metric: Metric, value: float, divided: int = 1) -> float:
+def prior_sd(metric: Metric, value: float, divided: int) -> float:
     """Return s0, the standard deviation of a log median between processes, by the instrument alone.
 
     A timer that steps adds its share of a short ``value``; ``divided`` is how many launches a sample lasts.

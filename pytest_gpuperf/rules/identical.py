@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 from pytest_gpuperf.measurement import Baseline, Measurement
 from pytest_gpuperf.rules.differences import (
-    differences,
+    another_question,
+    changes,
     environment_differences,
     other_software,
-    question_changes,
 )
 
 Word = Literal["identical", "changed", "cannot say", "new", "nothing"]
@@ -34,10 +34,8 @@ def compare(baseline: Baseline | None, reached: Measurement) -> Found:
     """
     if baseline is None or not baseline.runs:
         return Found("new", "it has no baseline")
-    if changed := question_changes(baseline.metric, baseline.contract, reached.metric, reached.contract):
-        return Found(
-            "changed", f"the test no longer measures what the baseline recorded: {'; '.join(changed)}"
-        )
+    if reason := another_question(baseline, reached):
+        return Found("changed", reason)
     if reached.code is None:
         return Found("cannot say", "what it launches has no machine code that can be had")
     if reached.code.endswith("?"):
@@ -75,7 +73,7 @@ def compare_here(
     found = compare(baseline, reached)
     if found.word != "identical" or baseline is None:
         return found
-    if moved := [f"{key} {old} -> {new}" for key, old, new in differences(baseline.place, place)]:
+    if moved := changes(baseline.place, place):
         return Found("changed", f"another place than the baseline's: {'; '.join(moved)}")
     if other_software(reached, baseline.runs, environment):
         moved = environment_differences((run.environment for run in baseline.runs), environment)

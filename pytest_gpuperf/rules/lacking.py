@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Verdict
 from pytest_gpuperf.records import Record
-from pytest_gpuperf.rules.differences import question_changes
+from pytest_gpuperf.rules.differences import another_question
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
 
 # What counters name: the kinds of access in words, and the figures that the compiler's code decides.
@@ -107,8 +107,7 @@ def _turned_shown(baseline: Baseline | None, measured: Measurement, record: Reco
         return shown
     asked = "kind" in measured.details  # by the test itself, which says kind="shown"
     metric = measured.metric if asked else replace(measured.metric, kind=baseline.metric.kind)
-    if changed := question_changes(baseline.metric, baseline.contract, metric, measured.contract):
-        reason = f"the test no longer measures what the baseline recorded: {'; '.join(changed)}"
+    if reason := another_question(baseline, replace(measured, metric=metric)):
         return replace(shown, outcome=Outcome.CONTRACT_CHANGED, reason=reason)
     others = (m for m in record.measurements if m.metric.constants.where == measured.metric.constants.where)
     if "warning" in measured.details and any(other.metric.kind == "noisy" for other in others):

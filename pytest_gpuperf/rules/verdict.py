@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, Verdict
-from pytest_gpuperf.rules.differences import differences, question_changes
+from pytest_gpuperf.rules.differences import another_question, differences, question_changes
 from pytest_gpuperf.rules.estimate import (
     ALPHA,
     MIN_RUNS,
@@ -216,8 +216,7 @@ def _incomparable(
     if moved := [f"{k} {old}, here {new}" for k, old, new in differences(baseline.place, place)]:
         reason = f"the baseline was recorded with {'; '.join(moved)}"
         return Verdict(Outcome.NO_BASELINE, now=screen.value, tolerance=theta, reason=reason)
-    if changed := question_changes(baseline.metric, baseline.contract, screen.metric, screen.contract):
-        reason = f"the test no longer measures what the baseline recorded: {'; '.join(changed)}"
+    if reason := another_question(baseline, screen):
         return Verdict(Outcome.CONTRACT_CHANGED, now=screen.value, tolerance=theta, reason=reason)
     return None
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.figures import slug
 from pytest_gpuperf.files import find_json, list_folder, read_file, writing
-from pytest_gpuperf.measurement import Baseline
+from pytest_gpuperf.measurement import Baseline, TestKey
 from pytest_gpuperf.rules.creep import followed
-from pytest_gpuperf.rules.differences import differences, question_changes
+from pytest_gpuperf.rules.differences import changes, question_changes
 from pytest_gpuperf.rules.lacking import held_to_compiler
 from pytest_gpuperf.rules.verdict import EXACT_SLACK
 from pytest_gpuperf.storage.documents import explained
@@ -68,6 +68,13 @@ class Store:
         with explained(folder, "read"):
             files = [path.relative_to(folder) for path in self._json_files(folder)]
         return sorted(path.with_suffix(".py").as_posix() for path in files)
+
+    def all_of(self, pool: str) -> Iterator[tuple[TestKey, str, Baseline]]:
+        """Yield every baseline of ``pool`` with its test and metric, one file after the other."""
+        for suite in self.suites(pool):
+            for test, metrics in self.load(pool, suite).items():
+                for name, baseline in metrics.items():
+                    yield TestKey(suite, test), name, baseline
 
     def load(self, pool: str, suite: str) -> Entries:
         """Return the stored baselines of a suite file; empty if there is no file. ``pool`` may be its slug.
@@ -241,8 +248,7 @@ def _replaced(old: Baseline, new: Baseline) -> Baseline:
 
 def _appended(old: Baseline, new: Baseline, where: str) -> Baseline:
     changed = question_changes(old.metric, old.contract, new.metric, new.contract)
-    changed += [f"{key} {before} -> {after}" for key, before, after in differences(old.place, new.place)]
-    if changed:
+    if changed := changed + changes(old.place, new.place):
         raise BaselineError(
             f"{where}: runs of another measurement cannot be appended ({'; '.join(changed)}): "
             "replace the baseline with plain --gpuperf-update"

@@ -77,6 +77,15 @@ def read_object(data: bytes, what: str, newest: int, after_conflict: str) -> dic
     return dict(_sound(document, "$"))
 
 
+def json_schema_of(kind: type[Any], title: str) -> str:
+    """Return the JSON Schema (2020-12) of a document, as it ships."""
+    import msgspec
+
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    schema = {"$schema": dialect, "title": f"pytest-gpuperf {title}", **msgspec.json.schema(kind)}
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
 def converted(value: Any, kind: type[T], path: str = "$", strict: bool = True) -> T:
     """Return ``value``, which stands at ``path`` of a document, as a ``kind``; raises Malformed."""
     import msgspec

@@ -16,7 +16,15 @@ from msgspec import Meta, Struct
 from pytest_gpuperf.constants import INSTRUMENTS
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.measurement import Better
-from pytest_gpuperf.storage.documents import LARGEST, SMALLEST, Malformed, converted, read_object, step
+from pytest_gpuperf.storage.documents import (
+    LARGEST,
+    SMALLEST,
+    Malformed,
+    converted,
+    json_schema_of,
+    read_object,
+    step,
+)
 from pytest_gpuperf.storage.environments import check_environment
 
 SCHEMA: Literal[2] = 2
@@ -154,13 +162,7 @@ class OneLine(dict[str, Any]):
 
 
 def json_schema() -> str:
-    """Return the JSON Schema (2020-12) of a baseline file, as it ships."""
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "pytest-gpuperf baseline",
-        **msgspec.json.schema(BaselineFile),
-    }
-    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+    return json_schema_of(BaselineFile, "baseline")
 
 
 def _entry_problems(entry: EntryRecord, file: BaselineFile) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -72,7 +71,7 @@ class Markers:
 
     @cached_property
     def _top(self) -> Path:
-        return Path(os.path.realpath(toplevel(self._root)))
+        return toplevel(self._root)
 
     @cached_property
     def _changed(self) -> frozenset[str]:

@@ -17,7 +17,13 @@ from pytest_gpuperf.backends.cuda_core.made_of import made_of, state_of
 from pytest_gpuperf.backends.cuda_core.options import of_nvrtc
 from pytest_gpuperf.backends.functions import of_host
 from pytest_gpuperf.backends.signature import HEADER, PLACE, Signature, address_of, unresolved
-from pytest_gpuperf.backends.sources import blank, blanked, fingerprint, not_compiled, read_source
+from pytest_gpuperf.backends.sources import (
+    DIRECTIVE,
+    fingerprint,
+    not_compiled,
+    read_source,
+    without_directives,
+)
 from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import KernelError, Unavailable
 
@@ -29,7 +35,6 @@ __device__ auto gpuperf_types_of = gpuperf_types::Described<decltype({address})>
 """
 _AS_DEVICE = "-default-device"
 _ONLY_HOST = "execution space annotations", "memory space annotations"  # what NVRTC asks for in host code
-_DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*", re.MULTILINE)
 
 
 class Compiled(NamedTuple):
@@ -122,11 +127,10 @@ def _tried(path: Path, flags: Sequence[str], behind: str, expression: str) -> Co
 
 def _without_host(source: str) -> str:
     """Return a source without the functions that only a host can call; lines stay."""
-    code = _DIRECTIVE.sub(blank, blanked(source, keep=lambda literal: literal == '"C"'))
-    for function in of_host(code):
+    for function in of_host(without_directives(source)):
         left = re.sub(r"[^\n]", " ", source[function.begin : function.end])
         # Directives stay: an #endif in front of a function is part of its text here.
-        for directive in _DIRECTIVE.finditer(source, function.begin, function.end):
+        for directive in DIRECTIVE.finditer(source, function.begin, function.end):
             begin, end = (offset - function.begin for offset in directive.span())
             left = left[:begin] + directive[0] + left[end:]
         source = source[: function.begin] + left + source[function.end :]

@@ -102,18 +102,8 @@ def _what(fault: Fault, launched: Launched) -> str:
             return f"{access} of {_within(fault, launched)}, which no thread of the block has written"
         case FaultKind.DIVERGENT_BARRIER:
             return f"waits at __syncthreads while {other} waits at the one in line {text}"
-        case FaultKind.NOT_RESIDENT if fault.unsupported:
-            return (
-                f"synchronises a grid of {math.prod(launched.grid)} blocks, and the emulated backend has "
-                f"room for {fault.resident} of them side by side; launch fewer, run it on a GPU, {MARK}"
-            )
         case FaultKind.NOT_RESIDENT:
-            where = "the 132 SMs of an H100" if text else "one SM of a GPU"
-            return (
-                f"waits for a block that has not begun: {fault.resident} blocks run side by side here, as on "
-                f"{where}, and the {math.prod(launched.grid)} of this launch are not co-resident; "
-                "launch fewer blocks"
-            )
+            return _not_resident(fault, math.prod(launched.grid), text)
         case FaultKind.SIGNAL if text == "stack":
             return "uses more local memory than the 512 KiB that CUDA allows a thread"
         case FaultKind.SIGNAL if fault.signal == signal.SIGFPE:
@@ -126,6 +116,19 @@ def _what(fault: Fault, launched: Launched) -> str:
             return "the block's stacks do not fit into memory; use fewer threads a block"
         case _:
             return text
+
+
+def _not_resident(fault: Fault, blocks: int, cooperative: str) -> str:
+    if fault.unsupported:
+        return (
+            f"synchronises a grid of {blocks} blocks, and the emulated backend has room for {fault.resident} "
+            f"of them side by side; launch fewer, run it on a GPU, {MARK}"
+        )
+    where = "the 132 SMs of an H100" if cooperative else "one SM of a GPU"
+    return (
+        f"waits for a block that has not begun: {fault.resident} blocks run side by side here, as on "
+        f"{where}, and the {blocks} of this launch are not co-resident; launch fewer blocks"
+    )
 
 
 def _index(number: int, size: Dim3) -> Dim3:
@@ -148,10 +151,17 @@ def _race(fault: Fault, launched: Launched) -> str:
 
 def _within(fault: Fault, launched: Launched) -> str:
     """Name the array that an address lies in."""
-    anchor = fault.shared_anchor
-    shared = [Region(r.begin + anchor, r.end + anchor, r.name) for r in launched.shared]
-    everything = [*launched.regions, *shared, *launched.variables]
+    everything = [*_arrays(fault, launched), *launched.variables]
     return next((r.name for r in everything if r.begin <= fault.address < r.end), "memory")
+
+
+def _arrays(fault: Fault, launched: Launched) -> list[Region]:
+    """Return the device's arrays, and the block's in shared memory."""
+    anchor = fault.shared_anchor
+    return [
+        *launched.regions,
+        *(Region(r.begin + anchor, r.end + anchor, r.name) for r in launched.shared),
+    ]
 
 
 def _beside(fault: Fault, launched: Launched) -> str:
@@ -159,9 +169,7 @@ def _beside(fault: Fault, launched: Launched) -> str:
     begin = fault.address
     if begin < 4096:
         return f"at address {begin:#x} (a null pointer)"
-    anchor = fault.shared_anchor
-    shared = [Region(r.begin + anchor, r.end + anchor, r.name) for r in launched.shared]
-    nearest = min([*launched.regions, *shared], key=lambda r: _distance(begin, r), default=None)
+    nearest = min(_arrays(fault, launched), key=lambda r: _distance(begin, r), default=None)
     distance = _distance(begin, nearest) if nearest else FAR + 1
     for region in launched.freed if distance > _NEAR else ():
         if region.begin <= begin < region.end:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from pytest_gpuperf.constants import PERCENTILES
 from pytest_gpuperf.figures import quantity
 from pytest_gpuperf.report.results import Figure, MetricResult, Percentile
 
 _WIDTH, _LEFT, _RIGHT = 720, 196, 16
 _STORED = 12
 """Runs of a baseline that are drawn, the newest."""
-SHARES = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 
 
 class _Row(NamedTuple):
@@ -170,9 +170,9 @@ def latencies(phases: Sequence[tuple[str, dict[str, Percentile]]]) -> str:
         return ""
     height = 240
     up = _Axis([math.log(value) for value in values], height, 10)
-    along = _Axis([-math.log10(1 - share) for share in SHARES.values()], 90, _WIDTH - _RIGHT)
+    along = _Axis([-math.log10(1 - share) for share in PERCENTILES.values()], 90, _WIDTH - _RIGHT)
     parts = []
-    for name, fraction in SHARES.items():
+    for name, fraction in PERCENTILES.items():
         x = along(-math.log10(1 - fraction))
         parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="6" y2="{height}"/>')
         text = name.replace("_", ".")
@@ -183,9 +183,9 @@ def latencies(phases: Sequence[tuple[str, dict[str, Percentile]]]) -> str:
     for number, (label, found) in enumerate(phases):
         style, dashes = f"s{number % 4}", ("", "7 4", "2 3", "10 3 2 3")[number % 4]
         points = [
-            (along(-math.log10(1 - SHARES[name])), up(math.log(p.seconds)), p.enough)
+            (along(-math.log10(1 - PERCENTILES[name])), up(math.log(p.seconds)), p.enough)
             for name, p in found.items()
-            if name in SHARES and p.seconds and p.seconds > 0
+            if name in PERCENTILES and p.seconds and p.seconds > 0
         ]
         path = " ".join(f"{x} {y}" for x, y, _ in points)
         parts.append(f'<polyline class="{style} curve" stroke-dasharray="{dashes}" points="{path}"/>')

@@ -9,9 +9,9 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from pytest_gpuperf.figures import quantity
+from pytest_gpuperf.figures import percent, quantity
+from pytest_gpuperf.git import of_commit
 from pytest_gpuperf.measurement import Outcome
-from pytest_gpuperf.report.message import percent
 from pytest_gpuperf.report.page import charts, traces
 from pytest_gpuperf.report.page.parts import MOST_CHARTS, Each, colour
 from pytest_gpuperf.report.page.sections import counters, light, loadgen
@@ -66,8 +66,7 @@ def _head(document: Document) -> tuple[str, str]:
     told = ", ".join(f"{count} {label}" for label, count in sorted(counts.items(), key=_by_rank))
     tests = f"{counted(failed, 'test')} failed" if failed else "no test failed"
     title = f"{tests}: {told or 'nothing was measured'}"
-    changed = " with changes" if document.dirty else ""
-    commit = f", commit {document.commit[:10]}{changed}" if document.commit else ""
+    commit = of_commit(document.commit, document.dirty)
     against = f", against {document.against}" if document.against else ""
     names = ", ".join(dict.fromkeys(machine.name for machine in document.machines))
     about = f"{document.date[:16].replace('T', ' ')} UTC{commit}{against}; exit code {document.exit_code}"

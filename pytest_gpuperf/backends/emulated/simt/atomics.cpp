@@ -1,13 +1,13 @@
 // CUDA's atomics.
 #include <string.h>
 
+#include "operations.hpp"
 #include "touch.hpp"
 
 namespace simt {
 namespace {
 
-enum Operation { kAdd, kMin, kMax, kExchange, kCompareAndSwap, kAnd, kOr, kXorBits, kIncrement, kDecrement };
-enum Type { kInt32, kUint32, kInt64, kUint64, kFloat, kDouble };
+using namespace gpuperf;
 
 template <class Value, class Bits>
 Bits combine(int operation, Bits old_bits, Bits value_bits, Bits compare) {

@@ -3,6 +3,7 @@
 #include <link.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +60,18 @@ void handle(int signal, siginfo_t *info, void *context) {
   fail(*worker, FaultKind::kSignal, in_kernel ? pc + 1 : 0);
 }
 
+// What the kernel's own code finds wrong in a line of it.
+[[noreturn]] __attribute__((format(printf, 3, 4))) void fail_in(const char *file, unsigned line, const char *form, ...) {
+  Worker &worker = *active;
+  va_list given;
+  va_start(given, form);
+  vsnprintf(worker.fault.text, sizeof worker.fault.text, form, given);
+  va_end(given);
+  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", file);
+  worker.fault.line = line;
+  fail(worker, FaultKind::kAssertion, 0);
+}
+
 struct Search {
   uint64_t address;
   Span *text, *image;
@@ -106,6 +119,19 @@ void prepare_signal_stack() {
 
 void interrupt_thread(unsigned long thread) { pthread_kill(thread, SIGURG); }
 
+void note_access(Worker &worker, FaultKind kind, const Attempt &attempt) {
+  worker.fault.kind = kind;
+  worker.fault.pc = attempt.pc;
+  worker.fault.address = attempt.address;
+  worker.fault.size = attempt.size;
+  worker.fault.access = static_cast<uint32_t>(attempt.kind);
+}
+
+void fail_access(Worker &worker, FaultKind kind, const Attempt &attempt) {
+  note_access(worker, kind, attempt);
+  fail(worker, kind, attempt.pc);
+}
+
 }  // namespace simt
 
 extern "C" {
@@ -117,20 +143,10 @@ void gpuperf_image(const void *function, simt::Span *text, simt::Span *image) {
 }
 
 void gpuperf_assert_fail(const char *text, const char *file, unsigned line, const char *) {
-  simt::Worker &worker = *simt::active;
-  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", file);
-  snprintf(worker.fault.text, sizeof worker.fault.text, "assert(%s) failed", text);
-  worker.fault.line = line;
-  simt::fail(worker, simt::FaultKind::kAssertion, 0);
+  simt::fail_in(file, line, "assert(%s) failed", text);
 }
 
-void gpuperf_trap(const char *file, int line) {
-  simt::Worker &worker = *simt::active;
-  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", file);
-  snprintf(worker.fault.text, sizeof worker.fault.text, "__trap()");
-  worker.fault.line = line;
-  simt::fail(worker, simt::FaultKind::kAssertion, 0);
-}
+void gpuperf_trap(const char *file, int line) { simt::fail_in(file, line, "__trap()"); }
 
 // g++ calls it, in the way of its -fsanitize=shift-exponent, where a number is shifted by more bits than it has.
 struct ShiftedType {
@@ -142,13 +158,9 @@ struct ShiftPlace {
   const ShiftedType *number, *by;
 };
 void __ubsan_handle_shift_out_of_bounds(const ShiftPlace *place, uint64_t, uint64_t by) {
-  simt::Worker &worker = *simt::active;
-  if (!worker.launch) return;  // a variable of the file that is given a value when the library is loaded
+  if (!simt::active->launch) return;  // a variable of the file that is given a value when the library is loaded
   unsigned unused = 64 - (1u << (place->by->bits >> 1));
-  snprintf(worker.fault.file, sizeof worker.fault.file, "%s", place->file);
-  snprintf(worker.fault.text, sizeof worker.fault.text, "shifts a number of %u bits by %lld, which C++ leaves undefined: no such bits are left on a GPU, and a CPU need not agree",
-           1u << (place->number->bits >> 1), static_cast<long long>(by << unused) >> unused);
-  worker.fault.line = place->line;
-  simt::fail(worker, simt::FaultKind::kAssertion, 0);
+  simt::fail_in(place->file, place->line, "shifts a number of %u bits by %lld, which C++ leaves undefined: no such bits are left on a GPU, and a CPU need not agree",
+                1u << (place->number->bits >> 1), static_cast<long long>(by << unused) >> unused);
 }
 }

@@ -53,10 +53,7 @@ void touch_locals(Worker &worker, const Attempt &attempt, bool reads) {
       if (attempt.address >= local.begin && attempt.address < local.end)
         snprintf(worker.fault.text, sizeof worker.fault.text, "'%s' (byte %llu of %llu)", local.name,
                  (unsigned long long)(attempt.address - local.begin), (unsigned long long)(local.end - local.begin));
-    worker.fault.address = attempt.address;
-    worker.fault.size = attempt.size;
-    worker.fault.access = static_cast<uint32_t>(attempt.kind);
-    fail(worker, FaultKind::kUninitialised, attempt.pc);
+    fail_access(worker, FaultKind::kUninitialised, attempt);
   }
   if (attempt.kind != AccessKind::kLoad) memset(marks, 0, attempt.size);
 }

@@ -51,13 +51,6 @@ Place find(const Worker &worker, uint64_t address, uint32_t size) {
   return {address, address + size, Space::kImage, nullptr};  // the compiler's own constants
 }
 
-[[noreturn]] void fail_access(Worker &worker, FaultKind kind, const Attempt &attempt) {
-  worker.fault.address = attempt.address;
-  worker.fault.size = attempt.size;
-  worker.fault.access = static_cast<uint32_t>(attempt.kind);
-  fail(worker, kind, attempt.pc);
-}
-
 // The number of a place in the code, by which a cell's entry names it.
 uint64_t site_number(Worker &worker, uint64_t pc) {
   Launch &launch = *worker.launch;

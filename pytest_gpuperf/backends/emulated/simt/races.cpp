@@ -57,13 +57,6 @@ bool allowed(Worker &worker, const Attempt &attempt, uint64_t entry, bool stored
   return (strong_now || strong_then) && (fences.made > 0 || (atomic_now && !attempt.shared));
 }
 
-[[noreturn]] void fail_at(Worker &worker, FaultKind kind, const Attempt &attempt) {
-  worker.fault.address = attempt.address;
-  worker.fault.size = attempt.size;
-  worker.fault.access = static_cast<uint32_t>(attempt.kind);
-  fail(worker, kind, attempt.pc);
-}
-
 }  // namespace
 
 void meet(Worker &worker, const Attempt &attempt, uint64_t entry, bool stored) {
@@ -71,7 +64,7 @@ void meet(Worker &worker, const Attempt &attempt, uint64_t entry, bool stored) {
   bool read_too_early = !stored && attempt.shared && worker.block->unwritten.size;
   if (attempt.kind == AccessKind::kStore && !(entry & kAtomic && stored) && !read_too_early) return defer(worker, attempt, entry, stored);
   blame(worker, entry, stored);
-  fail_at(worker, FaultKind::kRace, attempt);
+  fail_access(worker, FaultKind::kRace, attempt);
 }
 
 // Kept until the phase ends: where another thread writes the word after all, a barrier is missing, and the race
@@ -86,11 +79,7 @@ void note_unwritten(Worker &worker, const Attempt &attempt) {
 bool settle_unwritten(Worker &worker) {
   const Attempt &attempt = worker.block->unwritten;
   if (!attempt.size) return true;
-  worker.fault.kind = FaultKind::kUninitialised;
-  worker.fault.pc = attempt.pc;
-  worker.fault.address = attempt.address;
-  worker.fault.size = attempt.size;
-  worker.fault.access = static_cast<uint32_t>(attempt.kind);
+  note_access(worker, FaultKind::kUninitialised, attempt);
   locate(worker, worker.block->unwritten_thread);
   return false;
 }
@@ -129,11 +118,7 @@ bool settle_pending(Worker &worker) {
   uint32_t size = pending.size;
   pending.size = 0;
   if (!race) return true;
-  worker.fault.kind = FaultKind::kRace;
-  worker.fault.pc = pending.pc;
-  worker.fault.address = pending.address;
-  worker.fault.size = size;
-  worker.fault.access = static_cast<uint32_t>(AccessKind::kStore);
+  note_access(worker, FaultKind::kRace, {pending.address, pending.pc, size, AccessKind::kStore, false, false});
   blame(worker, pending.other, pending.other_stores);
   locate(worker, pending.thread);
   return false;

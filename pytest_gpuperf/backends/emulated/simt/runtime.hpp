@@ -242,5 +242,9 @@ void install_handlers();
 void restore_handlers();
 void prepare_signal_stack();
 void interrupt_thread(unsigned long thread);
+// Has the fault tell of an access.
+void note_access(Worker &worker, FaultKind kind, const Attempt &attempt);
+// Ends the launch by it.
+[[noreturn]] void fail_access(Worker &worker, FaultKind kind, const Attempt &attempt);
 
 }  // namespace simt

@@ -1,12 +1,7 @@
 // Barriers, warp operations and atomics: each is a call into the runtime, which knows the other threads.
 #pragma once
 
-// The order of these enumerators is the runtime's too (runtime.hpp).
-namespace gpuperf {
-enum WarpOperation { kSync, kShuffle, kUp, kDown, kXor, kBallot, kActive, kMatch };
-enum AtomicOperation { kAdd, kMin, kMax, kExchange, kCompareAndSwap, kAnd, kOr, kXorBits, kIncrement, kDecrement };
-enum AtomicType { kInt32, kUint32, kInt64, kUint64, kFloat, kDouble };
-}  // namespace gpuperf
+#include "operations.hpp"
 
 extern "C" {
 void gpuperf_block_barrier(int predicate, const char *file, int line);

@@ -3,13 +3,14 @@
 
 #include <algorithm>
 
+#include "operations.hpp"
 #include "races.hpp"
 #include "runtime.hpp"
 
 namespace simt {
 namespace {
 
-enum WarpOperation { kSync, kShuffle, kUp, kDown, kXor, kBallot, kActive, kMatch };
+using namespace gpuperf;
 const char *const kNames[] = {"__syncwarp", "__shfl_sync", "__shfl_up_sync", "__shfl_down_sync",
                               "__shfl_xor_sync", "a vote", "__activemask", "__match_any_sync"};
 
