@@ -125,7 +125,7 @@ def finish_report(
     kept = recorder_of(item).result
     payload = kept if report.when == "call" or kept.elsewhere else Payload()
     if kept.elsewhere and isinstance(report.longrepr, tuple):  # the test's line, not that of our skip
-        path, line = _location(item)
+        path, line = place_of(item)
         report.longrepr = (str(path), line, report.longrepr[2])
     if isinstance(error, GpuperfError):
         if isinstance(error, Unavailable) and not _must_be_there(session):
