@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from once import run_once
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import TestKey
@@ -85,7 +86,7 @@ class Project:
         self.pytester = pytester
         (pytester.path / "baselines").mkdir()
         self.measure(1.0)
-        assert pytester.runpytest_subprocess("--gpuperf", "--gpuperf-update").ret == 0
+        assert run_once(pytester, "--gpuperf", "--gpuperf-update").ret == 0
         self.measure(2.0)
 
     def measure(self, value: float) -> None:
