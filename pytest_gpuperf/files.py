@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -64,6 +65,11 @@ def find_json(folder: Path, root: Path) -> Iterator[Path]:
     _inside(folder, root)
     for parent, _, names in os.walk(folder, onerror=fail):
         yield from (Path(parent, name) for name in names if name.endswith(".json"))
+
+
+def is_installed(path: Path) -> bool:
+    """Return whether a file is an environment's, which may lie in a checkout and is none of its own."""
+    return path.is_relative_to(sys.prefix) or "site-packages" in path.parts
 
 
 def why_not_written(path: Path) -> str:

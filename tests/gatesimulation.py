@@ -20,7 +20,6 @@ from pytest_gpuperf.rules.paired import decided, looks
 
 REVISION = "HEAD (bbbbbbbbbb)"
 PASSED = "passed the screen"
-COMMIT = {"commit": "b" * 40}
 
 Draw = Callable[[], float]
 """A process's log median."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,15 @@ DATES = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "2026-01-01T00:
 
 
 class Repository:
-    """A git repository in pytester's folder."""
+    """A git repository in pytester's folder, with a commit of ``files`` if there are any."""
 
-    def __init__(self, pytester: pytest.Pytester) -> None:
+    def __init__(self, pytester: pytest.Pytester, files: Mapping[str, str] | None = None) -> None:
         self.pytester, self.path = pytester, pytester.path
         self.git("init", "-q", "-b", "main")
+        for name, text in (files or {}).items():
+            self.write(name, text)
+        if files:
+            self.commit()
 
     def git(self, *arguments: str) -> str:
         command = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *arguments]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from gitproject import Repository
+from latencies import INI
 
 # CODE is what a commit changes, STACK what an installation does: both sides of a comparison have today's.
 SUITE = """
@@ -33,12 +34,9 @@ NOISY = SUITE.replace(', kind="exact"', ', "s"')
 def repository(pytester: pytest.Pytester, monkeypatch) -> Repository:
     monkeypatch.setenv("STACK", "1.0")
     pytester.makeconftest(UNIT)
-    pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\n")
-    made = Repository(pytester)
-    made.write("test_suite.py", SUITE)
-    (made.path / "baselines").mkdir()
-    made.commit()
-    return made
+    pytester.makeini(INI)
+    pytester.mkdir("baselines")
+    return Repository(pytester, {"test_suite.py": SUITE})
 
 
 def record(repository: Repository, **environment: object) -> None:

@@ -38,10 +38,7 @@ WITHIN_NOISE = "1.0 1.0 1.002 0.999 1.001"
 @pytest.fixture
 def repository(pytester: pytest.Pytester, tmp_path_factory, monkeypatch) -> Repository:
     monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
-    made = Repository(pytester)
-    made.write("test_size.py", EXACT.format("4.0"))
-    made.commit()
-    return made
+    return Repository(pytester, {"test_size.py": EXACT.format("4.0")})
 
 
 def against(repository: Repository, *flags: str, revision: str = "HEAD") -> pytest.RunResult:

@@ -93,8 +93,13 @@ def test_an_expected_regression_is_an_xfail(project: Project):
     assert project.run(HELD, "1.3", "--runxfail").ret == 1
 
 
-def test_an_expected_regression_of_an_isolated_test_is_one_too(project: Project):
-    result = project.run(HELD + ", isolated=True", "1.3")
+@pytest.mark.parametrize(
+    ("marker", "latencies"),
+    [(f"{HELD}, isolated=True", "1.3"), (HELD, "1.0 1.3")],
+    ids=["isolated", "one fast screen"],
+)
+def test_what_is_expected_all_the_same(project: Project, marker: str, latencies: str):
+    result = project.run(marker, latencies)
     assert result.ret == 0
     result.assert_outcomes(xfailed=1)
 
@@ -110,12 +115,6 @@ def test_what_regresses_no_more_is_red_and_says_what_to_do(project: Project):
     assert result.ret == 1
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*why *did not regress (*waits for a driver): take expected= and*"])
-
-
-def test_one_fast_screen_does_not_break_an_expectation(project: Project):
-    result = project.run(HELD, "1.0 1.3")
-    assert result.ret == 0
-    result.assert_outcomes(xfailed=1)
 
 
 def test_an_expectation_ends_within_90_days(pytester: pytest.Pytester):

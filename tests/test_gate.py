@@ -34,11 +34,34 @@ def test_update_records_five_runs_and_not_the_first_process(project: Project):
     assert samples == [[1.0], [1.0], [1.002], [0.999], [1.001]]
 
 
-def test_a_screen_that_passes_needs_no_replica(project: Project):
+@pytest.mark.parametrize(
+    ("latencies", "processes", "lines"),
+    [
+        pytest.param("1.001", 1, [], id="a screen that passes needs no replica"),
+        pytest.param("1.3 1.0 1.0 1.001 0.999", 5, [], id="a slow screen alone is no regression"),
+        pytest.param(
+            "1.3 1.3 1.3 1.3 1.0", 5, ["inconclusive *"], id="one fast replica clears a bimodal test"
+        ),
+        pytest.param(
+            "1.1",
+            5,
+            ["inconclusive *test_latency *+9.9? %", " *somewhere from -*% to +*%, which fails under strict"],
+            id="a loss that is not confirmed says between what it lies",
+        ),
+        pytest.param(
+            "0.7",
+            1,
+            ["improved *-30.03 %*", "*a later loss of*", "*--gpuperf-update"],
+            id="an improvement says what it hides",
+        ),
+    ],
+)
+def test_what_is_no_regression(project: Project, latencies: str, processes: int, lines: list[str]):
     project.record()
-    result = project.run(latencies="1.001")
+    result = project.run("--gpuperf-strict=off", latencies=latencies)
     assert result.ret == 0
-    assert project.processes == 1
+    assert project.processes == processes
+    result.stdout.fnmatch_lines(lines)
 
 
 def test_a_real_regression_fails_its_test(project: Project):
@@ -68,32 +91,11 @@ def test_a_real_regression_fails_its_test(project: Project):
     assert float(found["tolerance"]) == 0.05
 
 
-def test_a_slow_screen_alone_is_no_regression(project: Project):
-    project.record()
-    result = project.run(latencies="1.3 1.0 1.0 1.001 0.999")
-    assert result.ret == 0
-    assert project.processes == 5
-
-
-def test_one_replica_that_is_fast_clears_a_bimodal_test(project: Project):
-    project.record()
-    result = project.run(latencies="1.3 1.3 1.3 1.3 1.0")
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["inconclusive *"])
-
-
 def test_a_replica_that_fails_is_never_a_pass(project: Project):
     project.record()
     result = project.run(latencies="1.3 1.3 nonsense")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*unmeasured: latency*", "*measured it again failed*could not convert*"])
-
-
-def test_an_improvement_says_what_it_hides(project: Project):
-    project.record()
-    result = project.run(latencies="0.7")
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["improved *-30.03 %*", "*a later loss of*", "*--gpuperf-update"])
 
 
 def test_without_the_flag_nothing_is_timed_judged_or_written(project: Project):
@@ -630,12 +632,3 @@ def test_a_function_of_less_than_a_microsecond_is_judged(pytester: pytest.Pytest
     result = pytester.runpytest_subprocess(*flags, "--gpuperf-strict=on")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["regressed: benchmark *"])
-
-
-def test_a_loss_that_is_not_confirmed_says_between_what_it_lies(project: Project):
-    project.record()
-    result = project.run("--gpuperf-strict=off", latencies="1.1")
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(
-        ["inconclusive *test_latency *+9.9? %", " *somewhere from -*% to +*%, which fails under strict"]
-    )

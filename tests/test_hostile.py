@@ -283,18 +283,15 @@ def one_sentence(result: pytest.RunResult, status: int, *words: str) -> None:
 KINDS = ("fifo", "device", "link out", "large", "surrogate")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n1")], ids=["", "xdist"])
-def test_a_run_with_a_bad_baseline(project: pytest.Pytester, kind: str, workers: tuple[str, ...]):
-    put(project, FILE, kind)
-    one_sentence(project.runpytest_subprocess("--gpuperf", *workers, timeout=60), 1, "test_suite.json: ")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n1")], ids=["", "xdist"])
-def test_a_run_with_a_bad_quarantine_file(project: pytest.Pytester, kind: str, workers: tuple[str, ...]):
-    put(project, "baselines/quarantine.toml", kind)
-    one_sentence(project.runpytest_subprocess("--gpuperf", *workers, timeout=60), 4, "quarantine.toml: ")
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [*((kind, ()) for kind in KINDS), *((kind, ("-p", "xdist", "-n1")) for kind in ("fifo", "surrogate"))],
+)
+@pytest.mark.parametrize(("file", "code"), [(FILE, 1), ("baselines/quarantine.toml", 4)])
+def test_a_run_with_a_bad_file(project: pytest.Pytester, kind: str, workers: tuple[str, ...], file, code):
+    put(project, file, kind)
+    said = f"{file.rpartition('/')[2]}: "
+    one_sentence(project.runpytest_subprocess("--gpuperf", *workers, timeout=60), code, said)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -195,7 +195,7 @@ def test_a_link_in_the_locks_place_is_not_followed(folder, victim, link):
 
 
 @pytest.mark.parametrize("made", [os.symlink, os.link, lambda _, path: os.mkfifo(path)])
-def test_a_link_or_fifo_in_the_holders_place_is_not_followed_and_delays_nobody(folder, victim, made):
+def test_a_link_or_fifo_in_the_holders_place_is_left_alone(folder, victim, made):
     folder.mkdir()
     made(victim, folder / f"GPU-1.{os.getuid()}.holder")
     with DeviceLock("GPU-1", timeout=0):

@@ -61,12 +61,8 @@ def test_an_annotation_cannot_be_left():
 
 @pytest.fixture
 def repository(pytester: pytest.Pytester) -> Repository:
-    found = Repository(pytester)
-    found.write(
-        "test_it.py", "\n\ndef test_it(gpuperf): gpuperf.record('n', 1, '1', 'lower', kind='exact')\n"
-    )
-    found.commit()
-    return found
+    suite = "\n\ndef test_it(gpuperf): gpuperf.record('n', 1, '1', 'lower', kind='exact')\n"
+    return Repository(pytester, {"test_it.py": suite})
 
 
 def slow(repository: Repository, value: int) -> str:

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mlperf_child import shown
-from test_mlperf_sut import BATCH, LoadGen
+from test_mlperf_sut import BATCH, LoadGen, tens
 from waiting import wait_until
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import logs, peak, warmup
 from pytest_gpuperf.mlperf import server as server_module
-from pytest_gpuperf.mlperf.library import Kept, SampleLibrary
+from pytest_gpuperf.mlperf.library import Kept
 from pytest_gpuperf.mlperf.loadgen import _patience
 from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.settings import Scenario
@@ -27,9 +27,7 @@ from pytest_gpuperf.mlperf.warmup import require_in_time
 
 
 def batcher(loadgen, run=lambda images: images[:, 0].astype(np.int64), max_wait=0.0, workers=1):
-    dataset = SimpleNamespace(images=lambda indices: 10.0 * np.array(indices)[:, None])
-    loaded = SampleLibrary(dataset, np.float32, lambda images: lambda: None)
-    made = Batcher(loadgen, [SimpleNamespace(run=run)] * workers, loaded, BATCH, max_wait)
+    made = Batcher(loadgen, [SimpleNamespace(run=run)] * workers, tens(), BATCH, max_wait)
     made.load(range(32))
     return made
 

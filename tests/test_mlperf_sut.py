@@ -39,11 +39,15 @@ class LoadGen:
             self.answers[response.id] = int(np.frombuffer(data, np.int64)[0])
 
 
-def callbacks(loadgen, run=lambda images: images[:, 0].astype(np.int64), workers=()):
-    """A model that answers with its images' first number, which is ten times their index."""
+def tens():
+    """Images of one number, which is ten times their index."""
     dataset = SimpleNamespace(images=lambda indices: 10.0 * np.array(indices)[:, None])
-    loaded = SampleLibrary(dataset, np.float32, lambda images: lambda: None)
-    made = Callbacks(loadgen, workers or [SimpleNamespace(run=run)], loaded, BATCH)
+    return SampleLibrary(dataset, np.float32, lambda images: lambda: None)
+
+
+def callbacks(loadgen, run=lambda images: images[:, 0].astype(np.int64), workers=()):
+    """A model that answers with its images' first number."""
+    made = Callbacks(loadgen, workers or [SimpleNamespace(run=run)], tens(), BATCH)
     made.load(range(32))
     return made
 

@@ -12,10 +12,7 @@ BOTH = "leave one of them out"
 
 @pytest.fixture
 def repository(pytester: pytest.Pytester) -> Repository:
-    made = Repository(pytester)
-    made.write("test_s.py", "def test_it(): pass")
-    made.commit()
-    return made
+    return Repository(pytester, {"test_s.py": "def test_it(): pass"})
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,7 @@ from pytest_gpuperf.storage.revisions import RevisionStore
 def repository(pytester: pytest.Pytester, tmp_path_factory, monkeypatch) -> Repository:
     temporary = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    made = Repository(pytester)
-    made.write("code.txt", "old")
-    made.commit()
-    return made
+    return Repository(pytester, {"code.txt": "old"})
 
 
 def test_a_revision_is_shown_by_its_name_and_its_commit(repository: Repository):

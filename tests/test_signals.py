@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from gitproject import Repository
+from latencies import INI
 from waiting import is_alive, wait_until
 
 from pytest_gpuperf.processes.checkouts import worktree
@@ -95,13 +96,13 @@ ENDS = {
 
 
 def _repository(pytester: pytest.Pytester) -> Repository:
-    made = Repository(pytester)
-    made.write(".gitignore", ".gpuperf\n__pycache__\n.pytest_cache\njunit.xml\n")
-    made.write("pytest.ini", "[pytest]\ngpuperf_judge_host_times = true\n")
-    made.write("test_s.py", TEST)
-    made.write("baselines/.gitkeep", "")
-    made.commit()
-    return made
+    files = {
+        ".gitignore": ".gpuperf\n__pycache__\n.pytest_cache\njunit.xml\n",
+        "pytest.ini": INI,
+        "test_s.py": TEST,
+        "baselines/.gitkeep": "",
+    }
+    return Repository(pytester, files)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from once import run_once
 
 CONFTEST = f"""
 import sys
@@ -79,14 +80,8 @@ def test_latency(gpu, kernels, gpuperf, name):
 BASELINES = "baselines/fake-9000/test_suite.json"
 
 
-@pytest.fixture(scope="module")
-def recorded():
-    """The text of the project's baselines, once they were recorded."""
-    return []
-
-
 @pytest.fixture
-def project(pytester, recorded):
+def project(pytester):
     """A project on a stand-in of a GPU, whose kernels' machine code is in a file, with recorded baselines."""
     for path, text in {
         "conftest.py": CONFTEST,
@@ -98,14 +93,10 @@ def project(pytester, recorded):
         file = pytester.path / path
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-    baselines = pytester.path / BASELINES
-    if not recorded:
-        run(pytester, "--gpuperf-update", "--gpuperf-runs=1").assert_outcomes(passed=2)
-        (pytester.path / "launches.txt").unlink()
-        assert (pytester.path / "taken.txt").read_text() == "a child\n", "others took what nobody stores"
-        recorded.append(baselines.read_text())
-    baselines.parent.mkdir(parents=True, exist_ok=True)
-    baselines.write_text(recorded[0])
+    result = run_once(pytester, "--gpuperf", "--gpuperf-update", "--gpuperf-runs=1")
+    result.assert_outcomes(passed=2)
+    (pytester.path / "launches.txt").unlink()
+    assert (pytester.path / "taken.txt").read_text() == "a child\n", "others took what nobody stores"
     return pytester
 
 

@@ -30,7 +30,7 @@ def checks(backend: str, folder: str | None) -> Checks:
         yield ("cuda.core", _cuda_core, True) if core else ("PyCUDA", _pycuda, True)
         yield ("NVRTC", _nvrtc, True) if core else ("nvcc", _nvcc, True)
         yield "counters", partial(_counters, backend), False
-        yield "GPU state", partial(_gpu_state, None), False
+        yield "GPU state", _gpu_state, False
     if not (on_gpu and core):
         yield "host compiler", partial(_host_compiler, on_gpu), not on_gpu
     yield "cache", _cache, True

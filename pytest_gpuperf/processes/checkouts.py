@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.files import is_installed
 from pytest_gpuperf.git import GitError, git, toplevel
 
 _PACKAGE = Path(__file__).parent.parent
@@ -39,7 +40,7 @@ class Checkout:
     def path(self, path: Path) -> Path:
         """Return where this side has what the session has at ``path``, itself if it is not the project's."""
         within = _within(path, self.top)
-        return path if within is None or _installed(path) else self.root / within
+        return path if within is None or is_installed(path) else self.root / within
 
     def folder(self, path: Path) -> Path:
         """Return what ``path`` does, or the nearest folder above it that this side has."""
@@ -52,7 +53,7 @@ class Checkout:
         entries = [str(self.aside)]
         for entry in [*sys.path, *_editable()]:
             path = Path(entry or os.getcwd())
-            ours = _within(path, self.top) is not None and not _installed(path)
+            ours = _within(path, self.top) is not None and not is_installed(path)
             if ours or entry in given:
                 entries.append(str(self.path(path)))
         return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(entries))}
@@ -88,11 +89,6 @@ def _within(path: Path, top: Path) -> Path | None:
     """Return ``path`` relative to ``top``, or None if it is outside. Git resolves symlinks."""
     inside = (each for each in (path, Path(os.path.realpath(path))) if each.is_relative_to(top))
     return next((each.relative_to(top) for each in inside), None)
-
-
-def _installed(path: Path) -> bool:
-    """Return whether ``path`` is an environment's, which may be in the checkout and serves both sides."""
-    return path.is_relative_to(sys.prefix) or "site-packages" in path.parts
 
 
 def _editable() -> list[str]:

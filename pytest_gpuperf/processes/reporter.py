@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pytest_gpuperf.files import is_installed
 from pytest_gpuperf.processes.link import OVER, PROGRESS, WAITING
 from pytest_gpuperf.processes.live import OFTEN
 
@@ -150,8 +151,7 @@ def borrowed(top: Path, root: Path) -> list[str]:
         if not isinstance(name, str):
             continue
         path = Path(os.path.realpath(name))
-        environment = path.is_relative_to(sys.prefix) or "site-packages" in path.parts
         ours = (module.__name__ or "").partition(".")[0] == "pytest_gpuperf"
-        if path.is_relative_to(top) and not path.is_relative_to(root) and not environment and not ours:
+        if path.is_relative_to(top) and not path.is_relative_to(root) and not is_installed(path) and not ours:
             found.append(str(path.relative_to(top)))
     return sorted(found)
