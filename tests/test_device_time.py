@@ -320,7 +320,7 @@ def test_persisting_lines_are_let_go_before_each_cold_sample():
     assert timing.details["gated"] is True
 
 
-def test_a_sample_that_is_taken_alone_is_held_for_its_share_only():
+def test_a_sample_taken_alone_is_held_for_its_share_only():
     device = Device()
     device.pinned = True
     timing = timed(device, device.kernel(100 * US, cold=120 * US), l2="cold", warmup=0.0)
