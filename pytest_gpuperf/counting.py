@@ -28,7 +28,7 @@ def take(
     keywords: Mapping[str, Any],
 ) -> Counters:
     """Count a launch, or all that a callable launches, and add its figures to the test's."""
-    from pytest_gpuperf.instruments.callables import name_of, with_keywords
+    from pytest_gpuperf.instruments.callables import is_kernel, name_of, with_keywords
 
     if not callable(launch):
         raise GpuperfError(f"counters takes a launch or another callable, not {type(launch).__name__}")
@@ -39,8 +39,8 @@ def take(
         return _counted(session, enqueue, label, args)
     kind = {"counters": "modelled" if gpu.device.models_traffic else "measured"}
     asked = contract(gpu, args, test_options(item), kind, keywords)
-    work_hash = getattr(launch, "work_hash", None)
-    code = work_hash(*args) if work_hash else None  # before it is launched, which writes to its arrays
+    # before it is launched, which writes to its arrays
+    code = launch.work_hash(*args) if is_kernel(launch) else None
     if options.plan is not None:
         return reach_counters(session, item, label, asked, code)
     found = _counted(session, enqueue, label, args)

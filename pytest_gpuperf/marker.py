@@ -78,6 +78,14 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def _plain(value: Any) -> Any:
+    """Return a value of NumPy's or of an enumeration as Python's own, which can travel between processes."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    kinds = (bool, int, float)
+    return next((kind(value) for kind in kinds if isinstance(value, kind)), value)
+
+
 def test_options(item: pytest.Item) -> TestOptions:
     """Return the marker's arguments for a test, the closest marker winning; raises pytest.UsageError."""
     found: dict[str, Any] = {}
@@ -91,7 +99,7 @@ def test_options(item: pytest.Item) -> TestOptions:
             check, wanted = _CHECKS[name]
             if not check(value):
                 raise pytest.UsageError(f"{where}: {name}={value!r} is out of range; give {wanted}")
-            found.setdefault(name, value)
+            found.setdefault(name, _plain(value))
     if ("expected" in found) != ("until" in found):
         raise pytest.UsageError(
             f"{item.nodeid}: @pytest.mark.gpuperf: expected= and until= go together: "

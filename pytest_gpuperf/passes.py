@@ -69,7 +69,7 @@ def peak_memory(asked: Pass, kind: Kind) -> float:
 
 def first_launch(asked: Pass) -> float:
     """Return the seconds of a first launch until it is done; NaN where that was not measured."""
-    if not asked.is_kernel and not isolates(asked.item):
+    if callable(asked.launch) and not (asked.is_kernel or isolates(asked.item)):
         raise GpuperfError(
             f"{asked.call}: a callable is called for the first time once in a process; mark the test "
             "@pytest.mark.gpuperf(isolated=True), which gives it a process of its own"

@@ -34,10 +34,11 @@ def question(
     ``more``, and the arrays among ``keywords``, which are bound already, are part of the contract.
     """
     gpu, options = session.gpu(), test_options(item)
-    work_hash = getattr(launch, "work_hash", None)
+    from pytest_gpuperf.instruments.callables import is_kernel
+
     # before it is launched, which writes to its arrays
-    if work_hash:
-        code = work_hash(*args)
+    if is_kernel(launch):
+        code = launch.work_hash(*args)
     else:
         from pytest_gpuperf.backends.foreign import work_hash as of_a_library
 

@@ -249,8 +249,8 @@ class Recorder:
         name = measurement.metric.name
         if self.closed:
             raise GpuperfError(
-                f'"{name}" was measured in the teardown of the test, after its figures were judged: '
-                "measure it in the test"
+                f'"{name}" was measured in the teardown of the test, after its figures were judged, or '
+                "in another test: measure it in the test that asks for the fixture"
             )
         if name in self.measurements or name in self.unchanged:
             raise GpuperfError(f'this test measured "{name}" twice; give each its own name=')

@@ -503,6 +503,10 @@ def test_an_edited_file(store, path, keys, value, words):
             "line 2 is a merge conflict marker (<<<<<<<)",
         ),
         (lambda text: text.replace("{\n", "{\n=======\n", 1), "line 2 is a merge conflict marker (=======)"),
+        (
+            lambda text: "version https://git-lfs.invalid/v1\nsize 9\n",
+            "a pointer of Git LFS; git lfs pull, or",
+        ),
     ],
     ids=lambda value: None if callable(value) else value,
 )
@@ -539,7 +543,9 @@ def check_refused(store, path, words):
         assert message.startswith(f"{path}: ")
         assert words in message
         assert "\n" not in message
-        assert re.search(r"restore the file|take one side|pip install|move it where it belongs", message)
+        assert re.search(
+            r"restore the file|take one side|pip install|move it where it belongs|git lfs pull", message
+        )
     assert path.read_bytes() == before
 
 

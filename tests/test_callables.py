@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.instruments.callables import (
     is_kernel,
@@ -103,7 +105,7 @@ def test_a_parameter_that_is_filled_by_position_is_not_meant():
 
 def test_keywords_of_a_kernel():
     class Launch:
-        name, geometry = "transpose", None
+        name, geometry = "transpose", Geometry.of(1, 1)
 
         def bind(self):
             return None
@@ -126,7 +128,7 @@ def test_a_name_that_is_none_is_not_taken(name):
 
 
 def test_a_librarys_object_that_can_be_bound_is_no_kernel():
-    """Some libraries' modules are callable and have a ``bind`` of their own."""
+    """Some libraries' modules are callable and have a ``bind`` of their own, and a Mock has everything."""
 
     class Module:
         def bind(self, variables):
@@ -136,6 +138,7 @@ def test_a_librarys_object_that_can_be_bound_is_no_kernel():
             return x
 
     assert not is_kernel(Module())
+    assert not is_kernel(Mock())
     assert bound(Module(), x=3) == 3
 
 
@@ -198,9 +201,9 @@ def test_what_runs_nothing_when_it_is_called_is_refused():
 def test_what_returns_work_that_has_not_begun_is_refused():
     """A lambda tells it only by what it returns."""
     for later in (lambda: (launch for launch in ()), lambda: map(print, ())):
-        with pytest.raises(GpuperfError, match=r"<lambda> returned a (generator|map), which runs nothing"):
+        with pytest.raises(GpuperfError, match=r"<lambda> returned its work \((generator|map)\), which runs"):
             ran(later, later())
-        with pytest.raises(GpuperfError, match="<lambda> returned a"):
+        with pytest.raises(GpuperfError, match="<lambda> returned its work"):
             run_check(later, "f", None)
     assert ran(clamp, [1]) == [1]
 
@@ -246,7 +249,7 @@ def test_in_a_suite(pytester: pytest.Pytester, flags):
             "test_in_a_suite.py:*: gpuperf(...): check= of <lambda> returned False",
             "*gpuperf(...): scale takes no byte= (did you mean bytes=?)*",
             "*gpuperf(...): check=True; give what is called after the times*",
-            "*: <lambda> returned a generator, which runs nothing until *",
+            "*: <lambda> returned its work (generator), which runs nothing until *",
         ]
     )
 
@@ -255,6 +258,7 @@ def test_arrays_by_keyword_are_part_of_the_contract(pytester: pytest.Pytester):
     pytester.makepyfile(
         test_s="""
         import numpy as np
+        from unittest.mock import Mock
         from pytest_gpuperf.session import recorder_of
 
         class Unknown:
@@ -268,6 +272,7 @@ def test_arrays_by_keyword_are_part_of_the_contract(pytester: pytest.Pytester):
             x, y = gpu.to_device(np.ones(4, "f4")), gpu.empty((2, 3))
             gpuperf(lambda x, b, a, dtype: None, x, b=y, a=Unknown(), dtype=np.float32)
             (taken,) = recorder_of(request.node).measurements.values()
+            gpuperf(Mock(), x, name="mock")  # whose every attribute is another, which cannot be recorded
             assert taken.contract["arguments"] == "float32[4] to_device; b=float32[2,3] empty"
         """
     )

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -236,7 +237,8 @@ def test_records_without_times_refuse_nothing(simulated, monkeypatch):
 def test_only_a_kernel_on_another_stream_is_watched(simulated):
     def launch(stream):
         bind = lambda: lambda: simulated.device.elsewhere(100 * US)  # noqa: E731
-        return SimpleNamespace(bind=bind, geometry=SimpleNamespace(stream=stream))
+        geometry, declaration = replace(Geometry.of(1, 1), stream=stream), SimpleNamespace(parameters=())
+        return SimpleNamespace(bind=bind, geometry=geometry, declaration=declaration)
 
     with pytest.raises(KernelError, match="non-blocking stream"):
         timed(simulated, launch(None))

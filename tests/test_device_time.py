@@ -362,7 +362,7 @@ def test_a_launch_is_bound_once_and_a_callable_is_given_all():
     kernel = backend.device.kernel(100 * US)
 
     class Launch:
-        geometry = Geometry.of(1, 1)
+        geometry, declaration = Geometry.of(1, 1), SimpleNamespace(parameters=())
 
         def bind(self, *args):
             calls.append(args)

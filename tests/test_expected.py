@@ -8,6 +8,7 @@ import pytest
 from latencies import LATENCY, HostProject
 from once import run_once
 
+from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Metric, Outcome, TestKey, Verdict
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.rules.waivers import Expectation
@@ -127,3 +128,23 @@ def test_an_expectation_ends_within_90_days(pytester: pytest.Pytester):
     result.stderr.fnmatch_lines(
         [f"*::test_it: @pytest.mark.gpuperf: until='{until}' is more than 90 days*{last}"]
     )
+
+
+def test_a_markers_values_are_pythons_own(pytester: pytest.Pytester):
+    """NumPy's text, for one, could not be sent, and ended the session in an internal error."""
+    item = pytester.getitem(
+        """
+        import enum, numpy, pytest
+
+        class Layout(str, enum.Enum):
+            NEW = "new"
+
+        @pytest.mark.gpuperf(version=Layout.NEW, tolerance=numpy.float64(0.5), isolated=True)
+        @pytest.mark.gpuperf(expected=numpy.str_("why"), until=numpy.str_("2000-01-01"))
+        def test_func(): pass
+        """
+    )
+    options = test_options(item)
+    given = (options.version, options.tolerance, options.isolated, options.expected, options.until)
+    assert given == ("new", 0.5, True, "why", "2000-01-01")
+    assert [type(value) for value in given] == [str, float, bool, str, str]

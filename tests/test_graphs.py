@@ -15,6 +15,7 @@ from pytest_gpuperf.backends import libraries, select
 from pytest_gpuperf.backends.base import Graph
 from pytest_gpuperf.backends.cuda import graph
 from pytest_gpuperf.backends.cuda.context import CudaContext
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.gpu import Gpu
 from pytest_gpuperf.backends.kernels import Kernels
 from pytest_gpuperf.errors import GpuperfError, KernelError
@@ -116,7 +117,7 @@ def test_another_word_is_the_callables():
     assert mode_of(max, 3, {}) == (None, {"mode": 3})  # a function in C
 
 
-@pytest.mark.parametrize("function", [lambda x: x, SimpleNamespace(bind=None, geometry=None)])
+@pytest.mark.parametrize("function", [lambda x: x, SimpleNamespace(bind=None, geometry=Geometry.of(1, 1))])
 def test_a_mode_of_nobody(function):
     with pytest.raises(GpuperfError, match=r"mode='grahp'; say \"launch\" or \"graph\""):
         mode_of(function, "grahp", {})

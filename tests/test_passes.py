@@ -232,6 +232,9 @@ def test_not_isolated(gpuperf):
 def test_no_launch(gpuperf):
     gpuperf.energy(3)
 
+def test_no_first_launch(gpuperf):
+    gpuperf.first_launch(3)
+
 def test_kind_of_both(gpuperf):
     gpuperf.peak_memory(lambda kind: kind, kind="exact")
 
@@ -255,6 +258,7 @@ SCALE = """extern "C" __global__ void scale(float* x, int n) {
 WRONG = [
     "*gpuperf.first_launch(...): a callable is called for the first time once in a process*isolated=True*",
     "*gpuperf.energy(...) takes a launch or another callable, not int",
+    "*gpuperf.first_launch(...) takes a launch or another callable, not int",
     "*gpuperf.compile_time(...) takes a file or a launch of kernels, not builtin_function_or_method*",
     "*gpuperf.peak_memory(...): <lambda> takes no y=*",
     "*gpuperf.peak_memory(...): kind= is gpuperf.peak_memory's own, and <lambda> takes one too*",
@@ -273,7 +277,7 @@ def test_emulated_times_are_shown_and_memory_is_judged(project):
     result = project.runpytest_subprocess(
         "--gpuperf-backend=emulated", "--gpuperf", "--gpuperf-json=out.json", "--gpuperf-strict=off", "-v"
     )
-    result.assert_outcomes(passed=2, failed=7)
+    result.assert_outcomes(passed=2, failed=8)
     result.stdout.fnmatch_lines_random([*WRONG, "*above max=3000*", "energy is a GPU's: here, what*ran once"])
     tests = json.loads((project.path / "out.json").read_text())["tests"]
     found = {m["name"]: m for test in tests for m in test["metrics"] if "too_much" not in test["name"]}
@@ -290,7 +294,7 @@ def test_emulated_times_are_shown_and_memory_is_judged(project):
 
 def test_without_the_flag_each_runs_once(project):
     result = project.runpytest_subprocess("--gpuperf-backend=emulated")
-    result.assert_outcomes(passed=3, failed=6)
+    result.assert_outcomes(passed=3, failed=7)
     result.stdout.fnmatch_lines_random(WRONG)
 
 

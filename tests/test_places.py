@@ -59,7 +59,7 @@ class Memory:
 class Launch:
     """Calls ``run`` with its arguments, as a kernel's launch does."""
 
-    geometry = Geometry.of(1, 1)
+    geometry, declaration = Geometry.of(1, 1), SimpleNamespace(parameters=())
 
     def __init__(self, run):
         self.run = run

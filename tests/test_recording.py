@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pytest_gpuperf.constants import INSTRUMENTS
-from pytest_gpuperf.measurement import Baseline, Metric, Run
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Run
+from pytest_gpuperf.modes.runs import NotRecorded, baselines_of
+from pytest_gpuperf.records import Record
 from pytest_gpuperf.rules.recording import far_runs, replaced, usual_spread
 
 HOST = INSTRUMENTS["host_time"]
@@ -102,3 +106,32 @@ def test_an_accident_is_seen(jump, least):
     logs = rng.normal(0, 0.001, (2000, 5))
     logs[:, 2] += jump
     assert sum(far_runs(row, 0.001, 0.02) == [2] for row in np.exp(logs).tolist()) >= least * 2000
+
+
+# --------------------------------------------------------------------------- processes that measure otherwise
+
+
+def record(*metrics, contract=()):
+    return Record(tuple(Measurement(metric, dict(contract), (3.0,)) for metric in metrics))
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (record(replace(TIME, unit="ms")), "time is another figure in another process: metric.unit s -> ms"),
+        (record(replace(TIME, better="higher")), "metric.better lower -> higher"),
+        (record(replace(TIME, kind="exact")), "metric.kind noisy -> exact"),
+        (record(TIME, contract={"arguments": "float32[7]"}), r"arguments not set -> float32\[7\]"),
+        (record(TIME, replace(TIME, name="y")), "y was measured in 1 of 2 processes, and not at first"),
+        (record(), "time was measured in 1 of 2 processes"),
+    ],
+)
+def test_processes_that_measure_otherwise_make_no_baseline(other, why):
+    """Seconds and milliseconds were stored as runs of one metric."""
+    with pytest.raises(NotRecorded, match=why):
+        baselines_of(record(TIME), [record(TIME), other], 2)
+
+
+def test_a_host_that_was_late_in_one_process_is_no_other_figure():
+    late = record(replace(TIME, instrument="device_time"))
+    assert len(baselines_of(record(TIME), [record(TIME), late], 2)["time"].runs) == 2

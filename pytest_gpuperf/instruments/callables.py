@@ -10,6 +10,7 @@ from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import is_text, short
 
@@ -23,7 +24,7 @@ _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWOR
 
 def is_kernel(launch: Any) -> TypeGuard[Launch]:
     """Say whether it is a launch of ``kernels``, and no library's object that can be bound to something."""
-    return hasattr(launch, "bind") and hasattr(launch, "geometry")
+    return hasattr(launch, "bind") and isinstance(getattr(launch, "geometry", None), Geometry)
 
 
 def name_of(function: Any) -> str:
@@ -40,8 +41,8 @@ def ran(function: Any, result: Any) -> Any:
     """Return what a call returned; raises GpuperfError if that is work which has not begun."""
     if isinstance(result, _LATER):
         raise GpuperfError(
-            f"{name_of(function)} returned a {type(result).__name__}, which runs nothing until somebody goes "
-            "through it or awaits it; give a function that does its work, such as one that runs it to its end"
+            f"{name_of(function)} returned its work ({type(result).__name__}), which runs nothing until "
+            "somebody goes through it or awaits it; give a function that runs it to its end"
         )
     return result
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_gpuperf.backends.base import Backend
 from pytest_gpuperf.errors import GpuperfError, KernelError
+from pytest_gpuperf.instruments.callables import is_kernel
 
 LONGER = (
     3  # times the median that a launch on the test's own contents may take, since the L2 may not hold them
@@ -21,7 +22,7 @@ def kept(launch: Any, args: Sequence[Any], device: Backend) -> Iterator[Callable
 
     Only of arrays of ours, and where there is room for copies.
     """
-    parameters = launch.declaration.parameters if hasattr(launch, "declaration") else ()
+    parameters = launch.declaration.parameters if is_kernel(launch) else ()
     written = {
         id(array): array
         for parameter, array in zip(parameters, args, strict=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
 from pytest_gpuperf.marker import by_process
 from pytest_gpuperf.measurement import Baseline, Measurement, Run
 from pytest_gpuperf.records import Cause, Record, payload_of
+from pytest_gpuperf.rules.differences import question_changes
 from pytest_gpuperf.session import GpuperfSession
 from pytest_gpuperf.text import counted
 
@@ -54,14 +56,20 @@ def fresh_runs(
 def baselines_of(first: Record, replicas: Sequence[Record], wanted: int) -> dict[str, Baseline]:
     """Return a test's baselines by metric: what ``wanted`` processes recorded of ``first``'s metrics.
 
-    Raises NotRecorded if they lack a noisy metric, differ in an exact one, or were not fit.
+    Raises NotRecorded if they lack a noisy metric or have another, differ in an exact one, or were not fit.
     """
     found = {}
+    names = [m.metric.name for r in replicas for m in r.measurements if m.metric.kind != "shown"]
+    if more := [name for name in names if not first.measurement(name)]:
+        times = names.count(more[0])
+        raise NotRecorded(f"{more[0]} was measured in {times} of {wanted} processes, and not at first")
     for measurement in first.measurements:
         metric = measurement.metric
         if metric.kind == "shown":
             continue
         again = [m for r in replicas if (m := r.measurement(metric.name))]
+        if others := [changes for m in again if (changes := _changes(measurement, m))]:
+            raise NotRecorded(f"{metric.name} is another figure in another process: {', '.join(others[0])}")
         if metric.kind == "exact":
             if any(m.value != measurement.value for m in again):
                 values = sorted({measurement.value, *(m.value for m in again)})
@@ -76,13 +84,17 @@ def baselines_of(first: Record, replicas: Sequence[Record], wanted: int) -> dict
     return found
 
 
+def _changes(first: Measurement, other: Measurement) -> list[str]:
+    """List what a process measured otherwise; the host's gaps in a time in one of them are no matter."""
+    theirs = replace(other.metric, instrument=first.metric.instrument)
+    return question_changes(first.metric, first.contract, theirs, other.contract)
+
+
 def _check(first: Measurement, again: Sequence[Measurement], replicas: Sequence[Record], wanted: int) -> None:
     if len(again) < wanted or len(again) != len(replicas):
         # a process that failed is a finding with a cause of its own already
         cause: Cause = "wrong" if len(again) != len(replicas) else "infrastructure"
         raise NotRecorded(f"{first.metric.name} was measured in {len(again)} of {wanted} processes", cause)
-    if any(dict(m.contract) != dict(first.contract) for m in again):
-        raise NotRecorded(f"{first.metric.name} has another contract in another process")
     if unfit := [record.unfit for record in replicas if record.unfit]:
         raise NotRecorded(f"the machine was not fit to measure: {unfit[0]}", "infrastructure")
 

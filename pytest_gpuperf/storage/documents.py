@@ -51,6 +51,8 @@ def read_object(data: bytes, what: str, newest: int, after_conflict: str) -> dic
         text = data.decode("utf-8-sig")  # editors of Windows begin a file with a mark
     except UnicodeDecodeError as error:
         raise Malformed(f"byte {error.start} is not UTF-8") from None
+    if text.startswith("version https://git-lfs"):
+        raise Malformed("it is a pointer of Git LFS", "git lfs pull, or keep such files out of Git LFS")
     if conflict := _CONFLICT.search(text):
         line = text.count("\n", 0, conflict.start()) + 1
         raise Malformed(f"line {line} is a merge conflict marker ({conflict[1]})", after_conflict)
