@@ -35,10 +35,12 @@ def markdown(
     lines: Iterable[str],
     status: int,
     failed: Mapping[str, str] = MappingProxyType({}),
+    judged_by: str = "",
 ) -> str:
     """Return the summary: the verdict first, then what changed; what did not, and the notes, are folded.
 
     ``failed`` is why each failed test did, by its name: one whose own assertion failed has no row.
+    ``judged_by`` are the flags, each after a space, by which the run judged.
     """
     changed = sorted((row for row in rows if not calm(row)), key=rank)
     improved = [row for row in rows if row.verdict.outcome is Outcome.IMPROVED and not row.excuse]
@@ -55,7 +57,7 @@ def markdown(
     if others:
         more = [f"- and {len(others) - _MOST} more"] if len(others) > _MOST else []
         parts.append("\n".join(["Failed otherwise:\n", *others[:_MOST], *more]))
-    commands = dict.fromkeys(row.command for row in changed if row.cause and row.command)
+    commands = dict.fromkeys(row.command + judged_by for row in changed if row.cause and row.command)
     if commands:
         again = "\n".join(f"    {printable(command)}" for command in list(commands)[:10])
         parts.append(f"To see it again:\n\n{again}")
