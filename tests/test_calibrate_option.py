@@ -30,7 +30,7 @@ def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Py
     result.stdout.fnmatch_lines(
         [
             "gpuperf: each run is written to .gpuperf/runs-*.jsonl as it ends",
-            "gpuperf: recording run 8 of 8, 1 tests",
+            "gpuperf: recording run 8 of 8, 1 test",
             "calibration: cpu, 8 runs of identical code",
             "red runs   0 of 8, at most 31.2 % (95% confidence)",
             "test_latency *5%*0/8*",
@@ -53,7 +53,7 @@ def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: pytest.Py
 
     armed = project.runpytest_subprocess("--gpuperf")
     armed.stdout.fnmatch_lines(
-        ["gpuperf: cpu: 0 false failures expected a run", "  (0 of 8 runs red, at most 31.2 %; 1 tests, *)"]
+        ["gpuperf: cpu: 0 false failures expected a run", "  (0 of 8 runs red, at most 31.2 %; 1 test, *)"]
     )
     # A GPU's, such as a repository has beside others', says nothing of a machine without one.
     stored.write_text(json.dumps({**json.loads(stored.read_text()), "devices": ["GPU-1"]}))

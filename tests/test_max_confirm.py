@@ -74,7 +74,7 @@ def project(pytester: pytest.Pytester, recorded: Path) -> Project:
 def test_later_trips_share_one_set_and_fail_as_themselves(project: Project):
     result = project.run("a b d e", "--gpuperf-max-confirm=1")
     result.assert_outcomes(failed=4, passed=2)
-    result.stdout.fnmatch_lines(["*more than 1 tests measured worse*4 processes measure all 3 that are left"])
+    result.stdout.fnmatch_lines(["*more than 1 test measured worse*4 processes measure all 3 that are left"])
     alone, shared = project.replicas("a"), project.replicas("b")
     assert len(set(alone)) == len(set(shared)) == 4
     assert not set(alone) & set(shared)
@@ -107,7 +107,7 @@ def test_a_test_that_the_shared_set_did_not_measure_has_its_own(project: Project
 def test_the_ini_key_is_the_default(project: Project):
     project.pytester.makeini("[pytest]\ngpuperf_judge_host_times = true\ngpuperf_max_confirm = 1\n")
     result = project.run("a b")
-    result.stdout.fnmatch_lines(["*more than 1 tests measured worse*"])
+    result.stdout.fnmatch_lines(["*more than 1 test measured worse*"])
 
 
 @pytest.mark.parametrize("flag", ["--gpuperf-max-confirm=0", "--gpuperf-max-confirm=few"])

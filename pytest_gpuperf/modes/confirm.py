@@ -12,6 +12,7 @@ from pytest_gpuperf.records import Record, payload_of
 from pytest_gpuperf.rules.case import Replicas
 from pytest_gpuperf.rules.estimate import REPLICAS
 from pytest_gpuperf.session import GpuperfSession
+from pytest_gpuperf.text import counted
 
 
 class Confirmer:
@@ -62,7 +63,7 @@ class Confirmer:
         batches[item.nodeid] = record.batches
         together = [other for other in left if other.nodeid in batches and not isolates(other)]
         self._progress(
-            f"gpuperf: more than {self._most} tests measured worse "
+            f"gpuperf: more than {counted(self._most, 'test')} measured worse "
             f"(--gpuperf-max-confirm), so {REPLICAS} processes measure all {len(together)} that are left"
         )
         found: dict[str, list[Record]] = {}

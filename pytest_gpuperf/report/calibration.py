@@ -27,7 +27,7 @@ def expectation(calibration: Calibration) -> str:
     return inert(
         f"{elide(calibration.pool, 30)}: {calibration.expected_reds:.2g} false failures expected a run\n"
         f"  ({_of(rate)} runs red, at most {_percent(rate.at_most)}; "
-        f"{len(calibration.tests)} tests, {calibration.last[:10] or 'undated'})"
+        f"{counted(len(calibration.tests), 'test')}, {calibration.last[:10] or 'undated'})"
     )
 
 

@@ -13,7 +13,7 @@ from pytest_gpuperf.measurement import Outcome
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.message import from_to
 from pytest_gpuperf.report.table import calm, counts, rank
-from pytest_gpuperf.text import printable
+from pytest_gpuperf.text import counted, printable
 
 _HEAD = "| verdict | test | metric | baseline | now | change | interval |\n|---|---|---|--:|--:|--:|--:|"
 MARKER = "<!-- gpuperf -->"
@@ -62,7 +62,7 @@ def markdown(
         again = "\n".join(f"    {printable(command)}" for command in list(commands)[:10])
         parts.append(f"To see it again:\n\n{again}")
     if rest:
-        parts.append(_folded(f"{len(rest)} more metrics", _table(rest)))
+        parts.append(_folded(counted(len(rest), "more metric"), _table(rest)))
     if said := "\n".join(map(_note, lines)):
         parts.append(_folded("Notes", said))
     return "\n\n".join([*parts, MARKER]) + "\n"
