@@ -239,10 +239,12 @@ def _tell_the_pull_request(
     """Write the Markdown that was asked for, and annotate the failed tests' lines under GitHub Actions."""
     results, config = session.results, session.config
     if session.options.markdown or os.environ.get("GITHUB_STEP_SUMMARY"):
+        from pytest_gpuperf.report.command import judging
         from pytest_gpuperf.report.markdown import markdown, write
 
         try:
-            text = markdown(title, results.rows, lines, results.status, results.why_failed())
+            reasons, judged_by = results.why_failed(), judging(config)
+            text = markdown(title, results.rows, lines, results.status, reasons, judged_by)
             write(text, session.options.markdown, config.invocation_params.dir)
         except OSError as error:
             reporter.write_line(f"gpuperf: {error.filename}: cannot be written ({error.strerror})")

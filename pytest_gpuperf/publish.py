@@ -65,7 +65,9 @@ def document_of(session: GpuperfSession) -> Document:
     from pytest_gpuperf.report.results import SCHEMA, Document
 
     results, options, config = session.results, session.options, session.config
-    gathered = Gathered(session.project, results.records, results.traces, stored=options.against is None)
+    gathered = Gathered(
+        session.project, results.records, results.traces, options.against is None, judging(config)
+    )
     reasons = {**results.skipped, **results.why_failed()}
     tests = gathered.tests(results.rows, results.outcomes, reasons)
     surrounds, now = newest(results.records.values()), datetime.now(UTC)

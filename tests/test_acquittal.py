@@ -121,6 +121,7 @@ def test_a_gpu_is_held_to_its_own_runs(repository: Repository, monkeypatch):
 def test_a_red_of_the_code_stays_one_on_whatever_software(repository: Repository):
     record(repository, compiler="g++ 1.0")
     repository.write("test_suite.py", SUITE.replace("4.0", "8.0"))
+    repository.commit()
     result = repository.run()
     assert result.ret == 1
     result.stdout.fnmatch_lines(
@@ -129,6 +130,7 @@ def test_a_red_of_the_code_stays_one_on_whatever_software(repository: Repository
             "  baseline  4  (1 run, *",
             "  old code  4  (commit *, here and now)",
             "  now       8",
+            "  since     commit *, 1 commit ago: git log *..",
         ]
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -142,13 +143,15 @@ def test_diff_compares_revisions_of_baselines(pytester, monkeypatch, capsys):
     assert main(["diff", "HEAD"]) == 0
     out = capsys.readouterr().out
     assert "driver 580.1 -> 590.2" in out
-    assert "latency  1000 µs → 1.100 ms  +10.00 %" in out
+    assert "latency  1000 µs -> 1.100 ms  +10.00 %" in out
     assert "the runs vary by as much" in out
-    assert "latency  1.000 ms → 8.000 ms  x8" in out
+    assert "latency  1.000 ms -> 8.000 ms  x8" in out
     assert out.endswith("2 worse, 1 unclear, 1 only in A\n")
     assert main(["diff", "HEAD", "--markdown"]) == 0
-    row = "| `test_s.py::test_a` | `latency` | 1000 µs → 1.100 ms  +10.00 % |  |"
+    row = "| `test_s.py::test_a` | `latency` | 1000 µs -> 1.100 ms  +10.00 % |  |"
     assert f"| 🔴 worse | nvidia-h100-80gb-hbm3 {row}" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["diff", "HEAD", "--markdown"]) == 0, "an encoding without these characters is no traceback"
 
 
 def results(path: Path, value: float, driver: str, here: tuple[float, ...]) -> str:

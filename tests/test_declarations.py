@@ -146,15 +146,14 @@ def test_what_only_a_compiler_knows_is_not_plain():
     found = parse(source, FILE)
     assert list(found) == ["k"]
     assert [(d.name, d.template, d.line) for d in found.others] == [
-        ("a::f", False, 1), ("a::g", True, 1), ("h", False, 2)
+        ("a::f", "", 1), ("a::g", "<float>", 1), ("h", "", 2)
     ]  # fmt: skip
 
 
 def test_template_says_what_to_write():
-    found = parse("template <typename T>\n__global__ void scale(T* x) {}", FILE)
-    says = (
-        r'sample.cu:2: scale is a template; name its arguments, as in kernels\["sample.cu"\]\["scale<float>'
-    )
+    source = "template <typename T, int N, bool B = true>\n__global__ void scale(T* x) {}"
+    found = parse(source, FILE)
+    says = r'sample.cu:2: scale is a template; .*, as in kernels\["sample.cu"\]\["scale<float, N>"'
     with pytest.raises(KernelError, match=says):
         raise found.unknown("scale")
     with pytest.raises(KernelError, match=r"name other arguments.* The compiler says: no\.$"):

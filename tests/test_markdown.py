@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -75,13 +76,19 @@ def test_a_failure_reaches_the_pull_request(repository: Repository, monkeypatch:
     slow(repository, 2)
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(repository.path / "step.md"))
-    result = repository.run("--gpuperf-against=HEAD~1", "--gpuperf-markdown=out.md")
+    against = "--gpuperf-against=HEAD~1"
+    result = repository.run(against, "--gpuperf-markdown=out.md", "--gpuperf-json=out.json")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["::error file=test_it.py,line=3,title=test_it.py%3A%3Atest_it::regressed x2: n"]
     )
-    assert (repository.path / "out.md").read_text() == (repository.path / "step.md").read_text()
-    assert (repository.path / "out.md").read_text().startswith("**gpuperf: failed**: 1 regressed on the host")
+    text = (repository.path / "out.md").read_text()
+    assert text == (repository.path / "step.md").read_text()
+    assert text.startswith("**gpuperf: failed**: 1 regressed on the host")
+    again = f"pytest test_it.py::test_it --gpuperf '{against}'"
+    assert f"To see it again:\n\n    {again}\n" in text
+    document = json.loads((repository.path / "out.json").read_text())
+    assert document["tests"][0]["metrics"][0]["command"] == again
 
 
 def test_bisect_finds_the_commit(repository: Repository):

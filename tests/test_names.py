@@ -132,7 +132,7 @@ def test_what_does_not_fit_a_variable(file, name, values, says):
     [
         (
             "reduce",
-            r'reduce is a template; name its arguments, as in kernels\["names.cu"\]\["reduce<float>"\]',
+            r'reduce is a template; name its arguments, as in kernels\["names.cu"\]\["reduce<float, N>"\]',
         ),
         ("reduce<float>", "is a template; name other arguments"),
         ("ns::k", r"ns::k is declared more than once; name one by its parameters"),

@@ -232,7 +232,9 @@ def test_a_marker_that_is_looser_than_the_revisions_fails(project: Project, befo
     result = project.judge()
     assert result.ret == (1 if why else 0), result.stdout.str()
     if why:
-        result.stdout.fnmatch_lines([f"not accepted: {why}; a change does not waive itself*--gpuperf-accept"])
+        result.stdout.fnmatch_lines(
+            [f"not accepted: {why};", "  a change does not waive itself*--gpuperf-accept"], consecutive=True
+        )
         result.stdout.fnmatch_lines([f"*again *--gpuperf {FROM}"])
     result = project.judge(ACCEPT)
     assert result.ret == 0

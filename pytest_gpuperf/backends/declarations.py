@@ -65,6 +65,7 @@ class Declaration:
 
     ``plain``: it is launched by that name alone, and all its types are the language's own. Of another one
     only the compiler knows the parameters: a template, one with C++ linkage or types of other names.
+    ``template``: arguments that a template could have, such as "<float, N>"; "" for no template.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Declaration:
     line: int
     path: Path
     plain: bool = True
-    template: bool = False
+    template: str = ""
 
     @property
     def where(self) -> str:
@@ -114,7 +115,7 @@ class Declarations(dict[str, Declaration]):
             said = f" The compiler says: {said.rstrip('.?')}."
         if same and same[0].template:
             others = "other arguments" if name.endswith(">") else "its arguments"
-            how = f"name {others}, as in {asked(same[0].name + '<float>')}"
+            how = f"name {others}, as in {asked(same[0].name + same[0].template)}"
             return KernelError(f"{same[0].where}: {same[0].name} is a template; {how}.{said}")
         if len(same) > 1 and not name.endswith(")"):
             types = ", ".join(f"{p.type}{'*' * p.pointer}" for p in same[0].parameters)
@@ -124,7 +125,7 @@ class Declarations(dict[str, Declaration]):
         close = [same[0].name] if same else difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close and close[0] != name else "."
         there = f"It declares {', '.join(known)}" if known else "It declares no __global__ function"
-        return KernelError(f"{self.path} has no kernel {name!r}. {there}{hint}{said}")
+        return KernelError(f"{self.path.name} has no kernel {name!r}. {there}{hint}{said}")
 
 
 def _last_name(name: str) -> str:
@@ -190,6 +191,14 @@ def _split(text: str) -> Iterator[str]:
     yield text[begin:]
 
 
+def _arguments(parameters: str) -> str:
+    """Return arguments for a template's parameters, without those that it has itself: <float, N>."""
+    asked = [text for text in _split(parameters) if "=" not in text and "..." not in text]
+    types = (re.match(r"\s*(typename|class)\b", text) for text in asked)
+    found = ("float" if type_ else text.split()[-1] for type_, text in zip(types, asked, strict=True))
+    return f"<{', '.join(found)}>"
+
+
 def _canonical(words: list[str]) -> str:
     """Spell an integer type in one way: "long unsigned int" is "unsigned long"."""
     if not set(words) <= _INTEGER_WORDS:
@@ -245,10 +254,11 @@ def parse(source: str, path: Path) -> Declarations:
         around = [scope for begin, end, scope in blocks if begin < offset < end]
         c_linkage = re.search(r'\bextern\s*"C"', prefix) is not None or None in around
         parameters = tuple(_parameter(part.strip(), number) for number, part in enumerate(_split(text), 1))
-        template = re.search(r"\btemplate\b", prefix) is not None
+        template = re.search(r"\btemplate\b\s*(?:<(.*)>)?", prefix, re.DOTALL)
         plain = c_linkage and not template and all(map(_known, parameters))
         scope = "" if c_linkage else "".join(f"{scope}::" for scope in around)
-        _add(found, Declaration(scope + name, parameters, line, path, plain, template), defined)
+        example = _arguments(template[1] or "") if template else ""
+        _add(found, Declaration(scope + name, parameters, line, path, plain, example), defined)
     return found
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from pytest_gpuperf import __version__
@@ -46,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code: 2, with one sentence, for input that is wrong."""
     given: Any = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # an old terminal's encoding may have no µ
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         return int(given.run(given))
     except GpuperfError as error:

@@ -113,7 +113,7 @@ def _markdown(old: Side, new: Side, shown: Sequence[Change], summary: str) -> It
         yield f"\nWhat surrounds them on `{pool}`:\n"
         yield from (f"- {_cell(line)}" for line in differing)
     if shown:
-        yield "\n| | pool | test | metric | A → B | |\n|---|---|---|---|---|---|"
+        yield "\n| | pool | test | metric | A -> B | |\n|---|---|---|---|---|---|"
     for change in shown:
         what = f"{_MARKS[change.word]} {change.word}".strip()
         cells = (what, change.pool, f"`{change.test}`", f"`{change.metric}`", change.figures, change.why)

@@ -111,8 +111,8 @@ def changes(old: Side, new: Side) -> Iterator[Change]:
 
 def _change(key: Key, a: Figure, b: Figure) -> Change:
     if changed := question_changes(a.metric, a.contract, b.metric, b.contract):
-        return Change("another question", *key, f"{_quantity(a)} → {_quantity(b)}", "; ".join(changed))
-    figures = " → ".join(told_apart([a.value, b.value], b.metric.unit))
+        return Change("another question", *key, f"{_quantity(a)} -> {_quantity(b)}", "; ".join(changed))
+    figures = " -> ".join(told_apart([a.value, b.value], b.metric.unit))
     if a.value == b.value:
         return Change("same", *key, _quantity(a))
     if a.value <= 0 or b.value <= 0:

@@ -82,7 +82,7 @@ def _refused(
         )
     else:
         return ""
-    return f"{why}; a change does not waive itself: undo that, or have a maintainer give --gpuperf-accept"
+    return f"{why};\n  a change does not waive itself: undo that, or have a maintainer give --gpuperf-accept"
 
 
 def held_to(stored: Mapping[str, Baseline], record: Record) -> dict[str, Baseline]:

@@ -82,12 +82,10 @@ def written_lines(before: Entries, after: Entries, tests: Entries, file: str, mo
     if recorded:
         metrics, distinct = counted(len(recorded), "metric"), counted(len(set(recorded)), "test")
         yield f"Recorded {metrics} of {distinct} in {file}"
-    elif stayed:
-        yield f"Nothing new to record in {file}"
-    if stayed and mode == "new":
-        yield f"Left as it was in {file}: {counted(stayed, 'metric')}; =new adds only what is not there"
-    elif stayed:
-        yield f"Left as it was in {file}: {counted(stayed, 'metric')}, exact and the same"
+    if stayed:
+        what = "Left as it was" if recorded else "Nothing new to record"
+        why = "; =new adds only what is not there" if mode == "new" else ", exact and the same"
+        yield f"{what} in {file}: {counted(stayed, 'metric')}{why}"
     lost = [f"{test} {name}" for test in tests for name in before.get(test, {}) if name not in after[test]]
     if lost:
         yield f"Dropped {listed(lost)} from {file}: the test records it no longer"

@@ -32,14 +32,19 @@ class Gathered:
     """The tests of a run and the machines that they measured on, each machine once.
 
     ``records`` are as Keeper keeps them for reports, and ``traces``, by node id. Under --gpuperf-against
-    nothing is ``stored``.
+    nothing is ``stored``. ``judged_by`` are the flags by which the run judged, for a test's command.
     """
 
     def __init__(
-        self, project: Project, records: Mapping[str, Record], traces: Mapping[str, Trace], stored: bool
+        self,
+        project: Project,
+        records: Mapping[str, Record],
+        traces: Mapping[str, Trace],
+        stored: bool,
+        judged_by: str,
     ) -> None:
         self._project, self._records, self._stored = project, records, stored
-        self._traces = traces
+        self._traces, self._judged_by = traces, judged_by
         self._machines: dict[str, int] = {}
         self._known: dict[tuple[int, ...], tuple[Any, list[str]]] = {}
         self.machines: list[Machine] = []
@@ -120,7 +125,7 @@ class Gathered:
             differs=self._differs(baseline, record) if baseline and record else [],
             contract=dict(measured.contract) if measured else {},
             details={name: value for name, value in details.items() if name not in _TOLD_APART},
-            command=row.command,
+            command=row.command and row.command + self._judged_by,
         )
 
     def _differs(self, baseline: Baseline, record: Record) -> list[str]:

@@ -13,7 +13,7 @@ from pytest_gpuperf.measurement import Outcome
 from pytest_gpuperf.records import Row
 from pytest_gpuperf.report.message import from_to
 from pytest_gpuperf.report.table import calm, counts, rank
-from pytest_gpuperf.text import printable
+from pytest_gpuperf.text import counted, printable
 
 _HEAD = "| verdict | test | metric | baseline | now | change | interval |\n|---|---|---|--:|--:|--:|--:|"
 MARKER = "<!-- gpuperf -->"
@@ -35,10 +35,12 @@ def markdown(
     lines: Iterable[str],
     status: int,
     failed: Mapping[str, str] = MappingProxyType({}),
+    judged_by: str = "",
 ) -> str:
     """Return the summary: the verdict first, then what changed; what did not, and the notes, are folded.
 
     ``failed`` is why each failed test did, by its name: one whose own assertion failed has no row.
+    ``judged_by`` are the flags, each after a space, by which the run judged.
     """
     changed = sorted((row for row in rows if not calm(row)), key=rank)
     improved = [row for row in rows if row.verdict.outcome is Outcome.IMPROVED and not row.excuse]
@@ -55,12 +57,12 @@ def markdown(
     if others:
         more = [f"- and {len(others) - _MOST} more"] if len(others) > _MOST else []
         parts.append("\n".join(["Failed otherwise:\n", *others[:_MOST], *more]))
-    commands = dict.fromkeys(row.command for row in changed if row.cause and row.command)
+    commands = dict.fromkeys(row.command + judged_by for row in changed if row.cause and row.command)
     if commands:
         again = "\n".join(f"    {printable(command)}" for command in list(commands)[:10])
         parts.append(f"To see it again:\n\n{again}")
     if rest:
-        parts.append(_folded(f"{len(rest)} more metrics", _table(rest)))
+        parts.append(_folded(counted(len(rest), "more metric"), _table(rest)))
     if said := "\n".join(map(_note, lines)):
         parts.append(_folded("Notes", said))
     return "\n\n".join([*parts, MARKER]) + "\n"

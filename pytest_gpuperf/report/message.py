@@ -41,7 +41,8 @@ def reason(rows: Sequence[Row]) -> str:
     verdict = worst.verdict
     change = "" if verdict.change is None else f" {percent(verdict.change, verdict.baseline)}"
     if len(rows) > 1:
-        text = f"{len(rows)} metrics {' or '.join(outcomes)}{f', worst{change}' if change else ''}"
+        word = "have no baseline" if outcomes == [Outcome.NO_BASELINE.value] else " or ".join(outcomes)
+        text = f"{len(rows)} metrics {word}{f', worst{change}' if change else ''}"
     else:
         text = f"{outcomes[0]}{change}"
     why = f" ({verdict.reason})" if verdict.reason and not change else ""

@@ -96,18 +96,17 @@ def _of_test(test: TestKey, rows: Sequence[Row], against: bool, verbose: bool, q
     """Yield a test's lines: one if it has one metric, or only metrics that are folded into one."""
     groups: dict[tuple[int, str, str], list[Row]] = {}
     alike = Counter(row.label for row in rows)
-    for row in sorted(rows, key=rank):
-        many = alike[row.label] >= _MANY.get(row.verdict.outcome, len(rows) + 1) and not row.excuse
+    for row in sorted(rows, key=lambda row: (rank(row), row.verdict.outcome is Outcome.EQUAL)):
+        many = alike[row.label] >= _MANY.get(row.verdict.outcome, len(rows) + 1)
         folded = many and not verbose and not _rate(row)
         groups.setdefault((rank(row), row.label, "" if folded else row.metric.name), []).append(row)
     found = list(groups.values())
-    first, several = found[0], len(found[0]) > 1
-    if len(found) == 1:
-        name = f"{test.name}: {len(first)} metrics" if several else _named(test, first, verbose)
-        yield _line(first, name, against, verbose)
+    first, count = found[0], alike[found[0][0].label]
+    name = f"{test.name}: {f'{count} of ' if count < len(rows) else ''}{len(rows)} metrics"
+    if len(rows) == 1:
+        yield _line(first, _named(test, rows[0], verbose), against, verbose)
         return
-    name = f"{test.name}: {alike[first[0].label]} of {len(rows)} metrics"
-    if several:
+    if len(first) == count > 1:
         yield _line(first, name, against, verbose)
         found = found[1:]
     else:
@@ -118,11 +117,11 @@ def _of_test(test: TestKey, rows: Sequence[Row], against: bool, verbose: bool, q
             yield _line(group, name, against, verbose)
 
 
-def _named(test: TestKey, group: Sequence[Row], verbose: bool) -> str:
+def _named(test: TestKey, row: Row, verbose: bool) -> str:
     """Return a test's name, with that of its only metric where somebody must act and it says more."""
-    metric = group[0].metric.name
+    metric = row.metric.name
     said = re.search(rf"(?<![^\W_]){re.escape(metric)}(?![^\W_])", test.name, re.IGNORECASE)
-    if len(group) > 1 or said or (calm(group[0]) and not verbose):
+    if said or (calm(row) and not verbose):
         return test.name
     return f"{test.name} {metric}"
 

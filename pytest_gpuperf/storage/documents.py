@@ -136,6 +136,5 @@ def explained(path: Path, done: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise BaselineError(
-            f"{path}: cannot be {done} ({error.strerror or error}), and was left as it was: "
-            "check the path and its permissions"
+            f"{path}: cannot be {done} ({error.strerror or error}): check the path and its permissions"
         ) from error

@@ -16,7 +16,7 @@ import pytest
 from pytest_gpuperf.backends import DEVICELESS, is_modelled, pool_name
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import read_file
-from pytest_gpuperf.git import Revision, commits_since, files_at, inside
+from pytest_gpuperf.git import SHOWN_DIGITS, Revision, commits_since, files_at, inside
 from pytest_gpuperf.marker import TestOptions
 from pytest_gpuperf.measurement import Baseline, TestKey
 from pytest_gpuperf.options import Options, owner_of
@@ -57,13 +57,13 @@ class Project:
         self._paths |= {item.nodeid: item.path for item in items if self.path(item.nodeid) != item.path}
 
     def since(self, commit: str) -> str:
-        """Return how many commits ago a commit was, in words; "" if this clone cannot tell."""
+        """Return how many commits ago a commit was, and what shows them; "" if this clone cannot tell."""
         if commit not in self._since:
             self._since[commit] = ""
             with suppress(GpuperfError):
                 count = commits_since(self.root, commit)
-                ago = f"{counted(count, 'commit')} ago" if count else "what is checked out"
-                self._since[commit] = ago
+                ago = f"{counted(count, 'commit')} ago: git log {commit[:SHOWN_DIGITS]}.."
+                self._since[commit] = ago if count else "the one checked out: git diff"
         return self._since[commit]
 
     def path(self, nodeid: str) -> Path:

@@ -20,6 +20,7 @@ from pytest_gpuperf.backends.emulated.source import shown
 from pytest_gpuperf.backends.geometry import Geometry
 from pytest_gpuperf.backends.signature import Signature, Variable
 from pytest_gpuperf.errors import KernelError, Unsupported
+from pytest_gpuperf.text import counted
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.declarations import Declarations
@@ -200,7 +201,7 @@ class EmulatedProgram:
         """
         rows = self._plain.kernels[name].rows
         if len(arguments) != len(rows):
-            raise KernelError(f"{name} takes {len(rows)} arguments, {len(arguments)} given.")
+            raise KernelError(f"{name} takes {counted(len(rows), 'argument')}, {len(arguments)} given.")
         values = []
         for number, (argument, row) in enumerate(zip(arguments, rows, strict=True), 1):
             address = self._memory.address(argument)
