@@ -11,7 +11,7 @@ from labelled import Labelled
 from test_mlperf_cuda_session import FakeRuntime, cudart, images  # noqa: F401  (a fixture)
 
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.mlperf import cuda_runtime, loadgen, models, opening, session, tensorrt
+from pytest_gpuperf.mlperf import contracts, cuda_runtime, models, opening, session, tensorrt
 from pytest_gpuperf.mlperf.fixtures import LoadGen
 from pytest_gpuperf.mlperf.request import Request
 from pytest_gpuperf.mlperf.session import TensorrtSession, open_session
@@ -130,8 +130,8 @@ def test_it_is_opened_only_with_cudas_and_tensorrts_libraries(model, monkeypatch
     opened = open_session(model, "tensorrt", batch_sizes=(1,))
     assert (type(opened), asked) == (TensorrtSession, ["cuda", "tensorrt"])
     detail = SimpleNamespace(values=defaultdict(int))
-    monkeypatch.setattr(loadgen.metadata, "version", lambda name: "5")
-    contract = loadgen._contract(opened, Images(), Scenario.of("Offline"), detail)
+    monkeypatch.setattr(contracts.metadata, "version", lambda name: "5")
+    contract = contracts.of(opened, Images(), Scenario.of("Offline"), detail)
     assert contract["backend"] == "tensorrt"  # its figures are compared with its like alone
     with pytest.raises(GpuperfError, match=r'int8 runs on the CPU: .*use precision="fp16"'):
         open_session(model, "tensorrt", "int8")

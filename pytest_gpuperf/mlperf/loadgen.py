@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.machine.energy import EnergyMeter
-from pytest_gpuperf.mlperf import configuration, logs, settings, warmup
+from pytest_gpuperf.mlperf import configuration, contracts, logs, settings, warmup
 from pytest_gpuperf.mlperf.accuracy import Gate, shifted
 from pytest_gpuperf.mlperf.datasets import Dataset, dataset_of
 from pytest_gpuperf.mlperf.library import InOrder
@@ -31,7 +30,7 @@ from pytest_gpuperf.mlperf.phase import Lasting, Phase
 from pytest_gpuperf.mlperf.request import LONGEST, STALL
 from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
 from pytest_gpuperf.mlperf.scores import ScoreResult, scored
-from pytest_gpuperf.mlperf.session import ALONE, Session, Team
+from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
 from pytest_gpuperf.mlperf.timing import InvalidPhase, timed
 
@@ -77,14 +76,8 @@ def performance(
     phase = Phase(session, dataset, batch, log_dir, stall, wait, workers, lasting)
     meter = EnergyMeter(session.addresses()) if metered and hasattr(session, "addresses") else None
     phase.callbacks.meter = meter
-    if loaded is None:
-        loaded = loaded_images(session, dataset, chosen)
-    elif loaded > len(dataset):
-        raise GpuperfError(
-            f"performance_sample_count={loaded}, and the dataset {dataset.name} has {len(dataset)} images"
-        )
-    if (same := int(configured.get("performance_issue_same_index", 0))) >= loaded:  # LoadGen would crash
-        raise GpuperfError(f"performance_issue_same_index = {same}, and {loaded} images are loaded")
+    loaded = loaded_images(session, dataset, chosen) if loaded is None else loaded
+    _require_loadable(loaded, dataset, configured)
     limit = seconds if seconds is not None else chosen.seconds
     if warm_up is None:  # for a GPU's clocks, or for a CPU's caches and thread pools
         warm_up = 3.0 if _on_device(session) or limit is None else min(3.0, 0.1 * limit)
@@ -114,31 +107,30 @@ def performance(
             raise InvalidPhase(asked, detail, phase.callbacks.completions)
         timing = timed(asked, phase.callbacks, detail, log_dir)
     length = limit if limit is not None else used.min_duration_ms / 1000
-    contract = _contract(session, dataset, asked, detail)
+    contract = contracts.of_performance(session, dataset, asked, detail, batch, configured)
     contract |= {"profile": chosen.name, "seconds": length, "performance_samples": loaded}
-    contract |= _further_contract(session, asked, batch, configured)
-    environment, energy = {**session.description, "batch": batch}, None
     said = [*phase.notes, *notes, *_reservations(chosen, loaded, limit)]
-    if meter is not None:
-        energy = None if meter.joules is None else (meter.joules, meter.step)
-        said += [meter.note] if meter.note else []
-    bound = early_stopping(detail)
-    return PerformanceResult(asked.name, *timing, contract, environment, log_dir, tuple(said), bound, energy)
+    if meter and meter.note:
+        said.append(meter.note)
+    return PerformanceResult(
+        asked.name,
+        *timing,
+        contract,
+        {**session.description, "batch": batch},
+        log_dir,
+        tuple(said),
+        early_stopping(detail),
+        (meter.joules, meter.step) if meter and meter.joules is not None else None,
+    )
 
 
-def _further_contract(
-    session: Session, asked: Scenario, batch: int, configured: Mapping[str, int | float]
-) -> dict[str, Any]:
-    """Return what else must be equal for two performance phases to be compared."""
-    contract = {"samples_per_query": asked.samples_per_query, **_placed(session)}
-    if configured:
-        contract["configuration"] = " ".join(f"{key}={value}" for key, value in sorted(configured.items()))
-    if threads := getattr(session, "threads", None):
-        contract["threads"] = threads
-    if asked.server:
-        contract |= {"target_qps": asked.qps, "max_latency": asked.max_latency}
-        contract |= {"max_wait": asked.max_wait, "max_batchsize": batch}
-    return contract
+def _require_loadable(loaded: int, dataset: Dataset, configured: Mapping[str, int | float]) -> None:
+    if loaded > len(dataset):
+        raise GpuperfError(
+            f"performance_sample_count={loaded}, and the dataset {dataset.name} has {len(dataset)} images"
+        )
+    if (same := int(configured.get("performance_issue_same_index", 0))) >= loaded:  # LoadGen would crash
+        raise GpuperfError(f"performance_issue_same_index = {same}, and {loaded} images are loaded")
 
 
 def _fitting(
@@ -217,7 +209,10 @@ def accuracy(
     detail = logs.read_detail(log_dir)
     if detail.num_errors:
         raise GpuperfError(f"LoadGen met {detail.num_errors} errors ({detail.path}): {detail.reason}")
-    classes, contract = logs.read_accuracy(log_dir, len(dataset)), _contract(session, dataset, asked, detail)
+    classes, contract = (
+        logs.read_accuracy(log_dir, len(dataset)),
+        contracts.of(session, dataset, asked, detail),
+    )
     if isinstance(phase.callbacks.library, InOrder):
         classes = classes[phase.callbacks.library.order]
     contract["mode"] = "accuracy"
@@ -257,32 +252,7 @@ def _on_device(session: Session) -> bool:
     return getattr(session, "on_device", False)
 
 
-def _placed(session: Session) -> dict[str, Any]:
-    """Return where the images lie, and on how many streams and devices they are run, if on more than one."""
-    team: Team = getattr(session, "team", ALONE)
-    several = {"streams": team.streams, "devices": team.devices}
-    placed = {"qsl": team.qsl, "input_copy": team.qsl == "host"}
-    return placed | {name: count for name, count in several.items() if count > 1}
-
-
 def _workers(session: Session, scenario: Scenario) -> Sequence[Any]:
     """Return what runs the batches; a stream has one at a time."""
     workers: Sequence[Any] = getattr(session, "workers", ()) or (session,)
     return workers if scenario.one_query or scenario.server else workers[:1]
-
-
-def _contract(session: Session, dataset: Dataset, scenario: Scenario, detail: logs.Detail) -> dict[str, Any]:
-    """Return what must be equal for two phases to be compared, whatever their mode."""
-    return {
-        "model": session.model.name,
-        "recipe": session.model.recipe,
-        "dataset": dataset.name,
-        "images": len(dataset),
-        "scenario": scenario.name,
-        "precision": session.precision,
-        **getattr(session, "contract", {}),
-        "loadgen": metadata.version("mlcommons-loadgen"),
-        "seed_qsl": detail.values["effective_qsl_rng_seed"],
-        "seed_sample": detail.values["effective_sample_index_rng_seed"],
-        "seed_schedule": detail.values["effective_schedule_rng_seed"],
-    }
