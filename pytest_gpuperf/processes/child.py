@@ -16,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_gpuperf.flags import flag_of
 from pytest_gpuperf.options import Options
 from pytest_gpuperf.processes.limits import paused
 from pytest_gpuperf.processes.link import Patience, exchange
@@ -93,7 +94,7 @@ class Children:
         task = _task(items, batches, checkout, of_the_test)
         patience = Patience(options.child_timeout, options.lock_timeout, end)
         ours, theirs = socket.socketpair()
-        result, over = ChildResult(), 0
+        result = ChildResult()
         with paused(self.config), ours, tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
                 [*command, f"--gpuperf-child={theirs.fileno()}"],
@@ -107,12 +108,8 @@ class Children:
             )
             theirs.close()
             try:
-                for message in exchange(ours, process, json.dumps(task).encode() + b"\n", patience):
-                    if "report" in message:
-                        result.add(report := self._report(message["report"]))
-                        over += report.when == "teardown"
-                    elif doing := message.get("doing"):
-                        self.live.show(f"{over + 1} of {len(items)}: {doing}" if len(items) > 1 else doing)
+                told = exchange(ours, process, json.dumps(task).encode() + b"\n", patience)
+                self._follow(told, len(items), result)
                 process.wait(timeout=_TO_LEAVE)
                 result.returncode = process.returncode
             except TimeoutError as silence:
@@ -127,6 +124,16 @@ class Children:
         if result.returncode not in (None, 0, 1):
             result.trouble = how_it_ended(result.returncode)
         return result
+
+    def _follow(self, told: Iterable[dict[str, Any]], tests: int, result: ChildResult) -> None:
+        """Show what the child tells of its ``tests``, and add its reports to the result."""
+        over = 0
+        for message in told:
+            if "report" in message:
+                result.add(report := self._report(message["report"]))
+                over += report.when == "teardown"
+            elif doing := message.get("doing"):
+                self.live.show(f"{over + 1} of {tests}: {doing}" if tests > 1 else doing)
 
     def _report(self, data: dict[str, Any]) -> pytest.TestReport:
         report: pytest.TestReport = self.config.hook.pytest_report_from_serializable(
@@ -183,7 +190,7 @@ def arguments(
     for flag in ("model_dir", "data_dir"):
         value = getattr(config.option, f"gpuperf_{flag}")
         path = config.invocation_params.dir / (value or "")
-        command += [f"--gpuperf-{flag.replace('_', '-')}={path}"] if value else []
+        command += [f"{flag_of(flag)}={path}"] if value else []
     command += ["--gpuperf"] if options.active else []
     command += [f"--gpuperf-trace={options.trace}"] if options.trace is not None else []
     command.append("--continue-on-collection-errors")
