@@ -180,7 +180,7 @@ def test_shared_memory_beyond_cudas_limit(backend, program):
 
 
 def test_arguments_that_do_not_fit_the_compiled_kernel(backend, program):
-    with pytest.raises(KernelError, match="prints takes 1 arguments, 0 given"):
+    with pytest.raises(KernelError, match="prints takes 1 argument, 0 given"):
         program.launch("prints", Geometry.of(ONE, ONE), [])
     with pytest.raises(KernelError, match=r"prints, argument 1: 8 bytes \(int64\) were given, .* takes 4"):
         program.launch("prints", Geometry.of(ONE, ONE), [np.int64(1)])
