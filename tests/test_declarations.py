@@ -160,6 +160,11 @@ def test_template_says_what_to_write():
         raise found.unknown("scale<3>", "no.")
 
 
+def test_a_comma_too_many_is_the_compilers_to_refuse():
+    (scale,) = parse("template <typename T, >\n__global__ void scale(T* x) {}", FILE).others
+    assert (scale.name, scale.template) == ("scale", "<float>")
+
+
 def test_unknown_kernel_lists_what_is_there():
     found = parse('extern "C" __global__ void transpose(int n) {}', FILE)
     with pytest.raises(

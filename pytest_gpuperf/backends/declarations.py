@@ -193,7 +193,7 @@ def _split(text: str) -> Iterator[str]:
 
 def _arguments(parameters: str) -> str:
     """Return arguments for a template's parameters, without those that it has itself: <float, N>."""
-    asked = [text for text in _split(parameters) if "=" not in text and "..." not in text]
+    asked = [text for text in _split(parameters) if text.strip() and not re.search(r"=|\.\.\.", text)]
     types = (re.match(r"\s*(typename|class)\b", text) for text in asked)
     found = ("float" if type_ else text.split()[-1] for type_, text in zip(types, asked, strict=True))
     return f"<{', '.join(found)}>"
