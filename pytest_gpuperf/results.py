@@ -55,6 +55,9 @@ class Results:
         """Take in a report, from this process, a worker or a child."""
         self._seen.append(report)
         if str(report.outcome) == "rerun":  # by pytest-rerunfailures: what the last attempt finds counts
+            # of an attempt whose teardown failed its call has been taken in
+            self.rows = [row for row in self.rows if row.nodeid != report.nodeid]
+            self.records.pop(report.nodeid, None)
             return
         payload = payload_of(report)
         self.rows.extend(self._keep.row(row, report.nodeid) for row in payload.rows)

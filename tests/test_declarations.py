@@ -160,6 +160,25 @@ def test_template_says_what_to_write():
         raise found.unknown("scale<3>", "no.")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "template <typename T, int N> requires (N > 2)",
+        "template <typename T, int N> __launch_bounds__(Traits<N>::threads)",
+        "template <typename T, int N, std::enable_if_t<(sizeof(T) > 2), int> = 0>",
+        "template <class T, Pair<int, 3> N, typename... More>",
+    ],
+)
+def test_a_templates_parameters_end_where_they_do(head):
+    (scale,) = parse(head + " __global__ void scale(T* x) {}", FILE).others
+    assert (scale.name, scale.template) == ("scale", "<float, N>")
+
+
+def test_a_comma_too_many_is_the_compilers_to_refuse():
+    (scale,) = parse("template <typename T, >\n__global__ void scale(T* x) {}", FILE).others
+    assert (scale.name, scale.template) == ("scale", "<float>")
+
+
 def test_unknown_kernel_lists_what_is_there():
     found = parse('extern "C" __global__ void transpose(int n) {}', FILE)
     with pytest.raises(

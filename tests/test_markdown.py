@@ -39,6 +39,15 @@ def test_the_verdict_comes_first_and_what_changed_is_not_folded():
     assert "- a note of two lines&#58;\n\n      pytest a.py::t --gpuperf\n" in folded
 
 
+def test_what_a_failed_test_shows_keeps_its_lines():
+    """A process of a recording that failed shows its code, which was one paragraph."""
+    said = "failed in run 2: s.py::t: x = 1\n\n    def t():\n>       assert x\nE       <b>"
+    lines = markdown("", [], [said], 1).splitlines()
+    at = lines.index("- failed in run 2&#58; s.py&#58;&#58;t&#58; x &#61; 1")
+    code = ["", "          def t():", "      >       assert x", "      E       <b>"]
+    assert [line.rstrip() for line in lines[at + 1 : at + 6]] == ["", *code]
+
+
 def test_a_failed_assertion_is_told_with_its_reason():
     rows = [row("test_a", Outcome.REGRESSED, 1.5)]
     failed = {"suites/test_a.py::test_a": "regressed", "suites/test_a.py::test_b": "assert 1 == 2"}

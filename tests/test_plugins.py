@@ -126,6 +126,23 @@ def test_a_rerun_measures_afresh(project: Project, mark: str):
     result.stdout.no_fnmatch_line("*twice*")
 
 
+def test_an_attempt_whose_teardown_failed_counts_no_more(project: Project):
+    project.write("""
+    @pytest.fixture
+    def failing_once():
+        yield
+        if not os.path.exists("failed"):
+            open("failed", "w").close()
+            pytest.fail("in its teardown")
+
+    def test_s(gpuperf, failing_once): gpuperf.record("n", VALUE, kind="exact")
+    """)
+    result = project.run(RERUNS, "--reruns=1", "--gpuperf-strict=off", "--gpuperf-json=out.json")
+    result.stdout.fnmatch_lines(["1 no baseline", "*2 passed, 1 rerun*"])
+    (test,) = json.loads((project.path / "out.json").read_text())["tests"]
+    assert [metric["name"] for metric in test["metrics"]] == ["n"]
+
+
 def test_a_test_that_fails_every_time_shows_its_own_message(project: Project):
     project.write(
         '    def test_s(gpuperf): gpuperf.record("n", 1, kind="exact"); pytest.fail("its own message")'

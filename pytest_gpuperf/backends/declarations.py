@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -191,9 +192,13 @@ def _split(text: str) -> Iterator[str]:
     yield text[begin:]
 
 
-def _arguments(parameters: str) -> str:
-    """Return arguments for a template's parameters, without those that it has itself: <float, N>."""
-    asked = [text for text in _split(parameters) if "=" not in text and "..." not in text]
+def _arguments(code: str) -> str:
+    """Return arguments for the template's parameters that ``code`` begins with, but its own: <float, N>."""
+    while (shorter := re.sub(r"\([^()]*\)", "", code)) != code:  # a > in brackets compares
+        code = shorter
+    depths = accumulate((character == "<") - (character == ">") for character in code)
+    end = next((offset for offset, depth in enumerate(depths) if depth < 0), len(code))
+    asked = [text for text in _split(code[:end]) if text.strip() and not re.search(r"=|\.\.\.", text)]
     types = (re.match(r"\s*(typename|class)\b", text) for text in asked)
     found = ("float" if type_ else text.split()[-1] for type_, text in zip(types, asked, strict=True))
     return f"<{', '.join(found)}>"
@@ -254,7 +259,7 @@ def parse(source: str, path: Path) -> Declarations:
         around = [scope for begin, end, scope in blocks if begin < offset < end]
         c_linkage = re.search(r'\bextern\s*"C"', prefix) is not None or None in around
         parameters = tuple(_parameter(part.strip(), number) for number, part in enumerate(_split(text), 1))
-        template = re.search(r"\btemplate\b\s*(?:<(.*)>)?", prefix, re.DOTALL)
+        template = re.search(r"\btemplate\b\s*(?:<(.*))?", prefix, re.DOTALL)
         plain = c_linkage and not template and all(map(_known, parameters))
         scope = "" if c_linkage else "".join(f"{scope}::" for scope in around)
         example = _arguments(template[1] or "") if template else ""

@@ -83,11 +83,13 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _note(text: str) -> str:
-    """Return a line of the summary as an item of a list, the commands in it as code to be copied."""
-    lines = text.splitlines()
-    said = " ".join(line.strip() for line in lines if not line.startswith(_COMMANDS))
-    code = (f"\n\n      {printable(line.strip())}" for line in lines if line.startswith(_COMMANDS))
-    return f"- {_data(said)}{''.join(code)}"
+    """Return a line of the summary as an item of a list: commands, and what a failed test shows, as code."""
+    said, code = list[str](), list[str]()
+    for line in text.splitlines():
+        wrapped = re.match(r"  \S", line) and not line.startswith(_COMMANDS)
+        (code if said and not wrapped else said).append(line)
+    shown = "".join(f"\n      {printable(line[2:] if line.startswith(_COMMANDS) else line)}" for line in code)
+    return f"- {_data(' '.join(line.strip() for line in said))}" + (f"\n{shown}" if shown else "")
 
 
 def _folded(title: str, text: str) -> str:
