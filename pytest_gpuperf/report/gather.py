@@ -72,7 +72,7 @@ class Gathered:
             name=key.name,
             nodeid=nodeid,
             outcome=outcome,
-            reason=reason.removeprefix("Skipped: "),
+            reason=reason,
             machine=self._machine(record) if record else None,
             metrics=[self._metric(row, record, baselines.get(row.metric.name)) for row in rows],
             calls=_traced(self._traces[nodeid]) if nodeid in self._traces else [],
