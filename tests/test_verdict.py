@@ -1,77 +1,31 @@
-"""The rule, example by example and as properties; its error rates are in test_verdict_simulation.py."""
+"""The rule, example by example; its properties are in test_verdict_properties.py."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from scipy import special, stats
+from verdictcases import (
+    ACCURACY,
+    BANDWIDTH,
+    BASE,
+    CONFLICTS,
+    CONTRACT,
+    HERE,
+    LATENCY,
+    PLACE,
+    QPS,
+    TIME,
+    decide,
+    measured,
+    passes,
+    recorded,
+)
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run, TestKey, Verdict
-from pytest_gpuperf.records import Record
-from pytest_gpuperf.report.summary import improvements
-from pytest_gpuperf.rules.case import Case
-from pytest_gpuperf.rules.creep import unseen_loss
-from pytest_gpuperf.rules.decide import screen
-from pytest_gpuperf.rules.differences import changes, environment_differences
-from pytest_gpuperf.rules.student import noncentrality, quantile
+from pytest_gpuperf.measurement import Baseline, Measurement, Metric, Outcome, Run
 from pytest_gpuperf.rules.verdict import judge
-
-TIME = Metric("time", "s", "lower", "noisy", "device_time")
-LATENCY = Metric("p50", "s", "lower", "noisy", "loadgen")
-QPS = Metric("qps", "1/s", "higher", "noisy", "loadgen")
-CONFLICTS = Metric("bank_conflicts", "1", "lower", "exact", "counters")
-ACCURACY = Metric("accuracy", "1", "higher", "exact", "accuracy")
-BANDWIDTH = Metric("bandwidth", "B/s", "higher", "shown", "device_time")
-PLACE = {"backend": "cuda", "gpu": "NVIDIA H100 80GB HBM3", "power_limit_w": 700}
-CONTRACT = {"dtype": "float32", "shape": "8192x8192"}
-OUR_UNIT = "GPU-1"
-HERE = {"device_uuid": OUR_UNIT, "gpus": 1}
-BASE = (1.000e-3, 1.001e-3, 0.999e-3, 1.0005e-3, 0.9995e-3)
-
-quick = settings(max_examples=150, deadline=None, database=None)
-values = st.floats(1e-6, 1e6)
-some_runs = st.lists(st.floats(0.9, 1.1), min_size=3, max_size=7)
-thetas = st.sampled_from([0.01, 0.02, 0.05, 0.1])
-
-
-def measured(value, metric=TIME, contract=CONTRACT, code=None):
-    return Measurement(metric, contract, (value,), code)
-
-
-def recorded(values, metric=TIME, units=(OUR_UNIT,), code=None, **environment):
-    runs = tuple(
-        Run((value,), {"device_uuid": units[i % len(units)], "gpus": 1, **environment}, code)
-        for i, value in enumerate(values)
-    )
-    return Baseline(metric, CONTRACT, PLACE, metric.constants.prior_sd, runs)
-
-
-def decide(baseline, now, replicas=(), *, tolerance=None, place=PLACE, **more) -> Verdict:
-    metric = baseline.metric if baseline else TIME
-    again = [measured(value, metric) for value in replicas]
-    return judge(
-        baseline, measured(now, metric), again, tolerance=tolerance, place=place, environment=HERE, **more
-    )
-
-
-def passes(baseline, measurement, tolerance=None, unit=OUR_UNIT) -> bool:
-    """Whether the test's own measurement is enough, without replicas."""
-    name = measurement.metric.name
-    tolerances = {} if tolerance is None else {name: tolerance}
-    case = Case(
-        key=TestKey("s.py", "t"),
-        unit=unit,
-        stored={name: baseline} if baseline else {},
-        tolerances=tolerances,
-    )
-    return not screen(case, Record((measurement,), device=PLACE, environment=HERE)).tripped
-
 
 # What a clear case is called
 
@@ -234,87 +188,6 @@ def test_the_floor_is_of_what_was_timed_before_division(metric, contract, detail
     assert found.outcome is Outcome.REGRESSED
 
 
-# Which stored runs count
-
-
-def test_a_gpu_is_held_to_its_own_runs_where_there_are_enough():
-    slower = [1.03] * 4
-    own = recorded([1.0, 1.06] * 3, units=(OUR_UNIT, "GPU-2"))  # three of each
-    assert decide(own, 1.03, slower).outcome is Outcome.REGRESSED
-    assert decide(own, 1.03, slower).baseline == pytest.approx(1.0)
-
-
-def test_one_run_of_its_own_counts_for_more_than_other_gpus():
-    few = recorded([1.0, 1.06, 1.06, 1.06], units=(OUR_UNIT, "GPU-2", "GPU-2", "GPU-2"))
-    assert decide(few, 1.03, [1.03] * 4).baseline == pytest.approx(1.0, abs=0.006)
-    strange = recorded([1.06] * 4, units=("GPU-2",))
-    assert decide(strange, 1.03, [1.03] * 4).baseline == pytest.approx(1.06)
-
-
-def test_on_an_unknown_gpu_a_loss_must_exceed_unit_differences():
-    strange = recorded([1e-3] * 5, units=("GPU-2",))
-    little = decide(strange, 1.03e-3, [1.03e-3] * 4)
-    assert little.outcome is Outcome.INCONCLUSIVE
-    assert little.exceeds
-    assert "0 runs of this GPU" in little.reason
-    assert "--gpuperf-update=append" in little.reason
-    assert decide(strange, 1.10e-3, [1.10e-3] * 4).outcome is Outcome.REGRESSED
-
-
-def test_there_is_no_tolerance_at_which_nothing_is_judged():
-    strange = recorded([1e-3] * 5, units=("GPU-2",))
-    assert decide(strange, 10e-3, [10e-3] * 4, tolerance=0.005).outcome is Outcome.REGRESSED
-    assert decide(strange, 10e-3, [10e-3] * 4, tolerance=0.0).outcome is Outcome.REGRESSED
-
-
-def test_units_that_were_seen_to_differ_widen_the_interval():
-    alike = recorded([1e-3] * 9, units=("GPU-2", "GPU-3", "GPU-4"))
-    apart = recorded([1e-3, 1.02e-3, 0.98e-3] * 3, units=("GPU-2", "GPU-3", "GPU-4"))
-    assert _width(decide(apart, 1e-3, [1e-3] * 4)) > 2 * _width(decide(alike, 1e-3, [1e-3] * 4))
-
-
-def test_hosts_of_other_gpu_counts_may_differ_by_a_microsecond():
-    short = recorded([20e-6] * 5, units=("GPU-2",))
-    assert decide(short, 23e-6, [23e-6] * 4).outcome is Outcome.REGRESSED
-    other = replace(
-        short, runs=tuple(replace(run, environment={**run.environment, "gpus": 2}) for run in short.runs)
-    )
-    assert decide(other, 23e-6, [23e-6] * 4).outcome is Outcome.INCONCLUSIVE
-
-
-def test_runs_of_this_software_come_before_runs_of_this_gpu():
-    old = recorded([1.0e-3] * 3, driver="580")
-    new = recorded([1.2e-3] * 3, units=("GPU-2",), driver="590")
-    both = replace(old, runs=(*old.runs, *new.runs))
-    screen = measured(1.2e-3)
-    found = judge(both, screen, tolerance=None, place=PLACE, environment={**HERE, "driver": "590"})
-    assert found.baseline == pytest.approx(1.2e-3)
-    back = judge(both, screen, tolerance=None, place=PLACE, environment={**HERE, "driver": "580"})
-    assert back.baseline == pytest.approx(1.0e-3)
-
-
-def test_a_hosts_clock_may_differ_between_days():
-    same_day = recorded([1.0] * 5, LATENCY)
-    found = decide(same_day, 1.2, [1.2] * 4)
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.exceeds
-    assert "between days" in found.reason
-    assert decide(same_day, 1.5, [1.5] * 4).outcome is Outcome.REGRESSED
-
-
-def test_a_lucky_baselines_spread_is_moderated():
-    # Five identical runs say "no noise at all"; the instrument's constant says otherwise.
-    lucky = recorded([1.0] * 5)
-    low, high = decide(lucky, 1.0).interval
-    # t(0.995; 6) = 3.7074; s = 0.001 * sqrt(2/6); sqrt(1/5 + 1) = 1.0954
-    assert math.log1p(high) == pytest.approx(3.7074 * 0.001 * math.sqrt(1 / 3) * 1.0954, rel=1e-3)
-    assert math.log1p(low) == pytest.approx(-math.log1p(high))
-
-
-def _width(verdict: Verdict) -> float:
-    return verdict.interval[1] - verdict.interval[0]
-
-
 # Numbers that cannot be judged
 
 
@@ -426,168 +299,3 @@ def test_a_red_says_when_the_machine_code_is_the_baselines_own():
     assert same.outcome is other.outcome is Outcome.REGRESSED
     assert "this code did not change" in same.reason
     assert other.reason == ""
-
-
-def test_compared_contracts_list_differences_sorted():
-    assert changes(CONTRACT, dict(reversed(CONTRACT.items()))) == []
-    assert changes({"b": 1, "a": None}, {"b": 2}) == ["a not set -> not set", "b 1 -> 2"]
-
-
-def test_environment_differences_name_what_no_run_had():
-    """What no run names, such as the version of cupy, is not known to differ."""
-    old = [
-        {"commit": "a", "date": "1", "driver": "570", "device_uuid": "GPU-1", "versions": {"numpy": "1"}},
-        {"commit": "b", "date": "2", "driver": "575", "device_uuid": "GPU-2", "versions": {"numpy": "1"}},
-    ]
-    new = {
-        "commit": "c",
-        "dirty": True,
-        "date": "3",
-        "driver": "580",
-        "device_uuid": "GPU-2",
-        "versions": {"numpy": "2", "cupy": "14"},
-    }
-    assert environment_differences(old, new) == [
-        "driver 570 or 575 -> 580",
-        "versions.numpy 1 -> 2",
-    ]
-    assert environment_differences(old, old[0]) == []
-    assert environment_differences([], new) == []
-
-
-# How large a later loss would pass
-
-
-def test_an_improvement_says_how_much_could_be_lost_again():
-    faster = decide(recorded([10e-3] * 5), 8e-3)
-    assert faster.outcome is Outcome.IMPROVED
-    assert unseen_loss(TIME, faster) == pytest.approx(10 * 1.02 / 8 - 1)
-    more = decide(recorded([100.0] * 5, QPS), 120.0)
-    assert unseen_loss(QPS, more) == pytest.approx(1 - 100 / 1.05 / 120)
-    better = decide(recorded([0.90], ACCURACY), 0.92)
-    assert unseen_loss(ACCURACY, better) == pytest.approx(0.02 / 0.92)
-    assert unseen_loss(CONFLICTS, decide(recorded([2048.0], CONFLICTS), 0.0)) is None
-    assert unseen_loss(TIME, decide(None, 1.0)) is None
-
-
-@quick
-@given(base=values, now=values)
-def test_a_loss_of_the_unseen_size_passes_and_a_larger_does_not(base, now):
-    baseline = recorded([base] * 5, LATENCY)
-    loss = unseen_loss(LATENCY, decide(baseline, now))
-    assume(loss > 0)
-    for factor, unseen in ((0.999, True), (1.001, False)):
-        later = measured(now * (1 + loss) * factor, LATENCY)
-        assert passes(baseline, later) is unseen
-
-
-def test_several_improvements_of_a_test_are_one_note():
-    def row(test, before, now):
-        verdict = decide(recorded([before] * 5), now)
-        return SimpleNamespace(test=test, command=f"pytest {test}", metric=TIME, verdict=verdict, details={})
-
-    told = list(
-        improvements([row("a", 10e-3, 9e-3), row("a", 10e-3, 8e-3), row("b", 2.0, 1.0), row("c", 1.0, 1.0)])
-    )
-    assert [each.split()[0] for each in told] == ["a", "b"]
-    assert "a later loss of 27.5 % would pass unseen" in told[0]
-
-
-# Quantiles
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 2.5, 4, 7.3, 19, 60.1, 1e3, 1e5, 1e7])
-def test_quantiles_of_t_are_those_of_scipy(freedom):
-    for probability in (0.9, 0.95, 0.99, 0.995, 0.9985):
-        expected = special.stdtrit(freedom, probability)
-        assert quantile(freedom, probability) == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("freedom", [2, 4, 5, 8, 17, 19, 200])
-def test_noncentral_t_is_scipys(freedom):
-    for probability, t in ((0.05, 3.1), (0.05, quantile(freedom, 0.9985)), (0.2, 2.0)):
-        shift = noncentrality(freedom, probability, t)
-        assert stats.nct.cdf(t, freedom, shift) == pytest.approx(probability, rel=1e-7)
-
-
-# Properties
-
-
-@quick
-@given(base=some_runs, now=some_runs, theta=thetas)
-def test_a_change_of_unit_changes_no_verdict(base, now, theta):
-    plain = decide(recorded(base, LATENCY), now[0], now, tolerance=theta)
-    scaled = [value * 1000 for value in now]
-    other = decide(recorded([value * 1000 for value in base], LATENCY), scaled[0], scaled, tolerance=theta)
-    assert plain.interval == pytest.approx(other.interval, abs=1e-9)
-    assert plain.detectable == pytest.approx(other.detectable)
-    assume(not _on_the_edge(plain))
-    assert plain.outcome is other.outcome
-
-
-@quick
-@given(base=some_runs, now=some_runs, theta=thetas)
-def test_time_and_its_reciprocal_rate_get_the_same_verdict(base, now, theta):
-    time = decide(recorded(base, LATENCY), now[0], now, tolerance=theta)
-    rates = [1 / value for value in now]
-    rate = decide(recorded([1 / value for value in base], QPS), rates[0], rates, tolerance=theta)
-    assert 1 + time.change == pytest.approx(1 / (1 + rate.change))
-    assert 1 + time.interval[0] == pytest.approx(1 / (1 + rate.interval[1]))
-    assume(not _on_the_edge(time))
-    assert time.outcome is rate.outcome
-
-
-@quick
-@given(base=some_runs, now=some_runs, theta=thetas)
-def test_swapping_the_sides_swaps_the_sign(base, now, theta):
-    there = decide(recorded(base, LATENCY), now[0], now, tolerance=theta)
-    back = decide(recorded(now, LATENCY), base[0], base, tolerance=theta)
-    assert 1 + there.change == pytest.approx(1 / (1 + back.change))
-    assert 1 + there.interval[0] == pytest.approx(1 / (1 + back.interval[1]))
-    assume(not _on_the_edge(there))
-    if there.outcome is Outcome.REGRESSED:
-        assert back.outcome is Outcome.IMPROVED
-    assert (there.outcome is Outcome.EQUAL) == (back.outcome is Outcome.EQUAL)
-
-
-@quick
-@given(base=some_runs, now=some_runs, theta=thetas, shifts=st.tuples(*[st.floats(0.5, 2.0)] * 2))
-def test_slower_is_never_judged_better(base, now, theta, shifts):
-    order = [Outcome.IMPROVED, Outcome.EQUAL, Outcome.INCONCLUSIVE, Outcome.REGRESSED]
-    small, large = sorted(shifts)
-    less, more = (
-        decide(recorded(base, LATENCY), now[0], [value * shift for value in now], tolerance=theta)
-        for shift in (small, large)
-    )
-    assert less.change <= more.change
-    if less.outcome is Outcome.REGRESSED or more.outcome is Outcome.IMPROVED:
-        assert order.index(less.outcome) == order.index(more.outcome)
-    assert less.exceeds <= more.exceeds
-
-
-@quick
-@given(
-    base=st.lists(values, min_size=1, max_size=6),
-    now=st.lists(values, max_size=6),
-    first=values,
-    theta=thetas,
-)
-def test_never_regressed_on_too_few_runs_and_never_nan(base, now, first, theta):
-    verdict = decide(recorded(base, LATENCY), first, now, tolerance=theta)
-    if len(base) < 3 or len(now) < 3:
-        assert verdict.outcome is not Outcome.REGRESSED
-    figures = [verdict.now, verdict.baseline, verdict.change, *verdict.interval, verdict.detectable or 0.0]
-    assert all(math.isfinite(figure) for figure in figures)
-    assert verdict.interval[0] <= verdict.change <= verdict.interval[1]
-
-
-def test_absurd_but_finite_figures_stay_finite():
-    verdict = decide(recorded([1e-300, 1e300, 1e-300], LATENCY), 1e300, [1e300] * 4)
-    assert all(math.isfinite(figure) for figure in (verdict.change, *verdict.interval, verdict.detectable))
-
-
-def _on_the_edge(verdict: Verdict) -> bool:
-    """Whether a rounding error could decide the outcome."""
-    limit = math.log1p(verdict.tolerance)
-    bounds = [math.log1p(bound) for bound in (*verdict.interval, verdict.change)]
-    return any(abs(abs(bound) - limit) < 1e-9 for bound in bounds)
