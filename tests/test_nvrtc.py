@@ -196,10 +196,11 @@ def test_machine_code_is_the_same_wherever_the_file_lies(compiled, tmp_path):
 
 
 def test_a_kernel_may_include_standard_headers(compiled):
-    if "algorithm" not in headers():
-        pytest.skip("libcu++ is not installed, or has no <algorithm> yet")
-    includes = "#include <cstdint>\n#include <type_traits>\n#include <stdint.h>\n#include <algorithm>\n"
-    kernel = KERNEL % "std::min<std::uint32_t>(3, sizeof(int8_t)) + std::is_same<float, double>::value"
+    there = [name for name in ("cstdint", "type_traits", "stdint.h") if name in headers()]
+    if len(there) < 3:
+        pytest.skip("libcu++ is not installed")
+    includes = "".join(f"#include <{name}>\n" for name in there)
+    kernel = KERNEL % "std::uint32_t(sizeof(int8_t)) + std::is_same<float, double>::value"
     assert symbols(compiled(includes + kernel))[0] == ["k"]
 
 
