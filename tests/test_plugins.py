@@ -307,14 +307,19 @@ def test_a_benchmarks_json_is_the_sessions(project: Project):
 def test_a_benchmark_that_was_not_timed_is_not_gone(project: Project):
     project.write("""
     def test_s(benchmark): benchmark.pedantic(time.sleep, (0.001,), rounds=3)
-    def test_n(gpuperf): gpuperf.record("n", 1, kind="exact")
+    def test_n(gpuperf, benchmark):
+        gpuperf.record("n", 1, kind="exact")
+        benchmark.pedantic(time.sleep, (0.001,), rounds=3)
     """)
     project.record("pytest_benchmark.plugin")
     (file,) = project.path.glob("baselines/*/test_s.json")
     before = file.read_text()
     untimed = "pytest_benchmark.plugin", "--benchmark-disable"
-    assert project.run(*untimed, "--gpuperf-update=prune").ret == 0
-    assert file.read_text() == before
+    for update in ("--gpuperf-update=prune", "--gpuperf-update"):
+        result = project.run(*untimed, update)
+        assert result.ret == 0
+        assert "Dropped" not in result.stdout.str()
+        assert file.read_text() == before
     result = project.run(*untimed, "--gpuperf-strict=off")
     result.stdout.fnmatch_lines(["missing *test_s*", "*test_s missing:", "  *pytest-benchmark is disabled*"])
     assert "=prune" not in result.stdout.str()

@@ -16,6 +16,8 @@ from enum import Enum, auto
 from functools import cached_property
 from pathlib import Path
 
+import pytest
+
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.measurement import Baseline, Metric, Outcome, TestKey
 from pytest_gpuperf.records import Cause, Row
@@ -61,8 +63,12 @@ def scope_of(session: GpuperfSession, complete: bool = True) -> Scope:
     def command(path: Path, nodeid: str) -> str:
         return measuring(config, located(config, path, nodeid))
 
-    disabled = getattr(getattr(config, "_benchmarksession", None), "disabled", False)
-    return Scope(paths, not picked and not nodeids, _pools(session), command, not disabled)
+    return Scope(paths, not picked and not nodeids, _pools(session), command, benchmarks_timed(config))
+
+
+def benchmarks_timed(config: pytest.Config) -> bool:
+    """Return whether pytest-benchmark's fixture times anything; not under -n or an option of its own."""
+    return not getattr(getattr(config, "_benchmarksession", None), "disabled", False)
 
 
 def _pools(session: GpuperfSession) -> frozenset[str]:

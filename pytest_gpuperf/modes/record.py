@@ -12,7 +12,7 @@ import pytest
 from pytest_gpuperf.errors import BaselineError
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Baseline, Metric, TestKey
-from pytest_gpuperf.modes.missing import Scope, scope_of, vanished
+from pytest_gpuperf.modes.missing import Scope, benchmarks_timed, scope_of, vanished
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.modes.runs import NotRecorded, baselines_of, fresh_runs
 from pytest_gpuperf.modes.unrecorded import (
@@ -183,7 +183,10 @@ class Recording(Mode):
         try:
             before = store.load(pool, suite)
             dropped = _beyond(before, tests, keep) if mode == "append" else 0
-            written = store.save(pool, suite, tests | {name: {} for name in gone}, mode=mode, keep=keep)  # type: ignore[arg-type]
+            given = tests | {name: {} for name in gone}
+            if mode == "replace" and not benchmarks_timed(self._session.config):
+                given |= _with_benchmarks(before, tests)
+            written = store.save(pool, suite, given, mode=mode, keep=keep)  # type: ignore[arg-type]
             after = store.load(pool, suite)
         except BaselineError as error:
             results.finding("wrong", f"not recorded: {error}")
@@ -211,6 +214,14 @@ class Recording(Mode):
 
 def _of(item: pytest.Item, runs: Sequence[Mapping[str, Record]]) -> list[Record]:
     return [run[item.nodeid] for run in runs if item.nodeid in run]
+
+
+def _with_benchmarks(
+    stored: Mapping[str, Mapping[str, Baseline]], tests: Mapping[str, Mapping[str, Baseline]]
+) -> dict[str, dict[str, Baseline]]:
+    """Return the metrics of tests that also have a stored one of pytest-benchmark's, together with that."""
+    known = {name: stored.get(name, {}).get("benchmark") for name in tests}
+    return {name: {**tests[name], "benchmark": old} for name, old in known.items() if old}
 
 
 def _beyond(
