@@ -13,6 +13,7 @@ import pytest
 from pytest_gpuperf.backends.tracing import tracer
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.files import check_output, replace_file
+from pytest_gpuperf.flags import flag_of
 from pytest_gpuperf.modes.mode import Mode
 from pytest_gpuperf.records import attach, payload_of
 from pytest_gpuperf.session import GpuperfSession
@@ -42,7 +43,7 @@ class Tracing(Mode):
             if os.path.realpath(self._session.config.invocation_params.dir / path) == os.path.realpath(
                 self._file
             ):
-                raise GpuperfError(f"{flag} and --gpuperf-{report}={path} name one file: give each its own")
+                raise GpuperfError(f"{flag} and {flag_of(report)}={path} name one file: give each its own")
         try:
             tracer(self._options.backend)
         except Unavailable as error:
