@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from pytest_gpuperf.errors import GpuperfError
@@ -209,6 +210,26 @@ def _sweep(target: Path) -> None:
         for name in os.listdir(target.parent):
             if pattern.fullmatch(name):
                 (target.parent / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[Path]:
+    """Make ``folder`` and hold it, or one numbered after it where another process does; raises OSError."""
+    from filelock import FileLock, Timeout
+
+    for number in count(1):
+        mine = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        mine.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(mine / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        try:
+            yield mine
+        finally:
+            lock.release()
+        return
 
 
 def local_folder(root: Path) -> Path:

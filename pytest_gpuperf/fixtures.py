@@ -5,7 +5,7 @@ Every pytest session loads this: what they are made of is loaded by the first te
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,7 +99,7 @@ def resnet50(request: pytest.FixtureRequest) -> Model:
 
 
 @pytest.fixture
-def loadgen(request: pytest.FixtureRequest) -> LoadGen:
+def loadgen(request: pytest.FixtureRequest) -> Iterator[LoadGen]:
     """Run a model under MLPerf's LoadGen: ``loadgen(resnet50, "SingleStream", seconds=10)``.
 
     The model is one of the fixture ``resnet50``, or a ``Model`` or a ``Sut`` of ``pytest_gpuperf.mlperf``.
@@ -121,4 +121,6 @@ def loadgen(request: pytest.FixtureRequest) -> LoadGen:
     """
     from pytest_gpuperf.mlperf.fixtures import LoadGen
 
-    return LoadGen(session_of(request.config), request.node)
+    fixture = LoadGen(session_of(request.config), request.node)
+    yield fixture
+    fixture.close()

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import GpuperfError, Unavailable
-from pytest_gpuperf.files import read_file, replace_file, writing
+from pytest_gpuperf.files import own_folder, read_file, replace_file, writing
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -291,3 +291,11 @@ def test_no_folder_without_a_write_and_a_long_wait_is_told(tmp_path, monkeypatch
         with pytest.raises(OSError, match="Another process has been writing it"):
             replace_file(path, b"")
     assert not (tmp_path / "a").exists()
+
+
+def test_who_comes_second_has_a_folder_of_its_own(tmp_path):
+    wanted = tmp_path / "run"
+    with own_folder(wanted) as first, own_folder(wanted) as second, own_folder(wanted) as third:
+        assert (first, second.name, third.name) == (wanted, "run-2", "run-3")
+    with own_folder(wanted) as again:  # what a killed process held is free too: the kernel's lock
+        assert again == wanted

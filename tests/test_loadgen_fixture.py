@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.files import own_folder
 from pytest_gpuperf.mlperf.fixtures import LoadGen
+from pytest_gpuperf.mlperf.logs import DETAIL
 from pytest_gpuperf.mlperf.request import Request
 from pytest_gpuperf.mlperf.session import Team
 from pytest_gpuperf.mlperf.sut import Sut
@@ -120,6 +122,20 @@ def test_times_are_shown_and_accuracy_is_judged(pytester: pytest.Pytester):
     (logs,) = (pytester.path / ".gpuperf" / "loadgen").glob("*Offline*")
     assert list(logs.rglob("mlperf_log_summary.txt"))
     assert not list((pytester.path / ".gpuperf").rglob("mlperf_log_trace.json"))  # megabytes of every phase
+
+
+def test_two_sessions_of_one_checkout_keep_their_logs_apart(pytester: pytest.Pytester):
+    one = "def test_it(loadgen, tiny): assert loadgen(tiny, 'SingleStream').latency.p50"
+    theirs = pytester.path / ".gpuperf" / "loadgen" / "test_model.py_test_it"
+    logs = f"1-SingleStream-fp32/{DETAIL}"
+    with own_folder(theirs):  # as another session does, on another GPU
+        (theirs / logs).parent.mkdir()
+        (theirs / logs).write_text("theirs")
+        run(pytester, one).assert_outcomes(passed=1)
+        assert (theirs / logs).read_text() == "theirs"
+    assert (theirs.with_name(f"{theirs.name}-2") / logs).exists()
+    run(pytester, one).assert_outcomes(passed=1)
+    assert (theirs / logs).read_text() != "theirs"  # in place of a finished run's
 
 
 def test_without_the_flag_phases_are_short_and_unjudged(pytester: pytest.Pytester):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import number
-from pytest_gpuperf.files import LOCAL_FOLDER, local_folder
+from pytest_gpuperf.files import LOCAL_FOLDER, local_folder, own_folder
 from pytest_gpuperf.marker import test_options
 from pytest_gpuperf.measurement import Kind, Measurement
 from pytest_gpuperf.questions import question, timed
@@ -54,6 +55,12 @@ class LoadGen:
         self._session = session
         self._item = item
         self._phases = 0
+        self._logs: Path | None = None
+        self._held = ExitStack()
+
+    def close(self) -> None:
+        """Let another process write its logs in this one's place."""
+        self._held.close()
 
     def __call__(
         self,
@@ -266,14 +273,19 @@ class LoadGen:
             recorder_of(self._item).add(replace(measurement, contract=contract, details=details))
 
     def _log_dir(self, phase: str) -> Path:
-        """Make the folder of this phase's logs in .gpuperf, in place of the last run's."""
-        test = re.sub(r"[^\w.=-]+", "_", self._item.nodeid)
+        """Make the folder of this phase's logs in .gpuperf, in place of the last run's.
+
+        Another session that runs the same test at the same time, on another GPU say, has a folder of its own.
+        """
         self._phases += 1
         root = self._session.config.rootpath
-        folder = root / LOCAL_FOLDER / "loadgen" / test / f"{self._phases}-{phase}"
+        test = root / LOCAL_FOLDER / "loadgen" / re.sub(r"[^\w.=-]+", "_", self._item.nodeid)
+        folder = test
         try:
             local_folder(root)
-            folder.mkdir(parents=True, exist_ok=True)
+            self._logs = self._logs or self._held.enter_context(own_folder(test))
+            folder = self._logs / f"{self._phases}-{phase}"
+            folder.mkdir(exist_ok=True)
         except OSError as error:
             raise GpuperfError(f"LoadGen's logs cannot be kept in {folder}: {error.strerror}") from None
         return folder

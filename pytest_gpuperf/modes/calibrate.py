@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +45,7 @@ class Calibrating(Mode):
             results.finding("setup", "nothing was measured that could be calibrated")
             return
         folder = self._folder(measured)
-        path = local_folder(config.rootpath) / f"runs-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl"
+        path = local_folder(config.rootpath) / f"runs-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.jsonl"
         self._session.progress(f"gpuperf: each run is written to {relative(path, here)} as it ends")
         by_nodeid = {item.nodeid: item for item in measured}
         runs: list[RecordedRun] = []
