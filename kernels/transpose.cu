@@ -161,9 +161,8 @@ extern "C" __global__ void transpose_best(const float *src, float *dst, int rows
 /*
  * transpose_quads: a thread turns 4x4 floats in its registers, so that shared memory, too, is read and written
  * 16 bytes at a time: a quarter of transpose_best's shared instructions, and no padding. 128 threads a tile hold
- * four such quads each, sixteen loads in flight, and a warp loads 512 bytes of one row. Five blocks of them on a
- * multiprocessor are enough, as long as tiles at an edge are a function of their own. Blocks walk down the columns
- * of src, so that those which run together write next to each other.
+ * four such quads each, sixteen loads in flight, and a warp loads 512 bytes of one row. Registers for six blocks
+ * of them on a multiprocessor are enough as long as tiles at an edge are a function of their own.
  *
  * The tile lies in shared memory turned, a column of src a row of float4. Eight lanes are served at once, and 16
  * bytes are four banks: eight neighbouring lanes must meet eight float4 whose places differ modulo 8. Writing,
@@ -204,11 +203,10 @@ static __device__ __noinline__ void transpose_quads_edge(const float *src, float
 }
 
 /* Block 128, tile of 64 rows and 128 columns. */
-extern "C" __global__ void __launch_bounds__(128, 5) transpose_quads(const float *src, float *dst, int rows, int cols)
+extern "C" __global__ void __launch_bounds__(128, 6) transpose_quads(const float *src, float *dst, int rows, int cols)
 {
     __shared__ float4 turned[128][16];
-    int block = blockIdx.y * gridDim.x + blockIdx.x;
-    int row = block % gridDim.y * 64, col = block / gridDim.y * 128;
+    int row = blockIdx.y * 64, col = blockIdx.x * 128;
     bool whole = row + 64 <= rows && col + 128 <= cols;
     if (!whole || (rows | cols) % 4 || ((size_t)src | (size_t)dst) % 16) {
         transpose_quads_edge(src, dst, rows, cols, row, col, turned);

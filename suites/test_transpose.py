@@ -20,7 +20,7 @@ RUNGS = {
     "transpose_tile16": 1,
     "transpose_tiled": 0.9,
     "transpose_best": 1,
-    "transpose_quads": 1.01,
+    "transpose_quads": 1.05,  # an H100's best; an H200 wants its blocks in another order: docs/ladder.md
 }
 each_transpose = pytest.mark.parametrize("name", TILE_AND_BLOCK)
 
