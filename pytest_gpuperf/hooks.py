@@ -43,6 +43,8 @@ def start(config: pytest.Config) -> None:
     config.stash[MODE] = mode_of(session)
     config.pluginmanager.register(session.results, "gpuperf-collector")
     limit_time(config, options)
+    if options.active:
+        _warm_benchmarks(config)
     if options.child is not None:
         from pytest_gpuperf.processes.reporter import ChildReporter
 
@@ -50,6 +52,15 @@ def start(config: pytest.Config) -> None:
         config.pluginmanager.register(reporter, "gpuperf-child")
         session.batches = reporter.batches
         session.guard.wanted = reporter.repeats
+
+
+def _warm_benchmarks(config: pytest.Config) -> None:
+    """Have pytest-benchmark call a function once more before it decides how often to time it.
+
+    It goes by the first call, and after one that compiles a kernel it would time five.
+    """
+    if not getattr(config.option, "benchmark_warmup", True):
+        config.option.benchmark_warmup, config.option.benchmark_warmup_iterations = True, 1
 
 
 def report_header(config: pytest.Config) -> list[str] | None:

@@ -304,6 +304,17 @@ def test_a_benchmarks_json_is_the_sessions(project: Project):
     assert len(list(project.path.glob("baselines/*/test_s.json"))) == 1
 
 
+def test_a_slow_first_call_leaves_a_benchmark_its_rounds(project: Project):
+    project.write("""
+    def test_s(benchmark):
+        calls = iter([0.3])  # as one that compiles
+        benchmark(lambda: time.sleep(next(calls, 0.001)))
+    """)
+    project.run("pytest_benchmark.plugin", "--benchmark-json=out.json", "--benchmark-max-time=0.2")
+    (timed,) = json.loads((project.path / "out.json").read_text())["benchmarks"]
+    assert timed["stats"]["rounds"] > 20  # of 200; five without
+
+
 def test_a_benchmark_that_was_not_timed_is_not_gone(project: Project):
     project.write("""
     def test_s(benchmark): benchmark.pedantic(time.sleep, (0.001,), rounds=3)
