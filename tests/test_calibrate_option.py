@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import msgspec
 import pytest
@@ -36,6 +37,7 @@ def test_from_fresh_runs_to_the_header_and_back_from_the_file(project: HostProje
         ]
     )
     (file,) = (project.path / ".gpuperf").glob("*.jsonl")
+    assert re.fullmatch(r"runs-\d{8}T\d{6}-\d+", file.stem)  # another session's of the same second is another
     values = [run["test_suite.py::test_latency"].record.measurements[0].value for run in read_runs(file)]
     assert values == [1.0, 1.01, 0.99, 1.0, 1.02, 0.98, 1.0, 1.01]  # not the session's own 9.0
     assert (project.path / ".gpuperf" / ".gitignore").read_text() == "*\n"
