@@ -22,7 +22,11 @@ class BaselineError(GpuperfError):
 
 
 class NotFit(GpuperfError):
-    """The machine cannot measure now (lock not got, device lost): running elsewhere or later may do."""
+    """The machine cannot measure now (device lost, phases at odds): running elsewhere or later may do."""
+
+
+class NotFree(NotFit):
+    """The device's lock was not got, for which there has been a wait already."""
 
 
 class Unavailable(GpuperfError):

@@ -90,6 +90,7 @@ class Row:
 class Payload:
     """The data on a test report; ``left_out``: not everything was measured, since the time was up.
 
+    ``again``: the machine kept the test from measuring, and a fresh process may do.
     ``accepted`` are lines for the summary: what of the change's own judging the test needed to pass.
     ``elsewhere``: the test is for other machines than this one. ``trace`` is on the last report alone.
     """
@@ -98,6 +99,7 @@ class Payload:
     rows: tuple[Row, ...] = ()
     cause: Cause | None = None
     left_out: bool = False
+    again: bool = False
     accepted: tuple[str, ...] = ()
     elsewhere: bool = False
     trace: Trace | None = None

@@ -251,6 +251,24 @@ def test_a_test_that_the_old_code_fails_stays_red(repository: Repository, monkey
     result.stdout.fnmatch_lines(["*not compared with the baseline's own code: * fails it: assert 3.0 < 2*"])
 
 
+def test_an_old_code_kept_from_measuring_leaves_it_open(repository: Repository, monkeypatch):
+    """Stored runs alone are for where the old code cannot be had, and it may be had in a minute."""
+    kept = """from pytest_gpuperf.errors import NotFit
+        if CODE == 4 and "LOST" in os.environ: raise NotFit("lost")
+        """
+    repository.write("test_suite.py", NOISY.replace("gpuperf.record", f"{kept}gpuperf.record"))
+    repository.commit()
+    record(repository)
+    suite = repository.path / "test_suite.py"
+    suite.write_text(suite.read_text().replace("4.0", "8.0"))
+    monkeypatch.setenv("LOST", "1")
+    result = repository.run("--gpuperf-strict=on", "-o", "gpuperf_cooldown=0.01")
+    assert result.ret == 20, result.stdout.str()
+    result.stdout.fnmatch_lines(["unfit: size*", "  why       the machine was not fit to measure: lost"])
+    monkeypatch.delenv("LOST")
+    assert repository.run().ret == 1
+
+
 def test_a_bound_holds_on_whatever_software(repository: Repository, monkeypatch):
     repository.write("test_suite.py", SUITE.replace('kind="exact"', 'kind="exact", max=5.0'))
     repository.commit()

@@ -219,6 +219,28 @@ def test_a_test_that_fails_here_fails_with_its_own_words(repository: Repository)
     result.stdout.fnmatch_lines(["*assert (1 + 1) == 3*"])
 
 
+LOST = """
+    import pathlib
+    from pytest_gpuperf.errors import NotFit
+
+    def test_rate(gpuperf):
+        if "lost" in (pathlib.Path(__file__).parent / "machine.txt").read_text():
+            raise NotFit("phases contradict each other")
+        gpuperf.record("rate", 4.0, "1/s", "higher")
+"""
+
+
+@pytest.mark.parametrize(("there", "here"), [("lost", "fit"), ("fit", "lost")])
+def test_a_side_kept_from_measuring_is_neither_red_nor_green(repository: Repository, there, here):
+    repository.write("test_size.py", LOST)
+    repository.write("machine.txt", there)
+    repository.commit()
+    repository.write("machine.txt", here)
+    result = against(repository, "--gpuperf-strict=on", "-o", "gpuperf_cooldown=0.01")
+    assert result.ret == 20, result.stdout.str()
+    result.stdout.fnmatch_lines(["*phases contradict each other*"])
+
+
 def test_plain_tests_run_once_and_here(repository: Repository):
     repository.write("test_plain.py", "import os\ndef test_plain(): open('ran.txt', 'a').write('x')")
     result = against(repository)

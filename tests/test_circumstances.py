@@ -108,10 +108,10 @@ def test_an_unfit_machine_is_told_by_what_differs():
 
 # --------------------------------------------------------------------------- the whole way
 
-# A word for each process: what it measures, with "!" where its machine is unfit, or "lost".
+# A word for each process: what it measures, with "!" where its machine is unfit, "lost" or "taken".
 SUITE = """
     import pathlib
-    from pytest_gpuperf.errors import NotFit
+    from pytest_gpuperf.errors import NotFit, NotFree
 
     def test_latency(gpuperf):
         count = pathlib.Path("count.txt")
@@ -122,6 +122,8 @@ SUITE = """
         pathlib.Path("unfit").write_text("the device was throttled" if "!" in word else "")
         if word == "lost":
             raise NotFit("GPU is lost")
+        if word == "taken":
+            raise NotFree("the device was not free")
         gpuperf.record("latency", float(word.strip("!")), "s")
 """
 # What a GPU's watch would find.
@@ -218,6 +220,37 @@ def test_a_lost_device_asks_for_another_machine(project: Project):
     result = project.run("1.3 1.3 lost", "--gpuperf-strict=on")
     assert result.ret == 20
     result.stdout.fnmatch_lines(["unfit: latency*", "*GPU is lost"])
+
+
+def test_a_process_kept_from_measuring_costs_no_recording(project: Project):
+    """Five processes of 75 s were thrown away for one of them."""
+    result = project.run("1.0 lost 1.002 1.003", "--gpuperf-update", "--gpuperf-runs=2")
+    assert result.ret == 0, result.stdout.str()
+    assert project.samples == [1.002, 1.003]
+    result.stdout.fnmatch_lines(["gpuperf: GPU is lost; measuring 1 test again in 0.01 s"])
+
+
+def test_a_replica_kept_from_measuring_is_measured_once_more(project: Project):
+    project.stores(1.0, 1.001, 0.999)
+    result = project.run("1.3 lost 1.3 1.301 1.299 1.3")
+    assert result.ret == 1
+    assert project.processes == 1 + 1 + 4
+    result.stdout.fnmatch_lines(["regressed: latency +30.*"])
+
+
+def test_an_isolated_test_kept_from_measuring_gets_another(project: Project):
+    own = SUITE.replace("def test", "@pytest.mark.gpuperf(isolated=True)\n    def test")
+    project.pytester.makepyfile(test_suite=own.replace("import pathlib", "import pathlib, pytest", 1))
+    project.stores(1.0, 1.001, 0.999)
+    assert project.run("lost 1.0", "--gpuperf-strict=on").ret == 0
+    assert project.processes == 2
+    assert project.run("lost lost 1.0", "--gpuperf-strict=on").ret == 20
+    assert project.processes == 2
+
+
+def test_a_lock_is_not_waited_for_twice(project: Project):
+    assert project.run("1.0 taken 1.0", "--gpuperf-update", "--gpuperf-runs=1").ret == 20
+    assert project.processes == 2
 
 
 def test_the_device_is_watched_until_the_session_ends(project: Project):

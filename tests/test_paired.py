@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Measurement, Metric, Outcome
 from pytest_gpuperf.rules.case import Compared
-from pytest_gpuperf.rules.paired import block_differences, decided, judge, looks
+from pytest_gpuperf.rules.paired import block_differences, decided, judge, judge_compared, looks
 
 
 def metric(instrument="record", better="lower", unit="s", kind="noisy"):
@@ -105,6 +105,17 @@ def test_a_comparison_goes_on_until_a_look_decides():
 def test_nothing_is_waited_for_that_cannot_be_compared():
     assert decided(compared([], [], why_not="has no such test"), None)
     assert decided(compared([1.0] * 2, [1.0] * 2, borrowed=["a.py"]), None)
+
+
+def test_a_process_kept_from_measuring_takes_no_verdict_back():
+    def outcome(here, there):
+        now = measurements([1.0])[0]
+        return judge_compared(now, compared(here, there, kept_from="lost"), None).outcome
+
+    assert outcome([1.5] * 4, [1.0] * 4) is Outcome.REGRESSED
+    assert outcome([1.0] * 4, [1.0] * 4) is Outcome.EQUAL
+    assert outcome([1.5] * 2, [1.0] * 2) is Outcome.UNFIT
+    assert outcome([], []) is Outcome.UNFIT
 
 
 def test_one_wild_process_confirms_nothing():

@@ -1,6 +1,6 @@
 """How far searches for Server's peak differ, of a simulated server and of a real one on the CPU.
 
-    python docs/studies/peak_search.py                    # simulated: 1,800 searches, a minute
+    python docs/studies/peak_search.py                    # simulated: 2,160 searches, three minutes
     python docs/studies/peak_search.py --real 20 --batch 8 --service 0.02 --latency 0.15
 
 Simulated is a server of one worker, by default as ResNet-50 in fp16 on an H100 (0.4 ms a batch and 0.0925 an
@@ -34,30 +34,39 @@ ARRIVALS = np.random.default_rng(7).exponential(size=100_000).cumsum()
 
 @dataclass
 class Simulated:
-    """A server, and what disturbs it: phases spoilt, pauses a second, a capacity that swings in a minute."""
+    """A server, and what disturbs it: phases spoilt, pauses a second, a capacity that swings in a minute.
+
+    ``differing`` is the standard deviation of the logarithm of a phase's own capacity.
+    """
 
     chance: np.random.Generator
     spoilt: float = 0.0
     pauses: float = 0.0
     swing: float = 0.0
+    differing: float = 0.0
     batch: int = 64
     fixed: float = 0.0004
     each: float = 0.0000925
     latency: float = 0.015
     now: float = field(init=False)
+    _slower: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.now = self.begun = self.chance.uniform(0, 1000)
+        self._slower = 1.0
 
     def _service(self, count: int, when: float) -> float:
         padded = 1 << (count - 1).bit_length()
         swing = 1 + self.swing * math.sin(2 * math.pi * when / 60)
-        return (self.fixed + self.each * padded) * swing * (1 + 0.01 * self.chance.standard_normal())
+        slower = self._slower * swing
+        return (self.fixed + self.each * padded) * slower * (1 + 0.01 * self.chance.standard_normal())
 
     def phase(self, rate: float, seconds: float) -> tuple[bool, list[tuple[float, int]]]:
         """Return whether it is valid, and its completions."""
         count = max(SERVER_QUERIES, int(rate * seconds))
         due = ARRIVALS[:count] / rate
+        if self.differing:
+            self._slower = math.exp(self.differing * self.chance.standard_normal())
         paused = sorted(self.chance.uniform(0, due[-1], self.chance.poisson(self.pauses * due[-1])))
         clock, done, late, completions = 0.0, 0, 0, []
         while done < count:
@@ -111,6 +120,10 @@ DISTURBED: Mapping[str, Mapping[str, float]] = {
     "a pause of 50 ms every 5 s": {"pauses": 0.2},
     "a capacity that swings by 0.5 % in a minute": {"swing": 0.005},
     "5 % spoilt, a pause every 20 s, swing of 0.5 %": {"spoilt": 0.05, "pauses": 0.05, "swing": 0.005},
+    "a capacity that differs between phases by 1 %": {"differing": 0.01},
+    "a capacity that differs between phases by 2 %": {"differing": 0.02},
+    "a capacity that differs between phases by 4 %": {"differing": 0.04},
+    "5 % spoilt, a capacity that differs by 2 %": {"spoilt": 0.05, "differing": 0.02},
 }
 SERVERS: Mapping[str, Mapping[str, float]] = {
     "as an H100": {},

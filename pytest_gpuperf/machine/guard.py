@@ -43,7 +43,7 @@ class Guard:
     def measuring(self, gpu: Gpu | None) -> Iterator[None]:
         """Hold and watch ``gpu`` if its times are judged, else hold the host.
 
-        Raises NotFit if another session keeps it longer than the limit.
+        Raises NotFree if another session keeps it longer than the limit.
         """
         real = gpu if gpu is not None and gpu.device.judges_times else None
         name = real.uuid if real else HOST

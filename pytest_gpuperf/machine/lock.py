@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_gpuperf.errors import GpuperfError, NotFit
+from pytest_gpuperf.errors import GpuperfError, NotFree
 
 VARIABLE = "PYTEST_GPUPERF_LOCK_DIR"
 _REMEDY = f"set {VARIABLE} to a folder that every user of the device can write"
@@ -98,7 +98,7 @@ class DeviceLock:
     def acquire(self) -> None:
         """Take the lock.
 
-        Raises NotFit after ``timeout``, naming the holder, GpuperfError if the folder does not let us.
+        Raises NotFree after ``timeout``, naming the holder, GpuperfError if the folder does not let us.
         """
         if self._depth == 0:
             try:
@@ -136,7 +136,7 @@ class DeviceLock:
             self._on_wait(f"waiting for device {self.uuid}, held by {holder(self._path)}")
             if self._taken_until(start + self.timeout):
                 return
-        raise NotFit(
+        raise NotFree(
             f"the device {self.uuid} was not free within {self.timeout:g} s: it is held by "
             f"{holder(self._path)}; run again later or elsewhere, or wait longer with --gpuperf-lock-timeout"
         )

@@ -134,8 +134,8 @@ class LoadGen:
 
         __tracebackhide__ = True
         asked = self._request(model, scenario="Server", mode="performance", **given)
-        if not 0.001 <= (number(resolution) or 0) <= 10:
-            raise GpuperfError(f"loadgen: resolution={resolution!r}; give a number of 0.001 to 10")
+        if not 0.005 <= (number(resolution) or 0) <= 10:  # a finer one takes more phases than there are
+            raise GpuperfError(f"loadgen: resolution={resolution!r}; give a number of 0.005 to 10")
         session, active = self._open(model, asked), self._session.options.active
         with self._session.phase():
             result = peak.find_peak(

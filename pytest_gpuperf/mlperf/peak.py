@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.errors import GpuperfError, NotFit
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
 from pytest_gpuperf.mlperf.datasets import dataset_of
 from pytest_gpuperf.mlperf.library import Kept
@@ -19,7 +20,8 @@ from pytest_gpuperf.mlperf.settings import SERVER_QUERIES, Scenario
 from pytest_gpuperf.mlperf.threshold import Threshold
 from pytest_gpuperf.mlperf.timing import InvalidPhase
 
-MOST_PHASES, MOST_FLOODS = 40, 12
+MOST_PHASES, MOST_FLOODS = 60, 12
+DOUBTFUL = 20  # phases after which a search is not plain
 LENGTHY = 600.0  # seconds of a phase, as long as MLPerf's
 FLOOD = 0.25  # of a phase's seconds: as long are those with more queries than can be answered
 FLOODED = 0.8  # of the rate that was asked for: a server that answers less has more than it can do
@@ -66,7 +68,10 @@ def search(
     choice. Short ones at twice the rate each come first, until the server is flooded: how fast it then
     answers is about the peak, or higher by ``slack`` of it. Each further phase is at the rate that all before
     make as likely too high as too low, until the peak is known to the resolution: a phase that contradicts
-    the others is held to be spoilt. Raises GpuperfError if that takes more than MOST_PHASES.
+    the others is held to be spoilt. Where many were not enough, every other one is halfway between the
+    bounds: one that was valid by luck leaves higher rates open, and phases below those rule none of them
+    out. Raises GpuperfError if that takes more than MOST_PHASES, NotFit if that
+    is since they contradict each other.
     """
     answered, tried = _flooded(attempt)
     threshold, attempts = Threshold(answered * (1 + slack(answered)), resolution), list[Attempt]()
@@ -76,16 +81,27 @@ def search(
         if valid and high / low <= 1 + resolution:
             return max(valid, key=lambda each: each.rate), tuple(tried)
         if len(attempts) == MOST_PHASES:
-            why = "some contradict others" if valid else "none was valid"
-            rates = f"from {min(tried)[0]:.4g} to {max(tried)[0]:.4g} queries/s"
-            raise GpuperfError(
-                f"no highest rate was found in {len(tried)} phases {rates} ({why}): "
-                "give another max_latency, or on a busy host more seconds or a coarser resolution"
-            )
-        made = attempt(middle, 1.0)
+            rates = f"{len(tried)} phases from {min(tried)[0]:.4g} to {max(tried)[0]:.4g} queries/s"
+            raise _given_up(f"no highest rate was found in {rates}", attempts, low, high)
+        plain = len(attempts) < DOUBTFUL or len(attempts) % 2
+        made = attempt(middle if plain else math.sqrt(low * high), 1.0)
         attempts.append(made)
         tried.append((made.rate, made.found is not None))
         threshold.saw(made.rate, made.found is not None)
+
+
+def _given_up(said: str, attempts: Sequence[Attempt], low: float, high: float) -> GpuperfError:
+    """Return why a search ended without a peak that lies between ``low`` and ``high``."""
+    valid = [each.rate for each in attempts if each.found is not None]
+    if not valid:
+        return GpuperfError(f"{said} (none was valid): give another max_latency")
+    between = f"the peak lies between {low:,.1f} and {high:,.1f}, {100 * (high / low - 1):.2g} % apart"
+    if max(valid) <= min((each.rate for each in attempts if each.found is None), default=math.inf):
+        return GpuperfError(f"{said}: {between}; give a coarser resolution")
+    return NotFit(
+        f"{said} (some contradict others): {between}; run again on a quieter host, or give more seconds or a "
+        "coarser resolution"
+    )
 
 
 def _flooded(attempt: Attempts) -> tuple[float, list[tuple[float, bool]]]:
@@ -104,9 +120,10 @@ def _flooded(attempt: Attempts) -> tuple[float, list[tuple[float, bool]]]:
 def find_peak(
     session: Session, scenario: Scenario, *, seconds: float, resolution: float, **options: Any
 ) -> PeakResult:
-    """Return the highest valid rate of Server, in phases of ``seconds``; raises as ``performance`` does.
+    """Return the highest valid rate of Server, in phases of ``seconds``.
 
-    ``options`` are those of ``performance``. A phase lasts until it has the 662 queries of a p99.
+    ``options`` are those of ``performance``, as whose errors are raised, and NotFit. A phase lasts until it
+    has the 662 queries of a p99.
     """
     lasting = Lasting(Kept(dataset_of(session.model, None), session.dtype, session.hold))
 

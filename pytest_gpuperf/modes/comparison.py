@@ -14,7 +14,7 @@ from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.processes.checkouts import Checkout, check_inside, checkouts
 from pytest_gpuperf.processes.child import Children
 from pytest_gpuperf.processes.limits import paused
-from pytest_gpuperf.processes.result import crash_line
+from pytest_gpuperf.processes.result import crash_line, not_fit
 from pytest_gpuperf.records import Record, payload_of
 from pytest_gpuperf.rules.case import Compared, Replicas
 from pytest_gpuperf.rules.paired import PER_BLOCK, decided
@@ -49,6 +49,10 @@ class SideRun:
             return self.trouble[nodeid]
         return "" if reports or nodeid in self.known else "has no such test"
 
+    def kept_from(self, nodeid: str) -> str:
+        """Return why the machine kept the test from measuring here, "" if it did not."""
+        return "" if nodeid in self.trouble else not_fit(self.reports.get(nodeid, ()))
+
     def borrowed(self, nodeid: str) -> list[str]:
         """Return files of the other side that were imported here and would make the two sides one."""
         return [name for r in self.reports.get(nodeid, ()) for name in getattr(r, "gpuperf_borrowed", ())]
@@ -64,13 +68,17 @@ class Comparison:
     there: list[SideRun] = field(default_factory=list)
 
     def _failure_there(self, nodeid: str) -> str:
-        ran = (run for run in self.there if nodeid in run.reports)
-        return next((why for run in ran if (why := run.failed(nodeid))), "") or self.there[0].failed(nodeid)
+        first = self.there[0]
+        ran = [run for run in self.there if run is first or nodeid in run.reports]
+        return next((why for r in ran if not r.kept_from(nodeid) and (why := r.failed(nodeid))), "")
 
     def own(self, nodeid: str) -> SideRun:
-        """Return this checkout's run that counts for the test: the first that failed, else the first."""
+        """Return this checkout's run that counts for the test: the first that failed, else the first.
+
+        One that the machine kept from measuring counts only as the first.
+        """
         ran = [run for run in self.here if nodeid in run.reports or nodeid in run.trouble]
-        return next((run for run in ran if run.failed(nodeid)), self.here[0])
+        return next((r for r in ran if r.failed(nodeid) and not r.kept_from(nodeid)), self.here[0])
 
     def _series(self, nodeid: str, metric: str) -> tuple[list[Measurement], list[Measurement]]:
         """Return both sides' measurements of a noisy metric, of the blocks in which every process has one."""
@@ -108,6 +116,7 @@ class Comparison:
             why_not=self._failure_there(nodeid),
             borrowed=sorted({name for run in self.there for name in run.borrowed(nodeid)}),
             unfit=self._unfit(nodeid),
+            kept_from=next((why for r in (*self.here, *self.there) if (why := r.kept_from(nodeid))), ""),
         )
 
     def replicas(self, nodeid: str) -> Replicas:

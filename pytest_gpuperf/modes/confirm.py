@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from pytest_gpuperf.marker import isolates
-from pytest_gpuperf.processes.result import ChildResult, crash_line
+from pytest_gpuperf.processes.result import ChildResult, crash_line, not_fit
 from pytest_gpuperf.records import Record, payload_of
 from pytest_gpuperf.rules.case import Replicas
 from pytest_gpuperf.rules.estimate import REPLICAS
@@ -95,7 +95,7 @@ class Confirmer:
             result = self._children.run_fit([item], {item.nodeid: record.batches})
             replica, trouble = _record_of(result, item)
             if replica is None:
-                unfit = _not_fit(result, item)
+                unfit = "" if result.trouble else not_fit(result.of(item.nodeid))
                 return Replicas(records, "" if unfit else trouble, unfit)
             records.append(replica)
             if replica.unfit:  # still, after every repetition: more replicas would only wait the longer
@@ -113,14 +113,6 @@ def _record_of(result: ChildResult, item: pytest.Item) -> tuple[Record | None, s
     if found is not None and not failed:
         return found, ""
     return None, f"failed: {failed}" if failed else "passed it without measuring anything"
-
-
-def _not_fit(result: ChildResult, item: pytest.Item) -> str:
-    """Return why the machine did not let a child measure (lock not got, device lost); "" for other causes."""
-    failed = [report for report in result.of(item.nodeid) if report.failed]
-    if result.trouble or not failed or any(payload_of(r).cause != "infrastructure" for r in failed):
-        return ""
-    return crash_line(failed[0])
 
 
 def _same_questions(record: Record, replica: Record) -> bool:

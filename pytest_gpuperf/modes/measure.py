@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_gpuperf.errors import GpuperfError, NotFit, Unavailable
+from pytest_gpuperf.errors import GpuperfError, NotFit, NotFree, Unavailable
 from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, place_of, test_options
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
 from pytest_gpuperf.processes.limits import paused
@@ -139,7 +139,8 @@ def finish_report(
         shown = path.relative_to(root) if path.is_relative_to(root) else path
         text = "\n".join((f"{shown}:{line}: {error}", *getattr(error, "__notes__", ())))
         report.outcome, report.longrepr = "failed", failure(text, str(error), path, line)
-        payload = replace(payload, cause=_cause(error))
+        again = isinstance(error, NotFit) and not isinstance(error, NotFree)
+        payload = replace(payload, cause=_cause(error), again=again)
     if payload.cause and hasattr(report, "wasxfail"):
         # The mark was made for something else: what a verdict fails, expected= and until= may excuse.
         del report.wasxfail

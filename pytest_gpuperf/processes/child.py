@@ -78,12 +78,30 @@ class Children:
     ) -> ChildResult:
         """Run ``items`` in one fresh process, which is ended after ``child_timeout`` s without progress.
 
+        Those that the machine kept from measuring are run once more, in another. Only a sanitizer's are not.
         ``batches`` says, by node id and metric, how many launches make a sample. The time a child waits for
         the device lock does not count: the lock has its own limit. ``checkout`` is the side of a comparison
         whose code runs; by default whatever this process would import. Not ``active``: only correctness.
         ``end``, of ``time.monotonic``, is when the child is ended in any case. ``of_the_test``: it is the
         session's run of a test, whose time limit and reruns hold there. ``sanitizer`` watches the process.
         """
+
+        def process(items: Sequence[pytest.Item]) -> ChildResult:
+            return self._process(items, batches, checkout, active, end, of_the_test, sanitizer)
+
+        result = process(items)
+        return self._again(result, {} if sanitizer else result.kept_from(), items, process, end)
+
+    def _process(
+        self,
+        items: Sequence[pytest.Item],
+        batches: Mapping[str, Mapping[str, int]] | None,
+        checkout: Checkout | None,
+        active: bool,
+        end: float | None,
+        of_the_test: bool,
+        sanitizer: Sanitizer | None,
+    ) -> ChildResult:
         options = replace(self._options, active=active)
         command = arguments(self.config, options, checkout, of_the_test)
         if sanitizer:
@@ -148,21 +166,31 @@ class Children:
 
         What is still unfit then comes back as it is: its records say so.
         """
-        with paused(self.config):
-            return self._run_fit(items, batches)
 
-    def _run_fit(self, items: Sequence[pytest.Item], batches: Mapping[str, Mapping[str, int]]) -> ChildResult:
-        result = self.run(items, batches, end=self._end)
+        def process(items: Sequence[pytest.Item]) -> ChildResult:
+            return self.run(items, batches, end=self._end)
+
+        result = process(items)
         for _ in range(AGAIN):
-            unfit = result.unfit()
-            if not unfit or result.trouble or (self._end is not None and time.monotonic() >= self._end):
-                break
-            why, pause = next(iter(unfit.values())), self._options.cooldown
-            self._progress(f"gpuperf: {why}; measuring {counted(len(unfit), 'test')} again in {pause:g} s")
-            time.sleep(pause)
-            repeated = [item for item in items if item.nodeid in unfit]
-            result = result.replace(unfit, self.run(repeated, batches, end=self._end))
+            result = self._again(result, result.unfit(), items, process, self._end)
         return result
+
+    def _again(
+        self,
+        result: ChildResult,
+        unfit: Mapping[str, str],
+        items: Sequence[pytest.Item],
+        process: Callable[[Sequence[pytest.Item]], ChildResult],
+        end: float | None,
+    ) -> ChildResult:
+        """Return a result with the tests that are ``unfit``, by node id and why, from another process."""
+        if not unfit or result.trouble or (end is not None and time.monotonic() >= end):
+            return result
+        why, pause = next(iter(unfit.values())), self._options.cooldown
+        self._progress(f"gpuperf: {why}; measuring {counted(len(unfit), 'test')} again in {pause:g} s")
+        with paused(self.config):
+            time.sleep(pause)
+        return result.replace(unfit, process([item for item in items if item.nodeid in unfit]))
 
 
 def arguments(

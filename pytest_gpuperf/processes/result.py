@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pytest
 
@@ -74,9 +74,15 @@ class ChildResult:
         records = ((report.nodeid, payload_of(report).record) for report in self.reports)
         return {nodeid: record.unfit for nodeid, record in records if record and record.unfit}
 
+    def kept_from(self) -> dict[str, str]:
+        """Return the tests that the machine kept from measuring, where a fresh process may do, and why."""
+        again = {report.nodeid for report in self.reports if payload_of(report).again}
+        return {nodeid: why for nodeid in again if (why := not_fit(self.of(nodeid)))}
+
     def replace(self, nodeids: Collection[str], again: ChildResult) -> ChildResult:
         """Return this result with the reports of ``nodeids``, and how it ended, from a repetition."""
         merged = ChildResult()
+        merged.collected = self.collected | again.collected
         for report in self.reports:
             if report.nodeid not in nodeids:
                 merged.add(report)
@@ -84,6 +90,14 @@ class ChildResult:
             merged.add(report)
         merged.trouble, merged.output, merged.returncode = again.trouble, again.output, again.returncode
         return merged
+
+
+def not_fit(reports: Sequence[pytest.TestReport]) -> str:
+    """Return why the machine did not let a test measure (lock not got, device lost); "" for other causes."""
+    failed = [report for report in reports if report.failed]
+    if any(payload_of(report).cause != "infrastructure" for report in failed):
+        return ""
+    return crash_line(failed[0]) if failed else ""
 
 
 def crash_line(report: pytest.TestReport) -> str:

@@ -72,7 +72,7 @@ class Compared:
     ``here`` and ``there`` are in the order of time: of a noisy metric those of complete blocks, of an exact
     one all. ``blocks`` is the last look. ``why_not`` says why the revision has no figure of the test.
     ``borrowed`` are files of this checkout that the revision's processes imported, ``unfit`` why the machine
-    could not measure.
+    was not fit while one measured, ``kept_from`` why it kept one from measuring at all.
     """
 
     revision: str
@@ -82,6 +82,7 @@ class Compared:
     why_not: str = ""
     borrowed: Sequence[str] = ()
     unfit: str = ""
+    kept_from: str = ""
 
     @property
     def no_answer(self) -> str:
@@ -94,7 +95,7 @@ class Compared:
                 f"the processes of {self.revision} imported {files} from this checkout, "
                 "so both sides ran the same code: put it on PYTHONPATH or the ini key pythonpath instead"
             )
-        return "" if self.here and self.there else f"{self.revision} does not measure it"
+        return "" if self.kept_from or (self.here and self.there) else f"{self.revision} does not measure it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

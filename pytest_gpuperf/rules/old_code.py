@@ -71,7 +71,8 @@ def review(case: Case, record: Record, row: Row, asked: Compared | str | None) -
 
 
 def _decided(case: Case, record: Record, row: Row, asked: Compared, found: Verdict) -> Verdict:
-    found = replace(found, old_code=asked.revision, processes=len(asked.there))
+    if asked.there:
+        found = replace(found, old_code=asked.revision, processes=len(asked.there))
     if found.exceeds or found.outcome is Outcome.UNFIT or row.verdict.outcome is not Outcome.REGRESSED:
         return found
     if row.metric.kind == "noisy" and _unknown_unit(case, record, row):

@@ -31,6 +31,8 @@ LAST_ALPHA = 0.05
 """The chance by which an unchanged metric beyond its tolerance after the last look is called inconclusive
 rather than the machine unfit."""
 
+_NOT_FIT = "the machine was not fit to measure: "
+
 
 def looks(blocks: int) -> tuple[int, ...]:
     """Return the numbers of blocks after which one looks, the last being ``blocks``."""
@@ -46,11 +48,13 @@ def judge_compared(measured: Measurement, found: Compared, tolerance: float | No
         borrowed = found.borrowed and not found.why_not
         outcome = Outcome.UNMEASURED if borrowed else Outcome.NO_BASELINE
         return Verdict(outcome, now=now, reason=found.no_answer)
+    if not (found.here and found.there):
+        return Verdict(Outcome.UNFIT, now=now, reason=_NOT_FIT + found.kept_from)
     result = judge(found.here, found.there, tolerance=tolerance, blocks=found.blocks)
-    undecided = result.outcome in (Outcome.REGRESSED, Outcome.INCONCLUSIVE)
-    if found.unfit and metric.kind == "noisy" and undecided:
-        reason = f"the machine was not fit to measure: {found.unfit}"
-        return replace(result, outcome=Outcome.UNFIT, reason=reason)
+    undecided = result.outcome is Outcome.INCONCLUSIVE
+    unfit = found.unfit if undecided or result.outcome is Outcome.REGRESSED else ""
+    if metric.kind == "noisy" and (unfit or (undecided and found.kept_from)):
+        return replace(result, outcome=Outcome.UNFIT, reason=_NOT_FIT + (unfit or found.kept_from))
     return result
 
 
