@@ -1,5 +1,6 @@
 """A Python callable as the system under test: its answers, their score, and LoadGen really around it."""
 
+from collections import UserDict
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,9 +103,54 @@ def test_as_good_other_answers_are_told_unless_they_are_rounded():
     assert len(set(prints)) == 3
 
 
+def printed(*answers):
+    return [m.value for m in result_of(answers, lambda a, labels: 1, answers).measurements()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "other"),
+    [
+        (("a", "b"), ("a", None)),
+        (("a", "b"), ("a", float("nan"))),  # a text that is lacking, as pandas has it
+        (("a", ("b", b"c")), ("a", ("b", b"d"))),
+        (([np.int64(1)], []), ([np.int64(2)], [])),
+        (({"text": "a", "ids": np.arange(2)}, {}), ({"text": "a", "ids": np.arange(1, 3)}, {})),
+        ((None, "a"), (None, "b")),
+    ],
+)
+def test_whole_answers_are_told_apart_however_they_are_nested(answers, other):
+    assert printed(*answers) != printed(*other) != []
+    assert printed({"a": 1, "b": [2]}) == printed({"b": (np.int8(2),), "a": np.int64(1)})
+
+
+@pytest.mark.parametrize(
+    "answers", [(1, 0.99), (None, (0.5, "a")), ([], [0.5]), ({"label": "a", "sure": 1}, {"sure": 0.5})]
+)
+def test_what_another_machine_may_round_is_no_answer(answers):
+    assert printed(*answers) == []
+
+
+def test_a_table_is_no_sequence_of_answers():
+    class Table:  # as pandas has it: its length is that of its rows, and its parts are the columns' names
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            return iter(["label"])
+
+    session = SutSession(sut(run=lambda batch: Table()), 2)
+    session.run(np.array([0, 1]))  # of a performance phase, whose answers nobody looks at
+    session.answers.keep(True)
+    with pytest.raises(
+        GpuperfError, match=r"^Table is no sequence of answers: it has 2, and going .* gives 1;"
+    ):
+        session.run(np.array([0, 1]))
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [
+        (lambda batch: UserDict(start=1, end=2), r"run\(\) returned {'start': 1, 'end': 2} for 2 samples"),
         (lambda batch: 3, r"run\(\) returned 3 for 2 samples; it must return a sequence"),
         (lambda batch: ["a"], r"run\(\) returned 1 answers for 2 samples"),
         (lambda batch: {"start": 1, "end": 2}, r"run\(\) returned {'start': 1, 'end': 2} for 2 samples; it"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
 from pytest_gpuperf.mlperf.scores import Answers, Score
 
 MANY = 1 << 20  # samples at a time, of which each has its place in memory
-NO_ANSWERS = (str, bytes, dict, set, frozenset)  # their parts are none, or in no order
+NO_ANSWERS = (str, bytes, bytearray, Mapping, Set)  # their parts are none, or in no order
 LOOKED_AT = 8  # of the loaded samples, the first among them, which every warm-up runs
 
 
