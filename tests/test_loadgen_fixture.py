@@ -206,6 +206,8 @@ def test_a_wrong_request_is_one_sentence(pytester: pytest.Pytester):
             said("dataset_list= is for resnet50 on ImageNet; tiny has", tiny, dataset_list="few.txt")
             said('there is no audit "TEST1"; use TEST01 or TEST04', "TEST1", tiny, call=loadgen.audit)
             said("Server needs qps=", "TEST01", tiny, "Server", call=loadgen.audit)
+            loadgen(tiny, mode="accuracy", count=10)
+            said("twice; a phase of the same mode belongs into a test of its own", tiny, mode="accuracy")
             network(tiny.path, np.eye(10)[:7], 7)
             said("tiny.onnx takes x tensor(float) ['n', 7]; tiny is fed one", tiny)
             tiny.path.write_text("no model")

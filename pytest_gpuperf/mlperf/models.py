@@ -28,6 +28,7 @@ DTYPES: Mapping[str, type[np.floating[Any]]] = {
     "int8": np.float32,  # the images: what is quantised is inside
 }
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 DIGITS = "resnet50-digits"
 IMAGENET = "resnet50"
 SEED = 1
@@ -137,6 +138,9 @@ def require_file(model: Model) -> None:
     if not model.path.is_file():
         why = "is no file" if model.path.exists() else "does not exist"
         raise GpuperfError(f"{model.path} {why}; {model.name} must be an ONNX file")
+    with model.path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise GpuperfError(f"{model.path} is a pointer of Git LFS, not the file itself: git lfs pull")
 
 
 def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Path | None = None) -> Model:
