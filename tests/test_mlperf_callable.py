@@ -163,6 +163,15 @@ def test_answers_that_are_not_one_each(run, said):
         SutSession(sut(run=run), 2).run(np.array([0, 1]))
 
 
+def test_no_more_samples_come_at_a_time_than_it_takes():
+    batches = []
+    session = SutSession(sut(run=lambda batch: batches.append(len(batch)) or upper(batch % 4)), 8, 3)
+    session.answers.keep(True)
+    places = session.run(np.arange(8))
+    assert batches == [3, 3, 2]
+    assert session.answers.at(places) == tuple(map(str.upper, Words.texts)) * 2
+
+
 @pytest.mark.parametrize("form", [lambda rows: rows, list, lambda rows: [{"row": (row,)} for row in rows]])
 def test_answers_in_a_buffer_that_is_used_again_are_kept(form):
     buffer = np.zeros((2, 1))
@@ -207,6 +216,9 @@ def test_without_a_score_answers_are_classes():
         ({"run": 3}, "run and score must be callables"),
         ({"score": "f1"}, "run and score must be callables"),
         ({"name": 3}, "name=3; give a text"),
+        ({"name": ""}, "name=''; give a text of one line"),
+        ({"name": "a\nb"}, r"name='a\\nb'; give a text of one line"),  # no file of the test could be recorded
+        ({"recipe": "\ud800"}, r"recipe='\\ud800'; give a text of one line"),
         ({"max_batchsize": 0}, "max_batchsize=0; give a whole number of 1 to 1,048,576"),
         ({"max_batchsize": 2.5}, "max_batchsize=2.5; give a whole number"),
         ({"max_batchsize": 10**9}, "max_batchsize=1000000000; give a whole number of 1 to"),

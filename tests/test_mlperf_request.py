@@ -119,6 +119,7 @@ def test_a_dataset_that_fits():
         (lambda: Ten(), None, r"does not fit \(TypeError"),
         (variant(images=None), None, r"must have a text as its name, and images\(indices\)"),
         (variant(name=3), None, "must have a text as its name"),
+        (variant(name="a\nb"), None, "must have a text as its name"),
         (lambda count: [1, 2], None, r"does not fit \(AttributeError"),
         (variant(__len__=lambda self: 11), None, r"has 11 images and 10 labels, array\("),
         (variant(labels=np.eye(10), __init__=lambda s, c: None), None, r"10 labels, array\(\[\[1"),

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.figures import short
+from pytest_gpuperf.figures import is_text, short
 
 LAYOUTS = ("NCHW", "NHWC")
 
@@ -122,7 +122,7 @@ def open_dataset(model: str, make: Any, count: int | None, classes: bool = True)
             f"{model}: its dataset does not fit ({type(error).__name__}: {error}); dataset(count) must have "
             "name, labels, len() and images(indices)"
         ) from error
-    if not isinstance(name, str) or not complete:
+    if not is_text(name) or not complete:
         raise GpuperfError(f"{model}: its dataset must have a text as its name, and images(indices)")
     if found and not _are_labels(dataset.labels, found, classes):
         what = "a whole number" if classes else "a label"

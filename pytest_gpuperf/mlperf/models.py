@@ -19,7 +19,7 @@ from pytest_gpuperf.mlperf.datasets import LAYOUTS, Dataset, Digits, dataset_of,
 from pytest_gpuperf.mlperf.imagenet import ImageNetAt
 from pytest_gpuperf.mlperf.scores import Score
 from pytest_gpuperf.mlperf.settings import Scenario
-from pytest_gpuperf.mlperf.sut import Sut
+from pytest_gpuperf.mlperf.sut import Sut, require_texts
 
 Precision = Literal["fp32", "fp16", "int8"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {
@@ -72,9 +72,7 @@ class Model:
 
     def require_usable(self) -> None:
         """Raise GpuperfError unless the file is there and every field is what it must be."""
-        for name in ("name", "recipe"):
-            if not isinstance(getattr(self, name), str):
-                raise GpuperfError(f"Model: {name}={short(getattr(self, name))}; give a text")
+        require_texts(self, "name", "recipe")
         require_file(self)
         for name in ("inputs", "state"):
             given = getattr(self, name)
