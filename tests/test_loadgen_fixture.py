@@ -146,6 +146,7 @@ def test_without_the_flag_phases_are_short_and_unjudged(pytester: pytest.Pyteste
                 loadgen(tiny, "SingleStream", output=__file__)
             assert loadgen(tiny, "SingleStream", seconds=600).samples_per_second > 0
             assert loadgen(tiny, mode="accuracy", output="out").correct == 64
+            assert loadgen(tiny, "Offline", max_batchsize=4, seconds=600).contract["max_batchsize"] == 4
             assert loadgen.find_peak(tiny, max_latency=0.5, seconds=600).qps > 200
             assert time.perf_counter() - begin < 60
     """

@@ -214,6 +214,8 @@ class LoadGen:
                 loaded=asked.performance_sample_count,
                 configured=asked.configured,
             )
+        if asked.max_batchsize:  # Server has it in any case
+            result = replace(result, contract={**result.contract, "max_batchsize": asked.max_batchsize})
         taken = result.measurements(self._judged(), asked.tails)
         self._keep(result, [*taken, *self._on_device(session)])
         return result
