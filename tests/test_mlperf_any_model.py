@@ -176,6 +176,7 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, make, change, said):
         ({"score": "exact"}, "score='exact'; give a callable"),
         ({"label_offset": 1}, "label_offset and reference are for classes"),
         ({"score": None, "output": ("y", "sumN")}, "output=.*; several outputs need a score"),
+        ({"score": None, "reference": [1, 2]}, r"reference=\[1, 2\]; give StoredPredictions or none"),
         ({"score": None, "label_offset": 0.5}, "label_offset=0.5; give a whole number"),
         ({"input_shape": 3}, "input_shape=3; give the sizes without the batch's"),
         ({"input_shape": (3, -1)}, r"input_shape=\(3, -1\); give the sizes"),

@@ -82,6 +82,10 @@ class Model:
             raise GpuperfError(f"{self.name}: score={short(self.score)}; give a callable")
         if self.score is not None and (self.label_offset or self.reference is not None):
             raise GpuperfError(f"{self.name}: label_offset and reference are for classes, not with a score")
+        if self.reference is not None and not callable(getattr(self.reference, "problems", None)):
+            raise GpuperfError(
+                f"{self.name}: reference={short(self.reference)}; give StoredPredictions or none"
+            )
         if self.score is None and not (self.output is None or isinstance(self.output, str)):
             raise GpuperfError(
                 f"{self.name}: output={short(self.output)}; several outputs need a score, classes are one"
