@@ -1,5 +1,6 @@
 """ONNX files that are no classifiers of images: several inputs, constants, state, answers with a score."""
 
+import os
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -207,6 +208,10 @@ def test_what_is_no_model_is_said_without_the_runtimes_source(tmp_path):
         GpuperfError, match=r"sum.onnx is a pointer of Git LFS, not the file itself: git lfs pull"
     ):
         open_session(model, "cpu")
+    odd = model.path.with_name(os.fsdecode(b"m\xff.onnx"))
+    odd.write_bytes(b"")
+    with pytest.raises(GpuperfError, match=r"m\\udcff.onnx' is no name in UTF-8, as ONNX Runtime needs one"):
+        open_session(replace(model, path=odd), "cpu")
     import onnx
 
     newer = onnx.load(onnxmodels.running_sum(model.path))

@@ -140,6 +140,10 @@ def require_file(model: Model) -> None:
     if not model.path.is_file():
         why = "is no file" if model.path.exists() else "does not exist"
         raise GpuperfError(f"{model.path} {why}; {model.name} must be an ONNX file")
+    try:
+        str(model.path).encode()
+    except UnicodeEncodeError:
+        raise GpuperfError(f"{str(model.path)!a} is no name in UTF-8, as ONNX Runtime needs one") from None
     with model.path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise GpuperfError(f"{model.path} is a pointer of Git LFS, not the file itself: git lfs pull")
