@@ -243,7 +243,9 @@ class Recorder:
         self.unfit = ""
         self.result = Payload()
 
-    def add(self, measurement: Measurement, unchanged: bool = False) -> None:
+    def add(
+        self, measurement: Measurement, unchanged: bool = False, hint: str = "give each its own name="
+    ) -> None:
         """Keep a measurement, or what need not be measured since its work is ``unchanged``.
 
         Raises GpuperfError for a second one of the same name, or after the test.
@@ -255,5 +257,5 @@ class Recorder:
                 "in another test: measure it in the test that asks for the fixture"
             )
         if name in self.measurements or name in self.unchanged:
-            raise GpuperfError(f'this test measured "{name}" twice; give each its own name=')
+            raise GpuperfError(f'this test measured "{name}" twice; {hint}')
         (self.unchanged if unchanged else self.measurements)[name] = measurement

@@ -76,6 +76,19 @@ def bert(path, batch="N", length=16, width=32, vocabulary=100):
     return _save(path, nodes, ins, outs, weights)
 
 
+def scores(path):
+    """Two scores of a number x: x and 1."""
+    nodes = [("Sub", ("x", "x"), ["zero"], {}), ("Add", ("zero", "one"), ["o"], {})]
+    nodes.append(("Concat", ("x", "o"), ["y"], {"axis": 1}))
+    return _save(
+        path,
+        nodes,
+        [("x", "FLOAT", ["N", 1])],
+        [("y", "FLOAT", ["N", 2])],
+        [("one", np.ones((1, 1), np.float32))],
+    )
+
+
 def running_sum(path, batch="N"):
     """The sum of all that came so far, times ``scale``: y = (x + sum) * scale, sumN = x + sum."""
     nodes = [

@@ -146,6 +146,7 @@ def test_without_the_flag_phases_are_short_and_unjudged(pytester: pytest.Pyteste
                 loadgen(tiny, "SingleStream", output=__file__)
             assert loadgen(tiny, "SingleStream", seconds=600).samples_per_second > 0
             assert loadgen(tiny, mode="accuracy", output="out").correct == 64
+            assert loadgen(tiny, "Offline", max_batchsize=4, seconds=600).contract["max_batchsize"] == 4
             assert loadgen.find_peak(tiny, max_latency=0.5, seconds=600).qps > 200
             assert time.perf_counter() - begin < 60
     """
@@ -206,6 +207,8 @@ def test_a_wrong_request_is_one_sentence(pytester: pytest.Pytester):
             said("dataset_list= is for resnet50 on ImageNet; tiny has", tiny, dataset_list="few.txt")
             said('there is no audit "TEST1"; use TEST01 or TEST04', "TEST1", tiny, call=loadgen.audit)
             said("Server needs qps=", "TEST01", tiny, "Server", call=loadgen.audit)
+            loadgen(tiny, mode="accuracy", count=10)
+            said("twice; a phase of the same mode belongs into a test of its own", tiny, mode="accuracy")
             network(tiny.path, np.eye(10)[:7], 7)
             said("tiny.onnx takes x tensor(float) ['n', 7]; tiny is fed one", tiny)
             tiny.path.write_text("no model")

@@ -6,6 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import accuracy, datasets, models
 from pytest_gpuperf.mlperf.accuracy import Gate, StoredPredictions
 
@@ -128,8 +129,16 @@ def test_a_long_list_is_cut():
 
 def test_a_count_compares_the_first_images_only():
     assert STORED.problems(np.array([1, 2]), LABELS[:2], "fp32") == []
-    with pytest.raises(ValueError, match="4 predictions, 3 stored"):
+    with pytest.raises(GpuperfError, match="4 images, and StoredPredictions of 3"):
         STORED.flips(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 4]))
+
+
+@pytest.mark.parametrize("margins", [[1, np.nan], [1], [[1, 2]], 1])
+def test_a_margin_that_would_allow_any_class_is_refused(margins):
+    with pytest.raises(
+        GpuperfError, match=r"^StoredPredictions: predictions \[2\] and margins .* finite margin"
+    ):
+        StoredPredictions(np.array([1, 2]), np.array(margins, np.float32))
 
 
 def test_the_digits_are_ucis():

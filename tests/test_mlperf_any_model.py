@@ -1,5 +1,6 @@
 """ONNX files that are no classifiers of images: several inputs, constants, state, answers with a score."""
 
+import os
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -143,6 +144,12 @@ def test_state_is_for_a_single_stream(tmp_path, name):
         (steps, {"inputs": {"scales": 2}}, r'has the inputs x, sum, scale; steps names "scales"'),
         (steps, {"state": {"sum": "sums"}}, r'has the outputs y, sumN; steps names "sums"'),
         (steps, {"inputs": {"scale": "two"}}, r"inputs has scale='two', which is no tensor\(float\)"),
+        (steps, {"inputs": {"scale": None}}, r"scale=None, which is no tensor\(float\) \(it is no number\)"),
+        (
+            bert,
+            {"inputs": {"input_ids": 0.5}},
+            r"input_ids=0.5, which is no tensor\(int64\) \(nothing is rounded",
+        ),
         (steps, {"inputs": {"scale": [1, 2]}}, r"inputs has scale of the shape \[2\].*takes scale"),
         (steps, {"inputs": {"x": 0, "scale": 1}}, "none is left for the dataset"),
         (bert, {"score": None}, "has the outputs start_logits, end_logits"),
@@ -170,6 +177,7 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, make, change, said):
         ({"score": "exact"}, "score='exact'; give a callable"),
         ({"label_offset": 1}, "label_offset and reference are for classes"),
         ({"score": None, "output": ("y", "sumN")}, "output=.*; several outputs need a score"),
+        ({"score": None, "reference": [1, 2]}, r"reference=\[1, 2\]; give StoredPredictions or none"),
         ({"score": None, "label_offset": 0.5}, "label_offset=0.5; give a whole number"),
         ({"input_shape": 3}, "input_shape=3; give the sizes without the batch's"),
         ({"input_shape": (3, -1)}, r"input_shape=\(3, -1\); give the sizes"),
@@ -179,6 +187,41 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, make, change, said):
 def test_a_field_that_cannot_be_meant_is_one_sentence(tmp_path, change, said):
     with pytest.raises(GpuperfError, match=f"^steps: {said}"):
         models.require_usable(steps(tmp_path, **change))
+
+
+def test_scores_that_are_nan_are_no_class(tmp_path):
+    images = np.array([[1], [np.nan]], np.float32)
+    model = Model("sum", onnxmodels.scores(tmp_path / "scores.onnx"), "", dataset=onnxmodels.pixels(images))
+    session = open_session(model, "cpu")
+    assert session.run(images).shape == (2,)  # a performance phase asks for no answer
+    session.answers.keep(True)
+    with pytest.raises(
+        GpuperfError, match="output y has NaN among the scores of 1 of 2 samples, and so no class"
+    ):
+        session.run(images)
+
+
+def test_what_is_no_model_is_said_without_the_runtimes_source(tmp_path):
+    model = steps(tmp_path)
+    model.path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(
+        GpuperfError, match=r"sum.onnx is a pointer of Git LFS, not the file itself: git lfs pull"
+    ):
+        open_session(model, "cpu")
+    odd = model.path.with_name(os.fsdecode(b"m\xff.onnx"))
+    odd.write_bytes(b"")
+    with pytest.raises(GpuperfError, match=r"m\\udcff.onnx' is no name in UTF-8, as ONNX Runtime needs one"):
+        open_session(replace(model, path=odd), "cpu")
+    import onnx
+
+    newer = onnx.load(onnxmodels.running_sum(model.path))
+    newer.opset_import[0].version = 999
+    onnx.save(newer, model.path)
+    with pytest.raises(
+        GpuperfError, match=r"sum.onnx failed:ONNX Runtime only \*guarantees\* support"
+    ) as error:
+        open_session(model, "cpu")
+    assert not any(word in str(error.value) for word in ("[ONNXRuntimeError]", "onnxruntime_src", "std::"))
 
 
 def test_a_recipe_is_a_text(tmp_path):

@@ -207,6 +207,12 @@ def test_audits_of_mlperfs_lengths_draw_from_what_is_loaded():
         assert ({len(part) for part in parts}, warm, count) == ({50}, None, 0)
 
 
+def test_no_more_images_are_loaded_than_there_are():
+    total = len(Numbers())
+    with pytest.raises(GpuperfError, match=f"performance_sample_count={total + 1}, .* has {total} images"):
+        made("SingleStream", 1, total + 1)
+
+
 def test_a_model_with_state_has_no_audit():
     session = SimpleNamespace(model=SimpleNamespace(name="vad", state={"a": "b"}))
     with pytest.raises(GpuperfError, match="vad carries state from query to query; audits are for others"):

@@ -1,5 +1,6 @@
 """A Python callable as the system under test: its answers, their score, and LoadGen really around it."""
 
+from collections import UserDict
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,9 +103,54 @@ def test_as_good_other_answers_are_told_unless_they_are_rounded():
     assert len(set(prints)) == 3
 
 
+def printed(*answers):
+    return [m.value for m in result_of(answers, lambda a, labels: 1, answers).measurements()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "other"),
+    [
+        (("a", "b"), ("a", None)),
+        (("a", "b"), ("a", float("nan"))),  # a text that is lacking, as pandas has it
+        (("a", ("b", b"c")), ("a", ("b", b"d"))),
+        (([np.int64(1)], []), ([np.int64(2)], [])),
+        (({"text": "a", "ids": np.arange(2)}, {}), ({"text": "a", "ids": np.arange(1, 3)}, {})),
+        ((None, "a"), (None, "b")),
+    ],
+)
+def test_whole_answers_are_told_apart_however_they_are_nested(answers, other):
+    assert printed(*answers) != printed(*other) != []
+    assert printed({"a": 1, "b": [2]}) == printed({"b": (np.int8(2),), "a": np.int64(1)})
+
+
+@pytest.mark.parametrize(
+    "answers", [(1, 0.99), (None, (0.5, "a")), ([], [0.5]), ({"label": "a", "sure": 1}, {"sure": 0.5})]
+)
+def test_what_another_machine_may_round_is_no_answer(answers):
+    assert printed(*answers) == []
+
+
+def test_a_table_is_no_sequence_of_answers():
+    class Table:  # as pandas has it: its length is that of its rows, and its parts are the columns' names
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            return iter(["label"])
+
+    session = SutSession(sut(run=lambda batch: Table()), 2)
+    session.run(np.array([0, 1]))  # of a performance phase, whose answers nobody looks at
+    session.answers.keep(True)
+    with pytest.raises(
+        GpuperfError, match=r"^Table is no sequence of answers: it has 2, and going .* gives 1;"
+    ):
+        session.run(np.array([0, 1]))
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [
+        (lambda batch: UserDict(start=1, end=2), r"run\(\) returned {'start': 1, 'end': 2} for 2 samples"),
         (lambda batch: 3, r"run\(\) returned 3 for 2 samples; it must return a sequence"),
         (lambda batch: ["a"], r"run\(\) returned 1 answers for 2 samples"),
         (lambda batch: {"start": 1, "end": 2}, r"run\(\) returned {'start': 1, 'end': 2} for 2 samples; it"),
@@ -115,6 +161,15 @@ def test_as_good_other_answers_are_told_unless_they_are_rounded():
 def test_answers_that_are_not_one_each(run, said):
     with pytest.raises(GpuperfError, match=f"^upper: {said}"):
         SutSession(sut(run=run), 2).run(np.array([0, 1]))
+
+
+def test_no_more_samples_come_at_a_time_than_it_takes():
+    batches = []
+    session = SutSession(sut(run=lambda batch: batches.append(len(batch)) or upper(batch % 4)), 8, 3)
+    session.answers.keep(True)
+    places = session.run(np.arange(8))
+    assert batches == [3, 3, 2]
+    assert session.answers.at(places) == tuple(map(str.upper, Words.texts)) * 2
 
 
 @pytest.mark.parametrize("form", [lambda rows: rows, list, lambda rows: [{"row": (row,)} for row in rows]])
@@ -161,6 +216,9 @@ def test_without_a_score_answers_are_classes():
         ({"run": 3}, "run and score must be callables"),
         ({"score": "f1"}, "run and score must be callables"),
         ({"name": 3}, "name=3; give a text"),
+        ({"name": ""}, "name=''; give a text of one line"),
+        ({"name": "a\nb"}, r"name='a\\nb'; give a text of one line"),  # no file of the test could be recorded
+        ({"recipe": "\ud800"}, r"recipe='\\ud800'; give a text of one line"),
         ({"max_batchsize": 0}, "max_batchsize=0; give a whole number of 1 to 1,048,576"),
         ({"max_batchsize": 2.5}, "max_batchsize=2.5; give a whole number"),
         ({"max_batchsize": 10**9}, "max_batchsize=1000000000; give a whole number of 1 to"),

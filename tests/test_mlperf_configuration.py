@@ -1,5 +1,7 @@
 """MLPerf's configuration files: what they say, what is mistyped, and that LoadGen gets it."""
 
+import re
+from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ from mlperf_child import shown
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import configuration
 from pytest_gpuperf.mlperf.request import Request
+from pytest_gpuperf.mlperf.settings import Profile, Scenario, require_room
 
 PLAIN = {"mode": "performance", "precision": "fp32"}
 
@@ -44,6 +47,7 @@ def test_the_nearer_line_wins_as_in_loadgen(tmp_path):
         ("*.Offline.min_duration=5", 'must be "model.Scenario.key = value", with the spaces'),
         ("min_duration = 5", 'must be "model.Scenario.key = value"'),
         ("*.Offline.min_duration = ten", '"ten" is no number'),
+        ("*.*.*.min_duration = 5", '"\\*\\.\\*" is no model; give one name, or \\* for any'),
         ("*.*.min_query_count = nan", '"nan" is no number'),
         ("*.*.min_query_count = 1_000", '"1_000" is no number'),  # LoadGen would read 1
         ("*.*.min_query_count = 1.5", "min_query_count = 1.5; give a whole number of at least 0"),
@@ -61,11 +65,47 @@ def test_a_line_that_loadgen_would_pass_over_is_named(tmp_path, line, said):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [("nowhere.conf", "nowhere.conf cannot be read: No such"), (3, "3 is no")]
+    ("given", "said"),
+    [
+        ("nowhere.conf", "nowhere.conf cannot be read: No such"),
+        ("null\0", "cannot be read: embedded null byte"),
+        (3, "3 is no"),
+    ],
 )
 def test_a_file_that_is_none(given, said):
     with pytest.raises(GpuperfError, match=said):
         Request.of((), scenario="Offline", mlperf_conf=given, **PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "line", "count"),
+    [
+        ("SingleStream", "min_query_count = 100000000", "1e+08"),
+        ("MultiStream", "target_latency = 0.000001", "2e+09"),
+        ("SingleStream", "target_latency = 0", "inf"),
+        ("Server", "min_query_count = 100000000", "1e+08"),
+        ("Offline", "target_qps = 1000000000000", "1.1e+12"),
+        ("Offline", "min_query_count = 18446744073709551615", "1.84e+19"),
+    ],
+)
+def test_no_file_makes_loadgen_fill_the_memory(tmp_path, scenario, line, count):
+    """It would end the process by a signal, or the machine's other ones."""
+    asked, short = replace(Scenario.of(scenario), qps=100.0), Profile.of("short")
+    made = SimpleNamespace(
+        min_duration_ms=1000,
+        min_query_count=11,
+        offline_expected_qps=100.0,
+        single_stream_expected_latency_ns=10**6,
+        multi_stream_expected_latency_ns=10**6,
+        server_target_qps=100.0,
+    )
+    require_room(made, asked, short, {"min_query_count": 11})
+    said = configuration.read(written(tmp_path, f"*.*.{line}")).of((), scenario)
+    configuration.apply(made, said, scenario)
+    with pytest.raises(
+        GpuperfError, match=f"by the configuration \\(.*\\) they would be {re.escape(count)}, .* 1 GiB"
+    ):
+        require_room(made, asked, short, said)
 
 
 @pytest.mark.parametrize("model", ["resnet-50", "ResNet50"])

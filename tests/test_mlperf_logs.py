@@ -186,3 +186,12 @@ def test_a_damaged_accuracy_log(tmp_path, content, said):
     (tmp_path / logs.ACCURACY).write_text(content)
     with pytest.raises(GpuperfError, match=said):
         logs.read_accuracy(tmp_path, 2)
+
+
+def test_the_logs_of_two_tests_lie_apart_whatever_their_ids():
+    plain = "suites/test_a.py::TestB::test_c[SingleStream-8]"
+    assert logs.folder_name(plain) == "suites_test_a.py_TestB_test_c_SingleStream-8_"
+    ids = ["a/b", "a_b", "a b", "a\\u6a21", "x" * 300, "x" * 301, "\u6a21" * 90]
+    names = [logs.folder_name(f"test_a.py::test_b[{each}]") for each in ids]
+    assert len({*names}) == len(ids)
+    assert max(len(name.encode()) for name in names) < 200  # a second session's has a number behind it

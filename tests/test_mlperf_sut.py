@@ -240,6 +240,10 @@ def test_images_are_read_in_pieces_and_each_is_progress():
     [
         (lambda indices: np.zeros((len(indices) + 1, 2)), r"asked for 1 and gave float64 \[2, 2\]"),
         (lambda indices: 1 / 0, r"images\(\) failed: ZeroDivisionError: division by zero"),
+        (
+            lambda indices: [[1], [1, 2]][indices[0] :],
+            "gave images of several shapes; it must return one array",
+        ),
         (lambda indices: ["a"] * len(indices), r"asked for 1 and gave <U1 \[1\]"),
         (lambda indices: np.zeros((len(indices), 2 if 0 in indices else 3)), r"image 1 has the shape \[3\]"),
     ],

@@ -15,6 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
+from pytest_gpuperf.errors import GpuperfError
+
 # How far the lead of the winning class may move without an error in the model. Measured on the 797 held-out
 # digits against ONNX Runtime 1.32's fp32 CPU kernels: other fp32 kernels (graph optimisation off, batch 4)
 # move a logit by at most 1.2e-5, fp16 by at most 0.0124. fp32 gets room for the algorithms of other
@@ -136,11 +138,20 @@ class StoredPredictions:
     predictions: np.ndarray
     margins: np.ndarray
 
+    def __post_init__(self) -> None:
+        """Raise GpuperfError unless each prediction has a finite margin: NaN would allow any class."""
+        shapes = np.shape(self.predictions), np.shape(self.margins)
+        if len(shapes[0]) != 1 or len(set(shapes)) != 1 or not np.isfinite(self.margins).all():
+            raise GpuperfError(
+                f"StoredPredictions: predictions {list(shapes[0])} and margins {list(shapes[1])}; give a "
+                "class and a finite margin for each image"
+            )
+
     def flips(self, predictions: np.ndarray, labels: np.ndarray) -> list[Flip]:
         """Return every image whose class is not the stored one, in order."""
         count = len(predictions)
         if count > len(self.predictions):
-            raise ValueError(f"{count} predictions, {len(self.predictions)} stored")
+            raise GpuperfError(f"{count} images, and StoredPredictions of {len(self.predictions)}")
         differ = np.flatnonzero(predictions != self.predictions[:count])
         return [
             Flip(i, int(self.predictions[i]), int(predictions[i]), int(labels[i]), float(self.margins[i]))

@@ -18,7 +18,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import short
 from pytest_gpuperf.mlperf import logs
 from pytest_gpuperf.mlperf.datasets import Dataset, Part, dataset_of
-from pytest_gpuperf.mlperf.loadgen import AGAIN, accuracy, loaded_images, performance
+from pytest_gpuperf.mlperf.loadgen import AGAIN, accuracy, loaded_images, performance, require_loadable
 from pytest_gpuperf.mlperf.result import PerformanceResult
 from pytest_gpuperf.mlperf.scores import ScoreResult, same, score_of
 from pytest_gpuperf.mlperf.session import Session
@@ -88,6 +88,7 @@ class Audit:
         self._session, self._scenario, self._folder, self._options = session, scenario, folder, options
         self._dataset, self._profile = dataset_of(session.model, None), Profile.of(options["profile"])
         self._loaded = loaded or loaded_images(session, self._dataset, self._profile)
+        require_loadable(self._loaded, self._dataset, {})
         self._times = times
         self._warm_up: float | None = None
         self._near = NEAR if scenario.one_query or scenario.server else NEAR_STREAM

@@ -112,8 +112,9 @@ def read(path: Any) -> Configuration:
         raise GpuperfError(f"loadgen: {short(path)} is no configuration file; give its path")
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not UTF-8"
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        not_text = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        why = getattr(error, "strerror", None) or not_text
         raise GpuperfError(f"loadgen: the configuration {path} cannot be read: {why}") from None
     values = {}
     for number, line in enumerate(lines, 1):
@@ -130,6 +131,8 @@ def _entry(text: str, where: str) -> tuple[tuple[str, str, str], int | float]:
     if len(words) != 3 or words[1] != "=" or len(parts) < 3:
         raise GpuperfError(f'{where}: "{text}" must be "model.Scenario.key = value", with the spaces')
     model, scenario, key = ".".join(parts[:-2]), parts[-2], parts[-1]
+    if "*" in model and model != "*":
+        raise GpuperfError(f'{where}: "{model}" is no model; give one name, or * for any')
     if scenario != "*" and scenario not in SCENARIOS:
         raise GpuperfError(
             f'{where}: there is no scenario "{scenario}"{_near(scenario, SCENARIOS)}; '

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from importlib.resources import as_file, files
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.figures import short
+from pytest_gpuperf.figures import is_text, short
 
 LAYOUTS = ("NCHW", "NHWC")
 
@@ -59,6 +59,8 @@ def dataset_of(model: Any, count: int | None) -> Dataset:
     """
     dataset = open_dataset(model.name, model.dataset, count, getattr(model, "score", None) is None)
     wanted, given = getattr(model, "data_format", None), getattr(dataset, "data_format", LAYOUTS[0])
+    if given not in LAYOUTS:
+        raise GpuperfError(f'{model.name}: data_format={short(given)} of its dataset; give "NCHW" or "NHWC"')
     if wanted is None or wanted == given:
         return dataset
     return cast(Dataset, _Transposed(dataset, (0, 2, 3, 1) if wanted == "NHWC" else (0, 3, 1, 2)))
@@ -120,20 +122,31 @@ def open_dataset(model: str, make: Any, count: int | None, classes: bool = True)
             f"{model}: its dataset does not fit ({type(error).__name__}: {error}); dataset(count) must have "
             "name, labels, len() and images(indices)"
         ) from error
-    if not isinstance(name, str) or not complete:
+    if not is_text(name) or not complete:
         raise GpuperfError(f"{model}: its dataset must have a text as its name, and images(indices)")
-    labels = np.asarray(dataset.labels) if classes else np.arange(count_of_labels)
-    if found and (labels.shape != (found,) or labels.dtype.kind not in "iu"):
+    if found and not _are_labels(dataset.labels, found, classes):
         what = "a whole number" if classes else "a label"
         raise GpuperfError(
-            f"{model}: the dataset {name} has {found} images and labels {labels.dtype} {list(labels.shape)}; "
-            f"it must have {what} for each"
+            f"{model}: the dataset {name} has {found} images and {count_of_labels} labels, "
+            f"{short(dataset.labels)}; it must have {what} for each, in the images' order"
         )
     if count is not None and found < count:
         raise GpuperfError(f"{model}: count={count}, and the dataset {name} has {found} images")
     if count is not None and found > count:
         raise GpuperfError(f"{model}: the dataset {name} was made of count={count} and has {found} images")
     return dataset
+
+
+def _are_labels(labels: Any, count: int, classes: bool) -> bool:
+    if isinstance(labels, Mapping | Set) or len(labels) != count:
+        return False
+    if not classes:
+        return True
+    try:
+        plain = np.asarray(labels)
+    except ValueError:  # parts of several lengths
+        return False
+    return plain.shape == (count,) and plain.dtype.kind in "iu"
 
 
 def shipped(name: str) -> dict[str, np.ndarray]:

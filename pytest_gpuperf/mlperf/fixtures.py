@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -215,6 +214,8 @@ class LoadGen:
                 loaded=asked.performance_sample_count,
                 configured=asked.configured,
             )
+        if asked.max_batchsize:  # Server has it in any case
+            result = replace(result, contract={**result.contract, "max_batchsize": asked.max_batchsize})
         taken = result.measurements(self._judged(), asked.tails)
         self._keep(result, [*taken, *self._on_device(session)])
         return result
@@ -270,16 +271,21 @@ class LoadGen:
             contract = options.versioned(measurement.contract)
             details = {**measurement.details, "notes": notes} if notes else measurement.details
             notes = []
-            recorder_of(self._item).add(replace(measurement, contract=contract, details=details))
+            recorder_of(self._item).add(
+                replace(measurement, contract=contract, details=details),
+                hint="a phase of the same mode belongs into a test of its own",
+            )
 
     def _log_dir(self, phase: str) -> Path:
         """Make the folder of this phase's logs in .gpuperf, in place of the last run's.
 
         Another session that runs the same test at the same time, on another GPU say, has a folder of its own.
         """
+        from pytest_gpuperf.mlperf import logs
+
         self._phases += 1
         root = self._session.config.rootpath
-        test = root / LOCAL_FOLDER / "loadgen" / re.sub(r"[^\w.=-]+", "_", self._item.nodeid)
+        test = root / LOCAL_FOLDER / "loadgen" / logs.folder_name(self._item.nodeid)
         folder = test
         try:
             local_folder(root)

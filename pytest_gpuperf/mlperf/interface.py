@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import short
 from pytest_gpuperf.mlperf.datasets import Arrays
 from pytest_gpuperf.mlperf.models import Model, Precision
+from pytest_gpuperf.mlperf.scores import Answers
 
 TENSORS: Mapping[str, Any] = {
     "tensor(float)": np.float32,
@@ -22,6 +24,12 @@ TENSORS: Mapping[str, Any] = {
 }
 
 
+# What ONNX Runtime says before the cause: its own error code, and the place in its source.
+_INTERNAL = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/onnxruntime_src/\S+:\d+ .*?\)(?: const)? (?=[A-Z])"
+)
+
+
 class Interface:
     """The inputs and outputs of a model's ONNX Runtime session, sorted by who gives and takes them.
 
@@ -30,6 +38,8 @@ class Interface:
     the names of those that answer.
     Raises GpuperfError if they are not what the model says.
     """
+
+    given: Answers | None = None  # the session's
 
     def __init__(self, session: Any, model: Model, precision: Precision) -> None:
         self._model = model
@@ -71,7 +81,12 @@ class Interface:
         """Return the value as the file takes it; a plain number fills an input of any one size."""
         one = self._inputs[name]
         try:
+            given = np.asarray(value)
             found = np.ascontiguousarray(np.asarray(value, TENSORS[one.type]))
+            if given.dtype.kind not in "fiub":
+                raise TypeError("it is no number")
+            if found.dtype.kind != "f" and not (found == given).all():
+                raise ValueError("nothing is rounded")
         except (TypeError, ValueError, OverflowError) as error:
             raise GpuperfError(
                 f"{self._model.name}: inputs has {name}={short(value)}, which is no {one.type} ({error})"
@@ -207,6 +222,11 @@ class Interface:
                 "classifier gives whole numbers [n] or scores [n, classes] of two classes or more, and other "
                 "answers need a score="
             )
+        if scores and self.given and self.given.wanted and (none := int(np.isnan(output).any(axis=-1).sum())):
+            raise GpuperfError(
+                f"{self._model.path}: output {self.outputs[0]} has NaN among the scores of {none} of "
+                f"{len(output)} samples, and so no class for them"
+            )
         classes: np.ndarray = found.reshape(-1).astype(np.int64, copy=False) + self._model.label_offset
         return classes
 
@@ -226,7 +246,7 @@ def failure(model: Model, doing: str, error: Exception) -> GpuperfError:
     """Put ONNX Runtime's exception into one sentence, by its text: its classes have no public base."""
     if isinstance(error, GpuperfError):
         return error
-    text = " ".join(str(error).split())
+    text = _INTERNAL.sub("", " ".join(str(error).split()))
     if any(words in text.lower() for words in ("allocate memory", "out of memory", "alloc_failed")):
         return GpuperfError(
             f"{model.name} does not fit into memory while {doing}: use a smaller batch ({text[:300]})"

@@ -73,13 +73,19 @@ class SampleLibrary:
         try:
             images = self._dataset.images(indices)
             several = isinstance(images, Mapping)
-            read = {str(k): np.asarray(v) for k, v in images.items()} if several else {"": np.asarray(images)}
         except GpuperfError:
             raise
         except Exception as error:
             raise GpuperfError(
                 f"{self._dataset.name}: images() failed: {type(error).__name__}: {error}"
             ) from error
+        try:
+            read = {str(k): np.asarray(v) for k, v in images.items()} if several else {"": np.asarray(images)}
+        except (TypeError, ValueError):
+            raise GpuperfError(
+                f"{self._dataset.name}: images() gave images of several shapes; it must return one array of "
+                "numbers, or for a Sut the samples' numbers, which run() looks up"
+            ) from None
         for name, array in read.items():
             if array.ndim == 0 or len(array) != len(indices) or array.dtype.kind not in "fiub":
                 found = f"{array.dtype} {list(array.shape)}{name and f' for {name}'}"

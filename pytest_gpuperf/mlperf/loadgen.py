@@ -77,7 +77,7 @@ def performance(
     meter = EnergyMeter(session.addresses()) if metered and hasattr(session, "addresses") else None
     phase.callbacks.meter = meter
     loaded = loaded_images(session, dataset, chosen) if loaded is None else loaded
-    _require_loadable(loaded, dataset, configured)
+    require_loadable(loaded, dataset, configured)
     limit = seconds if seconds is not None else chosen.seconds
     if warm_up is None:  # for a GPU's clocks, or for a CPU's caches and thread pools
         warm_up = 3.0 if _on_device(session) or limit is None else min(3.0, 0.1 * limit)
@@ -96,6 +96,7 @@ def performance(
         fits = _fitting(asked, chosen, load, limit, notes)
         made = settings.performance(phase.lg, asked, chosen, fits, load)
         configuration.apply(made, configured, asked.name)
+        settings.require_room(made, asked, chosen, configured)
         if asked.server:
             phase.callbacks.patience = _patience(made, asked, limit, notes)
         return made
@@ -124,7 +125,8 @@ def performance(
     )
 
 
-def _require_loadable(loaded: int, dataset: Dataset, configured: Mapping[str, int | float]) -> None:
+def require_loadable(loaded: int, dataset: Dataset, configured: Mapping[str, int | float]) -> None:
+    """Raise GpuperfError unless so many images can be loaded, and that which is to come again is one."""
     if loaded > len(dataset):
         raise GpuperfError(
             f"performance_sample_count={loaded}, and the dataset {dataset.name} has {len(dataset)} images"
@@ -197,8 +199,9 @@ def accuracy(
     batch, workers = asked.batch(session.batch_sizes[-1]), _workers(session, asked)
     phase = Phase(session, dataset, batch, log_dir, stall, wait, workers)
     scoring = getattr(session.model, "score", None) is not None
-    if scoring:
-        session.answers.keep(True)  # type: ignore[attr-defined]
+    answers = getattr(session, "answers", None)
+    if answers is not None:
+        answers.keep(True)
     loaded = loaded_images(session, dataset, Profile.of("short"))
 
     def prepare() -> Any:
@@ -206,6 +209,8 @@ def accuracy(
         return settings.accuracy(phase.lg, asked, loaded)
 
     phase.run(prepare, trace=False)
+    if answers is not None and not scoring:
+        answers.keep(False)
     detail = logs.read_detail(log_dir)
     if detail.num_errors:
         raise GpuperfError(f"LoadGen met {detail.num_errors} errors ({detail.path}): {detail.reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -25,6 +26,19 @@ from pytest_gpuperf.figures import number, short
 DETAIL = "mlperf_log_detail.txt"
 TRACE = "mlperf_log_trace.json"
 ACCURACY = "mlperf_log_accuracy.json"
+
+
+# Ids of tests that make folders of their own, and the most characters of such a name; a file's has 255 bytes.
+_PLAIN = re.compile(r"[\w./-]+::[\w:.-]+(\[[\w.=-]*\])?", re.ASCII)
+_LONGEST = 120
+
+
+def folder_name(test: str) -> str:
+    """Return a name for the folder of a test's logs: its id, with a digest if others could have the same."""
+    name = re.sub(r"[^\w.=-]+", "_", test, flags=re.ASCII)
+    if _PLAIN.fullmatch(test) and len(name) <= _LONGEST:
+        return name
+    return f"{name[:_LONGEST]}-{hashlib.sha256(test.encode(errors='replace')).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pytest_gpuperf.mlperf.datasets import LAYOUTS, Dataset, Digits, dataset_of,
 from pytest_gpuperf.mlperf.imagenet import ImageNetAt
 from pytest_gpuperf.mlperf.scores import Score
 from pytest_gpuperf.mlperf.settings import Scenario
-from pytest_gpuperf.mlperf.sut import Sut
+from pytest_gpuperf.mlperf.sut import Sut, require_texts
 
 Precision = Literal["fp32", "fp16", "int8"]
 DTYPES: Mapping[str, type[np.floating[Any]]] = {
@@ -28,6 +28,7 @@ DTYPES: Mapping[str, type[np.floating[Any]]] = {
     "int8": np.float32,  # the images: what is quantised is inside
 }
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 DIGITS = "resnet50-digits"
 IMAGENET = "resnet50"
 SEED = 1
@@ -71,9 +72,7 @@ class Model:
 
     def require_usable(self) -> None:
         """Raise GpuperfError unless the file is there and every field is what it must be."""
-        for name in ("name", "recipe"):
-            if not isinstance(getattr(self, name), str):
-                raise GpuperfError(f"Model: {name}={short(getattr(self, name))}; give a text")
+        require_texts(self, "name", "recipe")
         require_file(self)
         for name in ("inputs", "state"):
             given = getattr(self, name)
@@ -83,6 +82,10 @@ class Model:
             raise GpuperfError(f"{self.name}: score={short(self.score)}; give a callable")
         if self.score is not None and (self.label_offset or self.reference is not None):
             raise GpuperfError(f"{self.name}: label_offset and reference are for classes, not with a score")
+        if self.reference is not None and not callable(getattr(self.reference, "problems", None)):
+            raise GpuperfError(
+                f"{self.name}: reference={short(self.reference)}; give StoredPredictions or none"
+            )
         if self.score is None and not (self.output is None or isinstance(self.output, str)):
             raise GpuperfError(
                 f"{self.name}: output={short(self.output)}; several outputs need a score, classes are one"
@@ -137,6 +140,13 @@ def require_file(model: Model) -> None:
     if not model.path.is_file():
         why = "is no file" if model.path.exists() else "does not exist"
         raise GpuperfError(f"{model.path} {why}; {model.name} must be an ONNX file")
+    try:
+        str(model.path).encode()
+    except UnicodeEncodeError:
+        raise GpuperfError(f"{str(model.path)!a} is no name in UTF-8, as ONNX Runtime needs one") from None
+    with model.path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise GpuperfError(f"{model.path} is a pointer of Git LFS, not the file itself: git lfs pull")
 
 
 def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Path | None = None) -> Model:

@@ -92,7 +92,7 @@ class OnnxSession:
 
     def _settle(self, io: Interface) -> None:
         """Take over what the file takes: its types, and its batch size if it has but one."""
-        self.dtype = io.dtype
+        self.dtype, io.given = io.dtype, self.answers
         if io.fixed_batch:
             self.batch_sizes = (io.fixed_batch,)
             self.description["fixed_batch"] = io.fixed_batch

@@ -32,7 +32,8 @@ def open_for(session: GpuperfSession, model: Model | Sut, asked: Request) -> Any
                 f'loadgen: precision="{asked.precision}" converts ONNX models; {model.name} is a Sut, which '
                 f'says itself what it computes in: Sut(precision="{model.precision}")'
             )
-        return SutSession(model, traffic.batch(asked.max_batchsize or int(model.max_batchsize)))
+        most = asked.max_batchsize or int(model.max_batchsize)
+        return SutSession(model, traffic.batch(most), most)
     backend = cast("Backend", (asked.backend or "cuda") if on_gpu else "cpu")
     largest = SESSIONS[backend].offline_batch
     size = traffic.batch(asked.max_batchsize or (min(largest, SERVER_BATCH) if traffic.server else largest))

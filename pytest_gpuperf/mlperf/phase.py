@@ -126,7 +126,8 @@ class Phase:
                 with suppress(GpuperfError):  # what ended the phase is said
                     self.callbacks.library.unload()
                 _running.release()
-        self.notes = (*self.notes, *getattr(self._dataset, "notes", ()))
+        said = getattr(self._dataset, "notes", ())
+        self.notes = (*self.notes, *((said,) if isinstance(said, str) else said))
         error = self.callbacks.failure or outcome.get("error")
         if isinstance(error, GpuperfError):
             raise error

@@ -48,8 +48,9 @@ def folder_of(root: Path, output: Any) -> Path | None:
     folder = root / output
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GpuperfError(f"loadgen: output: {folder} is no folder: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a null byte is a ValueError
+        why = getattr(error, "strerror", None) or error
+        raise GpuperfError(f"loadgen: output: {folder} is no folder: {why}") from None
     return folder
 
 

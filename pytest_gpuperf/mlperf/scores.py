@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.mlperf.accuracy import fingerprint
 
 Score = Callable[[Sequence[Any], Sequence[Any]], Any]
+_ROUNDED: Any = {}  # the form of an answer that another machine may round; that of a dict is never empty
 
 
 class Answers:
@@ -35,13 +36,23 @@ class Answers:
         """Forget what was kept, and keep from now on if that is ``wanted``."""
         self._kept = [] if wanted else None
 
+    @property
+    def wanted(self) -> bool:
+        """Say whether a phase of accuracy is under way, or one whose answers are sampled."""
+        return self._kept is not None
+
     def places(self, answers: Sequence[Any]) -> np.ndarray:
         """Keep the answers and return their places, int64; zeros if none are wanted."""
         if self._kept is None:
             return np.zeros(len(answers), np.int64)
         with self._one_at_a_time:
-            first = len(self._kept)
-            self._kept.extend(map(_own, answers))
+            first, owned = len(self._kept), list(map(_own, answers))
+            if len(owned) != len(answers):  # a table has columns
+                raise GpuperfError(
+                    f"{type(answers).__name__} is no sequence of answers: it has {len(answers)}, and going "
+                    f"through it gives {len(owned)}; return a list or an array with one for each sample"
+                )
+            self._kept.extend(owned)
         return np.arange(first, first + len(answers))
 
     def at(self, places: np.ndarray) -> tuple[Any, ...]:
@@ -74,7 +85,7 @@ class ScoreResult:
         """Do nothing: what is a good score is for the test to say, and a loss is for the baseline."""
 
     def measurements(self) -> list[Measurement]:
-        """Return the score, and the answers' fingerprint if they are text, bytes or whole numbers."""
+        """Return the score, and the answers' fingerprint unless another machine rounds them."""
         metric = Metric("score", "1", "higher", "exact", "accuracy")
         details = {"total": self.total}
         taken = [Measurement(metric, self.contract, (self.score,), details=details)]
@@ -126,7 +137,7 @@ def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple
 
 def _own(answer: Any) -> Any:
     """Return an answer with its arrays copied: the next batch may come in the same buffers."""
-    if isinstance(answer, np.ndarray):
+    if isinstance(answer, np.ndarray | bytearray):
         return answer.copy()
     if isinstance(answer, dict):
         return {name: _own(part) for name, part in answer.items()}
@@ -149,16 +160,35 @@ def _value(given: Any) -> float | None:
 
 
 def _print_of(answers: Sequence[Any]) -> float | None:
-    """Return a number that any other answers change; None for answers that another machine rounds."""
-    plain = [each.tolist() if hasattr(each, "tolist") else each for each in answers]
-    texts = [each.hex() if isinstance(each, bytes) else each for each in plain]
-    if not _is_exact(texts):
+    """Return a number that any other answers change; None for answers that another machine rounds.
+
+    Where it may round some of them, those that are texts or bytes alone count, and the others as one and the
+    same: a text that becomes NaN is another answer, and 1 among fractions may be 0.99 elsewhere.
+    """
+    forms = [_form(answer, numbers=True) for answer in answers]
+    if _ROUNDED in forms:
+        forms = [_form(answer, numbers=False) for answer in answers]
+    if all(form == _ROUNDED for form in forms):
         return None
-    digest = hashlib.sha256(json.dumps(texts).encode()).digest()
-    return fingerprint(np.frombuffer(digest, np.uint8))
+    return fingerprint(np.frombuffer(hashlib.sha256(json.dumps(forms).encode()).digest(), np.uint8))
 
 
-def _is_exact(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_exact, value))
-    return isinstance(value, str | int)
+def _form(answer: Any, numbers: bool) -> Any:
+    """Return what JSON has for an answer, _ROUNDED if it is not of texts, bytes, and whole ``numbers``."""
+    try:
+        return _plain(answer, numbers)
+    except TypeError:
+        return _ROUNDED
+
+
+def _plain(value: Any, numbers: bool) -> Any:
+    if isinstance(value, bytes | bytearray):
+        return value.hex()
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(plain, str) or (numbers and isinstance(plain, int | None)):
+        return plain
+    several = plain.items() if isinstance(plain, Mapping) else plain
+    if not isinstance(several, list | tuple | ItemsView) or not (several or numbers):
+        raise TypeError
+    parts = [_plain(part, numbers) for part in several]
+    return {"of": sorted(parts, key=json.dumps)} if isinstance(plain, Mapping) else parts

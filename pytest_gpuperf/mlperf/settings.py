@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -124,6 +125,30 @@ def longest(scenario: Scenario, profile: Profile, load: Load) -> float:
     if scenario.server:
         return profile.memory / size / scenario.qps
     return profile.memory / size * max(expected * profile.hint, LEAST_LATENCY) / 2  # it makes twice as many
+
+
+def require_room(
+    made: Any, scenario: Scenario, profile: Profile, configured: Mapping[str, int | float]
+) -> None:
+    """Raise GpuperfError if by the settings ``made`` LoadGen's queries would not fit into memory.
+
+    Only a configuration file can ask for so many: ``longest`` bounds what comes from arguments.
+    """
+    lasts = made.min_duration_ms / 1000
+    if scenario.one_query:
+        count, size = max(made.min_query_count, 1.1 * lasts * made.offline_expected_qps), OFFLINE_BYTES
+    else:
+        name = "multi_stream" if scenario.samples_per_query > 1 else "single_stream"
+        expected = getattr(made, f"{name}_expected_latency_ns") * 1e-9
+        rate = made.server_target_qps if scenario.server else 1 / expected if expected else math.inf
+        count = max(made.min_query_count, 2 * lasts * rate)
+        size = QUERY_BYTES + SAMPLE_BYTES * scenario.samples_per_query
+    if configured and count * size > profile.memory:
+        said = ", ".join(f"{key} = {value}" for key, value in configured.items())
+        raise GpuperfError(
+            f"LoadGen makes up all queries beforehand, and by the configuration ({said}) they would be "
+            f"{count:.3g}, which take more than {profile.memory >> 30} GiB: give other values"
+        )
 
 
 def _expected(load: Load) -> float:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.figures import number, short
+from pytest_gpuperf.figures import is_text, number, short
 from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
 from pytest_gpuperf.mlperf.scores import Answers, Score
 
 MANY = 1 << 20  # samples at a time, of which each has its place in memory
-NO_ANSWERS = (str, bytes, dict, set, frozenset)  # their parts are none, or in no order
+NO_ANSWERS = (str, bytes, bytearray, Mapping, Set)  # their parts are none, or in no order
 LOOKED_AT = 8  # of the loaded samples, the first among them, which every warm-up runs
+
+
+def require_texts(model: Any, *names: str) -> None:
+    """Raise GpuperfError unless the fields are texts of one line: baselines have them. A recipe may be ""."""
+    for name in names:
+        value = getattr(model, name)
+        if not is_text(value) and (name, value) != ("recipe", ""):
+            raise GpuperfError(f"{type(model).__name__}: {name}={short(value)}; give a text of one line")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +51,7 @@ class Sut:
 
     def require_usable(self) -> None:
         """Raise GpuperfError unless every field is what it must be; the dataset is opened elsewhere."""
-        for name in ("name", "recipe", "precision"):
-            if not isinstance(getattr(self, name), str):
-                raise GpuperfError(f"Sut: {name}={short(getattr(self, name))}; give a text")
+        require_texts(self, "name", "recipe", "precision")
         if not callable(self.run) or not (self.score is None or callable(self.score)):
             raise GpuperfError(f"{self.name}: run and score must be callables")
         size = number(self.max_batchsize)
@@ -55,18 +61,24 @@ class Sut:
 
 
 class SutSession:
-    """A ``Sut`` as LoadGen's callbacks see it, in batches of the one size."""
+    """A ``Sut`` as LoadGen's callbacks see it: batches of the one size, and it gets ``most`` at a time."""
 
     dtype: Any = None
     batch_sizes: tuple[int, ...]
 
-    def __init__(self, sut: Sut, size: int) -> None:
-        self.model, self.batch_sizes = sut, (size,)
+    def __init__(self, sut: Sut, size: int, most: int | None = None) -> None:
+        self.model, self.batch_sizes, self._most = sut, (size,), most or size
         self.precision, self.on_device = sut.precision, sut.on_device
         self.description: Mapping[str, Any] = {"provider": "callable"}
         self.answers = Answers()
 
     def run(self, batch: Any) -> np.ndarray:
+        if len(batch) > self._most:  # a query of MultiStream
+            starts = range(0, len(batch), self._most)
+            return np.concatenate([self._run(batch[start : start + self._most]) for start in starts])
+        return self._run(batch)
+
+    def _run(self, batch: Any) -> np.ndarray:
         answers = self.model.run(batch.arrays if isinstance(batch, Arrays) else batch)
         try:
             count = len(answers)
