@@ -42,6 +42,13 @@ def caching(batch):
         known.update(zip(batch[:, 0], honest(batch)))
     return [known[number] for number in batch[:, 0]]
 
+batches = [0]
+def paused(batch):  # by the host, in each phase of images that differ
+    several = len(set(batch[:, 0])) > 1
+    batches[0] += several
+    time.sleep(0.3 if several and batches[0] % 8 == 0 else 0)
+    return honest(batch)
+
 runs, some = [], [0]
 def lazy(batch):  # after what an accuracy phase takes
     runs.extend(batch)
@@ -77,6 +84,7 @@ def mumbling(batch):
 show(
     honest={s: audited("TEST04", honest, s) for s in ("SingleStream", "MultiStream", "Offline")},
     caching={s: audited("TEST04", caching, s) for s in ("SingleStream", "MultiStream", "Offline")},
+    paused=audited("TEST04", paused, "Offline"),
     sampled={s: audited("TEST01", honest, s) for s in ("SingleStream", "Offline")},
     lazy={s: audited("TEST01", lazy, s) for s in ("SingleStream", "Offline")},
     speaking=audited("TEST01", speaking, "SingleStream", score=words),
@@ -89,6 +97,10 @@ show(
 
 def test_an_honest_system_is_no_faster_on_the_same_image(found):
     assert {scenario: problems for scenario, (*_, problems) in found["honest"].items() if problems} == {}
+
+
+def test_a_pause_of_the_host_makes_no_cache(found):
+    assert found["paused"][-1] == []
 
 
 def test_a_system_that_caches_is(found):
@@ -143,7 +155,7 @@ def test_answers_that_are_sampled_cost_no_time(monkeypatch, rates, times, rounds
     monkeypatch.setattr(
         audit,
         "performance",
-        lambda *given, **options: SimpleNamespace(samples_per_second=next(phases), log_dir=None),
+        lambda *given, **options: SimpleNamespace(answered=next(phases), log_dir=None),
     )
     monkeypatch.setattr(audit.logs, "read_sampled", lambda folder, count: ([7], np.array([7])))
     result = made("Offline", 8, times=times).test01()

@@ -45,9 +45,9 @@ Rounds = tuple[tuple[float, float], ...]
 class AuditResult:
     """What an audit found: ``problems``, a sentence for each, and none if it was passed.
 
-    ``rounds`` are pairs of rates, without and with the audit: samples per second in Offline, queries in
-    Server, and of a stream the inverse of its median latency, of its early-stopping one in a "valid" phase.
-    TEST01 compared ``sampled`` answers, of which ``differing`` differed.
+    ``rounds`` are pairs of rates, without and with the audit: samples per second in Offline (of most batches
+    in a short phase), queries in Server, and of a stream the inverse of its median latency, of its
+    early-stopping one in a "valid" phase. TEST01 compared ``sampled`` answers, and ``differing`` differed.
     """
 
     test: str
@@ -108,12 +108,13 @@ class Audit:
         )
 
     def _rate(self, result: PerformanceResult) -> float:
-        if self._scenario.one_query:
-            return result.samples_per_second
+        long = self._profile.min_queries is None
+        if self._scenario.one_query:  # a short phase is of milliseconds, and so may be a pause of the host
+            return (0.0 if long else result.answered) or result.samples_per_second
         if self._scenario.server:
             return result.qps
         # Of a few queries the bound on a median is all but the longest.
-        bound = result.early_stopping if self._profile.min_queries is None else None
+        bound = result.early_stopping if long else None
         return 1 / (bound or result.latency.p50)
 
     def _rounds(

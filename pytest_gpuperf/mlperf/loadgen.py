@@ -32,7 +32,7 @@ from pytest_gpuperf.mlperf.result import AccuracyResult, PerformanceResult
 from pytest_gpuperf.mlperf.scores import ScoreResult, scored
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import Load, Profile, Scenario
-from pytest_gpuperf.mlperf.timing import InvalidPhase, timed
+from pytest_gpuperf.mlperf.timing import InvalidPhase, answering, timed
 
 PERFORMANCE_SAMPLES = 1024  # MLPerf's for ResNet-50
 SHORTEST_SUBMITTED = 600.0  # seconds
@@ -122,6 +122,7 @@ def performance(
         tuple(said),
         early_stopping(detail),
         (meter.joules, meter.step) if meter and meter.joules is not None else None,
+        answering(phase.callbacks.completions),
     )
 
 

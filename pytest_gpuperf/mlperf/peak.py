@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError, NotFit
@@ -18,7 +17,7 @@ from pytest_gpuperf.mlperf.result import PerformanceResult
 from pytest_gpuperf.mlperf.session import Session
 from pytest_gpuperf.mlperf.settings import SERVER_QUERIES, Scenario
 from pytest_gpuperf.mlperf.threshold import Threshold
-from pytest_gpuperf.mlperf.timing import InvalidPhase
+from pytest_gpuperf.mlperf.timing import InvalidPhase, answering
 
 MOST_PHASES, MOST_FLOODS = 60, 12
 DOUBTFUL = 20  # phases after which a search is not plain
@@ -155,17 +154,3 @@ def find_peak(
         lasting.close()
     contract = {name: value for name, value in peak.found.contract.items() if name != "target_qps"}
     return PeakResult(peak.rate, peak.found, tried, resolution, {**contract, "resolution": resolution})
-
-
-def answering(completions: list[tuple[float, int]]) -> float:
-    """Return how many queries a second were answered: the median over stretches of an eighth of the batches.
-
-    So a pause of the host does not count.
-    """
-    ends, total = [], 0
-    for end, count in sorted(completions):
-        total += count
-        ends.append((end, total))
-    stretch = max(1, len(ends) // 8)
-    pairs = zip(ends, ends[stretch:], strict=False)
-    return median([(after - before) / (end - begin) for (begin, before), (end, after) in pairs] or [0.0])

@@ -94,7 +94,8 @@ class PerformanceResult:
     ``duration`` that time in seconds. ``notes`` are sentences worth showing (an audit.config that was left
     alone). ``early_stopping`` is MLPerf's own metric of a stream, in seconds: a bound on its target
     percentile (p50 of a "short" phase, p90 and p99 of a "valid" one) with 99 % confidence. ``energy`` are
-    the joules that the devices took, and the seconds to which the counter's span is known.
+    the joules that the devices took, and the seconds to which the counter's span is known. ``answered`` are
+    the samples a second of most batches: pauses of the host do not count. It is 0 for fewer than two batches.
     """
 
     scenario: str
@@ -108,6 +109,7 @@ class PerformanceResult:
     notes: tuple[str, ...] = ()
     early_stopping: float | None = None
     energy: tuple[float, float] | None = None
+    answered: float = 0.0
 
     @property
     def samples_per_second(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -91,3 +92,17 @@ def require_consistent(scenario: str | Scenario, latency: Latency, queries: int,
             f"the {asked.name} figures contradict each other: {rate:.4g} queries/s times the mean latency of "
             f"{latency.mean:.4g} s is {found:.3f}, not 1 within {TOLERANCE:.0%}: time passed between queries"
         )
+
+
+def answering(completions: list[tuple[float, int]]) -> float:
+    """Return how many samples a second were answered: the median over stretches of an eighth of the batches.
+
+    So a pause of the host does not count. 0 of fewer than two batches.
+    """
+    ends, total = [], 0
+    for end, count in sorted(completions):
+        total += count
+        ends.append((end, total))
+    stretch = max(1, len(ends) // 8)
+    pairs = zip(ends, ends[stretch:], strict=False)
+    return median([(after - before) / (end - begin) for (begin, before), (end, after) in pairs] or [0.0])
