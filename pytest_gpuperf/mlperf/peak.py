@@ -69,8 +69,7 @@ def search(
     make as likely too high as too low, until the peak is known to the resolution: a phase that contradicts
     the others is held to be spoilt. Where many were not enough, every other one is halfway between the
     bounds: one that was valid by luck leaves higher rates open, and phases below those rule none of them
-    out. Raises GpuperfError if that takes more than MOST_PHASES, NotFit if that
-    is since they contradict each other.
+    out. Raises after MOST_PHASES: NotFit if they contradict each other, else GpuperfError.
     """
     answered, tried = _flooded(attempt)
     threshold, attempts = Threshold(answered * (1 + slack(answered)), resolution), list[Attempt]()
@@ -121,8 +120,8 @@ def find_peak(
 ) -> PeakResult:
     """Return the highest valid rate of Server, in phases of ``seconds``.
 
-    ``options`` are those of ``performance``, as whose errors are raised, and NotFit. A phase lasts until it
-    has the 662 queries of a p99.
+    ``options`` are those of ``performance``. A phase lasts until it has the 662 queries of a p99. Raises as
+    ``performance`` and ``search`` do.
     """
     lasting = Lasting(Kept(dataset_of(session.model, None), session.dtype, session.hold))
 
