@@ -22,7 +22,7 @@ from pytest_gpuperf.mlperf.library import Kept
 from pytest_gpuperf.mlperf.loadgen import _patience
 from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.settings import Scenario
-from pytest_gpuperf.mlperf.timing import LONG_ENOUGH, InvalidPhase
+from pytest_gpuperf.mlperf.timing import LONG_ENOUGH, InvalidPhase, answering
 from pytest_gpuperf.mlperf.warmup import require_in_time
 
 
@@ -353,8 +353,8 @@ def test_kept_images_are_loaded_once_and_let_go_at_the_end():
 
 def test_what_a_flooded_server_answers_leaves_out_a_pause():
     ends = [0.001 * batch + (0.5 if batch > 50 else 0) for batch in range(100)]
-    assert peak.answering([(end, 8) for end in ends]) == pytest.approx(8_000)
-    assert peak.answering([(1.0, 8)]) == 0
+    assert answering([(end, 8) for end in ends]) == pytest.approx(8_000)
+    assert answering([(1.0, 8)]) == 0
 
 
 def test_a_search_ends_where_a_phase_would_take_too_long(monkeypatch):

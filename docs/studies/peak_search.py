@@ -27,6 +27,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import peak
 from pytest_gpuperf.mlperf.settings import SERVER_QUERIES, Scenario
 from pytest_gpuperf.mlperf.sut import Sut, SutSession
+from pytest_gpuperf.mlperf.timing import answering
 
 SECONDS, RESOLUTION, OVERHEAD, PAUSE = 2.0, 0.02, 0.6, 0.05
 ARRIVALS = np.random.default_rng(7).exponential(size=100_000).cumsum()
@@ -89,7 +90,7 @@ class Simulated:
         def attempt(rate: float, part: float) -> peak.Attempt:
             rate = rate or first
             valid, completions = self.phase(rate, SECONDS * part)
-            return peak.Attempt(rate, valid or None, min(rate, peak.answering(completions)))
+            return peak.Attempt(rate, valid or None, min(rate, answering(completions)))
 
         found, tried = peak.search(attempt, RESOLUTION, lambda answered: self.latency / SECONDS)
         return found.rate, len(tried), self.now - self.begun
