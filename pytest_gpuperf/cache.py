@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CACHE = "PYTEST_GPUPERF_CACHE"
 _SHARED = "PYTEST_GPUPERF_CACHE_SHARED"
+_verified: dict[Path, str] = {}
+"""The SHA-256 of each file that ``cached`` found intact in this process."""
 
 
 def cache_folder() -> Path:
@@ -101,13 +103,22 @@ def _refuse_other_writers(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal; not read again if ``cached`` returned it."""
+    return _verified.get(path) or _read_sha256(path)
+
+
+def _read_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _intact(path: Path, digest: Path) -> bool:
+    _verified.pop(path, None)
     try:
-        return digest.read_bytes() == sha256(path).encode()
+        found = _read_sha256(path)
+        if digest.read_bytes() != found.encode():
+            return False
     except OSError:
         return False
+    _verified[path] = found
+    return True

@@ -21,8 +21,9 @@ class TestOptions:
 
     ``tolerance``: the smallest change worth a failure, a fraction (0.02 is 2 %). ``version``: part of the
     contract; change it when the test measures something else. ``l2``: "hot" or "cold". ``seconds`` of
-    device time to sample, at most; ``warmup`` seconds before it. ``isolated``: run the whole test in a
-    process of its own. ``expected``: why the test may regress, and ``until`` which day ("2026-12-31").
+    device time to sample, at most; ``warmup`` seconds before it (0.2; after a phase 0). ``isolated``: run the
+    whole test in a process of its own. ``expected``: why the test may regress, and ``until`` which day
+    ("2026-12-31").
     ``backend``: "cuda" for a test that needs a real GPU, and is skipped without one.
     """
 
@@ -32,7 +33,7 @@ class TestOptions:
     version: str | int | None = None
     l2: str = "hot"
     seconds: float = 0.5
-    warmup: float = 0.2
+    warmup: float | None = None
     isolated: bool = False
     expected: str | None = None
     until: str | None = None

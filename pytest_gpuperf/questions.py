@@ -17,6 +17,7 @@ from pytest_gpuperf.session import GpuperfSession
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
 
+WARMUP = 0.2  # seconds, unless the test says otherwise
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -58,14 +59,17 @@ def timed(
     *,
     check: Callable[[Any], None] | None = None,
     watched: bool = False,
+    warm: bool = False,
 ) -> Measurement:
-    """Measure the device time of ``launch(*args)``, which is what ``reached`` asks."""
+    """Measure the device time of ``launch(*args)``, which is what ``reached`` asks.
+
+    ``warm``: the device was busy until now, so unless the test asks for a warm-up there is none.
+    """
     from pytest_gpuperf.instruments import device_time
 
     gpu, options, metric = session.gpu(), test_options(item), reached.metric
-    settings = device_time.Settings(
-        options.l2, options.seconds, options.warmup, session.telling(item, metric.name)
-    )
+    warmup = options.warmup if options.warmup is not None else 0.0 if warm else WARMUP
+    settings = device_time.Settings(options.l2, options.seconds, warmup, session.telling(item, metric.name))
     batch, name = session.batch(item, metric.name), metric.name if watched else ""
     graph = reached.contract.get("mode") == "graph"
     timing = device_time.measure(

@@ -1,5 +1,6 @@
 """Files are read within bounds and replaced by one writer at a time; the cache of what is slow to make."""
 
+import hashlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_gpuperf import cache as caching
 from pytest_gpuperf.cache import cached
 from pytest_gpuperf.errors import GpuperfError, Unavailable
 from pytest_gpuperf.files import own_folder, read_file, replace_file, writing
@@ -30,6 +32,21 @@ def test_a_damaged_cached_file_is_made_anew(cache):
     path = cached("models/a.bin", lambda: b"abc")
     path.write_bytes(b"ab")
     assert cached("models/a.bin", lambda: b"abc").read_bytes() == b"abc"
+
+
+def test_a_file_found_in_the_cache_is_hashed_once(cache, monkeypatch):
+    def digest(content):
+        return caching.sha256(cached("models/a.bin", lambda: content))
+
+    read = []
+    real = caching._read_sha256
+    monkeypatch.setattr(caching, "_read_sha256", lambda path: read.append(path) or real(path))
+    assert digest(b"abc") == hashlib.sha256(b"abc").hexdigest()
+    del read[:]
+    assert digest(b"abc") == hashlib.sha256(b"abc").hexdigest()
+    assert len(read) == 1
+    (cache / "models" / "a.bin").write_bytes(b"ab")
+    assert digest(b"xyz") == hashlib.sha256(b"xyz").hexdigest()  # made anew
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", bytes(64)])

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.files import own_folder
+from pytest_gpuperf.instruments import device_time
 from pytest_gpuperf.mlperf.fixtures import LoadGen
 from pytest_gpuperf.mlperf.logs import DETAIL
 from pytest_gpuperf.mlperf.request import Request
@@ -312,10 +313,21 @@ class Digits:
         return np.array(indices, np.float32)[:, None]
 
 
-@pytest.mark.parametrize("active", [True, False])
-def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: bool):
+@pytest.mark.parametrize(
+    ("active", "warmup"),
+    [(True, 0), pytest.param(True, 0.01, marks=pytest.mark.gpuperf(warmup=0.01)), (False, None)],
+)
+def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, monkeypatch, active, warmup):
     """The question names no phase: neither its seconds nor LoadGen's version changes the model's own time."""
-    replayed, looked = [], []
+    replayed, looked, warmups = [], [], []
+    measure = device_time.measure
+    monkeypatch.setattr(
+        device_time,
+        "measure",
+        lambda gpu, launch, args, settings, **more: (
+            warmups.append(settings.warmup) or measure(gpu, launch, args, settings, **more)
+        ),
+    )
     device = SimpleNamespace(judges_times=False)
     gpu = SimpleNamespace(device=device, synchronize=lambda: None, origin=lambda array: None)
     session = SimpleNamespace(
@@ -354,4 +366,5 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, active: 
     }
     assert replayed[0] == [0, 1, 2, 0, 1, 2, 0, 1]
     assert looked
+    assert warmups == [warmup]  # the phase was one
     assert not LoadGen(session, request.node)._on_device(SimpleNamespace(on_device=False))

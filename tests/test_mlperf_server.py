@@ -286,8 +286,8 @@ def test_a_latency_that_no_query_keeps_is_said_before_the_phase():
 @pytest.mark.parametrize(
     ("takes", "longest", "lasts"),
     [
-        (lambda at: 0.010, 3.0, 1.0),
-        (lambda at: 0.010 - 0.002 * min(at, 1), 3.0, 2.0),  # the clocks rise for a second
+        (lambda at: 0.010, 3.0, 0.5),
+        (lambda at: 0.010 - 0.002 * min(at, 1), 3.0, 1.5),  # the clocks rise for a second
         (lambda at: 0.010 * (1 - 0.015 * at), 3.0, 3.0),  # they go on rising
         (lambda at: 0.010, 0.2, 0.2),
         (lambda at: 0.5, 0.2, 2.0),  # four runs at least
@@ -307,7 +307,7 @@ def test_a_warm_up_lasts_until_batches_take_the_same_time(monkeypatch, takes, lo
     )
     monkeypatch.setattr(warmup, "perf_counter", lambda: clock[0])
     took = warmup.probe(calls, 8, (), longest)
-    assert clock[0] == pytest.approx(lasts, abs=0.02)
+    assert clock[0] == pytest.approx(lasts, abs=0.05)
     assert took == pytest.approx(takes(clock[0]), rel=0.2)
 
 

@@ -172,14 +172,14 @@ def load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def enlarge(pixels: np.ndarray) -> np.ndarray:
-    """Turn uint8 [n, 8, 8] into float32 [n, 3, 224, 224] in -0.5..0.5, three equal channels.
+    """Turn uint8 [n, 8, 8] into float32 [n, 3, 224, 224] in -0.5..0.5, a read-only view: one channel thrice.
 
     Every pixel becomes a 28x28 square. Unlike an interpolation this is exact in float32, so the model's
     input has the same bits on every machine.
     """
     grey = pixels.astype(np.float32) / np.float32(16) - np.float32(0.5)
     large = grey.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
-    return np.broadcast_to(large[:, None], (len(large), 3, 224, 224)).copy()
+    return np.broadcast_to(large[:, None], (len(large), 3, 224, 224))
 
 
 class Digits:

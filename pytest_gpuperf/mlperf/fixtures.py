@@ -231,17 +231,18 @@ class LoadGen:
             return []
         from pytest_gpuperf.mlperf.datasets import dataset_of
         from pytest_gpuperf.mlperf.library import SampleLibrary
+        from pytest_gpuperf.mlperf.warmup import IMAGES
 
         size, model = session.batch_sizes[-1], session.model
         dataset = dataset_of(model, None)
         library = SampleLibrary(dataset, session.dtype, lambda images: lambda: None)
-        library.load(range(min(size, len(dataset))))
+        library.load(range(min(size, IMAGES, len(dataset))))
         asked: dict[str, Any] = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
         asked |= {"precision": session.precision, "images": size, "input_copy": False}
         asked |= getattr(session, "contract", {})
         enqueue = session.replay(library.slice(0, size))
         reached = question(self._session, self._item, DEVICE_TIME, enqueue, more=asked)
-        return [timed(self._session, self._item, enqueue, (), reached)]
+        return [timed(self._session, self._item, enqueue, (), reached, warm=True)]
 
     def _accuracy(self, session: AnySession, asked: Request) -> AccuracyResult | ScoreResult:
         from pytest_gpuperf.mlperf import loadgen, models

@@ -16,7 +16,7 @@ TRIES = 10  # of a query alone: a busy host makes some of them slow
 IMAGES = 64  # loaded to warm up with, or as many as a batch has
 FEWEST = 4  # runs
 # Seconds, and by how much the medians of two may differ: what gets faster by 1 % a second is not warm.
-WINDOW, STEADY = 0.5, 0.005
+WINDOW, STEADY = 0.25, 0.0025
 
 
 def probe(calls: Callbacks, batch: int, sizes: Sequence[int], seconds: float) -> float:
