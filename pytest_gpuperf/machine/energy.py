@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Thread
 from time import perf_counter, sleep
 from typing import Any
 
@@ -41,21 +42,24 @@ class EnergyMeter:
     """The energy between ``begin`` and ``end`` of the devices at these PCI addresses.
 
     ``joules`` is None where it is not known, and ``note`` says why; ``step`` are the seconds between two
-    changes of the counter, so that a span is known to that.
+    changes of the counter, so that a span is known to that. They are looked for as the meter is made, on a
+    thread, for up to 0.3 s: what is then done before the span takes longer.
     """
 
     def __init__(self, addresses: Sequence[str], nvml: Any = None) -> None:
-        self.step, self._first = 0.0, 0.0
+        self.step, self._first = _LONGEST, 0.0
         self.joules: float | None = None
         self._counter = EnergyCounter(addresses, nvml)
         self.note = self._counter.note
+        self._looking = Thread(target=self._unless_lost, args=(self._look,), daemon=True)
+        self._looking.start()
 
     def begin(self) -> None:
         self._unless_lost(self._begin)
 
     def end(self) -> None:
-        """End the span, and look for up to 0.3 s how often the counter changes."""
         self._unless_lost(self._end)
+        self._looking.join()
 
     def _unless_lost(self, read: Callable[[], None]) -> None:
         """Read the counter, if it can be: where it cannot any more there is no energy, and no failure."""
@@ -69,9 +73,11 @@ class EnergyMeter:
         self._first = self._counter.read()
 
     def _end(self) -> None:
-        last = before = self._counter.read()
-        self.joules = last - self._first
-        changes: list[float] = []
+        self.joules = self._counter.read() - self._first
+
+    def _look(self) -> None:
+        """Find out how often the counter changes."""
+        before, changes = self._counter.read(), list[float]()
         limit = perf_counter() + _LONGEST
         while len(changes) < 2 and perf_counter() < limit:
             sleep(_LOOK)
@@ -79,4 +85,5 @@ class EnergyMeter:
             if now != before:
                 changes.append(perf_counter())
                 before = now
-        self.step = changes[1] - changes[0] if len(changes) == 2 else _LONGEST
+        if len(changes) == 2:
+            self.step = changes[1] - changes[0]
