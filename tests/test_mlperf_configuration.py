@@ -50,6 +50,12 @@ def test_the_nearer_line_wins_as_in_loadgen(tmp_path):
         ("*.*.*.min_duration = 5", '"\\*\\.\\*" is no model; give one name, or \\* for any'),
         ("*.*.min_query_count = nan", '"nan" is no number'),
         ("*.*.min_query_count = 1_000", '"1_000" is no number'),  # LoadGen would read 1
+        ("*.*.min_query_count = 1e3", "give it without an exponent"),  # it would read 1
+        ("*.*.min_duration = 1E3", "min_duration = 1E3; give it without an exponent, which LoadGen does not"),
+        ("*.*.min_query_count = 0b10", '"0b10" is no number'),  # it would read nothing of the file
+        ("*.*.min_query_count = 0o10", '"0o10" is no number'),
+        ("*.*.target_latency = \N{FULLWIDTH DIGIT FIVE}.5", "is no number"),
+        ("*.*.min_query_count = \N{ARABIC-INDIC DIGIT FIVE}", "is no number"),
         ("*.*.min_query_count = 1.5", "min_query_count = 1.5; give a whole number of at least 0"),
         ("*.*.qsl_rng_seed = -1", "qsl_rng_seed = -1; give a whole number of at least 0, in 64 bits"),
         ("*.*.qsl_rng_seed = 18446744073709551616", "give a whole number of at least 0, in 64 bits"),
@@ -130,7 +136,7 @@ def test_what_cannot_be_meant_is_said_of_the_file(tmp_path, line, said):
 
 
 def test_an_editors_mark_at_the_beginning_is_no_part_of_a_line(tmp_path):
-    path = written(tmp_path, "\ufeff*.*.qsl_rng_seed = 18446744073709551615\r\n*.*.min_query_count = 1e2\r\n")
+    path = written(tmp_path, "\ufeff*.*.qsl_rng_seed = 18446744073709551615\r\n*.*.min_query_count = 0x64\r\n")
     found = configuration.read(path).of(["m"], "Offline")
     assert found == {"qsl_rng_seed": 18446744073709551615, "min_query_count": 100}
 

@@ -74,10 +74,12 @@ PASSED_OVER = (
     "test05_sample_index_rng_seed",
     "test05_schedule_rng_seed",
 )
-# What may be a fraction; all other keys are whole numbers, in 64 bits.
-FRACTIONS = ("target_latency", "target_qps", "min_duration", "max_duration", "token_latency_scaling_factor")
+# What may be a fraction; all other keys are whole numbers, in 64 bits. LoadGen reads no exponent but in REALS.
+REALS = ("target_latency", "target_qps", "token_latency_scaling_factor")
+FRACTIONS = (*REALS, "min_duration", "max_duration")
 PERCENTS = ("target_latency_percentile", "accuracy_log_probability")
-_FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
+_WHOLE = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)")  # 010 would be 8
+_FRACTION = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][+-]?[0-9]+)?")
 KEYS = sorted({*EVERY, *PASSED_OVER, *(key for keys in OF_SCENARIO.values() for key in keys)})
 
 
@@ -149,11 +151,14 @@ def _entry(text: str, where: str) -> tuple[tuple[str, str, str], int | float]:
 def _number(key: str, text: str, where: str) -> int | float:
     """Return the value of a key; raises GpuperfError for one that LoadGen's setting cannot hold."""
     value: int | float
+    fraction = _FRACTION.fullmatch(text)
     try:
-        value = float(text) if _FRACTION.fullmatch(text) else int(text if "_" not in text else "", 0)
-    except ValueError:
+        value = float(text) if fraction else int(text if _WHOLE.fullmatch(text) else "", 0)
+    except ValueError:  # also more digits than int() takes
         raise GpuperfError(f'{where}: "{text}" is no number') from None
-    if key in PERCENTS:
+    if fraction and fraction[2] and key not in (*REALS, *PERCENTS):
+        fits, wanted = False, "it without an exponent, which LoadGen does not read"
+    elif key in PERCENTS:
         fits, wanted = 0 < value < 100, "a number of percent, above 0 and below 100"
     elif key in FRACTIONS:
         fits, wanted = 0 <= value < 2**63, "a number of at least 0"
