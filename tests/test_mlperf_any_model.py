@@ -181,12 +181,26 @@ def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, make, change, said):
         ({"score": None, "label_offset": 0.5}, "label_offset=0.5; give a whole number"),
         ({"input_shape": 3}, "input_shape=3; give the sizes without the batch's"),
         ({"input_shape": (3, -1)}, r"input_shape=\(3, -1\); give the sizes"),
+        ({"output": 5}, "output=5; give an output's name, or several"),
         ({"data_format": "CHW"}, 'data_format=.*give "NCHW" or "NHWC"'),
     ],
 )
 def test_a_field_that_cannot_be_meant_is_one_sentence(tmp_path, change, said):
     with pytest.raises(GpuperfError, match=f"^steps: {said}"):
         models.require_usable(steps(tmp_path, **change))
+
+
+def test_a_model_whose_state_is_all_that_it_gives_has_no_answer(tmp_path):
+    file = onnxmodels.scores(tmp_path / "scores.onnx")
+    model = Model("m", file, "", dataset=Steps, state={"x": "y"}, score=nearly)
+    with pytest.raises(GpuperfError, match="none is left"):
+        open_session(model, "cpu")
+    twice = replace(model, path=onnxmodels.running_sum(file), state={"sum": "y"}, inputs={"scale": 2})
+    with pytest.raises(GpuperfError, match=r'outputs y, sumN; Model\.output is "z"'):
+        open_session(replace(twice, output="z"), "cpu")
+    alone = replace(twice, state={"sum": "y", "scale": "sumN"}, inputs={})
+    with pytest.raises(GpuperfError, match="has the outputs y, sumN; none is left to answer"):
+        open_session(alone, "cpu")
 
 
 def test_scores_that_are_nan_are_no_class(tmp_path):
@@ -207,6 +221,9 @@ def test_what_is_no_model_is_said_without_the_runtimes_source(tmp_path):
     with pytest.raises(
         GpuperfError, match=r"sum.onnx is a pointer of Git LFS, not the file itself: git lfs pull"
     ):
+        open_session(model, "cpu")
+    model.path.write_bytes(b"")
+    with pytest.raises(GpuperfError, match=r"sum.onnx is empty; steps must be an ONNX file"):
         open_session(model, "cpu")
     odd = model.path.with_name(os.fsdecode(b"m\xff.onnx"))
     odd.write_bytes(b"")

@@ -136,7 +136,8 @@ def test_what_cannot_be_meant_is_said_of_the_file(tmp_path, line, said):
 
 
 def test_an_editors_mark_at_the_beginning_is_no_part_of_a_line(tmp_path):
-    path = written(tmp_path, "\ufeff*.*.qsl_rng_seed = 18446744073709551615\r\n*.*.min_query_count = 0x64\r\n")
+    lines = "\ufeff*.*.qsl_rng_seed = 18446744073709551615\r\n*.*.min_query_count = 0x64\r\n"
+    path = written(tmp_path, lines)
     found = configuration.read(path).of(["m"], "Offline")
     assert found == {"qsl_rng_seed": 18446744073709551615, "min_query_count": 100}
 

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -71,10 +72,24 @@ def test_preprocessing_takes_the_middle_in_rgb_less_the_means(tmp_path, cv2, sha
 def test_missing_images_are_named_early_and_bad_ones_when_read(tmp_path, cv2):
     (tmp_path / "val_map.txt").write_text("text.jpg 1\ngone.jpg 1\nval/gone.jpg 1\n")
     (tmp_path / "text.jpg").write_text("no image")
-    with pytest.raises(GpuperfError, match=r"lists 3 images, of which 2 are missing, first .*/gone\.jpg"):
+    with pytest.raises(GpuperfError, match=r"2 of the 3 images that .* cannot be found, first .*/gone\.jpg"):
         imagenet.ImageNet(tmp_path)
     with pytest.raises(GpuperfError, match=r"text\.jpg is missing or is no image"):
         imagenet.ImageNet(tmp_path, 1).images([0])
+    (tmp_path / "val_map.txt").write_text("a\0b/gone.jpg 1\n")
+    with pytest.raises(GpuperfError, match=r"1 of the 1 images that .* cannot be found"):
+        imagenet.ImageNet(tmp_path)
+
+
+def test_an_image_of_more_pixels_than_opencv_takes_is_named(tmp_path, cv2):
+    cv2.imwrite(str(tmp_path / "large.png"), np.zeros((1, 1, 3), np.uint8))
+    content = bytearray((tmp_path / "large.png").read_bytes())
+    content[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (tmp_path / "large.png").write_bytes(content)
+    with pytest.raises(GpuperfError, match=r"large\.png cannot be decoded: OpenCV requires pix") as error:
+        imagenet.decode(tmp_path / "large.png")
+    assert "\n" not in str(error.value)
 
 
 def test_a_jpeg_that_is_cut_off_is_read_and_said_each_time(tmp_path, cv2):
@@ -88,7 +103,7 @@ def test_a_jpeg_that_is_cut_off_is_read_and_said_each_time(tmp_path, cv2):
         assert dataset.notes == ()
         whole, cut = dataset.images([0, 1])
         assert np.array_equal(whole[:, :100], cut[:, :100])
-        assert dataset.notes[0].startswith(f"1 images are cut off, first {tmp_path / 'cut.jpg'}: is the copy")
+        assert dataset.notes[0].startswith(f"1 image file cut off, first {tmp_path / 'cut.jpg'}: is the copy")
 
 
 def test_images_are_decoded_at_once_and_in_order(tmp_path, monkeypatch):
@@ -258,13 +273,15 @@ def test_another_list_names_its_lines_and_has_a_name_of_its_own(pictures):
     assert models.with_list(mine, listing).dataset(None).name != dataset.name
     for text, said in (
         ("3.jpg 30\n7.jpg 1000\n", r'few\.txt, line 2: "7\.jpg 1000" must be a path and a label'),
-        ("3.jpg 1\nx.jpg 2\n", r"few\.txt lists 2 images, of which 1 are missing, first .*/x\.jpg"),
+        ("3.jpg 1\nx.jpg 2\n", r"1 of the 2 images that .*few\.txt lists cannot be found, first .*/x\.jpg"),
     ):
         listing.write_text(text)
         with pytest.raises(GpuperfError, match=said):
             models.with_list(mine, listing).dataset(None)
     with pytest.raises(GpuperfError, match=r"none\.txt cannot be read \(No such file or directory\)$"):
         models.with_list(mine, "none.txt").dataset(None)
+    with pytest.raises(GpuperfError, match=r"cannot be read \(embedded null byte"):
+        models.with_list(mine, "a\0b").dataset(None)
 
 
 def test_a_list_is_for_imagenet(tmp_path):

@@ -37,11 +37,12 @@ def test_detail_log(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "ran nothing"),
+        (None, "LoadGen ran nothing, or this is not its folder"),
         (mllog("result_validity", "VALID"), "did not end"),
         (":::MLLOG {oops\n", "no MLLOG entry: {oops"),
         (":::MLLOG 5\n", "no MLLOG entry: 5"),
         (':::MLLOG {"key": "a", "value": 1, "metadata": [1]}\n', "no MLLOG entry: {"),
+        (":::MLLOG " + "[" * 10**5 + "]" * 10**5 + "\n", "no MLLOG entry: ..."),
         ('"pid": 1, "tid": 1, "ts": 3775ns : version : .5a1 @ 61220457de\n', "LoadGen of 2020 or before"),
     ],
 )
@@ -67,8 +68,21 @@ def test_a_foreign_log_whose_numbers_are_none(tmp_path):
     for name in ("result_50.00_percentile_latency_ns", "result_query_count", "num_errors"):
         with pytest.raises(GpuperfError, match=f"{name} is 'NaN', which is no number"):
             read(scenario, mllog(name, "NaN"))
-    with pytest.raises(GpuperfError, match="read_logs: None is no path; give the folder"):
-        read_logs(None)
+    few = mllog("result_mean_query_latency_ns", 1e-320)
+    assert read(scenario, few, mllog("effective_samples_per_query", 8)).samples_per_second == np.inf
+    assert read(mllog("sut_name", "mine").replace("mine", "my\u2028own")).values["sut_name"] == "my\u2028own"
+
+
+def test_a_path_that_is_no_log_folder(tmp_path):
+    (tmp_path / logs.DETAIL).mkdir()
+    for given, said in (
+        (None, "read_logs: None is no path; give the folder"),
+        (tmp_path, "cannot be read: Is a directory"),
+        ("a\0b", "cannot be read: embedded null byte"),
+        ("a\ud800b", "cannot be read: .*surrogates not allowed"),
+    ):
+        with pytest.raises(GpuperfError, match=said):
+            read_logs(given)
 
 
 def sample(start_us, query, index, complete_ns):

@@ -53,7 +53,7 @@ def test_imagenet_needs_both_folders_and_files(tmp_path):
         models.resolve("resnet50")
     with pytest.raises(GpuperfError, match=r"resnet50_v1\.onnx does not exist"):
         models.resolve(None, model_dir=tmp_path, data_dir=tmp_path)
-    (tmp_path / "resnet50_v1.onnx").write_bytes(b"")
+    (tmp_path / "resnet50_v1.onnx").write_bytes(b"some")
     with pytest.raises(GpuperfError, match=r"data is no folder; DATA_DIR must hold ImageNet"):
         models.resolve(None, model_dir=tmp_path, data_dir=tmp_path / "data")
     lacking = models.resolve(None, model_dir=tmp_path, data_dir=tmp_path)  # which has another list, perhaps
@@ -120,3 +120,5 @@ def test_weights_beside_the_file_are_part_of_the_model(cache, tmp_path):
     assert weights.digest(model.path) == sha256(model.path)[:16]
     with pytest.raises(GpuperfError, match=r"failed while converting it to fp16 \(bert, .*m\.onnx\)"):
         precision_file(model, "fp16", weights.digest(model.path))
+    model.path.write_bytes(model.path.read_bytes() + b"\x0a\x08location\x12\xff\x1f" + b"x" * 4095)
+    assert weights.external(model.path) == []  # nor is that too long for a name

@@ -106,33 +106,65 @@ def test_fp16_runs_a_converted_model_and_leaves_the_file(tmp_path, ort):
     assert model.path.read_bytes() == before
 
 
-def test_int8_quantises_the_convolutions_and_nothing_else(tmp_path, ort, caplog):
+def pixel_classifier(path, batch="N", kind="FLOAT"):
     """A convolution that picks one of three pixels, and a product that makes classes of it."""
     onnx = pytest.importorskip("onnx", reason="the model under test is written with onnx")
     from onnx import TensorProto, helper, numpy_helper
 
     pick = np.array([[[[1.0, 0, 0]]], [[[0, 1.0, 0]]], [[[0, 0, 1.0]]]], np.float32)
     nodes = [
-        helper.make_node("Conv", ["x", "k"], ["picked"]),
+        helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["floats", "k"], ["picked"]),
         helper.make_node("Flatten", ["picked"], ["flat"]),
         helper.make_node("MatMul", ["flat", "w"], ["scores"]),
     ]
     graph = helper.make_graph(
         nodes,
         "pixels",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 1, 3])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("x", getattr(TensorProto, kind), [batch, 1, 1, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 3])],
         [numpy_helper.from_array(pick, "k"), numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")],
     )
     opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(tmp_path / "m.onnx"))
-    images = np.eye(3, dtype=np.float32)[:, None, None, :]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
+    return models.Model("pixels", path, "by hand", onnxmodels.pixels(PIXELS), input_shape=(1, 1, 3))
 
-    model = models.Model(
-        "pixels", tmp_path / "m.onnx", "by hand", onnxmodels.pixels(images), input_shape=(1, 1, 3)
-    )
+
+PIXELS = np.eye(3, dtype=np.float32)[:, None, None, :]
+
+
+@pytest.mark.parametrize(("batch", "kind"), [(1, "FLOAT"), (4, "FLOAT"), ("N", "UINT8"), (2, "DOUBLE")])
+def test_int8_of_any_batch_and_type_that_a_file_takes(tmp_path, ort, batch, kind):
+    session = open_session(pixel_classifier(tmp_path / "m.onnx", batch, kind), "cpu", "int8")
+    assert session.run(PIXELS.astype(session.dtype)).tolist() == [0, 1, 2]
+
+
+def test_int8_is_made_anew_of_other_images(tmp_path, ort):
+    model = pixel_classifier(tmp_path / "m.onnx")
+    first = open_session(model, "cpu", "int8").path
+    assert open_session(model, "cpu", "int8").path == first
+    large = replace(model, dataset=onnxmodels.pixels(100 * PIXELS))
+    assert open_session(large, "cpu", "int8").run(100 * PIXELS).tolist() == [0, 1, 2]
+    assert open_session(large, "cpu", "int8").path.read_bytes() != first.read_bytes()
+    with pytest.raises(GpuperfError, match=r"^pixels: images\(\) gave images of several shapes"):
+        open_session(replace(model, dataset=onnxmodels.pixels(Ragged())), "cpu", "int8")
+
+
+class Ragged(list):
+    def __init__(self):
+        super().__init__([0, 1])
+
+    def __getitem__(self, indices):
+        return [np.zeros(1 + index) for index in range(2)]
+
+
+def test_int8_quantises_the_convolutions_and_nothing_else(tmp_path, ort, caplog):
+    onnx = pytest.importorskip("onnx", reason="the model under test is written with onnx")
+    from onnx import TensorProto
+
+    model = pixel_classifier(tmp_path / "m.onnx")
     session = open_session(model, "cpu", "int8")
-    assert session.run(images).tolist() == [0, 1, 2]
+    assert session.run(PIXELS).tolist() == [0, 1, 2]
     quantised = onnx.load(str(session.path)).graph
     makers = {output: node.op_type for node in quantised.node for output in node.output}
     sources = {node.op_type: [makers.get(name) for name in node.input] for node in quantised.node}
@@ -156,7 +188,7 @@ def test_the_description_says_what_ran_where(tmp_path, ort):
     [
         ({}, {"input_shape": (4,)}, r"takes x .*float\) \['N', 3\]; nearest is fed one .*float\) \[N, 4\]"),
         ({}, {"input_shape": (3, 1)}, r"\['N', 3\]; nearest is fed one .* \[N, 3, 1\]"),
-        ({"arg_max": True, "outputs": 2}, {}, "has the outputs scores, class"),
+        ({"arg_max": True, "outputs": 2}, {}, "the outputs scores, class; name one as Model.output, or give"),
         ({}, {"output": "logits"}, 'has the outputs scores; Model.output is "logits"'),
     ],
 )

@@ -74,7 +74,7 @@ PASSED_OVER = (
     "test05_sample_index_rng_seed",
     "test05_schedule_rng_seed",
 )
-# What may be a fraction; all other keys are whole numbers, in 64 bits. LoadGen reads no exponent but in REALS.
+# What may be a fraction; others are whole, in 64 bits. LoadGen reads an exponent in REALS and PERCENTS.
 REALS = ("target_latency", "target_qps", "token_latency_scaling_factor")
 FRACTIONS = (*REALS, "min_duration", "max_duration")
 PERCENTS = ("target_latency_percentile", "accuracy_log_probability")

@@ -18,6 +18,7 @@ import numpy as np
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import imported
 from pytest_gpuperf.mlperf.image_cache import ImageCache
+from pytest_gpuperf.text import counted
 
 # As mlcommons/inference reads it: vision/classification_and_detection/python/imagenet.py and dataset.py
 # (pre_process_vgg).
@@ -39,13 +40,14 @@ def read_map(data_dir: Path, listing: Path | None = None) -> tuple[list[Path], n
     path = listing or data_dir / MAP
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        remedy = "" if listing else f"; DATA_DIR must hold ImageNet's {MAP}"
-        raise GpuperfError(f"{path} cannot be read ({error.strerror}){remedy}") from error
     except UnicodeDecodeError as error:
         raise GpuperfError(
             f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it so"
         ) from None
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        why = getattr(error, "strerror", None) or error
+        remedy = "" if listing else f"; DATA_DIR must hold ImageNet's {MAP}"
+        raise GpuperfError(f"{path} cannot be read ({why}){remedy}") from error
     images, labels = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -66,13 +68,13 @@ def _require_files(listing: Path, images: Sequence[Path]) -> None:
     """Raise GpuperfError if an image is not there, of 50,000 the last as well as the first."""
     there: dict[Path, set[str]] = {}
     for folder in {image.parent for image in images}:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # a null byte in a name
             there[folder] = set(os.listdir(folder))
     missing = [image for image in images if image.name not in there.get(image.parent, ())]
     if missing:
         raise GpuperfError(
-            f"{listing} lists {len(images):,} images, of which {len(missing):,} are "
-            f"missing, first {missing[0]}; DATA_DIR must hold ImageNet's validation images where it says"
+            f"{len(missing):,} of the {len(images):,} images that {listing} lists cannot be found, first "
+            f"{missing[0]}; DATA_DIR must hold ImageNet's validation images where it says"
         )
 
 
@@ -82,9 +84,18 @@ def decode(path: Path) -> np.ndarray:
     Raises Unavailable without OpenCV, GpuperfError if the file is missing or is no image.
     """
     cv2 = _opencv()
-    image = cv2.imread(str(path))
-    if image is None:
-        raise GpuperfError(f"{path} is missing or is no image that OpenCV reads; it is in the dataset's list")
+    try:
+        image = cv2.imread(str(path))
+        if image is not None:
+            return _middle(cv2, image)
+    except cv2.error as error:  # of more pixels than it takes, say
+        raise GpuperfError(f"{path} cannot be decoded: OpenCV requires {error.err}") from None
+    raise GpuperfError(
+        f"{path} is missing or is no image that OpenCV reads, or this user may; it is in the dataset's list"
+    )
+
+
+def _middle(cv2: Any, image: np.ndarray) -> np.ndarray:
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     height, width = image.shape[:2]
     if height > width:
@@ -130,8 +141,8 @@ class ImageNet:
             return ()
         first = min(self._cut_off)
         return (
-            f"{len(self._cut_off):,} images are cut off, first {first}: is the copy whole? They were read as "
-            "far as they go, as MLPerf's reference does",
+            f"{counted(len(self._cut_off), 'image file')} cut off, first {first}: is the copy whole? What is "
+            "there was read, as MLPerf's reference does",
         )
 
     @cached_property

@@ -108,8 +108,11 @@ class Interface:
             named = tuple(name for name in self._outputs if name not in carried)
         known = all(name in self._outputs for name in named)
         if not named or not known or (len(named) > 1 and model.score is None):
+            lacks = f'Model.output is "{model.output}"'
+            if model.output is None:
+                lacks = "name one as Model.output, or give a score" if named else "none is left to answer"
             raise GpuperfError(
-                f'{model.path} has the outputs {", ".join(self._outputs)}; Model.output is "{model.output}"'
+                f"{model.path} has the outputs {', '.join(self._outputs) or '(none)'}; {lacks}"
             )
         return named
 

@@ -85,4 +85,4 @@ def _rate(detail: Detail) -> float | None:
             return rate
     # MultiStream logs no rate
     mean, samples = map(detail.number, ("result_mean_query_latency_ns", "effective_samples_per_query"))
-    return samples / (mean * 1e-9) if mean and samples else None
+    return samples * 1e9 / mean if mean and samples else None

@@ -78,17 +78,9 @@ class Detail:
 def read_detail(folder: Path) -> Detail:
     """Read the detail log; raises GpuperfError if LoadGen wrote nothing or stopped before the end."""
     path = folder / DETAIL
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise GpuperfError(f"there is no {path} ({error.strerror}): LoadGen ran nothing") from error
+    lines = _lines(path)
     values: dict[str, Any] = {}
     errors = []
-    if lines and not any(":::MLLOG " in line for line in lines):
-        raise GpuperfError(
-            f"{path} has no :::MLLOG line: it is no detail log, or of a LoadGen of 2020 or before, which "
-            "wrote it in another form"
-        )
     for line in lines:
         _, marker, text = line.partition(":::MLLOG ")
         if not marker:
@@ -97,7 +89,7 @@ def read_detail(folder: Path) -> Detail:
             entry = json.loads(text)
             values[entry["key"]] = entry["value"]
             failed = (entry.get("metadata") or {}).get("is_error")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise GpuperfError(
                 f"{path} has a line that is no MLLOG entry: {text[:120]} (is the disk full?)"
             ) from error
@@ -108,6 +100,21 @@ def read_detail(folder: Path) -> Detail:
             f"{path} stops before LoadGen's last lines: the phase did not end, or the disk is full"
         )
     return Detail(path, values, tuple(errors))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError as error:
+        raise GpuperfError(f"there is no {path}: LoadGen ran nothing, or this is not its folder") from error
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        raise GpuperfError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if text and ":::MLLOG " not in text:
+        raise GpuperfError(
+            f"{path} has no :::MLLOG line: it is no detail log, or of a LoadGen of 2020 or before, which "
+            "wrote it in another form"
+        )
+    return text.split("\n")
 
 
 @dataclass(frozen=True, slots=True)

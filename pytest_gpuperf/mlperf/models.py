@@ -86,6 +86,8 @@ class Model:
             raise GpuperfError(
                 f"{self.name}: reference={short(self.reference)}; give StoredPredictions or none"
             )
+        if not isinstance(self.output, str | Sequence | None):
+            raise GpuperfError(f"{self.name}: output={short(self.output)}; give an output's name, or several")
         if self.score is None and not (self.output is None or isinstance(self.output, str)):
             raise GpuperfError(
                 f"{self.name}: output={short(self.output)}; several outputs need a score, classes are one"
@@ -145,8 +147,11 @@ def require_file(model: Model) -> None:
     except UnicodeEncodeError:
         raise GpuperfError(f"{str(model.path)!a} is no name in UTF-8, as ONNX Runtime needs one") from None
     with model.path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise GpuperfError(f"{model.path} is a pointer of Git LFS, not the file itself: git lfs pull")
+        begin = file.read(len(LFS_POINTER))
+    if not begin:
+        raise GpuperfError(f"{model.path} is empty; {model.name} must be an ONNX file")
+    if begin == LFS_POINTER:
+        raise GpuperfError(f"{model.path} is a pointer of Git LFS, not the file itself: git lfs pull")
 
 
 def resolve(name: str | None = None, model_dir: Path | None = None, data_dir: Path | None = None) -> Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ def external(path: Path) -> list[Path]:
         return []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         names = set(_locations(data))
-    return [each for name in sorted(names) if (each := path.parent / name).is_file()]
+    return [each for name in sorted(names) if os.path.isfile(each := path.parent / name)]
 
 
 def _locations(data: mmap.mmap) -> Iterator[str]:
