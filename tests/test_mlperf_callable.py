@@ -1,5 +1,7 @@
 """A Python callable as the system under test: its answers, their score, and LoadGen really around it."""
 
+import json
+import re
 from collections import UserDict
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +15,7 @@ from mlperf_child import shown
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf import Sut, models
 from pytest_gpuperf.mlperf.datasets import Arrays
+from pytest_gpuperf.mlperf.raised import described
 from pytest_gpuperf.mlperf.scores import scored
 from pytest_gpuperf.mlperf.sut import SutSession
 
@@ -78,11 +81,31 @@ def test_a_score_is_one_for_each_or_one_for_all(score, value, each):
         (lambda answers, labels: None, r"score\(\) returned None"),
         (lambda answers, labels: float("nan"), r"score\(\) returned nan, which is not finite"),
         (lambda answers, labels: 1 / 0, r"score\(\) failed: ZeroDivisionError"),
+        (lambda answers, labels: (1 / 0 for _ in answers), r"score\(\) failed: ZeroDivisionError"),
     ],
 )
 def test_a_score_that_is_none_is_one_sentence(score, said):
     with pytest.raises(GpuperfError, match=f"^upper: {said}"):
         result_of(["A", "C"], score)
+
+
+def test_what_a_suite_raised_is_named_with_its_line():
+    class Speechless(Exception):
+        def __str__(self):
+            raise ValueError
+
+    def raised(call):
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            call()
+        return described(caught.value).replace(str(Path(__file__)), "here")
+
+    here = described.__code__.co_filename
+    assert re.fullmatch(r"KeyError: 'a' \(here:\d+\)", raised(lambda: {}["a"]))
+    assert re.fullmatch(r"JSONDecodeError: .* \(here:\d+\)", raised(lambda: json.loads("{")))  # not in json
+    assert re.fullmatch(r"Speechless \(here:\d+\)", raised(lambda: (_ for _ in ()).throw(Speechless())))
+    assert described(MemoryError()) == "MemoryError"
+    exec(compile("def ours(): raise ValueError('x')", here, "exec"), names := {})
+    assert re.fullmatch(r"ValueError: x \(here:\d+\)", raised(names["ours"]))  # the line that called us
 
 
 def test_as_good_other_answers_are_told_unless_they_are_rounded():
@@ -222,7 +245,7 @@ def test_without_a_score_answers_are_classes():
         ({"max_batchsize": 0}, "max_batchsize=0; give a whole number of 1 to 1,048,576"),
         ({"max_batchsize": 2.5}, "max_batchsize=2.5; give a whole number"),
         ({"max_batchsize": 10**9}, "max_batchsize=1000000000; give a whole number of 1 to"),
-        ({"dataset": lambda count: SimpleNamespace(labels=[])}, r"does not fit \(TypeError"),
+        ({"dataset": lambda count: SimpleNamespace(labels=[])}, "does not fit: TypeError"),
         ({"score": None}, "a whole number for each"),  # the labels are texts
     ],
 )

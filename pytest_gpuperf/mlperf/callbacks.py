@@ -16,6 +16,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.machine.energy import EnergyMeter
 from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.library import SampleLibrary
+from pytest_gpuperf.mlperf.raised import described
 
 T = TypeVar("T")
 
@@ -104,9 +105,7 @@ class Callbacks:
             except GpuperfError:
                 raise
             except Exception as error:
-                raise GpuperfError(
-                    f"{dataset.name}: prepare() failed: {type(error).__name__}: {error}"
-                ) from error
+                raise GpuperfError(f"{dataset.name}: prepare() failed: {described(error)}") from error
             self.loading = ""
 
     def load(self, indices: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import is_text, short
+from pytest_gpuperf.mlperf.raised import described
 
 LAYOUTS = ("NCHW", "NHWC")
 
@@ -119,7 +120,7 @@ def open_dataset(model: str, make: Any, count: int | None, classes: bool = True)
         complete = callable(dataset.images)
     except (AttributeError, TypeError, ValueError) as error:
         raise GpuperfError(
-            f"{model}: its dataset does not fit ({type(error).__name__}: {error}); dataset(count) must have "
+            f"{model}: its dataset does not fit: {described(error)}; dataset(count) must have "
             "name, labels, len() and images(indices)"
         ) from error
     if not is_text(name) or not complete:

@@ -13,6 +13,7 @@ import numpy as np
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import short
 from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
+from pytest_gpuperf.mlperf.raised import described
 
 Hold = Callable[[Any], Callable[[], None]]
 Progress = Callable[[int, int], None]
@@ -76,9 +77,7 @@ class SampleLibrary:
         except GpuperfError:
             raise
         except Exception as error:
-            raise GpuperfError(
-                f"{self._dataset.name}: images() failed: {type(error).__name__}: {error}"
-            ) from error
+            raise GpuperfError(f"{self._dataset.name}: images() failed: {described(error)}") from error
         try:
             read = {str(k): np.asarray(v) for k, v in images.items()} if several else {"": np.asarray(images)}
         except (TypeError, ValueError):

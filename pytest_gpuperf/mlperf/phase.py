@@ -24,6 +24,7 @@ from pytest_gpuperf.mlperf import imported, logs
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.library import InOrder, Kept, SampleLibrary
+from pytest_gpuperf.mlperf.raised import described
 from pytest_gpuperf.mlperf.server import Batcher
 from pytest_gpuperf.mlperf.session import Session
 
@@ -133,7 +134,7 @@ class Phase:
             raise error
         if error is not None:
             raise GpuperfError(
-                f"{self._session.model.name} failed while LoadGen ran it: {type(error).__name__}: {error}"
+                f"{self._session.model.name} failed while LoadGen ran it: {described(error)}"
             ) from error
         return outcome["settings"]
 

@@ -17,6 +17,7 @@ from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import number, short
 from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.mlperf.accuracy import fingerprint
+from pytest_gpuperf.mlperf.raised import described
 
 Score = Callable[[Sequence[Any], Sequence[Any]], Any]
 _ROUNDED: Any = {}  # the form of an answer that another machine may round; that of a dict is never empty
@@ -118,10 +119,10 @@ def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple
         return float(np.mean(np.asarray(answers) == np.asarray(labels))), ()
     try:
         given = model.score(answers, labels)
-    except Exception as error:
-        raise GpuperfError(f"{model.name}: score() failed: {type(error).__name__}: {error}") from error
-    one = _value(given)
-    each = [] if one is not None or not hasattr(given, "__iter__") else list(map(_value, given))
+        one = _value(given)
+        each = [] if one is not None or not hasattr(given, "__iter__") else list(map(_value, given))
+    except Exception as error:  # of a generator, too
+        raise GpuperfError(f"{model.name}: score() failed: {described(error)}") from error
     values = [one] if one is not None else each
     if None in values or not values or (one is None and len(values) != len(answers)):
         raise GpuperfError(
