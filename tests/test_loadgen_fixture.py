@@ -87,7 +87,7 @@ def test_server(loadgen, tiny):
     assert result.latency.p99.enough
 
 def test_peak(loadgen, tiny):
-    peak = loadgen.find_peak(tiny, max_latency=0.5, seconds=0.2, resolution=9)
+    peak = loadgen.find_peak(tiny, max_latency=0.5, seconds=0.5, resolution=9)
     assert peak.qps > 200
 
 def test_recorded(loadgen, tiny):  # classes 3 and 4 are wrong, and once "swapped" is there, 5 and 3 are

@@ -372,6 +372,25 @@ def test_a_search_ends_where_a_phase_would_take_too_long(monkeypatch):
         peak.find_peak(session, replace(Scenario.of("Server"), max_latency=0.2), seconds=1, resolution=0.1)
 
 
+@pytest.mark.parametrize(("answered", "said"), [(1e4, "a phase of 1 s"), (300.0, "a phase of 2.21 s")])
+def test_a_latency_that_bears_any_backlog_of_a_phase_is_refused(monkeypatch, answered, said):
+    """A search at 43,000 times what is answered would not end."""
+
+    def performance(session, scenario, **options):
+        late = SimpleNamespace(values=dict.fromkeys(LONG_ENOUGH, True), num_errors=0, reason="", path="")
+        raise InvalidPhase(replace(scenario, qps=scenario.qps or 2 * answered), late, [])
+
+    monkeypatch.setattr(peak, "performance", performance)
+    monkeypatch.setattr(peak, "answering", lambda completions: answered)
+    monkeypatch.setattr(peak, "dataset_of", lambda model, count: None)
+    session = SimpleNamespace(model=None, dtype=None, hold=lambda images: lambda: None)
+    asked = replace(Scenario.of("Server"), max_latency=5.0)
+    with pytest.raises(
+        GpuperfError, match=f"^max_latency=5 is longer than {said}, so that no rate is too high"
+    ):
+        peak.find_peak(session, asked, seconds=1, resolution=0.1)
+
+
 @pytest.mark.skipif(
     find_spec("mlperf_loadgen") is None, reason="LoadGen is not installed: pip install mlcommons-loadgen"
 )

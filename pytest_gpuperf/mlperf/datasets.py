@@ -198,5 +198,5 @@ class Digits:
         return len(self.labels)
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return float32 [len(indices), 3, 224, 224]."""
+        """Return float32 [len(indices), 3, 224, 224], read-only."""
         return enlarge(self._pixels[np.asarray(indices)])

@@ -136,11 +136,13 @@ class LoadGen:
         if not 0.005 <= (number(resolution) or 0) <= 10:  # a finer one takes more phases than there are
             raise GpuperfError(f"loadgen: resolution={resolution!r}; give a number of 0.005 to 10")
         session, active = self._open(model, asked), self._session.options.active
+        usual, traffic = asked.seconds or PEAK_SECONDS, asked.traffic()
+        quick = min(usual, max(QUICK_SECONDS / 5, traffic.max_latency))
         with self._session.phase():
             result = peak.find_peak(
                 session,
-                asked.traffic(),
-                seconds=(asked.seconds or PEAK_SECONDS) if active else QUICK_SECONDS / 5,
+                traffic,
+                seconds=usual if active else quick,
                 resolution=resolution if active else QUICK_RESOLUTION,
                 log_dir=self._log_dir(f"peak-{session.precision}"),
                 stall=asked.stall,

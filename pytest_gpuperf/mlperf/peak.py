@@ -145,7 +145,13 @@ def find_peak(
 
     def slack(answered: float) -> float:
         """Return by how much too high a rate a phase bears: at its end as much may wait as has the time."""
-        return scenario.max_latency / max(seconds, SERVER_QUERIES / answered)
+        lasts = max(seconds, SERVER_QUERIES / answered)
+        if scenario.max_latency > lasts:  # almost any rate would be valid, and its phase last for ever
+            raise GpuperfError(
+                f"max_latency={scenario.max_latency:g} is longer than a phase of {lasts:.3g} s, so that no "
+                "rate is too high: give a shorter one, or several times as many seconds="
+            )
+        return scenario.max_latency / lasts
 
     try:
         peak, tried = search(attempt, resolution, slack)
