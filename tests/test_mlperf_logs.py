@@ -1,5 +1,6 @@
 """LoadGen's logs read, its trace kept out of the project, and what it counted itself."""
 
+import errno
 import json
 import os
 import socket
@@ -161,6 +162,21 @@ def test_the_trace_lies_in_the_cache_and_goes(tmp_path, cache):
         assert link.exists() == keep
     assert not link.is_symlink()
     assert link.read_text() == lines([5])
+
+
+def test_a_trace_without_room_to_be_kept_is_said_of_its_folder(tmp_path, cache, monkeypatch):
+    def full(source, target):
+        target.write_text("a part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logs.shutil, "copyfile", full)
+    folder = tmp_path / "logs"
+    said = (
+        r"trace, 3 bytes, cannot be kept in .*/logs \(No space left on device\): make room, or leave out keep"
+    )
+    with pytest.raises(GpuperfError, match=said), logs.tracing(folder, keep=True):
+        (folder / logs.TRACE).write_text("all")
+    assert list(folder.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):

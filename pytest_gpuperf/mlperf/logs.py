@@ -142,7 +142,7 @@ def tracing(folder: Path, keep: bool = False) -> Iterator[None]:
     """Let LoadGen write its trace for ``folder`` into the cache, as long as the block lasts.
 
     It is some 300 bytes a sample. It is removed, also what a killed process left, unless it is to be kept.
-    Raises GpuperfError if the cache cannot be written.
+    Raises GpuperfError if the cache cannot be written, or ``folder`` where it is to be kept.
     """
     link, traces = folder / TRACE, cache_folder() / "traces"
     mine = f"{socket.gethostname()}-{os.getpid()}"
@@ -158,11 +158,22 @@ def tracing(folder: Path, keep: bool = False) -> Iterator[None]:
             finally:
                 link.unlink(missing_ok=True)
                 if keep:
-                    shutil.copyfile(file.name, link)
+                    _copy(Path(file.name), link)
     except OSError as error:
         raise GpuperfError(
             f"LoadGen's trace cannot be kept in {traces} ({error.strerror}); "
             "point PYTEST_GPUPERF_CACHE at a folder that can be written"
+        ) from error
+
+
+def _copy(trace: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(trace, target)
+    except OSError as error:
+        target.unlink(missing_ok=True)  # a part of it
+        raise GpuperfError(
+            f"LoadGen's trace, {trace.stat().st_size:,} bytes, cannot be kept in {target.parent} "
+            f"({error.strerror}): make room, or leave out keep_trace="
         ) from error
 
 
