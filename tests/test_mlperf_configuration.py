@@ -59,6 +59,12 @@ def test_the_nearer_line_wins_as_in_loadgen(tmp_path):
         ("*.*.min_query_count = 1.5", "min_query_count = 1.5; give a whole number of at least 0"),
         ("*.*.qsl_rng_seed = -1", "qsl_rng_seed = -1; give a whole number of at least 0, in 64 bits"),
         ("*.*.qsl_rng_seed = 18446744073709551616", "give a whole number of at least 0, in 64 bits"),
+        (
+            "*.*.target_latency = 1e15",
+            "target_latency = 1e15; give a number of ms .* below 9,223,372,036,854",
+        ),
+        ("*.*.max_duration = 9223372036854775807", "a number of ms of at least 0 and below"),
+        ("*.*.min_duration = -1", "a number of ms of at least 0 and below"),
         ("*.Offline.target_qps = -2.5", "target_qps = -2.5; give a number of at least 0"),
         ("*.Server.target_latency_percentile = 200", "percentile = 200; give a number of percent, above 0"),
     ],

@@ -74,9 +74,10 @@ PASSED_OVER = (
     "test05_sample_index_rng_seed",
     "test05_schedule_rng_seed",
 )
-# What may be a fraction; others are whole, in 64 bits. LoadGen reads an exponent in REALS and PERCENTS.
+# Other keys than these three are whole numbers, in 64 bits. LoadGen reads an exponent in REALS and PERCENTS.
 REALS = ("target_latency", "target_qps", "token_latency_scaling_factor")
-FRACTIONS = (*REALS, "min_duration", "max_duration")
+TIMES = ("target_latency", "min_duration", "max_duration")
+LONGEST = 2**63 // MS  # LoadGen holds nanoseconds: of more it makes 0, and then queries without an end
 PERCENTS = ("target_latency_percentile", "accuracy_log_probability")
 _WHOLE = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)")  # 010 would be 8
 _FRACTION = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][+-]?[0-9]+)?")
@@ -160,7 +161,9 @@ def _number(key: str, text: str, where: str) -> int | float:
         fits, wanted = False, "it without an exponent, which LoadGen does not read"
     elif key in PERCENTS:
         fits, wanted = 0 < value < 100, "a number of percent, above 0 and below 100"
-    elif key in FRACTIONS:
+    elif key in TIMES:
+        fits, wanted = 0 <= value < LONGEST, f"a number of ms of at least 0 and below {LONGEST:,}"
+    elif key in REALS:
         fits, wanted = 0 <= value < 2**63, "a number of at least 0"
     else:
         fits, wanted = value == int(value) and 0 <= value < 2**64, "a whole number of at least 0, in 64 bits"
