@@ -365,3 +365,24 @@ def test_the_profile_valid_follows_mlperfs_durations(tmp_path):
         "MLPerf takes phases with 1,024 loaded images or more; here were 100",
         "MLPerf takes phases of 600 s or more; this one was of 2 s",
     ]
+
+
+def test_a_clock_that_a_test_stopped_stops_no_phase(tmp_path):
+    found = shown(
+        """
+        package = vars(sys.modules["pytest_gpuperf.mlperf"])
+        for name in [name for name in sys.modules if name.startswith("pytest_gpuperf.mlperf.")]:
+            del sys.modules[name]  # a suite loads them as a phase begins
+            package.pop(name.rpartition(".")[2])
+        real = time.perf_counter
+        time.perf_counter = lambda: 0.0
+        from pytest_gpuperf.mlperf import callbacks, loadgen, phase, warmup
+        for module in list(sys.modules.values()):  # as freezegun does
+            for name in [n for n, v in vars(module).items() if v is real and n != "real"]:
+                setattr(module, name, time.perf_counter)
+        r = loadgen.performance(Echo(), "SingleStream", log_dir=Path("a"), seconds=0.3)
+        show(queries=r.queries)
+        """,
+        tmp_path,
+    )
+    assert found["queries"] > 50

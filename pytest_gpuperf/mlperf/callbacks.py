@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
-from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.machine.energy import EnergyMeter
+from pytest_gpuperf.mlperf import perf_counter
 from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.library import SampleLibrary
 from pytest_gpuperf.mlperf.raised import described

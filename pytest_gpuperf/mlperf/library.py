@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import short
+from pytest_gpuperf.mlperf import perf_counter
 from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
 from pytest_gpuperf.mlperf.raised import described
 

@@ -16,11 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.mlperf import imported, logs
+from pytest_gpuperf.mlperf import imported, logs, perf_counter
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset
 from pytest_gpuperf.mlperf.library import InOrder, Kept, SampleLibrary

@@ -6,9 +6,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from time import perf_counter
 from typing import Any, TypeVar
 
+from pytest_gpuperf.mlperf import perf_counter
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.library import SampleLibrary
 

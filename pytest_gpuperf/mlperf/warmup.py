@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.mlperf import perf_counter
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.settings import Scenario
 
