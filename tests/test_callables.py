@@ -130,7 +130,7 @@ def test_a_name_that_is_none_is_not_taken(name):
     assert name_of(SimpleNamespace(name=name)) == "launch"
 
 
-def test_an_object_whose_properties_raise_is_called_all_the_same():
+def test_an_object_whose_properties_raise_is_called():
     """A module that is loaded late has no name yet, and said so with an error of its own."""
 
     class Late:
