@@ -283,6 +283,8 @@ def _which_way(unit: str) -> str:
 def _work(what: str, given: Any) -> int | float | None:
     """Return the bytes or operations of a launch as a plain number; raises GpuperfError."""
     found = None if given is None else number(given)
-    if given is not None and (found is None or not 0 <= found < math.inf):
-        raise GpuperfError(f"gpuperf(...): {what}={short(given)}; give the {what} of one launch, 0 or more")
+    if given is not None and (found is None or not 0 <= found <= LARGEST):
+        raise GpuperfError(
+            f"gpuperf(...): {what}={short(given)}; give the {what} of one launch, from 0 to {LARGEST:g}"
+        )
     return int(found) if found is not None and found.is_integer() else found

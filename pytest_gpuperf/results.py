@@ -111,7 +111,8 @@ class Results:
     def finding(self, cause: Cause, text: str) -> None:
         """Fail the run for what no single test can fail for: it decides the exit code and is printed."""
         self.causes.add(cause)
-        self.findings.append(text)
+        if text not in self.findings:
+            self.findings.append(text)
 
     def note(self, text: str) -> None:
         """Say something once at the end, however often it came up; nothing if it is empty."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -113,6 +114,8 @@ def test_keywords_of_a_kernel():
     said = "transpose is a kernel, which takes no rows= cols= by keyword; gpuperf's own are bytes="
     with pytest.raises(GpuperfError, match=said):
         bound(Launch(), rows=1, cols=2)
+    with pytest.raises(GpuperfError, match=r"counters' own is name=$"):
+        with_keywords(Launch(), (), {"rows": 1}, {"name": None}, "counters")
 
 
 def test_names():
@@ -125,6 +128,23 @@ def test_names():
 def test_a_name_that_is_none_is_not_taken(name):
     """A method called ``name`` would have named the metric by its address, which each process has anew."""
     assert name_of(SimpleNamespace(name=name)) == "launch"
+
+
+def test_an_object_whose_properties_raise_is_called():
+    """A module that is loaded late has no name yet, and said so with an error of its own."""
+
+    class Late:
+        @property
+        def name(self):
+            raise KeyError
+
+        __signature__ = name
+
+        def __call__(self, x):
+            return x
+
+    assert name_of(Late()) == "launch"
+    assert bound(Late(), x=3) == 3
 
 
 def test_a_librarys_object_that_can_be_bound_is_no_kernel():
@@ -151,7 +171,7 @@ def test_a_check_gets_the_result_where_it_needs_one():
     assert seen == [7, "alone", 1e-3, (7,)]
 
 
-@pytest.mark.parametrize("passes", [None, True, 1])
+@pytest.mark.parametrize("passes", [None, True, 1, np.True_, np.array([True])])
 def test_a_check_that_passes(passes):
     run_check(lambda: passes, "f", None)
 
@@ -161,6 +181,15 @@ def test_a_check_that_says_no():
         run_check(lambda result: result == 8, "f", 7)
     with pytest.raises(GpuperfError, match=r"check= of f returned .* neither true nor false; return "):
         run_check(lambda result: result == np.ones(2), "f", np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "said", [[False], (False, "differs"), {"y": False}, "differs at 3", len, object(), 3e-2, np.float32(0)]
+)
+def test_a_check_whose_answer_is_no_truth_is_refused(said):
+    """Python takes most of them for true: a wrong result passed. An error of 0 failed."""
+    with pytest.raises(GpuperfError, match=r"check= of f returned .* neither true nor false; return True or"):
+        run_check(lambda: said, "f", None)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +229,10 @@ def test_what_runs_nothing_when_it_is_called_is_refused():
 
 def test_what_returns_work_that_has_not_begun_is_refused():
     """A lambda tells it only by what it returns."""
-    for later in (lambda: (launch for launch in ()), lambda: map(print, ())):
-        with pytest.raises(GpuperfError, match=r"<lambda> returned its work \((generator|map)\), which runs"):
+    works = (lambda: (launch for launch in ())), (lambda: map(print, ())), (lambda: filter(print, ()))
+    for later in (*works, lambda: itertools.starmap(print, ())):
+        kind = type(later()).__name__
+        with pytest.raises(GpuperfError, match=rf"<lambda> returned its work \({kind}\), which runs"):
             ran(later, later())
         with pytest.raises(GpuperfError, match="<lambda> returned its work"):
             run_check(later, "f", None)

@@ -205,6 +205,21 @@ def test_doctor_says_what_is_there_and_what_to_do(store, capsys, monkeypatch):
     assert line.startswith("missing  host compiler")
 
 
+@pytest.mark.parametrize(
+    ("entries", "code", "says"),
+    [({}, 0, "has none of emulated (but of: "), ({"test_a": {"x": 1}}, 1, "test_a")],
+)
+def test_doctor_reads_every_baseline_of_the_device(store, capsys, monkeypatch, entries, code, says):
+    """A file without an entry was a traceback, and one that fails every test was not needed."""
+    monkeypatch.setattr("pytest_gpuperf.backends.cuda.driver.device_count", lambda: 0)
+    path = next((store.folder / "emulated").rglob("*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "entries": entries}))
+    assert main(["doctor", "--json"]) == code
+    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert found["baselines"]["state"] == "missing"
+    assert says in found["baselines"]["says"]
+
+
 def test_doctor_on_a_gpu_lacks_what_is_not_there(store, capsys, monkeypatch):
     def none(*_):
         raise Unavailable("nvcc is not on PATH; install it.")

@@ -85,6 +85,18 @@ def _check_schema(path: Path) -> None:
     jsonschema.validate(json.loads(path.read_text()), schema)
 
 
+def test_an_unreadable_baseline_file_stops_no_report(recorded: pytest.Pytester):
+    """The session ended in a traceback, without the reports and without its own summary."""
+    path = recorded.path / "baselines" / "cpu" / "test_s.json"
+    path.write_text(path.read_text()[:99])
+    result = recorded.runpytest_subprocess("--gpuperf", "--gpuperf-markdown=m.md", "--junitxml=j.xml")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*test_s.json: line * is not JSON*"])
+    document = load(recorded.path / "out" / "r.json")
+    assert "test_bytes[1]" in {test.name for test in document.tests}
+    assert all((recorded.path / name).exists() for name in ("p.html", "b.json", "m.md", "j.xml"))
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

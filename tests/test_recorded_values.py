@@ -82,7 +82,7 @@ def test_what_is_no_number_or_name_is_one_sentence(pytester: pytest.Pytester):
 
 
 def test_what_a_timed_launch_is_told_is_checked_too(pytester: pytest.Pytester):
-    told = ("name=''", "name='a\\nb'", "name=3", "bytes='12'", "flops=-1", "bytes=float('nan')")
+    told = ("name=''", "name='a\\nb'", "name=3", "bytes='12'", "flops=-1", "bytes=float('nan')", "bytes=1e31")
     written(pytester, [f"gpuperf(len, {each})" for each in told])
     result = pytester.runpytest_subprocess("--gpuperf-backend=emulated")
     assert result.ret == 1

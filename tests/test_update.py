@@ -214,6 +214,29 @@ def test_uncommitted_changes_are_said_at_update_and_failure(project: Project):
     assert re.search(r"not committed, after [0-9a-f]{10}\)", red.stdout.str())
 
 
+@pytest.mark.parametrize("mode", ["", "prune"])
+def test_one_unreadable_file_leaves_the_others_recorded(project: Project, mode: str):
+    """All that a full run had measured was thrown away."""
+    repository = Repository(project.pytester)
+    project.write(EXACT.format("4.0"))
+    (project.path / "test_other.py").write_text(EXACT.format("4.0"))
+    repository.commit()
+    project.update()
+    project.write(EXACT.format("5.0"))
+    (project.path / "test_other.py").write_text(EXACT.format("5.0"))
+    path = project.path / "baselines" / "cpu" / "test_other.json"
+    path.write_text(path.read_text()[:99])
+    result = project.update(mode=mode)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["Recorded 1 metric of 1 test in *", "not recorded: *test_other.json: line *"]
+    )
+    assert result.stdout.str().count("test_other.json") == 1
+    assert '"samples": [5.0]' in path.with_name("test_suite.json").read_text()
+    result = project.update("test_other.py", mode=mode)
+    assert "Recorded" not in result.stdout.str()
+
+
 def test_code_that_git_does_not_know_is_not_the_commits_either(project: Project):
     repository = Repository(project.pytester)
     (project.path / "test_suite.py").unlink()

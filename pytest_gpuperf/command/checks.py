@@ -258,13 +258,13 @@ def _baselines(given: str | None, backend: str) -> Finding:
         ) from None
     pool, unit = _here(backend)
     store = Store(folder)
-    if slug(pool) not in store.pools():
+    runs = [run.environment for _, _, each in store.all_of(pool) for run in each.runs]
+    if not runs:
         there = ", ".join(store.pools()) or "none"
         return Finding(
             "baselines", "missing", f"{folder} has none of {slug(pool)} (but of: {there})",
             "pytest --gpuperf --gpuperf-update",
         )  # fmt: skip
-    runs = [run.environment for _, _, each in store.all_of(pool) for run in each.runs]
     newest = max(str(environment.get("date", ""))[:10] for environment in runs)
     says = f"{slug(pool)}: newest of {newest}, {counted(len(store.suites(pool)), 'suite file')}"
     if unit and not any(environment.get("device_uuid") == unit for environment in runs):

@@ -1,7 +1,8 @@
 """Check what this machine needs to measure: driver, compilers, counters, LoadGen, the GPU's state, baselines.
 
 Each line is ok, warn or missing, with what to do. Exit code 1 where something is missing that every test of
-kernels here needs: on a machine without a GPU that is what the emulator needs.
+kernels here needs: on a machine without a GPU that is what the emulator needs; and where a baseline file of
+this device cannot be read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import asdict
 from pytest_gpuperf.backends import BACKENDS
 from pytest_gpuperf.command.finding import Finding
 from pytest_gpuperf.command.folders import declare_baselines
-from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.errors import BaselineError, GpuperfError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -66,4 +67,4 @@ def _looked(name: str, check: Callable[[], Finding], needed: bool) -> Finding:
         text = str(error)
         cut = text.rfind(": pip ") if ": pip " in text else text.rfind("; ")
         says, do = (text[:cut], text[cut + 2 :]) if cut > 0 else (text, "")
-        return Finding(name, "missing", says, do.rstrip("."), needed)
+        return Finding(name, "missing", says, do.rstrip("."), needed or isinstance(error, BaselineError))

@@ -6,7 +6,10 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import starmap
+from numbers import Integral, Real
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_gpuperf.backends.kernels import Launch
 
 _RUN_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-_LATER = (GeneratorType, CoroutineType, AsyncGeneratorType, map)
+_LATER = (GeneratorType, CoroutineType, AsyncGeneratorType, map, filter, starmap)
 _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -33,8 +36,11 @@ def name_of(function: Any) -> str:
     An object's ``name`` may be anything, also what differs in each process: then it is "launch".
     """
     function = _unwrapped(function)
-    names = (getattr(function, name, None) for name in ("name", "__name__"))
-    return next((each for each in names if is_text(each)), "launch")
+    for name in ("name", "__name__"):
+        with suppress(Exception):  # a property of somebody's own
+            if is_text(found := getattr(function, name)):
+                return found
+    return "launch"
 
 
 def ran(function: Any, result: Any) -> Any:
@@ -99,7 +105,7 @@ def with_keywords(
         if keywords:
             raise GpuperfError(
                 f"{call}(...): {name} is a kernel, which takes no {_list(keywords)} by keyword; "
-                f"{_own(call)} own are {_list(own)}"
+                f"{_all_own(call, own)}"
             )
         return function
     signature = _signature(function)
@@ -119,10 +125,9 @@ def with_keywords(
 
 def _signature(function: Any) -> inspect.Signature | None:
     """Return a callable's signature; None for one in C without, which checks its arguments itself."""
-    try:
+    with suppress(Exception):  # an object's own may be a property
         return inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
+    return None
 
 
 def _documented(function: Any) -> list[str]:
@@ -149,12 +154,20 @@ def _refuse_unknown(
     known = [parameter.name for parameter in parameters if parameter.kind in _BY_KEYWORD]
     if unknown := [key for key in keywords if key not in known]:
         close = difflib.get_close_matches(unknown[0], [*known, *own], n=1)
-        meant = f" (did you mean {close[0]}=?)" if close else f"; {_own(call)} own are {_list(own)}"
+        meant = f" (did you mean {close[0]}=?)" if close else f"; {_all_own(call, own)}"
         raise GpuperfError(f"{call}(...): {name} takes no {unknown[0]}={meant}")
 
 
 def _own(name: str) -> str:
     return f"{name}'" if name.endswith("s") else f"{name}'s"
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, Integral)
+
+
+def _all_own(call: str, own: Collection[str]) -> str:
+    return f"{_own(call)} own {'is' if len(own) == 1 else 'are'} {_list(own)}"
 
 
 def _list(names: Collection[str]) -> str:
@@ -184,14 +197,20 @@ def needs_result(check: Callable[..., Any]) -> bool:
 
 
 def run_check(check: Callable[..., Any], name: str, result: Any) -> None:
-    """Call ``check``, with ``result`` if it needs an argument; what it raises, or False, fails the test."""
+    """Call ``check``, with ``result`` if it needs an argument; what it raises, or False, fails the test.
+
+    What only Python takes for true is no answer: a list of False, a function, an error that is not 0.
+    """
     found = ran(check, check(result) if needs_result(check) else check())
     try:
         wrong = found is not None and not found
+        known = hasattr(type(found), "__bool__") and not _is_fraction(found)
     except (TypeError, ValueError, RuntimeError):  # NumPy's and torch's of an array
+        known = False
+    if not known:
         raise GpuperfError(
             f"gpuperf(...): check= of {name} returned {short(found)}, which is neither true nor false; "
-            "return what its all() says"
-        ) from None
+            "return True or False, of several what all() says of them"
+        )
     if wrong:
         raise GpuperfError(f"gpuperf(...): check= of {name} returned {short(found)}")

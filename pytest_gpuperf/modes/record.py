@@ -72,7 +72,6 @@ class Recording(Mode):
             if baselines := self._baselines(item, runs):
                 made[item] = {name: begun(baseline) for name, baseline in baselines.items()}
         self._settle_far(made)
-        results.note(UNCOMMITTED if self._changed & made.keys() else "")
         files: dict[tuple[Path, str, str], Made] = defaultdict(dict)
         for item, baselines in made.items():
             suite = self._project.key(item.nodeid).suite
@@ -158,7 +157,12 @@ class Recording(Mode):
         prune = self._options.update == "prune"
         if prune and not scope.full:
             self._results.note("Nothing was dropped: this was a run of a part of the tests")
-        for entry in vanished(self._project, self._results, scope):
+        try:
+            entries = vanished(self._project, self._results, scope)
+        except BaselineError as error:  # of one file: what was measured for the others is written
+            self._results.finding("wrong", f"not recorded: {error}")
+            return gone
+        for entry in entries:
             if prune:
                 gone[entry.path, entry.pool, entry.key.suite].append(entry.key.name)
                 why = "which records nothing any more" if entry.nodeid else "which is no longer there"
@@ -191,6 +195,7 @@ class Recording(Mode):
         except BaselineError as error:
             results.finding("wrong", f"not recorded: {error}")
             return
+        results.note(UNCOMMITTED if self._changed & made.keys() else "")
         file = relative(written or store.path(pool, suite), self._session.config.invocation_params.dir)
         for line in written_lines(before, after, tests, str(file), mode):
             results.note(line)

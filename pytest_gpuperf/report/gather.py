@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.measurement import Baseline, Measurement, Run
 from pytest_gpuperf.records import Record, Row, Sampled
 from pytest_gpuperf.report.results import (
@@ -66,7 +68,10 @@ class Gathered:
     def _test(self, nodeid: str, rows: Sequence[Row], outcome: str, reason: str) -> TestResult:
         key = rows[0].test if rows else self._project.name(nodeid)
         record = self._records.get(nodeid)
-        baselines = self._project.stored(nodeid, record.device) if record and self._stored else {}
+        baselines: Mapping[str, Baseline] = {}
+        if record and self._stored:
+            with suppress(GpuperfError):  # a file that cannot be read, for which the test has failed
+                baselines = self._project.stored(nodeid, record.device)
         return TestResult(
             suite=key.suite,
             name=key.name,
