@@ -91,7 +91,7 @@ def decode(path: Path) -> np.ndarray:
     except cv2.error as error:  # of more pixels than it takes, say
         raise GpuperfError(f"{path} cannot be decoded: OpenCV requires {error.err}") from None
     raise GpuperfError(
-        f"{path} is missing or is no image that OpenCV reads, or this user may; it is in the dataset's list"
+        f"{path} is missing or is no image that OpenCV and this user can read; it is in the dataset's list"
     )
 
 
