@@ -20,6 +20,8 @@ LOCAL_FOLDER = ".gpuperf"
 """What a run leaves behind in a project's root folder, kept out of version control."""
 LARGEST = 32 << 20
 """Bytes that a file of a project may have, if nothing else is said: a hundred times the largest baseline."""
+PACKAGE = Path(__file__).parent
+_STANDARD_LIBRARY = Path(os.__file__).parent
 _PATIENCE, _PAUSE = 60.0, 0.01  # seconds that a writer waits for others, and between two looks
 
 
@@ -71,6 +73,18 @@ def find_json(folder: Path, root: Path) -> Iterator[Path]:
 def is_installed(path: Path) -> bool:
     """Return whether a file is an environment's, which may lie in a checkout and is none of its own."""
     return path.is_relative_to(sys.prefix) or "site-packages" in path.parts
+
+
+def is_users(path: Path) -> bool:
+    """Return whether a file of a traceback is a user's: not this package's, nor any library's."""
+    if PACKAGE in path.parents or not {"site-packages", "dist-packages"}.isdisjoint(path.parts):
+        return False
+    return _STANDARD_LIBRARY not in path.parents
+
+
+def reason(error: Exception) -> str:
+    """Return why a file could not be read or written: in the system's words if it has any."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def why_not_written(path: Path) -> str:

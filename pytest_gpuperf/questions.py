@@ -17,7 +17,6 @@ from pytest_gpuperf.session import GpuperfSession
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
 
-WARMUP = 0.2  # seconds, unless the test says otherwise
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -66,6 +65,7 @@ def timed(
     ``warm``: the device was busy until now, so unless the test asks for a warm-up there is none.
     """
     from pytest_gpuperf.instruments import device_time
+    from pytest_gpuperf.instruments.stopwatch import WARMUP
 
     gpu, options, metric = session.gpu(), test_options(item), reached.metric
     warmup = options.warmup if options.warmup is not None else 0.0 if warm else WARMUP

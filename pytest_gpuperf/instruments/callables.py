@@ -162,10 +162,6 @@ def _own(name: str) -> str:
     return f"{name}'" if name.endswith("s") else f"{name}'s"
 
 
-def _is_fraction(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, Integral)
-
-
 def _all_own(call: str, own: Collection[str]) -> str:
     return f"{_own(call)} own {'is' if len(own) == 1 else 'are'} {_list(own)}"
 
@@ -194,6 +190,10 @@ def needs_result(check: Callable[..., Any]) -> bool:
             f"{name_of(check)} needs {names}: bind what else it needs by functools.partial"
         )
     return bool(needed) or any(each.kind is each.VAR_POSITIONAL for each in parameters)
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, Integral)
 
 
 def run_check(check: Callable[..., Any], name: str, result: Any) -> None:

@@ -32,6 +32,7 @@ PRECISION = 0.0005  # half width of the median's interval, relative
 FEWEST = 20  # samples
 FEWEST_LONG = 5  # samples, where one launch lasts longer than LONG
 LONG = 50e-3
+WARMUP = 0.2  # seconds, unless a test says otherwise
 WALL = 2.0  # seconds on the host's clock, after warm-up
 AT_A_PLACE = 5  # launches or batches whose median is a sample, where places differ and launches hardly do
 PLACES = 100  # at most; on an H200 they differ by up to 1.1 % (sd), which leaves the median 0.14 %
@@ -48,7 +49,7 @@ class Settings:
 
     l2: str = "hot"
     seconds: float = 0.5
-    warmup: float = 0.2
+    warmup: float = WARMUP
     tell: Callable[[int], None] = lambda count: None
 
 

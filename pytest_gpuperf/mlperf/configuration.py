@@ -14,6 +14,7 @@ from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import short
+from pytest_gpuperf.files import reason
 from pytest_gpuperf.mlperf.settings import SCENARIOS
 
 MS, PERCENT = 1_000_000, 0.01
@@ -116,8 +117,7 @@ def read(path: Any) -> Configuration:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-        not_text = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-        why = getattr(error, "strerror", None) or not_text
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else reason(error)
         raise GpuperfError(f"loadgen: the configuration {path} cannot be read: {why}") from None
     values = {}
     for number, line in enumerate(lines, 1):

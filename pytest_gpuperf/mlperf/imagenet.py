@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.files import reason
 from pytest_gpuperf.mlperf import imported
 from pytest_gpuperf.mlperf.image_cache import ImageCache
 from pytest_gpuperf.text import counted
@@ -45,9 +46,8 @@ def read_map(data_dir: Path, listing: Path | None = None) -> tuple[list[Path], n
             f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it so"
         ) from None
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-        why = getattr(error, "strerror", None) or error
         remedy = "" if listing else f"; DATA_DIR must hold ImageNet's {MAP}"
-        raise GpuperfError(f"{path} cannot be read ({why}){remedy}") from error
+        raise GpuperfError(f"{path} cannot be read ({reason(error)}){remedy}") from error
     images, labels = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():

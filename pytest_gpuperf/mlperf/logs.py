@@ -22,6 +22,7 @@ import numpy as np
 from pytest_gpuperf.cache import cache_folder
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import number, short
+from pytest_gpuperf.files import reason
 
 DETAIL = "mlperf_log_detail.txt"
 TRACE = "mlperf_log_trace.json"
@@ -108,7 +109,7 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError as error:
         raise GpuperfError(f"there is no {path}: LoadGen ran nothing, or this is not its folder") from error
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-        raise GpuperfError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise GpuperfError(f"{path} cannot be read: {reason(error)}") from error
     if text and ":::MLLOG " not in text:
         raise GpuperfError(
             f"{path} has no :::MLLOG line: it is no detail log, or of a LoadGen of 2020 or before, which "

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sysconfig
 from pathlib import Path
 from traceback import extract_tb
 
-_OURS = (f"{Path(__file__).parents[1]}{os.sep}", "<")  # "<string>" is no file
-_LIBRARIES = tuple(
-    sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
+from pytest_gpuperf.files import PACKAGE, is_users
 
 
 def described(error: BaseException) -> str:
@@ -22,7 +17,11 @@ def described(error: BaseException) -> str:
         said = str(error)
     except Exception:  # it is not ours
         said = ""
-    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(_OURS)]
-    theirs = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)] or frames
+    frames = [frame for frame in extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+    theirs = [frame for frame in frames if is_users(Path(frame.filename))] or frames
     place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
     return ": ".join(filter(None, (type(error).__name__, said))) + place
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("<") or PACKAGE in Path(name).parents  # "<string>" is no file

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_gpuperf.constants import PERCENTILES
 from pytest_gpuperf.errors import GpuperfError
-from pytest_gpuperf.files import replace_file
+from pytest_gpuperf.files import reason, replace_file
 
 NOTE = (
     "took is the whole phase from the first issue to the last completion, and qps is queries a second over "
@@ -49,8 +49,7 @@ def folder_of(root: Path, output: Any) -> Path | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a null byte is a ValueError
-        why = getattr(error, "strerror", None) or error
-        raise GpuperfError(f"loadgen: output: {folder} is no folder: {why}") from None
+        raise GpuperfError(f"loadgen: output: {folder} is no folder: {reason(error)}") from None
     return folder
 
 

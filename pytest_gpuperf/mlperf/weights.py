@@ -28,6 +28,7 @@ def external(path: Path) -> list[Path]:
         return []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         names = set(_locations(data))
+    # Path.is_file raises for a name that no file can have.
     return [each for name in sorted(names) if os.path.isfile(each := path.parent / name)]
 
 

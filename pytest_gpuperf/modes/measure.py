@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_gpuperf.errors import GpuperfError, NotFit, NotFree, Unavailable
+from pytest_gpuperf.files import is_users
 from pytest_gpuperf.marker import FIXTURES_OF_NUMBERS, fixtures_of, place_of, test_options
 from pytest_gpuperf.measurement import Kind, Measurement, Metric
 from pytest_gpuperf.processes.limits import paused
@@ -20,9 +21,6 @@ from pytest_gpuperf.session import GpuperfSession, recorder_of
 
 if TYPE_CHECKING:
     from pytest_gpuperf.backends.gpu import Gpu
-
-_PACKAGE = Path(__file__).parent.parent
-_STANDARD_LIBRARY = Path(contextlib.__file__).parent
 
 
 @contextmanager
@@ -186,11 +184,5 @@ def _cause(error: GpuperfError) -> Cause:
 def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> tuple[Path, int]:
     """Return the suite's line that met the error: the last one outside this package and its libraries."""
     assert call.excinfo is not None
-    ours = [e for e in call.excinfo.traceback if _is_users(Path(str(e.path)))]
+    ours = [e for e in call.excinfo.traceback if is_users(Path(str(e.path)))]
     return (Path(str(ours[-1].path)), ours[-1].lineno + 1) if ours else place_of(item)
-
-
-def _is_users(path: Path) -> bool:
-    if _PACKAGE in path.parents or "site-packages" in path.parts:
-        return False
-    return _STANDARD_LIBRARY not in path.parents
