@@ -259,7 +259,7 @@ def test_long_launches_are_not_launched_often():
     device = Device()
     timing = timed(device, device.kernel(0.3))
     assert len(timing.samples) == stopwatch.FEWEST_LONG
-    assert device.launches <= stopwatch.FEWEST_LONG + stopwatch.WARMUP_FEWEST + 1
+    assert device.launches <= 1 + stopwatch.FEWEST_LONG  # a warm-up; the probe is a sample
     assert "precision" not in timing.details
 
 

@@ -344,7 +344,7 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, monkeypa
         dtype=np.float32,
         model=SimpleNamespace(name="m", recipe="seed 1", dataset=Digits),
         contract={"backend": "tensorrt"},
-        replay=lambda images: lambda: replayed.append(images[:, 0].tolist()),
+        replay=lambda: lambda: replayed.append(True),
     )
     taken = LoadGen(session, request.node)._on_device(model)
     if not active:
@@ -364,7 +364,7 @@ def test_a_batch_on_the_device_is_timed_whatever_the_phase_was(request, monkeypa
         "backend": "tensorrt",
         "arguments": "",
     }
-    assert replayed[0] == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert replayed
     assert looked
     assert warmups == [warmup]  # the phase was one
     assert not LoadGen(session, request.node)._on_device(SimpleNamespace(on_device=False))

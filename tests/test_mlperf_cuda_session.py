@@ -175,8 +175,8 @@ def test_a_file_of_one_batch_size_gets_padded_batches(model):
     assert opened.description["images"] == "page-locked"
     release()
     runtime.runs.clear()
-    opened.replay(images(1, 2, 3, 4))()
-    assert runtime.runs[-1] == ([1, 2, 3, 4], {"disable_synchronize_execution_providers": "1"})
+    opened.replay()()
+    assert runtime.runs[-1] == ([7, 0, 0, 0], {"disable_synchronize_execution_providers": "1"})
 
 
 @pytest.mark.parametrize("team", [Team(streams=2), Team(qsl="device")])
@@ -201,6 +201,15 @@ def test_a_worker_captures_the_graph_of_each_of_its_sizes(model):
         opened.workers[0].captures[0]()
 
 
+def test_a_single_session_is_planned_by_its_capture(model):
+    runtime = FakeRuntime()
+    opened = CudaSession(runtime, model, "fp32", (8,))
+    assert (runtime.planned, runtime.runs) == ([], [])
+    (capture,) = opened.workers[0].captures
+    capture()
+    assert len(runtime.runs) == 1
+
+
 def test_images_of_another_shape_are_not_copied(model, cudart):
     opened = CudaSession(FakeRuntime(), model, "fp32", (1,))
     before = dict(cudart.registered)
@@ -209,22 +218,23 @@ def test_images_of_another_shape_are_not_copied(model, cudart):
     assert cudart.registered == before
 
 
-def test_a_replay_is_the_largest_batch_and_waits_for_nothing(model, cudart):
+def test_a_replay_is_the_last_of_the_largest_batches_and_waits_for_nothing(model, cudart):
     runtime = FakeRuntime()
-    replay = CudaSession(runtime, model, "fp32", (1, 2)).replay(np.array([[4.0], [5.0]]))
-    captured = len(runtime.runs)
-    assert captured
-    del cudart.calls[:]
+    opened = CudaSession(runtime, model, "fp32", (1, 2))
+    opened.run(images(4, 5))
+    opened.run(images(6))
+    replay = opened.replay()
+    del cudart.calls[:], runtime.runs[:]
     replay()
     replay()
     unsynchronised = {"disable_synchronize_execution_providers": "1"}
-    assert runtime.runs[captured:] == [([4.0, 5.0], unsynchronised)] * 2
+    assert runtime.runs == [([4.0, 5.0], unsynchronised)] * 2
     assert cudart.calls == []
 
 
 def test_a_failed_replay_names_the_model(model):
     runtime = FakeRuntime()
-    replay = CudaSession(runtime, model, "fp32", (1,)).replay(images(4))
+    replay = CudaSession(runtime, model, "fp32", (1,)).replay()
     runtime.failure = "CUDA failure 700"
     with pytest.raises(GpuperfError, match=r"failed while enqueueing a batch of 1 \(m, .*CUDA failure 700"):
         replay()
@@ -261,13 +271,13 @@ def test_another_provider_is_an_error(model):
     ],
 )
 def test_out_of_device_memory_says_to_use_a_smaller_batch(model, failure):
-    with pytest.raises(
-        GpuperfError, match="m does not fit into memory while planning a batch of 8: use a smaller"
-    ):
-        CudaSession(FakeRuntime(failure=failure), model, "fp32", (8,))
-    runtime = FakeRuntime()
+    runtime, said = FakeRuntime(), "m does not fit into memory while {} a batch of {}: use a smaller"
     opened = CudaSession(runtime, model, "fp32", (8,))
     runtime.failure = failure
+    with pytest.raises(GpuperfError, match=said.format("planning", 1)):
+        CudaSession(runtime, model, "fp32", (1, 8))
+    with pytest.raises(GpuperfError, match=said.format("capturing", 8)):
+        opened.workers[0].captures[0]()
     with pytest.raises(GpuperfError, match="fit into memory while running a batch of 8: use a smaller"):
         opened.run(images(*range(8)))
 
@@ -281,9 +291,9 @@ def test_out_of_device_memory_says_to_use_a_smaller_batch(model, failure):
 )
 def test_a_model_that_no_graph_can_be_captured_of_is_told(model, failure):
     with pytest.raises(GpuperfError, match=f"{failure[:30]}.* a batch is one CUDA graph, .* a Sut need not"):
-        CudaSession(FakeRuntime(failure=failure), model, "fp32", (8,))
+        CudaSession(FakeRuntime(failure=failure), model, "fp32", (1, 8))
     with pytest.raises(GpuperfError, match=r"broke\Z"):
-        CudaSession(FakeRuntime(failure="broke"), model, "fp32", (8,))
+        CudaSession(FakeRuntime(failure="broke"), model, "fp32", (1, 8))
 
 
 class FakeCudart:

@@ -36,7 +36,7 @@ WARMUP = 0.2  # seconds, unless a test says otherwise
 WALL = 2.0  # seconds on the host's clock, after warm-up
 AT_A_PLACE = 5  # launches or batches whose median is a sample, where places differ and launches hardly do
 PLACES = 100  # at most; on an H200 they differ by up to 1.1 % (sd), which leaves the median 0.14 %
-WARMUP_FEWEST = 3
+WARMUP_FEWEST = 3  # launches, unless they last longer than LONG
 UNSEEN = 10e-3  # seconds of work after the last event
 
 
@@ -164,7 +164,9 @@ class Stopwatch:
         """Launch until the clocks are up; each round is twice the last, which keeps the waits few."""
         timer, begin, launches, count = self._timer, self._timer.now(), 0, 1
         seen = unseen = 0.0
-        while launches < WARMUP_FEWEST or timer.now() - begin < self._settings.warmup:
+        while (spent := timer.now() - begin) < self._settings.warmup or (
+            launches < WARMUP_FEWEST and spent < LONG
+        ):
             start = timer.now()
             for _ in range(count):
                 self._enqueue()
@@ -203,9 +205,10 @@ class Stopwatch:
         )
 
     def _sample(self, launch: float) -> list[float]:
-        timer, samples = self._timer, list[float]()
-        begin = timer.now()
-        count, fewest = self._most(), self._fewest(launch)
+        timer, fewest = self._timer, self._fewest(launch)
+        # A long launch is not made again for what the probe has found.
+        samples = [launch] if self._batch == 1 and fewest == FEWEST_LONG else []
+        begin, count = timer.now(), self._most()
         while not is_enough(samples, fewest, self._left(samples), timer.now() - begin):
             # A chunk is looked at only when it is over: do not let a slow launch's outlast the budget.
             room = max(1, round(self._settings.seconds / 4 / (launch * self._batch)))

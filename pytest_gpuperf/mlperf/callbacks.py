@@ -27,8 +27,9 @@ class Callbacks:
     ``workers`` run the model; the first one on LoadGen's own thread if it is the only one, else each on a
     thread of its own. A worker has ``run(batch)`` and, if it copies the held images itself,
     ``run_held(parts)``; if it has CUDA graphs, ``captures`` are calls that capture them. ``failure`` is the
-    first exception; ``progress`` when a batch was last completed, a graph captured, or an image loaded;
-    ``loading`` "loaded" or "decoded" while that happens to ``done`` of ``wanted`` images, since ``began``;
+    first exception; ``progress`` when a batch was last completed or an image loaded, infinite while graphs
+    are captured; ``loading`` "loaded" or "decoded" while that happens to ``done`` of ``wanted`` images, since
+    ``began``;
     ``completions`` the time and the number of samples of each completed batch (seconds on
     ``perf_counter``) of a query of several, and ``issued`` when the first of these came.
     """
@@ -65,21 +66,21 @@ class Callbacks:
             self._threads = [] if self.lasting is None else self.lasting
             for place in range(len(self._threads), len(self._workers)):
                 self._threads.append(ThreadPoolExecutor(1, f"worker-{place}"))
-        if len(self._workers) > 1:
-            self._capture()
+        self._capture()
         return prepare()
 
     def _capture(self) -> None:
-        """Have the workers capture all their CUDA graphs in turn, each on its own thread.
+        """Have the workers capture all their CUDA graphs in turn, each on the thread that runs the model.
 
         ONNX Runtime captures at the first run of each thread and batch size, and in CUDA's global mode: what
         any other thread does on a device at that time can break it. So nothing else runs until all are done,
         and nothing is left to be captured afterwards.
         """
-        for thread, worker in zip(self._threads, self._workers, strict=True):
+        self.progress = math.inf  # cuDNN may compile for long, which is no stall
+        for place, worker in enumerate(self._workers):
             for capture in getattr(worker, "captures", ()):
-                thread.submit(capture).result()
-                self.progress = perf_counter()
+                self._threads[place].submit(capture).result() if self._own else capture()
+        self.progress = perf_counter()
 
     def stop(self) -> None:
         """End what ``start`` began."""

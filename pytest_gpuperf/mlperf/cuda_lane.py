@@ -47,7 +47,7 @@ class GraphLane:
         self._run_bound("capturing")
 
     def enqueue(self) -> None:
-        """Enqueue the graph alone."""
+        """Enqueue the graph alone, over what the buffers hold; a thread's first time also captures it."""
         self._run_bound("enqueueing", self._unsynchronised)
 
     def _run_bound(self, doing: str, *options: Any) -> None:
@@ -138,10 +138,8 @@ class Worker:
         count = parts[0][1] if len(parts) == 1 else sum(number for _, number in parts)
         return self._lane(count).run(self._copy, self._base, parts, count)
 
-    def replay(self, images: np.ndarray) -> Callable[[], None]:
-        # Captures the graph for this thread: ONNX Runtime keeps one for each.
-        self.run(images)
-        return self._lane(len(images)).enqueue
+    def replay(self) -> Callable[[], None]:
+        return self._lanes[max(self._lanes)].enqueue
 
     def _lane(self, count: int) -> Lane:
         return self._lanes.get(count) or self._lanes[next_size(self._lanes, count)]

@@ -66,11 +66,14 @@ class CudaSession(OnnxSession):
         self._plan()
 
     def _plan(self) -> None:
-        """Have cuDNN choose and compile the engines of all sessions side by side.
+        """Have cuDNN choose and compile the engines of several sessions side by side.
 
-        That takes 2 to 5 s a session on an H100, at its first run, and a graph's capture then 10 ms.
+        That takes 2 to 5 s a session on an H100, at its first run, and a graph's capture then 10 ms. A single
+        one's are left to its capture: each thread opens cuDNN and cuBLAS anew.
         """
         plans = [plan for worker in self.workers for plan in worker.plans]
+        if len(plans) == 1:
+            return
         with ThreadPoolExecutor(len(plans), "plans") as threads:
             for planned in [threads.submit(plan) for plan in plans]:
                 planned.result()
@@ -130,12 +133,12 @@ class CudaSession(OnnxSession):
         classes: np.ndarray = self.workers[0].run(batch)
         return classes
 
-    def replay(self, images: Any) -> Callable[[], None]:
-        """Return what enqueues the graph of the largest batch size, over so many images, on the stream.
+    def replay(self) -> Callable[[], None]:
+        """Return what enqueues the graph of the largest batch size, over the last such batch, on the stream.
 
         It waits for nothing, but for ONNX Runtime before May 2026 (pull request 28686 there).
         """
-        enqueue: Callable[[], None] = self.workers[0].replay(images)
+        enqueue: Callable[[], None] = self.workers[0].replay()
         return enqueue
 
     def hold(self, images: Any) -> Callable[[], None]:

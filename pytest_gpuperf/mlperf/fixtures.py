@@ -232,17 +232,13 @@ class LoadGen:
         if not session.on_device or not self._session.options.active or not hasattr(session, "replay"):
             return []
         from pytest_gpuperf.mlperf.datasets import dataset_of
-        from pytest_gpuperf.mlperf.library import SampleLibrary
-        from pytest_gpuperf.mlperf.warmup import IMAGES
 
         size, model = session.batch_sizes[-1], session.model
         dataset = dataset_of(model, None)
-        library = SampleLibrary(dataset, session.dtype, lambda images: lambda: None)
-        library.load(range(min(size, IMAGES, len(dataset))))
         asked: dict[str, Any] = {"model": model.name, "recipe": model.recipe, "dataset": dataset.name}
         asked |= {"precision": session.precision, "images": size, "input_copy": False}
         asked |= getattr(session, "contract", {})
-        enqueue = session.replay(library.slice(0, size))
+        enqueue = session.replay()
         reached = question(self._session, self._item, DEVICE_TIME, enqueue, more=asked)
         return [timed(self._session, self._item, enqueue, (), reached, warm=True)]
 

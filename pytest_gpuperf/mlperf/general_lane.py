@@ -114,8 +114,5 @@ class GeneralWorker:
         classes = self._owner.taken(self._lanes[next_size(self._lanes, count)].run(batch))
         return classes
 
-    def replay(self, images: Any) -> Callable[[], None]:
-        lane = self._lanes[max(self._lanes)]
-        # Captures the graph for this thread: ONNX Runtime keeps one for each.
-        lane.run(np.ascontiguousarray(images, lane.io.dtype) if isinstance(images, np.ndarray) else images)
-        return lane.enqueue
+    def replay(self) -> Callable[[], None]:
+        return self._lanes[max(self._lanes)].enqueue

@@ -62,7 +62,7 @@ def open_session(
     On the CPU ``threads`` compute one batch, as many as there are cores unless given; ``team`` says how many
     batches run at a time.
     Raises Unavailable naming the package that is missing, GpuperfError if the model does not fit its dataset
-    or the device's memory.
+    or the device's memory, which of a single batch size its first run tells.
     """
     onnxruntime = imported("onnxruntime", "onnxruntime cannot be imported", backend)
     if precision not in DTYPES:
