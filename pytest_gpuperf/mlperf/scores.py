@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, ItemsView, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pytest_gpuperf.mlperf.accuracy import fingerprint
 from pytest_gpuperf.mlperf.raised import described
 
 Score = Callable[[Sequence[Any], Sequence[Any]], Any]
+NO_SEQUENCE = (str, bytes, bytearray, Mapping, Set)  # their parts are none, or in no order
 _ROUNDED: Any = {}  # the form of an answer that another machine may round; that of a dict is never empty
 
 
@@ -120,7 +121,8 @@ def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple
     try:
         given = model.score(answers, labels)
         one = _value(given)
-        each = [] if one is not None or not hasattr(given, "__iter__") else list(map(_value, given))
+        parts = () if isinstance(given, NO_SEQUENCE) or not hasattr(given, "__iter__") else given
+        each = [] if one is not None else list(map(_value, parts))
     except Exception as error:  # of a generator, too
         raise GpuperfError(f"{model.name}: score() failed: {described(error)}") from error
     values = [one] if one is not None else each
@@ -129,7 +131,10 @@ def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple
             f"{model.name}: score() returned {short(given)}; it must return a number for each of the "
             f"{len(answers)} answers, or one for all"
         )
-    score = math.fsum(value for value in values if value is not None) / len(values)
+    try:
+        score = math.fsum(value for value in values if value is not None) / len(values)
+    except (OverflowError, ValueError):  # of a sum beyond floats, or of both infinities
+        score = math.nan
     if not math.isfinite(score):
         raise GpuperfError(f"{model.name}: score() returned {short(given)}, which is not finite")
     scores = tuple(value for value in each if value is not None)
