@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import threading
 from collections.abc import Callable, ItemsView, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,22 +144,38 @@ def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple
 
 def _own(answer: Any) -> Any:
     """Return an answer with its arrays copied: the next batch may come in the same buffers."""
-    if isinstance(answer, np.ndarray | bytearray):
+    if isinstance(answer, np.ndarray | np.void | bytearray):
         return answer.copy()
     if isinstance(answer, dict):
         return {name: _own(part) for name, part in answer.items()}
     if type(answer) in (list, tuple):
         return type(answer)(map(_own, answer))
+    if isinstance(answer, tuple) and hasattr(answer, "_make"):  # a named one
+        return answer._make(map(_own, answer))
+    if is_dataclass(answer) and not isinstance(answer, type):
+        mine = copy.copy(answer)
+        for name, part in _fields(answer).items():
+            object.__setattr__(mine, name, _own(part))  # of a frozen one, too
+        return mine
     return answer.clone() if hasattr(answer, "clone") else answer  # a torch tensor
 
 
+def _fields(answer: Any) -> dict[str, Any]:
+    return {field.name: getattr(answer, field.name) for field in fields(answer)}
+
+
 def same(one: Any, other: Any) -> bool:
-    """Say whether two answers are the same, of whatever kind."""
+    """Say whether two answers are the same, of whatever kind; NaN is the same as NaN."""
+    if is_dataclass(one) and type(one) is type(other):
+        return same(_fields(one), _fields(other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    return bool(np.array_equal(one, other))
+    try:
+        return bool(np.array_equal(one, other, equal_nan=True))
+    except TypeError:  # of a type that has no NaN
+        return bool(np.array_equal(one, other))
 
 
 def _value(given: Any) -> float | None:
