@@ -85,6 +85,10 @@ def test_a_score_is_one_for_each_or_one_for_all(score, value, each):
         (lambda answers, labels: [True], r"score\(\) returned \[True\]; it must return a number for each of"),
         (lambda answers, labels: "good", r"score\(\) returned 'good'"),
         (lambda answers, labels: None, r"score\(\) returned None"),
+        (
+            lambda answers, labels: [-1e31, 0],
+            r"score\(\) comes to -5e\+30; give one of another scale, 0 or from",
+        ),
         (lambda answers, labels: float("nan"), r"score\(\) returned nan, which is not finite"),
         (lambda answers, labels: dict.fromkeys([7, 8], 0.5), r"score\(\) returned {7: 0.5, 8: 0.5}; it must"),
         (lambda answers, labels: b"ab", r"score\(\) returned b'ab'; it must"),

@@ -19,6 +19,7 @@ from pytest_gpuperf.figures import number, short
 from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.mlperf.accuracy import fingerprint
 from pytest_gpuperf.mlperf.raised import described
+from pytest_gpuperf.storage.documents import LARGEST, SMALLEST
 
 Score = Callable[[Sequence[Any], Sequence[Any]], Any]
 NO_SEQUENCE = (str, bytes, bytearray, Mapping, Set)  # their parts are none, or in no order
@@ -138,6 +139,11 @@ def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple
         score = math.nan
     if not math.isfinite(score):
         raise GpuperfError(f"{model.name}: score() returned {short(given)}, which is not finite")
+    if score and not SMALLEST <= abs(score) <= LARGEST:  # no baseline could hold it, nor its file's others
+        raise GpuperfError(
+            f"{model.name}: score() comes to {score:g}; give one of another scale, 0 or from {SMALLEST:g} to "
+            f"{LARGEST:g}"
+        )
     scores = tuple(value for value in each if value is not None)
     return score, scores
 
