@@ -99,6 +99,16 @@ def running_sum(path, batch="N"):
     return _save(path, nodes, ins, [("y", "FLOAT", [batch, 1]), ("sumN", "FLOAT", [batch, 1])])
 
 
+def found(path):
+    """Give the place of all that is above zero in a batch [N, 4], as a detector's boxes: [M, 2]."""
+    nodes = [
+        ("Relu", ["x"], ["above"], {}),
+        ("NonZero", ["above"], ["places"], {}),
+        ("Transpose", ["places"], ["boxes"], {"perm": [1, 0]}),
+    ]
+    return _save(path, nodes, [("x", "FLOAT", ["N", 4])], [("boxes", "INT64", ["M", 2])])
+
+
 def channel(path, layout="NHWC"):
     """The class that the first channel of the first pixel says."""
     shape = ["N", 4, 4, 3] if layout == "NHWC" else ["N", 3, 4, 4]

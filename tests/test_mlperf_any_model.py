@@ -85,6 +85,16 @@ def test_one_output_by_name_is_the_answer_itself(tmp_path):
     assert session.answers.at(session.run(batch))[0].shape == (16,)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_was_found_in_a_batch_is_no_samples_answer(tmp_path, count):
+    model = Model("found", onnxmodels.found(tmp_path / "found.onnx"), "1", Steps, score=nearly)
+    session = open_session(model, "cpu")
+    session.run(np.eye(4, dtype=np.float32)[:count])  # one for each, as far as can be seen
+    said = rf"boxes has the shape \[{2 * count}, 2\] for {count} samples; .* Model.output, or use a Sut"
+    with pytest.raises(GpuperfError, match=said):
+        session.run(np.tile(np.float32([0, 1, 0, 2]), (count, 1)))
+
+
 @pytest.mark.parametrize("size", [1, 4])
 def test_a_fixed_batch_of_several_inputs_is_padded(tmp_path, size):
     free = open_session(bert(tmp_path, output="start_logits"), "cpu")

@@ -1,6 +1,6 @@
 """MLPerf's audits: honest systems pass, those that cache or answer otherwise when it counts do not."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -253,6 +253,12 @@ def test_a_part_of_a_dataset():
     assert part.images([0, 4]).tolist() == [10, 14]
 
 
+@dataclass
+class Boxes:
+    corners: np.ndarray
+    label: str
+
+
 @pytest.mark.parametrize(
     ("one", "other", "equal"),
     [
@@ -262,6 +268,11 @@ def test_a_part_of_a_dataset():
         ({"a": np.zeros(2)}, {"b": np.zeros(2)}, False),
         ([[1], [2, 3]], [[1], [2, 3]], True),
         ("x", "y", False),
+        (float("nan"), float("nan"), True),
+        ([np.array([1.0, np.nan])], [np.array([1.0, np.nan])], True),
+        (np.nan, 0.0, False),
+        (Boxes(np.zeros(2), "a"), Boxes(np.zeros(2), "a"), True),
+        (Boxes(np.zeros(2), "a"), Boxes(np.ones(2), "a"), False),
     ],
 )
 def test_answers_of_any_kind_are_the_same_or_not(one, other, equal):

@@ -3,9 +3,11 @@
 import json
 import re
 from collections import UserDict
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -28,6 +30,10 @@ class Words(Labelled):
 
     def images(self, indices):
         return np.array(indices)
+
+
+class Many(Words):
+    every = (1 << 63,)  # one more than a class can be
 
 
 def exact(answers, labels):
@@ -79,7 +85,15 @@ def test_a_score_is_one_for_each_or_one_for_all(score, value, each):
         (lambda answers, labels: [True], r"score\(\) returned \[True\]; it must return a number for each of"),
         (lambda answers, labels: "good", r"score\(\) returned 'good'"),
         (lambda answers, labels: None, r"score\(\) returned None"),
+        (
+            lambda answers, labels: [-1e31, 0],
+            r"score\(\) comes to -5e\+30; give one of another scale, 0 or from",
+        ),
         (lambda answers, labels: float("nan"), r"score\(\) returned nan, which is not finite"),
+        (lambda answers, labels: dict.fromkeys([7, 8], 0.5), r"score\(\) returned {7: 0.5, 8: 0.5}; it must"),
+        (lambda answers, labels: b"ab", r"score\(\) returned b'ab'; it must"),
+        (lambda answers, labels: [np.inf, -np.inf], r"score\(\) returned \[inf, -inf\], which is not finite"),
+        (lambda answers, labels: [1e308, 1e308], r"score\(\) returned .*, which is not finite"),
         (lambda answers, labels: 1 / 0, r"score\(\) failed: ZeroDivisionError"),
         (lambda answers, labels: (1 / 0 for _ in answers), r"score\(\) failed: ZeroDivisionError"),
     ],
@@ -195,8 +209,27 @@ def test_no_more_samples_come_at_a_time_than_it_takes():
     assert session.answers.at(places) == tuple(map(str.upper, Words.texts)) * 2
 
 
-@pytest.mark.parametrize("form", [lambda rows: rows, list, lambda rows: [{"row": (row,)} for row in rows]])
-def test_answers_in_a_buffer_that_is_used_again_are_kept(form):
+class Named(NamedTuple):
+    row: np.ndarray
+
+
+@dataclass(frozen=True)
+class Held:
+    row: np.ndarray
+
+
+@pytest.mark.parametrize(
+    ("form", "row_of"),
+    [
+        (lambda rows: rows, lambda answer: answer),
+        (list, lambda answer: answer),
+        (lambda rows: [{"row": (row,)} for row in rows], lambda answer: answer["row"][0]),
+        (lambda rows: list(map(Named, rows)), lambda answer: answer.row),
+        (lambda rows: list(map(Held, rows)), lambda answer: answer.row),
+        (lambda rows: rows.view([("x", float)])[:, 0], lambda answer: [answer["x"]]),
+    ],
+)
+def test_answers_in_a_buffer_that_is_used_again_are_kept(form, row_of):
     buffer = np.zeros((2, 1))
 
     def run(batch):
@@ -207,8 +240,7 @@ def test_answers_in_a_buffer_that_is_used_again_are_kept(form):
     session.answers.keep(True)
     first = session.run(np.array([1, 2]))
     session.run(np.array([8, 9]))
-    kept = [answer["row"][0] if isinstance(answer, dict) else answer for answer in session.answers.at(first)]
-    assert [float(row[0]) for row in kept] == [1, 2]
+    assert [float(row_of(answer)[0]) for answer in session.answers.at(first)] == [1, 2]
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -246,7 +278,12 @@ def test_without_a_score_answers_are_classes():
         ({"max_batchsize": 2.5}, "max_batchsize=2.5; give a whole number"),
         ({"max_batchsize": 10**9}, "max_batchsize=1000000000; give a whole number of 1 to"),
         ({"dataset": lambda count: SimpleNamespace(labels=[])}, "does not fit: TypeError"),
+        (
+            {"dataset": lambda count: Path("none").read_bytes()},
+            r"does not fit: FileNotFoundError: .*\(.*:\d+\)",
+        ),
         ({"score": None}, "a whole number for each"),  # the labels are texts
+        ({"score": None, "dataset": Many}, "1 labels, .* a whole number for each"),
     ],
 )
 def test_a_sut_that_cannot_be_used_is_one_sentence(change, said):

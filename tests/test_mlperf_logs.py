@@ -40,6 +40,7 @@ def test_detail_log(tmp_path):
     [
         (None, "LoadGen ran nothing, or this is not its folder"),
         (mllog("result_validity", "VALID"), "did not end"),
+        (2 * (mllog("loadgen_version", "6") + mllog("power_end", "now")), "the logs of several phases, one"),
         (":::MLLOG {oops\n", "no MLLOG entry: {oops"),
         (":::MLLOG 5\n", "no MLLOG entry: 5"),
         (':::MLLOG {"key": "a", "value": 1, "metadata": [1]}\n', "no MLLOG entry: {"),

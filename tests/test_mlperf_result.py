@@ -200,7 +200,7 @@ def test_the_invariant_bears_what_loadgen_takes_of_many_samples():
 def test_results_json_has_the_references_shape_and_notes(tmp_path):
     phase = performance(contract={"scenario": "SingleStream"}, environment={"provider": "CPU"})
     path = reference.write(
-        reference.folder_of(tmp_path, "new/one"), phase, {"scenario": "SingleStream", "qps": None}
+        reference.folder_of(tmp_path, "new/one"), phase, {"scenario": "SingleStream", "qps": None}, "a"
     )
     found = json.loads(path.read_text())
     assert found["args"] == {"scenario": "SingleStream"}
@@ -216,7 +216,21 @@ def test_results_json_has_the_references_shape_and_notes(tmp_path):
     assert reference.entry(right) == accuracy  # and neither took nor qps
     (tmp_path / "results.json").mkdir()
     with pytest.raises(GpuperfError, match=r"results\.json cannot be written: "):
-        reference.write(tmp_path, phase, {})
+        reference.write(tmp_path, phase, {}, "a")
+
+
+def test_results_json_of_another_phase_stays(tmp_path):
+    phase = performance(contract={"scenario": "SingleStream"}, environment={})
+    for text in ("{}", "[", "5"):  # of another program
+        (tmp_path / "results.json").write_text(text)
+        reference.require_own(tmp_path, "a.py::test_a")
+    path = reference.write(tmp_path, phase, {"qps": 1}, "a.py::test_a")
+    reference.write(tmp_path, phase, {"qps": 2}, "a.py::test_a")  # of the same one, run again
+    with pytest.raises(
+        GpuperfError, match=r"results\.json is that of a\.py::test_a: give each phase a folder"
+    ):
+        reference.write(tmp_path, phase, {"qps": 3}, "a.py::test_a (2)")
+    assert json.loads(path.read_text())["args"] == {"qps": 2}
 
 
 @pytest.mark.parametrize("output", [3, True, "file", "file/below"])

@@ -14,6 +14,7 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.library import SampleLibrary
+from pytest_gpuperf.mlperf.phase import notes_of
 
 BATCH = 4
 
@@ -224,6 +225,15 @@ def library(images):
     return SampleLibrary(SimpleNamespace(name="mine", images=images), np.float32, lambda images: lambda: None)
 
 
+def test_notes_of_a_dataset_are_texts():
+    assert notes_of(SimpleNamespace(name="mine")) == ()
+    assert notes_of(SimpleNamespace(name="mine", notes="cut off")) == ("cut off",)
+    assert notes_of(SimpleNamespace(name="mine", notes=["a", "b"])) == ("a", "b")
+    for notes in (None, [1], {}.keys):
+        with pytest.raises(GpuperfError, match=r"^mine: notes=.*; give texts, or leave it out"):
+            notes_of(SimpleNamespace(name="mine", notes=notes))
+
+
 def test_images_are_read_in_pieces_and_each_is_progress():
     asked, ticks = [], []
 
@@ -255,6 +265,20 @@ def test_images_are_read_in_pieces_and_each_is_progress():
 def test_images_of_another_number_or_form_are_one_sentence(images, said):
     with pytest.raises(GpuperfError, match=f"^mine: .*{said}"):
         library(images).load(range(4))
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (lambda indices: dict.fromkeys("ab"[: indices[0] + 1], indices), "gave a, b for image 1, and a for"),
+        (lambda indices: {"a": indices} if 0 in indices else indices, "gave one array for image 1, and a"),
+        (lambda indices: {}, "gave a dict without an array"),
+    ],
+)
+def test_samples_have_the_same_arrays(images, said):
+    dataset = SimpleNamespace(name="mine", images=images)
+    with pytest.raises(GpuperfError, match=rf"^mine: images\(\) {said}"):
+        SampleLibrary(dataset, None, lambda images: lambda: None).load(range(4))
 
 
 @pytest.mark.parametrize(

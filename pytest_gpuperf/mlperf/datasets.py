@@ -118,7 +118,9 @@ def open_dataset(model: str, make: Any, count: int | None, classes: bool = True)
         dataset: Dataset = make(count)
         found, count_of_labels, name = len(dataset), len(dataset.labels), dataset.name
         complete = callable(dataset.images)
-    except (AttributeError, TypeError, ValueError) as error:
+    except GpuperfError:
+        raise
+    except Exception as error:  # of a file that is not there, too
         raise GpuperfError(
             f"{model}: its dataset does not fit: {described(error)}; dataset(count) must have "
             "name, labels, len() and images(indices)"
@@ -147,7 +149,8 @@ def _are_labels(labels: Any, count: int, classes: bool) -> bool:
         plain = np.asarray(labels)
     except ValueError:  # parts of several lengths
         return False
-    return plain.shape == (count,) and plain.dtype.kind in "iu"
+    whole = plain.shape == (count,) and plain.dtype.kind in "iu"
+    return whole and (plain.dtype != np.uint64 or int(plain.max()) < 1 << 63)  # as a class is held
 
 
 def shipped(name: str) -> dict[str, np.ndarray]:

@@ -53,7 +53,7 @@ class LoadGen:
     def __init__(self, session: GpuperfSession, item: pytest.Item) -> None:
         self._session = session
         self._item = item
-        self._phases = 0
+        self._phases = self._outputs = 0
         self._logs: Path | None = None
         self._held = ExitStack()
 
@@ -101,11 +101,15 @@ class LoadGen:
         _require_qps(asked)
         from pytest_gpuperf.mlperf import reference
 
-        folder = reference.folder_of(self._session.config.rootpath, output)
+        folder, phase = reference.folder_of(self._session.config.rootpath, output), self._item.nodeid
+        if folder:
+            self._outputs += 1
+            phase += f" ({self._outputs})" if self._outputs > 1 else ""
+            reference.require_own(folder, phase)
         session = self._open(model, asked)
         result = self._accuracy(session, asked) if mode == "accuracy" else self._performance(session, asked)
         if folder:
-            reference.write(folder, result, {"model": model.name, **given})
+            reference.write(folder, result, {"model": model.name, **given}, phase)
         return result
 
     def find_peak(

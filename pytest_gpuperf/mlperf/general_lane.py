@@ -90,7 +90,7 @@ class GeneralLane(GraphLane):
                 self._inputs[name].update_inplace(self._outputs[source].numpy())
         except Exception as error:
             raise failure(self._model, f"running a batch of {self._size}", error) from error
-        return self.io.answers(outputs, count)
+        return self.io.answers(outputs, count, self._size)
 
 
 class GeneralWorker:

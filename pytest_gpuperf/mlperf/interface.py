@@ -190,16 +190,17 @@ class Interface:
         rest = self._outputs[name].shape[1:]
         return [size, *(rest if all(isinstance(n, int) for n in rest) else found[name].shape[1:])]
 
-    def answers(self, outputs: Sequence[np.ndarray], count: int) -> Any:
+    def answers(self, outputs: Sequence[np.ndarray], count: int, size: int) -> Any:
         """Return int64 classes of the ``count`` samples, or with a score what the file gave for each.
 
-        Raises GpuperfError if an output has not an entry for each.
+        They are the first of the ``size`` that were run. Raises GpuperfError unless an output has an entry
+        for each of those: of all that was found in a batch nobody knows what belongs to which sample.
         """
         for name, output in zip(self.outputs, outputs, strict=True):
-            if np.ndim(output) == 0 or len(output) < count:
+            if np.ndim(output) == 0 or len(output) != size:
                 raise GpuperfError(
-                    f"{self._model.path}: output {name} has the shape {list(np.shape(output))} for {count} "
-                    "samples; its first size must be theirs"
+                    f"{self._model.path}: output {name} has the shape {list(np.shape(output))} for {size} "
+                    "samples; its first size must be theirs: name others as Model.output, or use a Sut"
                 )
         if self._model.score is None:
             return self.classes(outputs[0][:count])

@@ -92,6 +92,8 @@ class SampleLibrary:
                     f"{self._dataset.name}: images() was asked for {len(indices)} and gave {found}; "
                     "it must return an array of numbers with as many entries"
                 )
+        if several and not read:
+            raise GpuperfError(f"{self._dataset.name}: images() gave a dict without an array")
         self._require_names(read if several else {})
         return Arrays(read) if several else read[""]
 
@@ -131,12 +133,18 @@ class SampleLibrary:
         return [(array, self._images.arrays[name]) for name, array in read.arrays.items()]
 
     def _require_like(self, read: Any, first: int) -> None:
-        """Raise GpuperfError unless samples have shape and type of those that were loaded before them."""
+        """Raise GpuperfError unless samples have names, shape and type of those that were loaded before."""
+        found, before = ((list(x.arrays) if isinstance(x, Arrays) else []) for x in (read, self._images))
+        if set(found) != set(before):
+            raise GpuperfError(
+                f"{self._dataset.name}: images() gave {', '.join(found) or 'one array'} for image {first}, "
+                f"and {', '.join(before) or 'one array'} for others; it must give the same for each"
+            )
         for array, loaded in self._pairs(read):
             if array.shape[1:] != loaded.shape[1:]:
-                found, before = list(array.shape[1:]), list(loaded.shape[1:])
+                shape, usual = list(array.shape[1:]), list(loaded.shape[1:])
                 raise GpuperfError(
-                    f"{self._dataset.name}: image {first} has the shape {found}, others {before}"
+                    f"{self._dataset.name}: image {first} has the shape {shape}, others {usual}"
                 )
             if self._dtype is None and array.dtype != loaded.dtype:
                 raise GpuperfError(

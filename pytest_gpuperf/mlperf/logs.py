@@ -27,6 +27,7 @@ from pytest_gpuperf.files import reason
 DETAIL = "mlperf_log_detail.txt"
 TRACE = "mlperf_log_trace.json"
 ACCURACY = "mlperf_log_accuracy.json"
+FIRST = "loadgen_version"  # the key that each phase begins with
 
 
 # Ids of tests that make folders of their own, and the most characters of such a name; a file's has 255 bytes.
@@ -77,7 +78,7 @@ class Detail:
 
 
 def read_detail(folder: Path) -> Detail:
-    """Read the detail log; raises GpuperfError if LoadGen wrote nothing or stopped before the end."""
+    """Read the detail log; raises GpuperfError if it is not one phase's, from its beginning to its end."""
     path = folder / DETAIL
     lines = _lines(path)
     values: dict[str, Any] = {}
@@ -88,12 +89,17 @@ def read_detail(folder: Path) -> Detail:
             continue
         try:
             entry = json.loads(text)
+            again = entry["key"] == FIRST and FIRST in values
             values[entry["key"]] = entry["value"]
             failed = (entry.get("metadata") or {}).get("is_error")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise GpuperfError(
                 f"{path} has a line that is no MLLOG entry: {text[:120]} (is the disk full?)"
             ) from error
+        if again:
+            raise GpuperfError(
+                f"{path} has the logs of several phases, one after the other: give each a folder of its own"
+            )
         if failed:
             errors.append(str(entry["value"]))
     if "power_end" not in values:  # the last entry that both modes write

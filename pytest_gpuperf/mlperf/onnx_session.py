@@ -172,7 +172,7 @@ class CpuSession(OnnxSession):
             raise failure(self.model, f"running a batch of {count}", error) from error
         if self._io.state:
             self._given.update(zip(self._io.state, outputs[len(self._io.outputs) :], strict=True))
-        return self.taken(self._io.answers(outputs[: len(self._io.outputs)], count))
+        return self.taken(self._io.answers(outputs[: len(self._io.outputs)], count, count))
 
     def hold(self, images: np.ndarray) -> Callable[[], None]:
         return lambda: None

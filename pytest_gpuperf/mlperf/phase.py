@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_gpuperf.errors import GpuperfError
+from pytest_gpuperf.figures import short
 from pytest_gpuperf.mlperf import imported, logs, perf_counter
 from pytest_gpuperf.mlperf.callbacks import Callbacks
 from pytest_gpuperf.mlperf.datasets import Dataset
@@ -126,8 +127,6 @@ class Phase:
                 with suppress(GpuperfError):  # what ended the phase is said
                     self.callbacks.library.unload()
                 _running.release()
-        said = getattr(self._dataset, "notes", ())
-        self.notes = (*self.notes, *((said,) if isinstance(said, str) else said))
         error = self.callbacks.failure or outcome.get("error")
         if isinstance(error, GpuperfError):
             raise error
@@ -135,6 +134,7 @@ class Phase:
             raise GpuperfError(
                 f"{self._session.model.name} failed while LoadGen ran it: {described(error)}"
             ) from error
+        self.notes = (*self.notes, *notes_of(self._dataset))
         return outcome["settings"]
 
     def _body(self, prepare: Callable[[], Any], trace: bool, outcome: dict[str, Any]) -> None:
@@ -211,6 +211,15 @@ class Phase:
                 if thread.is_alive():
                     _poison.append("it was interrupted and the model did not return")
             raise
+
+
+def notes_of(dataset: Dataset) -> tuple[str, ...]:
+    """Return what a dataset says of its samples; raises GpuperfError for anything but texts."""
+    said = getattr(dataset, "notes", ())
+    notes = (said,) if isinstance(said, str) else tuple(said) if isinstance(said, Sequence) else (said,)
+    if not all(isinstance(note, str) for note in notes):
+        raise GpuperfError(f"{dataset.name}: notes={short(said)}; give texts, or leave it out")
+    return notes
 
 
 def library_for(session: Any, dataset: Dataset) -> SampleLibrary:

@@ -53,17 +53,32 @@ def folder_of(root: Path, output: Any) -> Path | None:
     return folder
 
 
-def write(folder: Path, result: Any, arguments: Mapping[str, Any]) -> Path:
-    """Write ``results.json`` in the folder; raises GpuperfError if that cannot be."""
+def require_own(folder: Path, phase: str) -> Path:
+    """Return the path of ``results.json``; raises GpuperfError if there is one of another ``phase``."""
+    path = folder / "results.json"
+    try:
+        other = json.loads(path.read_bytes()).get("phase", phase)
+    except (OSError, ValueError, AttributeError):  # none, or of another program
+        return path
+    if other != phase:
+        raise GpuperfError(
+            f"loadgen: output: {path} is that of {other}: give each phase a folder of its own, or remove it"
+        )
+    return path
+
+
+def write(folder: Path, result: Any, arguments: Mapping[str, Any], phase: str) -> Path:
+    """Write ``results.json`` of a phase in the folder; raises GpuperfError if that cannot be."""
     about = result.environment
     found = {
+        "phase": phase,
         "runtime": about.get("provider", ""),
         "version": about.get("onnxruntime", ""),
         "args": {name: value for name, value in arguments.items() if value is not None},
         "note": NOTE,
         f"TestScenario.{result.contract['scenario']}": entry(result),
     }
-    path = folder / "results.json"
+    path = require_own(folder, phase)  # another process may have been faster
     try:
         replace_file(path, json.dumps(found, indent=2, default=str).encode() + b"\n")
     except OSError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, ItemsView, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, ItemsView, Mapping, Sequence, Set
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from pytest_gpuperf.figures import number, short
 from pytest_gpuperf.measurement import Measurement, Metric
 from pytest_gpuperf.mlperf.accuracy import fingerprint
 from pytest_gpuperf.mlperf.raised import described
+from pytest_gpuperf.storage.documents import LARGEST, SMALLEST
 
 Score = Callable[[Sequence[Any], Sequence[Any]], Any]
+NO_SEQUENCE = (str, bytes, bytearray, Mapping, Set)  # their parts are none, or in no order
 _ROUNDED: Any = {}  # the form of an answer that another machine may round; that of a dict is never empty
 
 
@@ -120,7 +123,8 @@ def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple
     try:
         given = model.score(answers, labels)
         one = _value(given)
-        each = [] if one is not None or not hasattr(given, "__iter__") else list(map(_value, given))
+        parts = () if isinstance(given, NO_SEQUENCE) or not hasattr(given, "__iter__") else given
+        each = [] if one is not None else list(map(_value, parts))
     except Exception as error:  # of a generator, too
         raise GpuperfError(f"{model.name}: score() failed: {described(error)}") from error
     values = [one] if one is not None else each
@@ -129,31 +133,55 @@ def score_of(model: Any, answers: Sequence[Any], labels: Sequence[Any]) -> tuple
             f"{model.name}: score() returned {short(given)}; it must return a number for each of the "
             f"{len(answers)} answers, or one for all"
         )
-    score = math.fsum(value for value in values if value is not None) / len(values)
+    try:
+        score = math.fsum(value for value in values if value is not None) / len(values)
+    except (OverflowError, ValueError):  # of a sum beyond floats, or of both infinities
+        score = math.nan
     if not math.isfinite(score):
         raise GpuperfError(f"{model.name}: score() returned {short(given)}, which is not finite")
+    if score and not SMALLEST <= abs(score) <= LARGEST:  # no baseline could hold it, nor its file's others
+        raise GpuperfError(
+            f"{model.name}: score() comes to {score:g}; give one of another scale, 0 or from {SMALLEST:g} to "
+            f"{LARGEST:g}"
+        )
     scores = tuple(value for value in each if value is not None)
     return score, scores
 
 
 def _own(answer: Any) -> Any:
     """Return an answer with its arrays copied: the next batch may come in the same buffers."""
-    if isinstance(answer, np.ndarray | bytearray):
+    if isinstance(answer, np.ndarray | np.void | bytearray):
         return answer.copy()
     if isinstance(answer, dict):
         return {name: _own(part) for name, part in answer.items()}
     if type(answer) in (list, tuple):
         return type(answer)(map(_own, answer))
+    if isinstance(answer, tuple) and hasattr(answer, "_make"):  # a named one
+        return answer._make(map(_own, answer))
+    if is_dataclass(answer) and not isinstance(answer, type):
+        mine = copy.copy(answer)
+        for name, part in _fields(answer).items():
+            object.__setattr__(mine, name, _own(part))  # of a frozen one, too
+        return mine
     return answer.clone() if hasattr(answer, "clone") else answer  # a torch tensor
 
 
+def _fields(answer: Any) -> dict[str, Any]:
+    return {field.name: getattr(answer, field.name) for field in fields(answer)}
+
+
 def same(one: Any, other: Any) -> bool:
-    """Say whether two answers are the same, of whatever kind."""
+    """Say whether two answers are the same, of whatever kind; NaN is the same as NaN."""
+    if is_dataclass(one) and type(one) is type(other):
+        return same(_fields(one), _fields(other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    return bool(np.array_equal(one, other))
+    try:
+        return bool(np.array_equal(one, other, equal_nan=True))
+    except TypeError:  # of a type that has no NaN
+        return bool(np.array_equal(one, other))
 
 
 def _value(given: Any) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,9 @@ import numpy as np
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.figures import is_text, number, short
 from pytest_gpuperf.mlperf.datasets import Arrays, Dataset
-from pytest_gpuperf.mlperf.scores import Answers, Score
+from pytest_gpuperf.mlperf.scores import NO_SEQUENCE, Answers, Score
 
 MANY = 1 << 20  # samples at a time, of which each has its place in memory
-NO_ANSWERS = (str, bytes, bytearray, Mapping, Set)  # their parts are none, or in no order
 LOOKED_AT = 8  # of the loaded samples, the first among them, which every warm-up runs
 
 
@@ -82,7 +81,7 @@ class SutSession:
         answers = self.model.run(batch.arrays if isinstance(batch, Arrays) else batch)
         try:
             count = len(answers)
-            if isinstance(answers, NO_ANSWERS):
+            if isinstance(answers, NO_SEQUENCE):
                 raise TypeError
         except TypeError:
             raise GpuperfError(
