@@ -190,9 +190,10 @@ def test_an_ini_file_outside_the_repository_is_not_the_changes(project: Project,
 
 LOOSER = ["--gpuperf-tolerance=*=90%", "--gpuperf-tolerance *=90%", "-o gpuperf_tolerances=*=90%", ACCEPT]
 FEWER = ["-k 'not size'", "-knosize", "-m slow", "--deselect=test_suite.py", "--ignore test_suite.py", "--lf"]
+INSTEAD = ["--gpuperf-trace"]
 
 
-@pytest.mark.parametrize("flag", [*LOOSER, *FEWER])
+@pytest.mark.parametrize("flag", [*LOOSER, *FEWER, *INSTEAD])
 def test_addopts_of_the_change_do_not_judge_it(project: Project, flag: str):
     project.write("pytest.ini", "[pytest]\naddopts = -ra\n")
     project.base()
