@@ -168,7 +168,9 @@ def runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
     mode, ours = session.config.stash[MODE], session.config.stash[SESSION]
     try:
         result = yield
-    except BaseException:
+    except BaseException as error:
+        if ours.options.strict and isinstance(error, pytest.exit.Exception) and error.returncode == 0:
+            ours.results.finding("setup", "pytest.exit ended the session before all of its tests had run")
         if ours.stuck:
             left = len(session.items) - len(ours.results.outcomes)
             ours.results.note(f"{counted(left, 'test')} not run: {session.shouldfail}")

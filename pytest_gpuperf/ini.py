@@ -121,10 +121,15 @@ def _keys(name: str, text: str, named: bool) -> Mapping[str, Any] | None:
 # --------------------------------------------------------------------------- addopts
 
 ACCEPT = "--gpuperf-accept"
+_CHOOSING = {
+    *("-k", "-m", "--deselect", "--ignore", "--ignore-glob"),
+    *(_ALONE := ("--lf", "--last-failed", "--sw", "--stepwise", "--co", "--collect-only", "--setup-plan")),
+}
+"""pytest's own flags by which a run judges fewer tests."""
 
 
 def check_addopts(config: pytest.Config, file: IniFile | None, judging: Collection[str]) -> None:
-    """Raise pytest.UsageError for flags by which a change's own addopts would judge it.
+    """Raise pytest.UsageError for flags by which a change's own addopts would judge it, or choose its tests.
 
     ``file`` is the revision's, None where the change's counts; ``judging`` are flags that decide what fails.
     """
@@ -141,18 +146,20 @@ def check_addopts(config: pytest.Config, file: IniFile | None, judging: Collecti
         raise pytest.UsageError(
             f"{config.inipath}: addopts has {shlex.join(now) or 'no flag that judges'}, and "
             f"{shlex.join(then) or 'none'} in {file.name}: under --gpuperf-baselines-from a change does not "
-            f"say how it is judged; undo that, or have a maintainer give {ACCEPT}"
+            f"say what is judged and how; undo that, or have a maintainer give {ACCEPT}"
         )
 
 
 def _chosen(arguments: Sequence[str], judging: Collection[str]) -> list[str]:
-    """Return those of ``arguments`` that are flags of ``judging`` or set our ini keys, with their values."""
+    """Return those of ``arguments`` that choose tests, are flags of ``judging`` or set our ini keys."""
     found: list[str] = []
     for number, argument in enumerate(arguments):
         after = arguments[number + 1] if number + 1 < len(arguments) else ""
         name, given, _ = argument.partition("=")
-        if name in judging:
-            found += [argument] if given else [argument, after]
+        if name in judging or name in _CHOOSING:
+            found += [argument] if given or name in _ALONE else [argument, after]
+        elif argument[:2] in _CHOOSING:  # "-kname"
+            found.append(argument)
         elif argument in ("-o", "--override-ini") and after.startswith("gpuperf_"):
             found += [argument, after]
         elif argument.startswith(("-ogpuperf_", "--override-ini=gpuperf_")):

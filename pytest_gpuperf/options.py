@@ -130,7 +130,8 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
     except GitError as error:
         raise pytest.UsageError(str(error)) from None
     if revisions["baselines_from"] and not _overridden(config, "addopts"):
-        check_addopts(config, file, [*map(flag_of, (*JUDGING, "tolerance", "baselines_from", "against"))])
+        others = ("tolerance", "baselines_from", "against", "plan", "trace", "sanitize")
+        check_addopts(config, file, [*map(flag_of, (*JUDGING, *others))])
     if file:
         given |= {s.name: _value(config, s, file) for s in SETTINGS if s.name in JUDGING}
     theirs = file is not None and not _overridden(config, HOST_TIMES)

@@ -30,6 +30,16 @@ def test_a_session_ended_with_0_says_that_a_test_failed(project: Project):
     result.stdout.fnmatch_lines(["exit code 1: a test failed, whatever the session was ended with"])
 
 
+def test_a_session_ended_with_0_midway_is_set_up(project: Project):
+    project.record()
+    ends = "def test_first():\n    import pytest\n    pytest.exit('bye', 0)\n"
+    (project.path / "test_a.py").write_text(ends)
+    assert project.run("--gpuperf-strict=off").ret == 0
+    result = project.run("--gpuperf-strict=on")
+    assert result.ret == 22
+    result.stdout.fnmatch_lines(["pytest.exit ended the session before all of its tests had run"])
+
+
 def test_strict_is_on_in_ci(project: Project, monkeypatch):
     monkeypatch.setenv("CI", "true")
     assert project.run().ret == 22

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from once import run_once
 
@@ -63,14 +65,30 @@ def test_strict_makes_it_set_up_and_names_the_marker(project: Project):
 
 
 @pytest.mark.parametrize("isolated", ["", ", isolated=True"])
-def test_a_test_marked_for_a_gpu_is_skipped_and_not_missed(project: Project, isolated: str):
+def test_a_marker_does_not_take_a_test_from_the_gate_unseen(project: Project, isolated: str):
     mark = MARK.replace(")", f"{isolated})")
     project.pytester.makepyfile(test_k=SUITE.format(mark=mark, runs=True))
     result = project.run("--gpuperf-strict=on")
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["SKIPPED *test_k.py:*needs a real GPU*"])
-    assert "missing" not in result.stdout.str()
+    result.stdout.fnmatch_lines(['test_k.py::test_wmma: y missing: *marked backend="cuda" by now'])
+    assert result.ret == 1
+    assert project.run("--gpuperf-update=prune").ret == 0
+    result = project.run("--gpuperf-strict=on")
+    result.assert_outcomes(passed=1, skipped=1)
     assert result.ret == 0
+    assert "missing" not in result.stdout.str()
+
+
+def test_a_gpus_figures_are_not_missed_without_one(project: Project):
+    file = project.pytester.path / "baselines" / "emulated" / "test_k.json"
+    project.pytester.makepyfile(test_k=SUITE.format(mark=MARK, runs=True))
+    stored = json.loads(file.read_text())  # a pool that a user named may be of both kinds of machine
+    stored["tests"]["test_wmma"]["place"]["backend"] = "cuda"
+    file.write_text(json.dumps(stored))
+    result = project.run("--gpuperf-strict=on")
+    assert result.ret == 0
+    assert "missing" not in result.stdout.str()
 
 
 def test_a_run_of_marked_tests_alone_is_no_finding(project: Project):

@@ -188,17 +188,21 @@ def test_an_ini_file_outside_the_repository_is_not_the_changes(project: Project,
     assert project.judge("-c", str(ini), f"--rootdir={project.path}").ret == 0
 
 
-@pytest.mark.parametrize(
-    "flag", ["--gpuperf-tolerance=*=90%", "--gpuperf-tolerance *=90%", "-o gpuperf_tolerances=*=90%", ACCEPT]
-)
+LOOSER = ["--gpuperf-tolerance=*=90%", "--gpuperf-tolerance *=90%", "-o gpuperf_tolerances=*=90%", ACCEPT]
+FEWER = ["-k 'not size'", "-knosize", "-m slow", "--deselect=test_suite.py", "--ignore test_suite.py", "--lf"]
+INSTEAD = ["--gpuperf-trace"]
+
+
+@pytest.mark.parametrize("flag", [*LOOSER, *FEWER, *INSTEAD])
 def test_addopts_of_the_change_do_not_judge_it(project: Project, flag: str):
     project.write("pytest.ini", "[pytest]\naddopts = -ra\n")
     project.base()
     project.write("pytest.ini", f"[pytest]\naddopts = -rA {flag}\n")
     result = project.judge()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*pytest.ini: addopts has *--gpuperf-*"])
-    assert project.judge(ACCEPT).ret == (pytest.ExitCode.USAGE_ERROR if flag == ACCEPT else 0)
+    result.stderr.fnmatch_lines(["*pytest.ini: addopts has *-*, *"])
+    if flag in LOOSER:
+        assert project.judge(ACCEPT).ret == (pytest.ExitCode.USAGE_ERROR if flag == ACCEPT else 0)
     project.write("pytest.ini", "[pytest]\naddopts = -rA\n")
     assert project.judge().ret == 1
 
@@ -302,6 +306,47 @@ def test_a_conftest_that_gives_markers_may_not_change_unseen(project: Project):
 
 
 # ------------------------------------------------------------------------------ what was needed
+
+
+GIVES = """\
+import pytest
+{head}
+{fixture}
+def test_size(request, gpuperf):
+    {body}
+    gpuperf.record("size", {value}, kind="exact")
+"""
+IN_A_FIXTURE = "@pytest.fixture(autouse=True)\ndef give(request): request.applymarker({mark})"
+
+
+@pytest.mark.parametrize("where", ["fixture", "body"])
+def test_a_marker_given_at_run_time_may_not_change_unseen(project: Project, where: str):
+    def gives(value: float, loose: float, mark: str = "pytest.mark.gpuperf(tolerance=LOOSE)") -> None:
+        parts = {"fixture": IN_A_FIXTURE.format(mark=mark), "body": ""}
+        if where == "body":
+            parts = {"fixture": "", "body": f"request.node.add_marker({mark})"}
+        project.write("test_suite.py", GIVES.format(head=f"LOOSE = {loose}", value=value, **parts))
+
+    def refused() -> bool:
+        result = project.judge()
+        if result.ret:
+            result.stdout.fnmatch_lines([f"not accepted: {COMPUTED}"])
+        return bool(result.ret)
+
+    project.base()
+    gives(1.1, 0.2)
+    assert refused()
+    gives(1.1, 0.2, f"pytest.mark.gpuperf(expected='why', until='{SOON}')")
+    assert refused()
+    gives(1.0, 0.2)
+    project.record()
+    project.commit()
+    project.git("branch", "-f", "main")
+    text = (project.path / "test_suite.py").read_text()
+    project.write("test_suite.py", text + "\ndef test_other(): pass\n")
+    assert not refused()
+    gives(1.0, 0.3)
+    assert refused()
 
 
 def test_an_intended_slowdown_is_merged_with_its_new_baseline(project: Project):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_gpuperf.backends import DEVICELESS
 from pytest_gpuperf.errors import Unavailable
 from pytest_gpuperf.measurement import Baseline, Metric, Outcome, TestKey
 from pytest_gpuperf.records import Cause, Row
@@ -114,6 +115,8 @@ class Absence(Enum):
     """It failed, or its file could not be collected: that is told already."""
     LEFT_OUT = auto()
     """An option, a conftest or a plugin made the run smaller."""
+    ELSEWHERE = auto()
+    """Its marker says now that it is for other machines than this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ _WHY = {
     Absence.GONE: "in the baseline, but no such test was in this run",
     Absence.NOT_COLLECTED: "in the baseline and in its file, but pytest did not collect it",
     Absence.SILENT: "in the baseline, but the test passed without recording it",
+    Absence.ELSEWHERE: 'in the baseline of machines without a GPU, but marked backend="cuda" by now',
 }
 
 
@@ -181,7 +185,7 @@ def findings(rows: Sequence[Row]) -> Iterator[tuple[Cause, str]]:
 def vanished(project: Project, results: Results, scope: Scope) -> list[Entry]:
     """Return the tests in the baselines that a full run did not find, or that record nothing any more."""
     left_out = results.left_out
-    gone = (Absence.GONE, Absence.SILENT)
+    gone = (Absence.GONE, Absence.SILENT, Absence.ELSEWHERE)
     found = not_measured(project, results, scope)
     return [entry for entry in found if entry.absence in gone and entry.nodeid not in left_out]
 
@@ -207,6 +211,8 @@ def not_measured(project: Project, results: Results, scope: Scope) -> list[Entry
                         if (absence := run.absence(root / suite, name)) is not None:
                             key, nodeid = TestKey(suite, name), run.nodeids.get((root / suite, name), "")
                             why = run.why(root / suite, nodeid)
+                            if absence is Absence.ELSEWHERE and not _is_deviceless(metrics):
+                                continue
                             if metrics.keys() == {"benchmark"} and absence is Absence.SILENT:
                                 absence, why = (absence, why) if scope.timed else (Absence.SKIPPED, _UNTIMED)
                             found.append(Entry(root / suite, pool, key, metrics, nodeid, absence, why))
@@ -255,7 +261,7 @@ class _Run:
             return None
         if nodeid := self.nodeids.get((path, name)):
             if nodeid in self._results.elsewhere:
-                return None
+                return Absence.ELSEWHERE
             outcomes = {"passed": Absence.SILENT, "skipped": Absence.SKIPPED}
             return outcomes.get(self._results.outcomes[nodeid], Absence.BROKEN)
         if not path.exists():
@@ -284,6 +290,11 @@ class _Run:
             defined = (ast.FunctionDef, ast.AsyncFunctionDef)
             self._written[path] = {node.name for node in ast.walk(tree) if isinstance(node, defined)}
         return self._written[path]
+
+
+def _is_deviceless(metrics: Mapping[str, Baseline]) -> bool:
+    """Return whether a machine without a GPU recorded a test: a pool may hold both kinds."""
+    return any(baseline.place.get("backend") in DEVICELESS for baseline in metrics.values())
 
 
 def _place(project: Project, nodeid: str) -> tuple[Path, str]:

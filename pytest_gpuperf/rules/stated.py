@@ -63,6 +63,23 @@ def stated(source: str, names: Sequence[str], ours: IsOurs) -> Stated | None:
     )
 
 
+def computed(source: str) -> tuple[str, ...]:
+    """Return the text of what makes gpuperf markers beside the decorators, with that of every name in it.
+
+    Such as ``request.applymarker`` in a test or a fixture. Raises SyntaxError for what is not Python.
+    """
+    module = _parsed(source)
+    reader = _Reader(module, lambda name: False)
+    for node in ast.walk(module):
+        if isinstance(node, _Function) and any(map(_mentions, node.body)):
+            for statement in node.body:
+                reader.note(statement)
+    for statement in _scope(module.body):
+        if not isinstance(statement, _Definition) and _mentions(statement):
+            reader.note(statement)
+    return tuple(reader.text)
+
+
 _parsed = lru_cache(maxsize=16)(ast.parse)
 
 

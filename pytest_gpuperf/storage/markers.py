@@ -11,9 +11,11 @@ import pytest
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.git import GitError, Revision, changed_since, files_at, git, inside, toplevel
 from pytest_gpuperf.marker import TestOptions
-from pytest_gpuperf.rules.stated import Stated, stated
+from pytest_gpuperf.rules.stated import Stated, computed, stated
 
 _PYTHON = "*.py"
+_GIVE = ("add_marker", "applymarker", "own_markers", "marks=")
+"""What code says that gives a test its markers while pytest runs."""
 
 
 class Markers:
@@ -45,7 +47,9 @@ class Markers:
         names.append(getattr(item, "originalname", None) or item.name)
         try:
             before = stated(source, names, self._is_ours)
-            after = stated(item.path.read_text(encoding="utf-8"), names, self._is_ours)
+            text = item.path.read_text(encoding="utf-8")
+            after = stated(text, names, self._is_ours)
+            moved = name in self._changed and computed(source) != computed(text)
         except (OSError, ValueError, SyntaxError, RecursionError):
             return replace(same, unknown=f"{name} cannot be read" if name in self._changed else "")
         if before is None:
@@ -54,7 +58,11 @@ class Markers:
             made = after is None and states and name in self._changed
             return replace(same, unknown=f"{name} does not write out {names[-1]}") if made else same
         if after is not None and self._is_same(before, after, name):
-            return same
+            told = bool(after.unknown) or (after.tolerance, after.until) == (now.tolerance, now.until)
+            unseen = moved and not told
+            return (
+                replace(before, unknown=f"{name} gives it while it runs, and has changed") if unseen else same
+            )
         if before.unknown:
             return before
         if after is None or after.unknown or (after.tolerance, after.until) != (now.tolerance, now.until):
@@ -87,7 +95,7 @@ class Markers:
             path = self._top / name
             now = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
             texts = {before.get(name, ""), now}
-            if len(texts) > 1 and any("add_marker" in t and "mark.gpuperf" in t for t in texts):
+            if len(texts) > 1 and any(_gives(t) for t in texts):
                 return name
         return ""
 
@@ -117,6 +125,10 @@ class Markers:
                 text = dict(files_at(self._top, self._revision, [name])).get(name)
                 self._sources[path] = name, text
         return self._sources[path]
+
+
+def _gives(text: str) -> bool:
+    return "mark.gpuperf" in text and any(word in text for word in _GIVE)
 
 
 def _parts(name: str) -> tuple[str, ...]:
