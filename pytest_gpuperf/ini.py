@@ -40,9 +40,9 @@ class IniFile:
             return str(value).strip().lower() in _TRUE
         return str(value)
 
-    def arguments(self) -> list[str]:
-        """Return what ``addopts`` adds to the command line."""
-        value = self.keys.get("addopts", [])
+    def arguments(self, key: str) -> list[str]:
+        """Return what a key, such as ``addopts``, adds to the command line."""
+        value = self.keys.get(key, [])
         return shlex.split(value) if isinstance(value, str) else list(value)
 
 
@@ -141,12 +141,24 @@ def check_addopts(config: pytest.Config, file: IniFile | None, judging: Collecti
         )
     if file is None:
         return
-    now, then = _chosen(own, judging), _chosen(file.arguments(), judging)
+    now, then = _chosen(own, judging), _chosen(file.arguments("addopts"), judging)
     if now != then:
         raise pytest.UsageError(
             f"{config.inipath}: addopts has {shlex.join(now) or 'no flag that judges'}, and "
             f"{shlex.join(then) or 'none'} in {file.name}: under --gpuperf-baselines-from a change does not "
             f"say what is judged and how; undo that, or have a maintainer give {ACCEPT}"
+        )
+
+
+def check_testpaths(config: pytest.Config, file: IniFile) -> None:
+    """Raise pytest.UsageError for paths of the revision's that a change's own ``testpaths`` leave out."""
+    paths = config.getini("testpaths")
+    left = [path for path in file.arguments("testpaths") or ["."] if path not in paths]
+    if left and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        raise pytest.UsageError(
+            f"{config.inipath}: testpaths leaves out {' '.join(left)}, which {file.name} has: under "
+            "--gpuperf-baselines-from a change does not say what is judged; undo that, name the paths on the "
+            f"command line, or have a maintainer give {ACCEPT}"
         )
 
 

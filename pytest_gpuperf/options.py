@@ -13,7 +13,7 @@ import pytest
 
 from pytest_gpuperf.flags import HOST_TIMES, JUDGING, REPORTS, SETTINGS, Setting, flag_of, host_times
 from pytest_gpuperf.git import GitError, Revision, resolve
-from pytest_gpuperf.ini import IniFile, check_addopts, ini_at
+from pytest_gpuperf.ini import IniFile, check_addopts, check_testpaths, ini_at
 from pytest_gpuperf.rules.case import BLOCKS
 from pytest_gpuperf.rules.tolerances import Tolerance
 
@@ -133,6 +133,7 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
         others = ("tolerance", "baselines_from", "against", "plan", "trace", "sanitize")
         check_addopts(config, file, [*map(flag_of, (*JUDGING, *others))])
     if file:
+        check_testpaths(config, file)
         given |= {s.name: _value(config, s, file) for s in SETTINGS if s.name in JUDGING}
     theirs = file is not None and not _overridden(config, HOST_TIMES)
     judge_host_times = file.get(HOST_TIMES, False) if file and theirs else host_times(config)

@@ -288,7 +288,7 @@ def damaged(path: Path, change) -> str:
     ("change", "words"),
     [
         (lambda line: line[:-20], "not JSON"),
-        (lambda line: line.replace('"schema": 1', '"schema": 2'), "pip install --upgrade"),
+        (lambda line: line.replace('"schema": 1', '"schema": 2'), "upgrade pytest-gpuperf"),
         (lambda line: line.replace("1.0]", "NaN]"), "not a number"),
         (lambda line: line.replace("1.0]", "-1.0]"), "not above zero"),
         (lambda line: line.replace("[1.0]", "[]"), "no samples"),
@@ -322,7 +322,7 @@ def test_a_result_comes_back_and_is_no_suites_baseline(tmp_path: Path):
     ("change", "words"),
     [
         (lambda text: text[:-30], "not JSON"),
-        (lambda text: text.replace('"schema": 1', '"schema": 99'), "pip install --upgrade"),
+        (lambda text: text.replace('"schema": 1', '"schema": 99'), "upgrade pytest-gpuperf"),
         (lambda text: text.replace('"expected_reds": 0.0', '"expected_reds": -1.0'), "$.expected_reds"),
         (lambda text: text.replace('"reds": 0', '"reds": 9999', 1), "more failures than trials"),
         (lambda text: text.replace('"pool": "h100",', ""), "missing required field `pool`"),

@@ -218,7 +218,7 @@ def test_images_of_another_shape_are_not_copied(model, cudart):
     assert cudart.registered == before
 
 
-def test_a_replay_runs_the_last_full_batch_and_waits_for_nothing(model, cudart):
+def test_a_replay_waits_for_nothing_after_the_largest_batch(model, cudart):
     runtime = FakeRuntime()
     opened = CudaSession(runtime, model, "fp32", (1, 2))
     opened.run(images(4, 5))

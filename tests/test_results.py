@@ -65,7 +65,7 @@ def test_what_json_cannot_say_is_null_or_escaped():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"schema": 2}', "pip install --upgrade pytest-gpuperf"),
+        ('{"schema": 2}', "upgrade pytest-gpuperf"),
         ('{"schema": 1, "run": ', "cut short"),
         ("[]", "a file of results holds a JSON object"),
         (render(document(tests=[TestResult("s", "t", machine=3)])).decode(), "$.tests[0].machine is 3"),

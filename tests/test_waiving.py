@@ -207,6 +207,21 @@ def test_addopts_of_the_change_do_not_judge_it(project: Project, flag: str):
     assert project.judge().ret == 1
 
 
+@pytest.mark.parametrize("before", ["", "testpaths = . more\n"])
+def test_testpaths_of_the_change_leave_no_test_out(project: Project, before: str):
+    project.write("pytest.ini", f"[pytest]\n{before}")
+    project.write("more/test_more.py", "def test_more(): pass\n")
+    project.base()
+    project.write("pytest.ini", "[pytest]\ntestpaths = more\n")
+    result = project.judge()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*pytest.ini: testpaths leaves out ., which *pytest.ini at main (*) has: *"])
+    assert project.judge(ACCEPT).ret == 22  # nothing in that folder is measured
+    assert project.judge(".").ret == 1  # paths of the command line are those of whoever started it
+    project.write("pytest.ini", "[pytest]\ntestpaths = . more\n")
+    assert project.judge().ret == 1
+
+
 # ------------------------------------------------------------------------------ markers
 
 TOLERANCE = "the tolerance of size is * % by the marker, and * % at main (*)"

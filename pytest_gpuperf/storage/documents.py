@@ -74,7 +74,7 @@ def read_object(data: bytes, what: str, newest: int, after_conflict: str) -> dic
     if schema > newest:
         raise Malformed(
             f"written by a newer pytest-gpuperf (schema {schema}, and this one reads {newest})",
-            "pip install --upgrade pytest-gpuperf",
+            "upgrade pytest-gpuperf",
         )
     return dict(_sound(document, "$"))
 
