@@ -49,7 +49,9 @@ class Markers:
             before = stated(source, names, self._is_ours)
             text = item.path.read_text(encoding="utf-8")
             after = stated(text, names, self._is_ours)
-            moved = name in self._changed and computed(source) != computed(text)
+            known = after is not None and not after.unknown and (after.tolerance, after.until)
+            told = known == (now.tolerance, now.until)
+            given = not told and name in self._changed and computed(source) != computed(text)
         except (OSError, ValueError, SyntaxError, RecursionError):
             return replace(same, unknown=f"{name} cannot be read" if name in self._changed else "")
         if before is None:
@@ -58,14 +60,12 @@ class Markers:
             made = after is None and states and name in self._changed
             return replace(same, unknown=f"{name} does not write out {names[-1]}") if made else same
         if after is not None and self._is_same(before, after, name):
-            told = bool(after.unknown) or (after.tolerance, after.until) == (now.tolerance, now.until)
-            unseen = moved and not told
-            return (
-                replace(before, unknown=f"{name} gives it while it runs, and has changed") if unseen else same
-            )
+            if given and known:
+                return replace(before, unknown=f"{name} gives it while it runs, and has changed")
+            return same
         if before.unknown:
             return before
-        if after is None or after.unknown or (after.tolerance, after.until) != (now.tolerance, now.until):
+        if not told:
             return replace(before, unknown=(after and after.unknown) or f"{name} does not tell all of it")
         return before
 
