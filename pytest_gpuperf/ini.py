@@ -15,6 +15,7 @@ import pytest
 
 from pytest_gpuperf.errors import GpuperfError
 from pytest_gpuperf.git import GitError, Revision, files_at, inside, toplevel
+from pytest_gpuperf.words import Given, actions, split
 
 # In the order in which pytest looks for them in a folder.
 _ALWAYS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini")  # also without a section of pytest's
@@ -121,11 +122,10 @@ def _keys(name: str, text: str, named: bool) -> Mapping[str, Any] | None:
 # --------------------------------------------------------------------------- addopts
 
 ACCEPT = "--gpuperf-accept"
-_CHOOSING = {
-    *("-k", "-m", "--deselect", "--ignore", "--ignore-glob"),
-    *(_ALONE := ("--lf", "--last-failed", "--sw", "--stepwise", "--co", "--collect-only", "--setup-plan")),
-}
-"""pytest's own flags by which a run judges fewer tests."""
+_CHOOSING = ("-k", "-m", "--deselect", "--ignore", "--ignore-glob", "--lf", "--sw", "--co", "--setup-plan")
+"""pytest's own flags by which a run judges fewer tests; another name of the same counts, too."""
+_OURS = ("gpuperf_", "testpaths")
+"""How ini keys begin that say what is judged and how."""
 
 
 def check_addopts(config: pytest.Config, file: IniFile | None, judging: Collection[str]) -> None:
@@ -141,11 +141,13 @@ def check_addopts(config: pytest.Config, file: IniFile | None, judging: Collecti
         )
     if file is None:
         return
-    now, then = _chosen(own, judging), _chosen(file.arguments("addopts"), judging)
+    now, then = (_chosen(config, words, judging) for words in (own, file.arguments("addopts")))
+    if all(given.names for given in now):  # without a path all tests run
+        then = [given for given in then if given.names]
     if now != then:
         raise pytest.UsageError(
-            f"{config.inipath}: addopts has {shlex.join(now) or 'no flag that judges'}, and "
-            f"{shlex.join(then) or 'none'} in {file.name}: under --gpuperf-baselines-from a change does not "
+            f"{config.inipath}: addopts has {_joined(now) or 'no flag that judges'}, and "
+            f"{_joined(then) or 'none'} in {file.name}: under --gpuperf-baselines-from a change does not "
             f"say what is judged and how; undo that, or have a maintainer give {ACCEPT}"
         )
 
@@ -162,18 +164,16 @@ def check_testpaths(config: pytest.Config, file: IniFile) -> None:
         )
 
 
-def _chosen(arguments: Sequence[str], judging: Collection[str]) -> list[str]:
-    """Return those of ``arguments`` that choose tests, are flags of ``judging`` or set our ini keys."""
-    found: list[str] = []
-    for number, argument in enumerate(arguments):
-        after = arguments[number + 1] if number + 1 < len(arguments) else ""
-        name, given, _ = argument.partition("=")
-        if name in judging or name in _CHOOSING:
-            found += [argument] if given or name in _ALONE else [argument, after]
-        elif argument[:2] in _CHOOSING:  # "-kname"
-            found.append(argument)
-        elif argument in ("-o", "--override-ini") and after.startswith("gpuperf_"):
-            found += [argument, after]
-        elif argument.startswith(("-ogpuperf_", "--override-ini=gpuperf_")):
-            found.append(argument)
+def _chosen(config: pytest.Config, words: Sequence[str], judging: Collection[str]) -> list[Given]:
+    """Return those of ``words`` that choose tests, are flags of ``judging`` or set ini keys that judge."""
+    found = []
+    for given in split(actions(config), words):
+        value = "".join(given.words).removeprefix("--override-ini").removeprefix("-o").lstrip("=")
+        sets = "-o" in given.names and value.startswith(_OURS)
+        if not given.names or sets or {*judging, *_CHOOSING}.intersection(given.names):
+            found.append(given)
     return found
+
+
+def _joined(chosen: Sequence[Given]) -> str:
+    return shlex.join(word for given in chosen for word in given.words)

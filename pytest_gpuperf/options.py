@@ -132,8 +132,9 @@ def read_options(config: pytest.Config, accept: bool | None = None) -> Options:
     if revisions["baselines_from"] and not _overridden(config, "addopts"):
         others = ("tolerance", "baselines_from", "against", "plan", "trace", "sanitize")
         check_addopts(config, file, [*map(flag_of, (*JUDGING, *others))])
-    if file:
+    if file and not _overridden(config, "testpaths"):
         check_testpaths(config, file)
+    if file:
         given |= {s.name: _value(config, s, file) for s in SETTINGS if s.name in JUDGING}
     theirs = file is not None and not _overridden(config, HOST_TIMES)
     judge_host_times = file.get(HOST_TIMES, False) if file and theirs else host_times(config)

@@ -31,6 +31,7 @@ LAYERS = (
     "backends",
     "values",
     "flags",
+    "words",
     "ini",
     "options",
     "marker",

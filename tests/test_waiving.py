@@ -190,12 +190,14 @@ def test_an_ini_file_outside_the_repository_is_not_the_changes(project: Project,
 
 LOOSER = ["--gpuperf-tolerance=*=90%", "--gpuperf-tolerance *=90%", "-o gpuperf_tolerances=*=90%", ACCEPT]
 FEWER = ["-k 'not size'", "-knosize", "-m slow", "--deselect=test_suite.py", "--ignore test_suite.py", "--lf"]
+FEWER += ["--last-failed", "-xknosize", "more", "-o testpaths=more"]
 INSTEAD = ["--gpuperf-trace"]
 
 
 @pytest.mark.parametrize("flag", [*LOOSER, *FEWER, *INSTEAD])
 def test_addopts_of_the_change_do_not_judge_it(project: Project, flag: str):
     project.write("pytest.ini", "[pytest]\naddopts = -ra\n")
+    project.write("more/test_more.py", "def test_more(): pass\n")
     project.base()
     project.write("pytest.ini", f"[pytest]\naddopts = -rA {flag}\n")
     result = project.judge()
@@ -217,6 +219,7 @@ def test_testpaths_of_the_change_leave_no_test_out(project: Project, before: str
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*pytest.ini: testpaths leaves out ., which *pytest.ini at main (*) has: *"])
     assert project.judge(ACCEPT).ret == 22  # nothing in that folder is measured
+    assert project.judge("-o", "testpaths=more").ret == 22
     assert project.judge(".").ret == 1  # paths of the command line are those of whoever started it
     project.write("pytest.ini", "[pytest]\ntestpaths = . more\n")
     assert project.judge().ret == 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
+
+from pytest_gpuperf.words import actions, split
 
 NOT_PASSED_ON: Mapping[str, Mapping[str, str]] = {
     "selection": {
@@ -77,13 +78,6 @@ NOT_INHERITED = (
 _OF_THE_PROJECT = pytest.StashKey[list[str]]()
 
 
-class Given(NamedTuple):
-    """An option as it was given, by the names it has, or a path, which has none."""
-
-    names: Sequence[str]
-    words: Sequence[str]
-
-
 def passed_on(config: pytest.Config, of_the_test: bool = False) -> tuple[list[str], list[str]]:
     """Return the options and the paths of a session, addopts and PYTEST_ADDOPTS among them, for a child.
 
@@ -93,7 +87,7 @@ def passed_on(config: pytest.Config, of_the_test: bool = False) -> tuple[list[st
     left = _left_behind(config, OF_THE_TEST if of_the_test else ())
     options: list[str] = []
     paths: list[str] = []
-    for given in _split(_actions(config), [*config.getini("addopts"), *_words(config)]):
+    for given in split(actions(config), [*config.getini("addopts"), *_words(config)]):
         if not given.names:
             paths += given.words
         elif not any(_listed(name, left) for name in given.names):
@@ -113,9 +107,9 @@ def of_the_project(config: pytest.Config) -> list[str]:
 
 
 def _of_the_project(config: pytest.Config) -> Iterator[str]:
-    left = [*_left_behind(config), *(_actions(_bare()).keys() - _NEEDED)]
+    left = [*_left_behind(config), *(actions(_bare()).keys() - _NEEDED)]
     plugins = {name for kind in NOT_PASSED_ON.values() for name in kind}
-    for given in _split(_actions(config), _words(config)):
+    for given in split(actions(config), _words(config)):
         loads = given.words[1] if given.words[0] == "-p" else given.words[0].removeprefix("-p")
         known = "-p" in given.names and (loads.startswith("no:") or loads.partition(".")[0] in plugins)
         if given.names and not known and not any(_listed(name, left) for name in given.names):
@@ -168,57 +162,3 @@ def _from_files(config: pytest.Config, words: Iterator[str]) -> Iterator[str]:
             yield from _from_files(config, iter(Path(file).read_text().splitlines()))
         else:
             yield word
-
-
-def _actions(config: pytest.Config) -> Mapping[str, Any]:
-    """Return argparse's actions by option, those of plugins and conftest files among them."""
-    parser: Any = config._parser
-    # pytest made the parser anew for every use, up to version 9.
-    built = parser.optparser if hasattr(parser, "optparser") else parser._getparser()
-    actions: Mapping[str, Any] = built._option_string_actions
-    return actions
-
-
-def _split(actions: Mapping[str, Any], words: Sequence[str]) -> Iterator[Given]:
-    """Yield each option of a command line with its values, and each path, as argparse takes them."""
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        name, assigned, _ = word.partition("=")
-        if word == "--":
-            yield from (Given((), (path,)) for path in left)
-            return
-        if not _is_option(actions, word):
-            yield Given((), (word,))
-        elif word in actions:
-            action = actions[word]
-            values = [left.pop(0) for _ in range(_count(actions, action.nargs, left))]
-            # In one word, since who does not know the option would take its value for a path.
-            joined = len(values) == 1 and action.nargs is None and word.startswith("--")
-            yield Given(action.option_strings, [f"{word}={values[0]}"] if joined else [word, *values])
-        elif assigned and name in actions:
-            yield Given(actions[name].option_strings, [word])
-        elif word[:2] in actions and not word.startswith("--"):
-            action = actions[word[:2]]
-            if action.nargs == 0:  # "-xv" is "-x -v"
-                left.insert(0, f"-{word[2:]}")
-                word = word[:2]
-            yield Given(action.option_strings, [word])
-        else:
-            yield Given((name,), [word])
-
-
-def _is_option(actions: Mapping[str, Any], word: str) -> bool:
-    if not word.startswith("-") or word == "-":
-        return False
-    known = word in actions or word.partition("=")[0] in actions or word[:2] in actions
-    return known or not (" " in word or word[1:].replace(".", "", 1).isdigit())
-
-
-def _count(actions: Mapping[str, Any], nargs: Any, left: Sequence[str]) -> int:
-    """Return how many of the words that are left an option of ``nargs`` takes."""
-    if nargs is None or isinstance(nargs, int):
-        return min(1 if nargs is None else nargs, len(left))
-    options = (number for number, word in enumerate(left) if _is_option(actions, word))
-    free = next(options, len(left))
-    return min(free, 1) if nargs == "?" else free
